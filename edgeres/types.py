@@ -1,0 +1,171 @@
+"""The vocabulary: small frozen values that flow between the folders. Standard library only.
+
+Quantities carry their unit in the field name. `to_json`/`from_json` move them through files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Comparison = Literal[">=", "<=", "=="]
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a uint8 image becomes a network's input: `(pixel / 255 - mean) / std`.
+
+    Attributes:
+        size_px: height and width of the square input.
+        mean, std: one value (all channels) or three (R, G, B), in units of pixel / 255.
+    """
+
+    size_px: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def input_quantization(self) -> QuantParams | None:
+        """The int8 scale and zero point at which code = pixel - 128 exactly, if there is one.
+
+        With one mean and std for all channels, `(p/255 - mean)/std = (q - z) * s` with
+        `s = 1 / (255 std)` and `z = 255 mean - 128` gives `q = p - 128` for every pixel p.
+        """
+        if len(set(self.mean)) != 1 or len(set(self.std)) != 1:
+            return None
+        zero = 255 * self.mean[0] - 128
+        if abs(zero - round(zero)) > 1e-3 or not -128 <= round(zero) <= 127:
+            return None
+        return QuantParams((1 / (255 * self.std[0]),), (round(zero),), "int8", None)
+
+
+@dataclass(frozen=True)
+class QuantParams:
+    """Affine quantization of one tensor: `real = (code - zero_point) * scale`.
+
+    Attributes:
+        scale, zero_point: one value (per tensor) or one per channel of `axis`.
+        dtype: "int8", "uint8" or "int32".
+        axis: the channel axis in PyTorch's layout (output channel 0 of a weight), None if per tensor.
+    """
+
+    scale: tuple[float, ...]
+    zero_point: tuple[int, ...]
+    dtype: str
+    axis: int | None = None
+
+
+ScaleTable = dict[str, QuantParams]
+"""Tensor name -> its trained parameters: `input`, `layer1.0.conv1` (the layer's output, after its
+ReLU), `layer1.0.add`, `avgpool`, and `layer1.0.conv1.weight`."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of an exported file.
+
+    Attributes:
+        shape: with the batch first, as the file declares it.
+        dtype: numpy name ("float32", "int8", "uint8", "float16").
+        layout: "NCHW", "NHWC" or "NC".
+        quantization: how integer codes map to real values; None for float tensors.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    layout: str
+    quantization: QuantParams | None = None
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """A model file written for one runtime. `file` is relative to the artifact that holds it."""
+
+    target: str
+    file: str
+    sha256: str
+    size_bytes: int
+    input: TensorSpec
+    output: TensorSpec
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One measured quantity against its limit."""
+
+    name: str
+    measured: float
+    comparison: Comparison
+    limit: float
+    unit: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the measured value meets the limit; NaN never does."""
+        if self.comparison == ">=":
+            return self.measured >= self.limit
+        if self.comparison == "<=":
+            return self.measured <= self.limit
+        return self.measured == self.limit
+
+    def sentence(self) -> str:
+        """`agreement 0.93, needs >= 0.99`."""
+        unit = f" {self.unit}" if self.unit else ""
+        return f"{self.name} {self.measured:.6g}{unit}, needs {self.comparison} {self.limit:g}{unit}"
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Top-1 on a labelled set: how many of `n` samples were classified correctly."""
+
+    correct: int
+    n: int
+
+    @property
+    def top1(self) -> float:
+        """The share of correct answers, 0 to 1."""
+        return self.correct / self.n if self.n else float("nan")
+
+
+def to_json(value: Any) -> Any:
+    """A JSON-ready copy of nested dataclasses, tuples and dicts."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(k): to_json(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(v) for v in value]
+    return value
+
+
+def quant_params(data: dict[str, Any] | None) -> QuantParams | None:
+    """QuantParams from its JSON form (None stays None)."""
+    if data is None:
+        return None
+    return QuantParams(
+        tuple(data["scale"]), tuple(data["zero_point"]), data["dtype"], data.get("axis")
+    )
+
+
+def tensor_spec(data: dict[str, Any]) -> TensorSpec:
+    """TensorSpec from its JSON form."""
+    return TensorSpec(
+        data["name"],
+        tuple(data["shape"]),
+        data["dtype"],
+        data["layout"],
+        quant_params(data.get("quantization")),
+    )
+
+
+def exported_file(data: dict[str, Any]) -> ExportedFile:
+    """ExportedFile from its JSON form."""
+    return ExportedFile(
+        data["target"],
+        data["file"],
+        data["sha256"],
+        data["size_bytes"],
+        tensor_spec(data["input"]),
+        tensor_spec(data["output"]),
+    )
