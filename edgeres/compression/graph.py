@@ -1,0 +1,108 @@
+"""The one quantized graph: folded weights and a `ScaleTable` in, a PT2E graph of Q/DQ nodes out.
+
+Quantization-aware training and post-training quantization both end in plain tensors and a table of
+scales; this module rebuilds from them the graph that every int8 file is written from and verified
+against. Nothing is stored as a pickled program, and a rebuilt graph is the same every time.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+from torchao.quantization.pt2e.observer import ObserverBase
+from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+from torchao.quantization.pt2e.quantizer import QuantizationSpec
+
+from edgeres.compression.quantizer import Layer, ResidualQuantizer, layers
+from edgeres.models.resnet import ResNet
+from edgeres.types import QuantParams, ScaleTable
+
+WEIGHT_RANGE = (-127, 127)
+ACTIVATION_RANGE = (-128, 127)
+SMALLEST_SCALE = 2.0**-24  # keeps an all-zero channel's scale positive and float32-normal
+
+
+def export_program(model: ResNet, batch: int | None = None) -> torch.export.ExportedProgram:
+    """`torch.export` of a network in its present mode.
+
+    Args:
+        batch: a fixed batch size, or None for any batch size from 1 up.
+    """
+    px = model.spec.preprocess.size_px
+    shapes = None if batch else ({0: torch.export.Dim("batch", min=1, max=65536)},)
+    return torch.export.export(model, (torch.zeros(batch or 2, 3, px, px),), dynamic_shapes=shapes)
+
+
+def quantized_graph(model: ResNet, scales: ScaleTable, *, fold_weights: bool) -> GraphModule:
+    """Build the graph whose output is what the integer files must reproduce.
+
+    Args:
+        model: batch norm folded, eval mode.
+        scales: one entry per tensor that `quantizer.layers` names, plus `input` and weights.
+        fold_weights: store weights as int8 constants (True; ONNX, Core ML, running), or keep
+            float weights with a quantize node in front (False; what LiteRT's converter reads).
+
+    Returns:
+        A graph module of (N, 3, H, W) float32 -> (N, classes) float32, any N.
+    """
+    with torch.no_grad():
+        graph = export_program(model.eval()).module()
+        quantizer = ResidualQuantizer(
+            lambda name: _spec(scales[name], *ACTIVATION_RANGE),
+            lambda name: _spec(scales[name], *WEIGHT_RANGE),
+        )
+        prepared = prepare_pt2e(graph, quantizer)
+        converted: GraphModule = convert_pt2e(prepared, fold_quantize=fold_weights)
+    return converted
+
+
+def weight_scales(model: ResNet) -> ScaleTable:
+    """Symmetric per-output-channel scales of folded weights: max |w| / 127."""
+    table: ScaleTable = {}
+    for name, weight in model.state_dict().items():
+        if name.endswith(".weight"):
+            peak = weight.flatten(1).abs().amax(1) / WEIGHT_RANGE[1]
+            scale = peak.clamp_min(SMALLEST_SCALE)
+            zeros = (0,) * len(scale)
+            table[name] = QuantParams(tuple(scale.tolist()), zeros, "int8", 0)
+    return table
+
+
+def graph_layers(graph: GraphModule) -> list[Layer]:
+    """The quantized operations of a graph, named as in its scale table."""
+    return list(layers(graph))
+
+
+class _Fixed(ObserverBase):
+    """An observer that has already made up its mind."""
+
+    def __init__(
+        self,
+        scale: Tensor,
+        zero_point: Tensor,
+        qscheme: torch.qscheme,
+        quant_min: int,
+        quant_max: int,
+        **spec: object,
+    ):
+        super().__init__(dtype=torch.int8, is_dynamic=False)
+        self.scale, self.zero_point, self.qscheme = scale, zero_point, qscheme
+        self.quant_min, self.quant_max = quant_min, quant_max
+        self.ch_axis, self.eps = 0, SMALLEST_SCALE
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+    def calculate_qparams(self) -> tuple[Tensor, Tensor]:
+        return self.scale, self.zero_point
+
+
+def _spec(params: QuantParams, low: int, high: int) -> QuantizationSpec:
+    per_channel = params.axis is not None
+    scheme = torch.per_channel_symmetric if per_channel else torch.per_tensor_affine
+    observer = _Fixed.with_args(
+        scale=torch.tensor(params.scale, dtype=torch.float32),
+        zero_point=torch.tensor(params.zero_point, dtype=torch.int64),
+    )
+    return QuantizationSpec(torch.int8, observer, low, high, scheme, params.axis, False)

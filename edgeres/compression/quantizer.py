@@ -1,0 +1,123 @@
+"""Which tensors are quantized and how: annotation of an exported residual network, nothing else.
+
+A `torch.export` graph flows in; the same graph flows out with every convolution (with its batch
+norm and ReLU), residual add (with its ReLU), pool and linear layer annotated, so that no float
+operator is left between input and output in any runtime. `layers` names the annotated tensors;
+these names key the `ScaleTable` and stay the same from training to the exported file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch.fx import GraphModule, Node
+from torchao.quantization.pt2e.quantizer import (
+    QuantizationAnnotation,
+    QuantizationSpec,
+    Quantizer,
+    SharedQuantizationSpec,
+)
+
+_A = torch.ops.aten
+_WEIGHTED = (_A.conv2d.default, _A.linear.default)
+_BATCHNORM = (_A.batch_norm.default, _A._native_batch_norm_legit.default)
+_RELU = (_A.relu.default, _A.relu_.default)
+_ADD = (_A.add.Tensor, _A.add_.Tensor)
+_AVERAGE = (_A.adaptive_avg_pool2d.default, _A.mean.dim)
+_SHARING = (_A.max_pool2d.default, _A.flatten.using_ints, _A.view.default)
+_ANNOTATION = "quantization_annotation"
+
+SpecOf = Callable[[str], QuantizationSpec]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One quantized operation.
+
+    Attributes:
+        name: key of its output in the scale table, e.g. `layer1.0.conv1` or `layer1.0.add`.
+        node: the convolution, linear, add or pool.
+        last: the node whose output is quantized (the ReLU after it, if any).
+    """
+
+    name: str
+    node: Node
+    last: Node
+
+    @property
+    def weighted(self) -> bool:
+        """Whether it has a weight to quantize per output channel."""
+        return self.node.target in _WEIGHTED
+
+
+def layers(graph_module: GraphModule) -> Iterator[Layer]:
+    """The operations to quantize, in execution order."""
+    for node in graph_module.graph.nodes:
+        if node.target in _WEIGHTED:
+            last = _follow(node, *_BATCHNORM) or node
+            yield Layer(_module(node), node, _follow(last, *_RELU) or last)
+        elif node.target in _ADD and node.meta["val"].dim() == 4:  # not BN's batch counter
+            yield Layer(f"{_module(node)}.add", node, _follow(node, *_RELU) or node)
+        elif node.target in _AVERAGE:
+            yield Layer(_module(node), node, node)
+
+
+class ResidualQuantizer(Quantizer):
+    """Annotates a residual network for static int8 (the scheme `w8a8`).
+
+    Args:
+        activation: name of a tensor -> its per-tensor affine specification.
+        weight: name of a weight -> its per-channel symmetric specification (axis 0).
+    """
+
+    def __init__(self, activation: SpecOf, weight: SpecOf):
+        self.activation, self.weight = activation, weight
+
+    def annotate(self, model: GraphModule) -> GraphModule:
+        """Mark every quantized edge of `model` (PT2E's protocol)."""
+        for layer in layers(model):
+            node = layer.node
+            output = self.activation(layer.name)
+            activations = node.args[:1] if layer.weighted else node.args[:2]
+            inputs = {a: self._edge(a) for a in activations if isinstance(a, Node)}
+            if layer.weighted:
+                inputs[node.args[1]] = self.weight(f"{layer.name}.weight")
+            _mark(node, inputs, output if layer.last is node else None)
+            if layer.last is not node:
+                _mark(layer.last, {}, output)
+        for node in model.graph.nodes:
+            if node.target in _SHARING:  # moves codes, makes none: output codes are input codes
+                source = node.args[0]
+                _mark(node, {source: self._edge(source)}, SharedQuantizationSpec((source, node)))
+        return model
+
+    def _edge(self, source: Node) -> QuantizationSpec:
+        # An edge carries what its source puts out; only the network's input has no such source.
+        while source.target in _SHARING:
+            source = source.args[0]
+        known = source.meta.get(_ANNOTATION)
+        if known is not None and isinstance(known.output_qspec, QuantizationSpec):
+            return known.output_qspec
+        return self.activation("input")
+
+    def validate(self, model: GraphModule) -> None:
+        """Nothing beyond what `annotate` guarantees."""
+
+
+def _mark(node: Node, inputs: dict[Node, object], output: object) -> None:
+    node.meta[_ANNOTATION] = QuantizationAnnotation(
+        input_qspec_map=inputs, output_qspec=output, _annotated=True
+    )
+
+
+def _follow(node: Node, *targets: object) -> Node | None:
+    users = list(node.users)
+    return users[0] if len(users) == 1 and users[0].target in targets else None
+
+
+def _module(node: Node) -> str:
+    """The innermost module the node came from: `L__self___layer1_0_conv1` -> `layer1.0.conv1`."""
+    stack = node.meta.get("nn_module_stack") or {}
+    return list(stack.values())[-1][0] if stack else ""

@@ -1,0 +1,62 @@
+"""Stages: one module per step of the chain, found by its file name; the order is in pipeline.py.
+
+A stage reads its section of the recipe and the artifacts it needs, writes one folder, and returns
+facts about it. It knows nothing of the stages after it, and handles no tensors itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+if TYPE_CHECKING:
+    from edgeres.artifact import Artifact
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage may use beside its section and inputs.
+
+    Attributes:
+        work: folder for resume checkpoints; survives a crash, removed when the stage is done.
+        tick: (steps done, steps in all, note) -> None, for the progress display.
+    """
+
+    seed: int
+    work: Path
+    tick: Callable[[int, int, str], None]
+
+
+class Stage(Protocol):
+    """What a module in this folder provides.
+
+    `run` writes below `out` only, reads `inputs` only, and returns JSON-ready facts. `keyed` is
+    what of the section (and of the files and machines it names) decides the result: it goes into
+    the artifact's key in place of paths.
+    """
+
+    VERSION: int
+    LIBRARIES: tuple[str, ...]
+
+    def keyed(self, section: Any) -> dict[str, Any]:
+        """The section as hashed."""
+        ...
+
+    def run(
+        self, section: Any, inputs: Mapping[str, Artifact], out: Path, context: Context
+    ) -> dict[str, Any]:
+        """Do the work."""
+        ...
+
+
+def load(name: str) -> Stage:
+    """The module of a stage."""
+    return cast("Stage", importlib.import_module(f"edgeres.stages.{name}"))
+
+
+def keyed_as_is(section: Any) -> dict[str, Any]:
+    """The whole section decides the result."""
+    return dict(section.model_dump(mode="json"))

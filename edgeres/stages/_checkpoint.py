@@ -1,0 +1,97 @@
+"""Reading data and writing checkpoints the same way in every stage that trains."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeres.artifact import Artifact
+from edgeres.types import Preprocess, to_json
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from edgeres.models.resnet import ResNet
+    from edgeres.training.loop import Labelled
+
+LIBRARIES = ("torch", "numpy")
+
+
+def splits(data: Artifact) -> tuple[Labelled, Labelled, Labelled]:
+    """Train, validation and test of a data artifact, as uint8 tensors (N, 3, H, W)."""
+    from safetensors.torch import load_file
+
+    from edgeres.training.loop import Labelled
+
+    tensors = load_file(data.file("data.safetensors"))
+    return tuple(  # type: ignore[return-value]
+        Labelled(tensors[f"{s}_x"].permute(0, 3, 1, 2).contiguous(), tensors[f"{s}_y"])
+        for s in ("train", "validation", "test")
+    )
+
+
+def calibration_images(data: Artifact, train: Labelled) -> Any:
+    """The training images of the calibration manifest, uint8 (N, 3, H, W)."""
+    chosen = [s["index"] for s in data.read_json("calibration.json")["samples"]]
+    return train.images[chosen]
+
+
+def write(
+    out: Path,
+    model: ResNet,
+    data: Artifact,
+    *,
+    history: list[dict[str, Any]],
+    source: str = "trained",
+    answers: nn.Module | None = None,
+) -> dict[str, Any]:
+    """Write a checkpoint folder (see docs/architecture.md) and return its facts.
+
+    Args:
+        model: in evaluation mode.
+        answers: what to evaluate in place of `model` (its quantized graph).
+    """
+    import numpy as np
+
+    from edgeres.models import weights
+    from edgeres.models.resnet import complexity
+    from edgeres.training.loop import Trainee, evaluate
+
+    _, validation, test = splits(data)
+    weights.save(out, model)
+    lines = "".join(json.dumps(row) + "\n" for row in history)
+    (out / "history.jsonl").write_text(lines, "utf-8")
+    trainee = Trainee(answers or model, model.spec.preprocess, lambda training: None)
+    on_validation, _ = evaluate(trainee, validation)
+    on_test, logits = evaluate(trainee, test)
+    np.save(out / "test_logits.npy", logits.numpy())
+    parameters, macs = complexity(model.spec)
+    return {
+        "model": model.spec.name, "parameters": parameters, "macs": macs,
+        "size_px": model.spec.preprocess.size_px, "classes": model.spec.classes,
+        "validation": to_json(on_validation), "test": to_json(on_test),
+        "epochs": len(history), "source": source,
+    }  # fmt: skip
+
+
+def default_preprocess(data: Artifact) -> Preprocess:
+    """Preprocessing of a network that is trained here on these data."""
+    from edgeres.models.spec import default_preprocess as of_size
+
+    return of_size(int(data.facts["size_px"]))
+
+
+def class_count(data: Artifact) -> int:
+    """How many classes the data have."""
+    return len(data.facts["classes"])
+
+
+def summary(facts: Mapping[str, Any]) -> str:
+    """`resnet8, 78 k parameters, test 97.3 %`."""
+    test = facts["test"]
+    return (
+        f"{facts['model']}, {facts['parameters'] / 1e3:,.0f} k parameters, "
+        f"{facts['macs'] / 1e6:,.1f} M MACs, test {test['correct'] / test['n']:.2%}"
+    )

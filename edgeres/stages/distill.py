@@ -1,0 +1,42 @@
+"""Distill: a teacher and a student's name in, the trained student out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgeres.artifact import Artifact
+from edgeres.recipe import DistillSection
+from edgeres.stages import Context, _checkpoint, keyed_as_is
+
+VERSION = 1
+LIBRARIES = _checkpoint.LIBRARIES
+summary = _checkpoint.summary
+keyed = keyed_as_is
+
+
+def run(
+    section: DistillSection, inputs: Mapping[str, Artifact], out: Path, context: Context
+) -> dict[str, Any]:
+    """Train the student on the labels and the teacher's answers."""
+    from edgeres.models import resnet, spec, weights
+    from edgeres.training import loop, objectives
+
+    data = inputs["data"]
+    preprocess = _checkpoint.default_preprocess(data)
+    architecture = spec.parse(section.student, _checkpoint.class_count(data), preprocess)
+    student = resnet.build(architecture, seed=context.seed + 1)
+    smoothing = section.train.label_smoothing
+    objective = objectives.supervised(preprocess, smoothing)
+    if section.loss == "kd":
+        objective = objectives.distilled(
+            weights.load(inputs["teacher"].path), preprocess,
+            temperature=section.temperature, alpha=section.alpha, smoothing=smoothing,
+        )  # fmt: skip
+    train, validation, _ = _checkpoint.splits(data)
+    history = loop.fit(
+        loop.Trainee.of(student, preprocess), train, validation, section.train, objective,
+        seed=context.seed, work=context.work, tick=context.tick,
+    )  # fmt: skip
+    return _checkpoint.write(out, student, data, history=history)

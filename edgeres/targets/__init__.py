@@ -1,0 +1,138 @@
+"""Targets: one module per file format, found by its file name.
+
+A network (folded weights, and scales if it is quantized) flows into `export`; a file comes out.
+`read` turns a file, ours or foreign, into a `FileGraph` that verification understands; `session`
+runs it on this machine, where the format's runtime exists.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from edgeres.errors import BadInput, unknown
+from edgeres.types import ScaleTable, TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edgeres.models.resnet import ResNet
+    from edgeres.targets._graph import FileGraph
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a file is written from.
+
+    Attributes:
+        model: batch norm folded, evaluation mode.
+        scales: the trained scales; None for a float file.
+        metadata: text that goes into the file where the format has a place for it.
+    """
+
+    model: ResNet
+    scales: ScaleTable | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+class Session(Protocol):
+    """A loaded file that answers."""
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """Encoded images (N, ...) in the file's own type and layout -> its raw outputs (N, C)."""
+        ...
+
+
+class Target(Protocol):
+    """What a module in this folder provides (PEP 544: a module fits, `self` is ignored)."""
+
+    SUMMARY: str
+    PRECISIONS: tuple[str, ...]
+    SUFFIX: str
+    EXTRA: str | None  # the pip extra that brings the converter; None if always installed
+
+    def export(self, source: Source, precision: str, path: Path) -> tuple[TensorSpec, TensorSpec]:
+        """Write the file and return its input and output."""
+        ...
+
+    def read(self, path: Path) -> FileGraph:
+        """Read a file as the runtime executes it (after the runtime's own optimizer, if any)."""
+        ...
+
+    def session(self, path: Path, threads: int = 1) -> Session | None:
+        """Load a file on this machine; None where its runtime doesn't exist (Core ML on Linux)."""
+        ...
+
+
+def modules() -> tuple[str, ...]:
+    """The formats, by module name."""
+    return tuple(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+
+
+def names() -> tuple[str, ...]:
+    """Every target a recipe can name, as `<format>-<precision>`."""
+    return tuple(f"{m}-{p}" for m in modules() for p in _module(m).PRECISIONS)
+
+
+def load(name: str) -> tuple[Target, str]:
+    """The module and the precision of a target such as `tflite-int8`.
+
+    Raises:
+        BadInput: no such target.
+    """
+    if name not in names():
+        raise unknown("target", name, names())
+    module, precision = name.rsplit("-", 1)
+    return _module(module), precision
+
+
+def of_file(path: Path) -> tuple[str, Target]:
+    """The format of a file, by its suffix.
+
+    Raises:
+        BadInput: the file doesn't exist, or no target writes such a suffix.
+    """
+    if not path.exists():
+        raise BadInput(f"{path}: no such file")
+    suffixes = {_module(m).SUFFIX: m for m in modules()}
+    if path.suffix not in suffixes:
+        raise BadInput(f"{path}: unknown model format; known: {', '.join(sorted(suffixes))}")
+    return suffixes[path.suffix], _module(suffixes[path.suffix])
+
+
+def is_integer(precision: str) -> bool:
+    """Whether a precision needs a quantized network."""
+    return precision.startswith("int")
+
+
+def encode(x: np.ndarray, spec: TensorSpec) -> np.ndarray:
+    """Normalized images (N, 3, H, W) float32 -> what a file's input takes (type, layout, codes)."""
+    import numpy as np
+
+    x = x.transpose(0, 2, 3, 1) if spec.layout == "NHWC" else x
+    q = spec.quantization
+    if q is None:
+        return np.ascontiguousarray(x, dtype=spec.dtype)
+    limits = np.iinfo(spec.dtype)
+    # The runtimes and PyTorch multiply by the float32 reciprocal or divide: codes must not depend
+    # on which, so a pixel-exact scale puts every value on an integer and rint absorbs the rest.
+    codes = np.rint(x / np.float32(q.scale[0])) + q.zero_point[0]
+    return np.ascontiguousarray(codes.clip(limits.min, limits.max).astype(spec.dtype))
+
+
+def decode(outputs: np.ndarray, spec: TensorSpec) -> np.ndarray:
+    """A file's raw outputs (N, C) -> float32 logits."""
+    import numpy as np
+
+    q = spec.quantization
+    if q is None:
+        return outputs.astype(np.float32)
+    return ((outputs.astype(np.int32) - q.zero_point[0]) * np.float32(q.scale[0])).astype("float32")
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"edgeres.targets.{name}")

@@ -1,0 +1,68 @@
+"""A model file as verification sees it, whatever its format: operations, tensors, scales."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from edgeres.types import QuantParams, TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Role = Literal["conv", "linear", "add", "pool", "move", "boundary", "transpose", "other"]
+"""What an operation does. "move" rearranges codes (pad, reshape, max pool); "boundary" quantizes or
+dequantizes; "other" is anything this vocabulary doesn't name."""
+
+
+@dataclass(frozen=True)
+class FileOp:
+    """One operation of a file.
+
+    Attributes:
+        kind: the format's own operator name, e.g. `CONV_2D` or `QLinearConv`.
+        name: what the file calls it, for messages.
+        inputs: names of the tensors it computes from (constants left out).
+        weight: (O, I, kH, kW) or (O, I), codes if quantized; None for operations without weights.
+        floating: it computes in floating point.
+    """
+
+    kind: str
+    role: Role
+    name: str
+    inputs: tuple[str, ...]
+    output: str
+    floating: bool
+    weight: np.ndarray | None = None
+    weight_quantization: QuantParams | None = None
+
+
+@dataclass(frozen=True)
+class FileGraph:
+    """A whole file.
+
+    Attributes:
+        quantization: tensor name -> how its codes map to real values (quantized activations only).
+        partitions: how many pieces the runtime's accelerator delegate cut it into; None if unknown.
+    """
+
+    format: str
+    ops: tuple[FileOp, ...]
+    input: TensorSpec
+    output: TensorSpec
+    quantization: Mapping[str, QuantParams] = field(default_factory=dict)
+    partitions: int | None = None
+
+    def operators(self) -> dict[str, int]:
+        """How often each operator occurs."""
+        return dict(Counter(op.kind for op in self.ops))
+
+    def float_operators(self) -> list[str]:
+        """`KIND name` of each operation that computes in floating point."""
+        return [f"{op.kind} {op.name}" for op in self.ops if op.floating]
+
+    def count(self, role: Role) -> int:
+        """How many operations have a role."""
+        return sum(op.role == role for op in self.ops)

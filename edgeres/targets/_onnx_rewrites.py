@@ -1,0 +1,107 @@
+"""Rewrites of an exported ONNX model that keep its numbers and help onnxruntime's optimizer.
+
+Each takes a ModelProto and changes it in place.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def strip_provenance(model: Any) -> None:
+    """Drop the exporter's notes (source paths, stack traces): no secrets, equal bytes anywhere."""
+    for part in (model, model.graph, *model.graph.node, *model.graph.initializer,
+                 *model.graph.input, *model.graph.output, *model.graph.value_info):  # fmt: skip
+        del part.metadata_props[:]
+        if part is not model.graph:
+            part.doc_string = ""
+    del model.graph.value_info[:]
+
+
+def global_average_pool(model: Any) -> None:
+    """Write the mean over H and W as GlobalAveragePool, which onnxruntime can quantize."""
+    import onnx
+
+    constants = {i.name: i for i in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type != "ReduceMean" or len(node.input) < 2 or node.input[1] not in constants:
+            continue
+        axes = sorted(a % 4 for a in onnx.numpy_helper.to_array(constants[node.input[1]]).tolist())
+        keeps = all(a.i for a in node.attribute if a.name == "keepdims")
+        if axes == [2, 3] and keeps:
+            node.op_type = "GlobalAveragePool"
+            del node.input[1:]
+            del node.attribute[:]
+    _drop_unused(model)
+
+
+def drop_no_op_relus(model: Any) -> None:
+    """Drop each Relu whose only reader quantizes with the smallest code as zero point.
+
+    Codes below the zero point don't exist there, so quantizing already clips at zero.
+    """
+    import onnx
+
+    constants = {i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer}
+    readers: dict[str, list[Any]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    for node in list(model.graph.node):
+        users = readers.get(node.output[0], [])
+        if node.op_type != "Relu" or any(u.op_type != "QuantizeLinear" for u in users):
+            continue
+        if all(constants[u.input[2]] == -128 for u in users):
+            for user in users:
+                user.input[0] = node.input[0]
+            model.graph.node.remove(node)
+
+
+def unsigned_activations(model: Any) -> None:
+    """Write activations as uint8 (zero point + 128, the same numbers).
+
+    On x86, onnxruntime turns int8 into uint8 only where a tensor has one reader; at a residual fork
+    the types then clash and the add and half of the convolutions fall back to float.
+    """
+    import numpy as np
+    import onnx
+
+    constants = {i.name: i for i in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or node.input[0] in constants:
+            continue  # the rest are weights, which stay int8
+        name = f"{node.input[2]}_u8"
+        if name not in constants:
+            zero = onnx.numpy_helper.to_array(constants[node.input[2]]).astype(np.int32) + 128
+            constants[name] = onnx.numpy_helper.from_array(zero.astype(np.uint8), name)
+            model.graph.initializer.append(constants[name])
+        node.input[2] = name
+    _drop_unused(model)
+
+
+def integer_io(model: Any) -> None:
+    """Take and give codes: drop the first QuantizeLinear and the last DequantizeLinear."""
+    import onnx
+
+    source, result = model.graph.input[0], model.graph.output[0]
+    first = next(n for n in model.graph.node if source.name in n.input)
+    last = next(n for n in model.graph.node if result.name in n.output)
+    assert first.op_type == "QuantizeLinear" and last.op_type == "DequantizeLinear"
+    for node in model.graph.node:
+        for i, name in enumerate(node.input):
+            if name == first.output[0]:
+                node.input[i] = source.name
+        for i, name in enumerate(node.output):
+            if name == last.input[0]:
+                node.output[i] = result.name
+    model.graph.node.remove(first)
+    model.graph.node.remove(last)
+    for value in (source, result):
+        value.type.tensor_type.elem_type = onnx.TensorProto.UINT8
+
+
+def _drop_unused(model: Any) -> None:
+    used = {name for node in model.graph.node for name in node.input}
+    for initializer in list(model.graph.initializer):
+        if initializer.name not in used:
+            model.graph.initializer.remove(initializer)

@@ -1,0 +1,50 @@
+"""Converters that print: keep their chatter off the terminal, and quote it when they fail."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from edgeres.errors import EdgeresError
+
+
+class ConversionFailed(EdgeresError):
+    """A converter gave up on a network."""
+
+
+@contextmanager
+def quiet(doing: str) -> Iterator[None]:
+    """Silence Python and C++ output while a converter works.
+
+    Raises:
+        ConversionFailed: the converter raised; the message ends with the last thing it said.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    before = logging.root.manager.disable
+    with tempfile.TemporaryFile() as said, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        kept = os.dup(1), os.dup(2)
+        os.dup2(said.fileno(), 1)
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        except (EdgeresError, OSError, KeyboardInterrupt, MemoryError):
+            raise
+        except Exception as error:  # converters raise whatever they like
+            last = str(error).strip().splitlines() or [type(error).__name__]
+            raise ConversionFailed(f"{doing} failed: {last[-1][:300]}") from error
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os.dup2(kept[0], 1)
+            os.dup2(kept[1], 2)
+            os.close(kept[0])
+            os.close(kept[1])
+            logging.disable(before)

@@ -1,0 +1,43 @@
+"""What a training step minimizes: (network, uint8 images, labels) in, a scalar loss out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from edgeres.models.resnet import ResNet
+from edgeres.training import losses
+from edgeres.training.loop import Objective, prepared
+from edgeres.types import Preprocess
+
+
+def supervised(preprocess: Preprocess, smoothing: float) -> Objective:
+    """Cross entropy against the labels."""
+
+    def objective(module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        return losses.cross_entropy(module(prepared(images, preprocess)), labels, smoothing)
+
+    return objective
+
+
+def distilled(
+    teacher: ResNet, preprocess: Preprocess, *, temperature: float, alpha: float, smoothing: float
+) -> Objective:
+    """`alpha` KD + `(1 - alpha)` cross entropy; teacher and student see the same augmented view.
+
+    Args:
+        teacher: kept in evaluation mode; gets the images in its own preprocessing.
+        preprocess: the student's.
+    """
+    teacher = teacher.eval().requires_grad_(False)
+
+    def objective(module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        with torch.no_grad():
+            answer = teacher(prepared(images, teacher.spec.preprocess))
+        logits = module(prepared(images, preprocess))
+        imitation = losses.kd(logits, answer, temperature)
+        if alpha == 1:
+            return imitation
+        return alpha * imitation + (1 - alpha) * losses.cross_entropy(logits, labels, smoothing)
+
+    return objective
