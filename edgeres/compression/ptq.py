@@ -6,8 +6,6 @@ quantize the same tensors in the same way; then scales and corrected biases are 
 
 from __future__ import annotations
 
-import logging
-
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
@@ -22,6 +20,7 @@ from edgeres.compression.graph import (
 )
 from edgeres.compression.quantizer import ResidualQuantizer, layers
 from edgeres.models.resnet import ResNet, fold_batchnorm
+from edgeres.quiet import quiet
 from edgeres.training.loop import prepared
 from edgeres.types import QuantParams, ScaleTable
 
@@ -38,10 +37,6 @@ def quantize(model: ResNet, images: Tensor) -> tuple[ResNet, ScaleTable]:
     Returns:
         The folded network with corrected biases, and the scales of all its tensors.
     """
-    logging.getLogger("nncf").setLevel(logging.ERROR)
-    import nncf
-    from nncf.experimental.torch.fx import quantize_pt2e
-
     folded = fold_batchnorm(model.eval())
     batches = [prepared(part, model.spec.preprocess) for part in images.split(_BATCH)]
     activation = QuantizationSpec(
@@ -54,7 +49,10 @@ def quantize(model: ResNet, images: Tensor) -> tuple[ResNet, ScaleTable]:
     )  # fmt: skip
     graph = export_program(folded).module()
     quantizer = ResidualQuantizer(lambda _: activation, lambda _: weight)
-    with torch.no_grad():
+    with torch.no_grad(), quiet("post-training quantization with NNCF"):
+        import nncf
+        from nncf.experimental.torch.fx import quantize_pt2e
+
         quantized: GraphModule = quantize_pt2e(
             graph, quantizer, nncf.Dataset(batches), subset_size=len(batches),
             fast_bias_correction=True, fold_quantize=False,

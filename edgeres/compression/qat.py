@@ -51,11 +51,12 @@ class QatModel:
         self.freeze_observers, self.freeze_batchnorm = freeze_observers, freeze_batchnorm
         graph = export_program(model.train()).module()
         self.graph: GraphModule = prepare_qat_pt2e(graph, ResidualQuantizer(_activation, _weight))
-        self._fix_input()
+        self.exact_input = model.spec.preprocess.input_quantization()
 
     def calibrate(self, images: Tensor) -> None:
         """Start the ranges from real activations: uint8 images (N, 3, H, W), 64 at a time."""
         self._fake_quantization(False)
+        self._observe(True)
         _set_training(self.graph, False)
         with torch.no_grad():
             for part in images.split(64):
@@ -81,6 +82,8 @@ class QatModel:
             if not module.tensor.endswith(".weight"):
                 scale, zero = module.scale.float().item(), int(module.zero_point.item())
                 scales[module.tensor] = QuantParams((scale,), (zero,), "int8")
+        if self.exact_input:
+            scales["input"] = self.exact_input
         return folded, scales
 
     def _observers(self) -> list[_Named]:
@@ -90,16 +93,15 @@ class QatModel:
         for module in self._observers():
             module.enable_fake_quant(on)
 
-    def _fix_input(self) -> None:
-        exact = self.model.spec.preprocess.input_quantization()
-        for module in self._observers():
-            if module.tensor == "input" and exact:
-                module.pin(exact)
-
     def _mode(self, training: bool) -> None:
         _set_training(self.graph, training)
+        self._observe(training)
+
+    def _observe(self, on: bool) -> None:
         for module in self._observers():
-            module.enable_observer(training)
+            module.enable_observer(on)
+            if module.tensor == "input" and self.exact_input:
+                module.pin(self.exact_input)
 
     def _start_epoch(self, epoch: int, epochs: int) -> None:
         if epoch >= self.freeze_observers * epochs:
@@ -115,17 +117,15 @@ class _Named(FusedMovingAvgObsFakeQuantize):
 
     def __init__(self, tensor: str, **settings: Any):
         super().__init__(**settings)
-        self.tensor, self.pinned = tensor, False
+        self.tensor = tensor
 
     def pin(self, params: QuantParams) -> None:
-        """Keep these parameters whatever is observed."""
-        self.scale.copy_(torch.tensor(params.scale))
-        self.zero_point.copy_(torch.tensor(params.zero_point))
+        """Keep the range of these parameters, from which the fused kernel derives its scale."""
+        (scale,), (zero,) = params.scale, params.zero_point
+        low, high = ACTIVATION_RANGE
+        self.activation_post_process.min_val.fill_((low - zero) * scale)
+        self.activation_post_process.max_val.fill_((high - zero) * scale)
         self.enable_observer(False)
-        self.pinned = True
-
-    def enable_observer(self, enabled: bool = True) -> None:
-        super().enable_observer(enabled and not getattr(self, "pinned", False))
 
 
 def _activation(tensor: str) -> QuantizationSpec:

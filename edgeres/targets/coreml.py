@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from edgeres.errors import BadInput, MissingComponent
 from edgeres.targets import Session, Source
 from edgeres.targets._graph import FileGraph, FileOp, Role
-from edgeres.targets._quiet import quiet
+from edgeres.quiet import quiet
 from edgeres.types import QuantParams, TensorSpec
 
 if TYPE_CHECKING:

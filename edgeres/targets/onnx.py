@@ -14,7 +14,7 @@ from edgeres.artifact import storage_errors
 from edgeres.errors import BadInput
 from edgeres.targets import Session, Source
 from edgeres.targets._graph import FileGraph, FileOp, Role
-from edgeres.targets._quiet import quiet
+from edgeres.quiet import quiet
 from edgeres.types import QuantParams, TensorSpec
 
 if TYPE_CHECKING:

@@ -1,0 +1,56 @@
+# Two commands on a fresh machine: `make quickstart` and `make test`.
+# PIP_FLAGS is for your own needs, e.g. a CPU-only PyTorch on Linux:
+#   make quickstart PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+PYTHON ?= python3
+PIP_FLAGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
+APT_PACKAGES := chromium
+
+.PHONY: quickstart test lint format bench schema clean
+
+quickstart: $(VENV)/.installed
+	$(BIN)/edgeres run quickstart
+
+test: $(VENV)/.installed-dev debian-packages
+	$(BIN)/python -m pytest tests
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/int8_speedup.py
+
+schema: $(VENV)/.installed
+	$(BIN)/edgeres list recipes --schema > recipes/schema.json
+
+clean:
+	rm -rf $(VENV) runs build dist
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(INSTALL) -e ".[coreml]"
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(INSTALL) -e ".[dev]"
+	touch $@ $(VENV)/.installed
+
+# What the tests need from Debian: Chromium for the report. Elsewhere those tests say why they skip.
+.PHONY: debian-packages
+debian-packages:
+	@if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  for p in $(APT_PACKAGES); do \
+	    dpkg -s $$p >/dev/null 2>&1 || { apt-get -qq update && apt-get -qq install -y --no-install-recommends $$p >/dev/null; }; \
+	  done; \
+	fi

@@ -1,0 +1,5 @@
+"""`python -m edgeres`."""
+
+from edgeres.cli import main
+
+main()

@@ -1,0 +1,349 @@
+"""Every command's signature and help. Bodies import, make one call and print.
+
+Results go to stdout (one JSON document with --json), everything else to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from edgeres import __version__
+from edgeres.errors import EdgeresError
+
+app = typer.Typer(
+    name="edgeres", no_args_is_help=True, rich_markup_mode=None, add_completion=False,
+    pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
+    help="Distill, prune, quantize, export, verify and benchmark ResNets for edge devices.",
+)  # fmt: skip
+
+Runs = Annotated[Path, typer.Option("--runs", envvar="EDGERES_RUNS", help="Folder of runs.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but the result.")]
+Set = Annotated[
+    Optional[list[str]],  # noqa: UP045  typer reads it at run time, also on Python 3.10
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key, e.g. seed=1."),
+]
+Model = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Argument(help="A run, an artifact folder or a checkpoint file; newest run if left out."),
+]
+Data = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--data", metavar="NAME[:PATH]", help="Data set; see `edgeres list datasets`."),
+]
+Architecture = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--model", help="Architecture of a checkpoint file, e.g. resnet56-A."),
+]
+DEFAULT_RUNS = Path("runs")
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or a shipped recipe's name.")],
+    overrides: Set = None,
+    until: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Stop after this stage."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run a recipe: every stage that is not in the store already."""
+    from edgeres import commands
+    from edgeres.recipe import load
+
+    loaded = load(recipe, overrides or [])
+    if dry_run:
+        _print(commands.planned(loaded, runs, until), as_json, commands.plan_text)
+    else:
+        _print(commands.perform(loaded, runs, until, quiet), as_json, commands.run_text)
+
+
+@app.command()
+def distill(
+    teacher: Annotated[str, typer.Option(help="Teacher architecture.")] = "resnet50",
+    student: Annotated[str, typer.Option(help="Student architecture.")] = "resnet18-w0.5",
+    checkpoint: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="The teacher's weights; it is trained here if left out."),
+    ] = None,
+    data: Data = None,
+    loss: Annotated[str, typer.Option(help="kd, or none to train on labels alone.")] = "kd",
+    epochs: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Epochs of the student."),
+    ] = None,
+    overrides: Set = None,
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Distill a big ResNet into a slimmer student."""
+    from edgeres import commands
+
+    settings = {"teacher.model": teacher, "distill.student": student, "distill.loss": loss,
+                "teacher.checkpoint": checkpoint, "data": data,
+                "distill.train.epochs": epochs}  # fmt: skip
+    recipe = commands.shipped("distill", settings, overrides)
+    _print(commands.perform(recipe, runs, "distill", quiet), as_json, commands.run_text)
+
+
+@app.command()
+def prune(
+    model: Model = None,
+    budget: Annotated[str, typer.Option(help="What to keep, e.g. macs=0.5.")] = "macs=0.5",
+    architecture: Architecture = None,
+    data: Data = None,
+    overrides: Set = None,
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Prune a model's channels to a budget, then fine-tune."""
+    from edgeres import commands
+
+    recipe = commands.continued(model, architecture, data, runs, "prune", overrides,
+                                commands.budget(budget))  # fmt: skip
+    _print(commands.perform(recipe, runs, "prune", quiet), as_json, commands.run_text)
+
+
+@app.command()
+def quantize(
+    model: Model = None,
+    method: Annotated[str, typer.Option(help="qat or ptq.")] = "qat",
+    scheme: Annotated[str, typer.Option(help="w8a8.")] = "w8a8",
+    architecture: Architecture = None,
+    data: Data = None,
+    overrides: Set = None,
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Quantize a model, with training (qat) or without (ptq)."""
+    from edgeres import commands
+
+    recipe = commands.continued(model, architecture, data, runs, "quantize", overrides,
+                                {"method": method, "scheme": scheme})  # fmt: skip
+    _print(commands.perform(recipe, runs, "quantize", quiet), as_json, commands.run_text)
+
+
+@app.command()
+def export(
+    model: Model = None,
+    target: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="A target; repeat for several. See `edgeres list targets`."),
+    ] = None,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Copy the files here too."),
+    ] = None,
+    architecture: Architecture = None,
+    data: Data = None,
+    overrides: Set = None,
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Export a model; one that is not quantized yet is, after training, for an int8 target."""
+    from edgeres import commands
+
+    targets = target or ["tflite-int8"]
+    recipe = commands.continued(model, architecture, data, runs, "export", overrides,
+                                {"targets": targets})  # fmt: skip
+    result = commands.perform(recipe, runs, "export", quiet)
+    _print(commands.copied(result, out, targets), as_json, commands.export_text)
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A .tflite, .onnx or .mlpackage, anybody's.")],
+    as_json: Json = False,
+) -> None:
+    """Show what is in a model file: operators, float islands, types and scales."""
+    from edgeres import commands
+
+    _print(commands.inspected(file), as_json, commands.inspect_text)
+
+
+@app.command()
+def verify(
+    what: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(metavar="[RUN|FILE]...", help="A run or files; newest run if left out."),
+    ] = None,
+    against: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The run that files must agree with."),
+    ] = None,
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check files anew against the model that was trained. Exit code 1 if one fails."""
+    from edgeres import commands
+
+    result = commands.verified(what or [], against, runs, quiet)
+    _print(result, as_json, commands.verify_text)
+    if not result["passed"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+@app.command("bench", hidden=True)
+def benchmark(
+    what: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(metavar="[RUN|FILE]", help="A run or a model file; newest run if left out."),
+    ] = None,
+    device: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="A device; repeat for several. See `edgeres list devices`."),
+    ] = None,
+    preset: Annotated[str, typer.Option(help="quick, normal or submission.")] = "normal",
+    accuracy: Annotated[bool, typer.Option("--accuracy", help="Also run the test set.")] = False,
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure latency and memory anew on a device."""
+    from edgeres import commands
+
+    result = commands.benchmarked(what, device or ["host"], preset, accuracy, runs, quiet)
+    _print(result, as_json, commands.benchmark_text)
+
+
+@app.command()
+def report(
+    run: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(help="A run; the newest if left out."),
+    ] = None,
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write report.html and report.json of a run from what it has."""
+    from edgeres import commands
+
+    _print(commands.reported(run, runs, quiet), as_json, commands.run_text)
+
+
+@app.command("list")
+def list_(
+    what: Annotated[
+        str, typer.Argument(help="recipes, models, datasets, targets, devices or runs.")
+    ],
+    schema: Annotated[
+        bool, typer.Option("--schema", help="With recipes: print their JSON schema.")
+    ] = False,
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+) -> None:
+    """List what there is."""
+    from edgeres import listing
+
+    if schema:
+        from edgeres.recipe import schema as recipe_schema
+
+        _print(recipe_schema(), True, str)
+    else:
+        _print(listing.rows(what, runs), as_json, listing.text)
+
+
+@app.command()
+def init(
+    file: Annotated[Path, typer.Argument(help="The recipe to write.")] = Path("recipe.yaml"),
+    base: Annotated[str, typer.Option("--from", help="Shipped recipe to start from.")] = "quickstart",
+) -> None:
+    """Write a recipe of your own to start from."""
+    from edgeres import commands
+
+    print(commands.initialized(file, base))
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what is installed here and what each missing part would need."""
+    from edgeres import listing
+
+    _print(listing.components(), as_json, listing.text)
+
+
+@app.command()
+def clean(
+    runs: Runs = DEFAULT_RUNS,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be freed.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove artifacts that no run refers to, and unfinished work."""
+    from edgeres import commands
+
+    _print(commands.cleaned(runs, dry_run), as_json, commands.clean_text)
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"edgeres {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    if debug:
+        os.environ["EDGERES_DEBUG"] = "1"
+
+
+def _print(result: Any, as_json: bool, text: Any) -> None:
+    print(json.dumps(result, indent=1) if as_json else text(result))
+
+
+def main() -> None:
+    """Run the command line; expected errors become one sentence and an exit code."""
+    try:
+        app()
+    except EdgeresError as error:
+        if os.environ.get("EDGERES_DEBUG"):
+            raise
+        print(f"edgeres: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("\nedgeres: interrupted; the same command continues from here", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception as error:
+        if os.environ.get("EDGERES_DEBUG"):
+            raise
+        print(f"edgeres: {_unexpected(error)}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _unexpected(error: Exception) -> str:
+    """Keep the traceback of a bug in a file, and say where."""
+    import tempfile
+    import traceback
+
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="edgeres-error-", suffix=".log", delete=False, encoding="utf-8"
+    ) as log:
+        log.write(f"edgeres {__version__}\n{sys.argv}\n\n{traceback.format_exc()}")
+    first = (str(error).splitlines() or [""])[0][:200]
+    return f"unexpected {type(error).__name__}: {first}; the traceback is in {log.name}"

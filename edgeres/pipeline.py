@@ -1,0 +1,306 @@
+"""Plan, then perform: a recipe flows in, finished artifacts and a run folder come out.
+
+`steps` turns a recipe into an ordered list of steps; `plan` looks each one up in the store;
+`perform` makes what is missing. The order of the chain is written here and nowhere else.
+
+A run is a folder: `recipe.lock.yaml` (every setting), `events.jsonl`, links to its artifacts, and
+the report. Its name carries a hash of the recipe, so the same recipe always continues the same run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Protocol
+
+from edgeres import stages, targets
+from edgeres.artifact import Artifact, Store, artifact_key, library_versions, load, storage_errors
+from edgeres.errors import BadInput, GateFailed, unknown
+from edgeres.recipe import ExportSection, Recipe, dump
+from edgeres.recipe import load as load_recipe
+
+STAGES = ("data", "teacher", "distill", "prune", "quantize", "export", "verify", "benchmark",
+          "report")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Step:
+    """One unit of work.
+
+    Attributes:
+        id: the stage's name, or `export:<target>`.
+        needs: role -> id of the step whose artifact plays it.
+    """
+
+    id: str
+    stage: str
+    section: Any
+    needs: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A step and where it stands: `cached` (its artifact), or to be done."""
+
+    step: Step
+    key: str | None
+    artifact: Artifact | None
+
+    @property
+    def state(self) -> str:
+        """`cached`, `to do`, or `waits` when what it needs isn't there yet."""
+        return "cached" if self.artifact else "to do" if self.key else "waits"
+
+
+class Reporter(Protocol):
+    """Who is told how the work goes."""
+
+    def started(self, step: str, note: str) -> None:
+        """A step begins."""
+
+    def tick(self, done: int, total: int, note: str) -> None:
+        """Progress within the step."""
+
+    def finished(self, step: str, cached: bool, seconds: float, summary: str) -> None:
+        """A step's artifact is there."""
+
+
+@dataclass
+class Run:
+    """A run folder."""
+
+    path: Path
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Its folder's name."""
+        return self.path.name
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe it was made from."""
+        return load_recipe(self.path / "recipe.lock.yaml")
+
+
+def steps(recipe: Recipe) -> tuple[Step, ...]:
+    """The recipe's chain, in order.
+
+    Raises:
+        BadInput: a section needs another one that the recipe leaves out.
+    """
+    chain = [Step("data", "data", recipe.data, {}),
+             Step("teacher", "teacher", recipe.teacher, {"data": "data"})]  # fmt: skip
+    model = "teacher"
+    for stage in ("distill", "prune", "quantize"):
+        section = getattr(recipe, stage)
+        if section is None:
+            continue
+        needs = {"data": "data", "teacher": "teacher"}
+        needs |= {} if stage == "distill" else {"model": model}
+        chain.append(Step(stage, stage, section, needs))
+        model = model if stage == "quantize" else stage
+    exports = {}
+    for name in recipe.export.targets if recipe.export else ():
+        _, precision = targets.load(name)
+        origin = "quantize" if targets.is_integer(precision) else model
+        if origin == "quantize" and recipe.quantize is None:
+            raise BadInput(f"export target '{name}' needs a quantized model; add `quantize:`")
+        section = ExportSection(targets=(name,))
+        chain.append(Step(f"export:{name}", "export", section, {"model": origin}))
+        exports[name] = f"export:{name}"
+    if recipe.verify is not None:
+        needs = {"data": "data", "model": model, **exports}
+        needs |= {"quantize": "quantize"} if recipe.quantize else {}
+        chain.append(Step("verify", "verify", recipe.verify, needs))
+    if recipe.benchmark is not None:
+        needs = {"data": "data", "model": model, **exports}
+        chain.append(Step("benchmark", "benchmark", recipe.benchmark, needs))
+    if recipe.report is not None:
+        everything = {step.id: step.id for step in chain}
+        chain.append(Step("report", "report", recipe.report, everything))
+    return tuple(chain)
+
+
+def until(chain: tuple[Step, ...], stage: str | None) -> tuple[Step, ...]:
+    """The chain up to and including a stage.
+
+    Raises:
+        BadInput: there is no such stage, or the recipe leaves it out.
+    """
+    if stage is None:
+        return chain
+    if stage not in STAGES:
+        raise unknown("stage", stage, STAGES)
+    ends = [i for i, step in enumerate(chain) if step.stage == stage]
+    if not ends:
+        raise BadInput(f"the recipe has no `{stage}:` section; add one or choose another stage")
+    return chain[: ends[-1] + 1]
+
+
+def plan(recipe: Recipe, chain: tuple[Step, ...], store: Store) -> Iterator[Planned]:
+    """Each step with its state; later steps see what earlier ones yielded."""
+    known: dict[str, Artifact] = {}
+    for step in chain:
+        planned = _planned(recipe, step, known, store)
+        if planned.artifact:
+            known[step.id] = planned.artifact
+        yield planned
+
+
+def perform(
+    recipe: Recipe, chain: tuple[Step, ...], store: Store, runs: Path, reporter: Reporter
+) -> Run:
+    """Make every artifact of the chain that the store lacks.
+
+    Raises:
+        GateFailed: a verification failed; what was made until then is kept.
+        EdgeresError: a stage could not do its work; the same call continues later.
+    """
+    store.open()
+    run = Run(runs / run_name(recipe))
+    with storage_errors(run.path):
+        run.path.mkdir(parents=True, exist_ok=True)
+        (run.path / "recipe.lock.yaml").write_text(dump(recipe), "utf-8")
+    for step in chain:
+        planned = _planned(recipe, step, run.artifacts, store)
+        artifact = planned.artifact
+        if artifact is None:
+            _event(run, step=step.id, event="started", key=planned.key)
+            reporter.started(step.id, _note(step))
+            artifact = _make(recipe, step, planned, run, store, reporter)
+        module: Any = stages.load(step.stage)
+        _link(run, step.id, artifact)
+        run.artifacts[step.id] = artifact
+        state = "cached" if planned.artifact else "done"
+        _event(run, step=step.id, event=state, key=artifact.key, seconds=artifact.seconds)
+        reporter.finished(step.id, state == "cached", artifact.seconds,
+                          module.summary(artifact.facts))  # fmt: skip
+        if artifact.facts.get("passed") is False:
+            _event(run, step=step.id, event="gate failed")
+            raise GateFailed("; ".join(module.failures(artifact.facts)))
+    return run
+
+
+def _planned(
+    recipe: Recipe, step: Step, known: Mapping[str, Artifact], store: Store
+) -> Planned:
+    if any(needed not in known for needed in step.needs.values()):
+        return Planned(step, None, None)
+    module = stages.load(step.stage)
+    parents = {role: known[needed].digest for role, needed in step.needs.items()}
+    key = artifact_key(step.stage, module.VERSION, module.keyed(step.section),
+                       library_versions(module.LIBRARIES), recipe.seed, parents)  # fmt: skip
+    return Planned(step, key, store.find(step.stage, key))
+
+
+def _make(
+    recipe: Recipe, step: Step, planned: Planned, run: Run, store: Store, reporter: Reporter
+) -> Artifact:
+    key = planned.key
+    assert key is not None
+    module = stages.load(step.stage)
+    inputs = {role: run.artifacts[needed] for role, needed in step.needs.items()}
+    with store.lock(step.stage, key):
+        found = store.find(step.stage, key)  # another process may have made it meanwhile
+        if found:
+            return found
+        context = stages.Context(recipe.seed, store.work(step.stage, key), reporter.tick)
+        begin = time.monotonic()
+        with store.staging(step.stage, key) as staged, storage_errors(staged):
+            facts = module.run(step.section, inputs, staged, context)
+            return store.commit(
+                staged, step.stage, key, parents=inputs,
+                section=step.section.model_dump(mode="json"), facts=facts,
+                libraries=library_versions(module.LIBRARIES), seconds=time.monotonic() - begin,
+            )  # fmt: skip
+
+
+def run_name(recipe: Recipe) -> str:
+    """`<recipe name>-<hash of its settings>`."""
+    return f"{recipe.name}-{hashlib.sha256(dump(recipe).encode()).hexdigest()[:6]}"
+
+
+def all_runs(folder: Path) -> list[Run]:
+    """The runs below a folder, oldest first, each with the artifacts it has."""
+    found = sorted(folder.glob("*/recipe.lock.yaml"), key=lambda p: _touched(p.parent))
+    return [open_run(path.parent) for path in found]
+
+
+def open_run(path: Path) -> Run:
+    """Read a run folder."""
+    run = Run(path)
+    for link in sorted((path / "artifacts").glob("*")):
+        if (link / "artifact.json").exists():
+            run.artifacts[_step_id(link.name)] = load(link)
+    return run
+
+
+def find_run(name: str | None, folder: Path) -> Run:
+    """A run by path or name, or the newest one.
+
+    Raises:
+        BadInput: there is none.
+    """
+    if name is not None:
+        for path in (Path(name), folder / name):
+            if (path / "recipe.lock.yaml").exists():
+                return open_run(path)
+        raise unknown("run", name, [r.name for r in all_runs(folder)])
+    runs = all_runs(folder)
+    if not runs:
+        raise BadInput(f"{folder}: no runs yet; start one with `edgeres run quickstart`")
+    return runs[-1]
+
+
+def unreferenced(store: Store, folder: Path) -> list[Artifact]:
+    """Artifacts that no run links to, directly or as an ancestor."""
+    kept: set[str] = set()
+    waiting = [a for run in all_runs(folder) for a in run.artifacts.values()]
+    while waiting:
+        artifact = waiting.pop()
+        if artifact.key in kept:
+            continue
+        kept.add(artifact.key)
+        waiting += [p for role in artifact.parents if (p := store.parent(artifact, role))]
+    return [a for a in store.all() if a.key not in kept]
+
+
+def _note(step: Step) -> str:
+    return ", ".join(getattr(step.section, "targets", ()) or ())
+
+
+def _link(run: Run, step: str, artifact: Artifact) -> None:
+    folder = run.path / "artifacts"
+    link = folder / step.replace(":", "-", 1)
+    with storage_errors(link):
+        folder.mkdir(exist_ok=True)
+        fresh = folder / f".{link.name}.{os.getpid()}"
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(os.path.relpath(artifact.path.resolve(), folder.resolve()))
+        fresh.replace(link)
+        for name in ("report.html", "report.json"):
+            if artifact.stage == "report" and artifact.file(name).exists():
+                shutil.copyfile(artifact.file(name), run.path / name)
+
+
+def _step_id(link: str) -> str:
+    return link.replace("export-", "export:", 1) if link.startswith("export-") else link
+
+
+def _event(run: Run, **event: Any) -> None:
+    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    with storage_errors(run.path), (run.path / "events.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"time": now, **event}) + "\n")
+
+
+def _touched(run: Path) -> float:
+    events = run / "events.jsonl"
+    return (events if events.exists() else run).stat().st_mtime

@@ -1,0 +1,143 @@
+"""The scale audit: is every scale and zero point in a file the one that was trained?
+
+Operations are recognized by their weights, not by names, which every converter mangles: the int8
+codes of a layer are known, so the operation that holds them is that layer. A weight that was
+changed on the way is therefore found too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgeres.models.resnet import ResNet
+from edgeres.targets._graph import FileGraph, FileOp
+from edgeres.types import QuantParams, ScaleTable
+
+_FLOAT16_FORMATS = ("coreml",)  # store scales in float16; compared after the same rounding
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What the audit found.
+
+    Attributes:
+        compared: tensors of the scale table (weights and activations).
+        differing: `name: file has …, trained …` for each that is not equal or not in the file.
+    """
+
+    compared: int
+    differing: tuple[str, ...]
+
+    @property
+    def equal(self) -> int:
+        """How many tensors agree exactly."""
+        return self.compared - len(self.differing)
+
+
+def audit(graph: FileGraph, model: ResNet, scales: ScaleTable) -> Audit:
+    """Compare every scale in a file with the trained one.
+
+    Args:
+        model: folded, as the file was written from.
+        scales: its table; activations int8 (a file's uint8 zero points are taken back by 128).
+    """
+    found = file_scales(graph, model, scales)
+    half = graph.format in _FLOAT16_FORMATS
+    differing = []
+    for name, trained in scales.items():
+        stored = found.get(name)
+        if stored is None:
+            differing.append(f"{name}: not in the file (its weights or place were changed)")
+        elif not _equal(stored, trained, half):
+            differing.append(f"{name}: file has {_show(stored)}, trained {_show(trained)}")
+    return Audit(len(scales), tuple(differing))
+
+
+def file_scales(graph: FileGraph, model: ResNet, scales: ScaleTable) -> ScaleTable:
+    """The file's scales under the trained table's names."""
+    found: ScaleTable = {}
+    entry = graph.input.quantization or _quantized_entry(graph)
+    if entry:
+        found["input"] = entry
+    names = name_layers(graph, model, scales)
+    for op in graph.ops:
+        name = names.get(op.output)
+        if name and op.output in graph.quantization:
+            found[name] = graph.quantization[op.output]
+        if name and op.weight_quantization is not None:
+            found[f"{name}.weight"] = op.weight_quantization
+    return found
+
+
+def name_layers(graph: FileGraph, model: ResNet, scales: ScaleTable) -> dict[str, str]:
+    """Output tensor of an operation -> the layer of the network that it is."""
+    names: dict[str, str] = {}
+    unclaimed = {
+        name.removesuffix(".weight"): codes(model, scales, name)
+        for name in scales
+        if name.endswith(".weight")
+    }
+    for op in graph.ops:
+        for layer, expected in unclaimed.items():
+            if op.weight is not None and _same(op.weight, expected):
+                names[op.output] = layer
+                del unclaimed[layer]
+                break
+    producers = {op.output: op for op in graph.ops}
+    for op in graph.ops:
+        if op.role == "pool":
+            names[op.output] = "avgpool"
+        elif op.role == "add":
+            sources = [_source(name, producers) for name in op.inputs]
+            layers = [names.get(s.output, "") for s in sources if s is not None]
+            block = next((n.rsplit(".", 1)[0] for n in layers
+                          if ".conv" in n and "downsample" not in n), None)  # fmt: skip
+            if block:
+                names[op.output] = f"{block}.add"
+    return names
+
+
+def codes(model: ResNet, scales: ScaleTable, name: str) -> np.ndarray:
+    """A layer's int8 weight codes (O, ...), as its trained scales give them."""
+    weight = model.state_dict()[name].numpy()
+    scale = np.asarray(scales[name].scale, np.float32).reshape(-1, *[1] * (weight.ndim - 1))
+    return np.rint(weight / scale).clip(-127, 127).astype(np.int8)
+
+
+def _source(name: str, producers: dict[str, FileOp]) -> FileOp | None:
+    """The operation whose codes a tensor carries, through those that only move codes."""
+    op = producers.get(name)
+    while op is not None and op.role in ("move", "transpose", "boundary") and op.inputs:
+        op = producers.get(op.inputs[0])
+    return op
+
+
+def _quantized_entry(graph: FileGraph) -> QuantParams | None:
+    """A file with float input quantizes it first."""
+    for op in graph.ops:
+        if op.role == "boundary" and graph.input.name in op.inputs:
+            return graph.quantization.get(op.output)
+    return None
+
+
+def _same(stored: np.ndarray, expected: np.ndarray) -> bool:
+    return stored.shape == expected.shape and stored.dtype == np.int8 and bool(
+        (stored == expected).all()
+    )
+
+
+def _equal(stored: QuantParams, trained: QuantParams, half: bool) -> bool:
+    kind = np.float16 if half else np.float32
+    shift = 128 if stored.dtype == "uint8" and trained.dtype == "int8" else 0
+    return (
+        len(stored.scale) == len(trained.scale)
+        and bool((np.asarray(stored.scale, kind) == np.asarray(trained.scale, kind)).all())
+        and all(a - shift == b for a, b in zip(stored.zero_point, trained.zero_point, strict=True))
+    )
+
+
+def _show(params: QuantParams) -> str:
+    more = "…" if len(params.scale) > 1 else ""
+    return f"scale {params.scale[0]:.9g}{more} zero point {params.zero_point[0]}{more}"
