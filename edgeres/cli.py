@@ -58,14 +58,14 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Run a recipe: every stage that is not in the store already."""
-    from edgeres import commands
+    from edgeres import commands, text
     from edgeres.recipe import load
 
     loaded = load(recipe, overrides or [])
     if dry_run:
-        _print(commands.planned(loaded, runs, until), as_json, commands.plan_text)
+        _print(commands.planned(loaded, runs, until), as_json, text.plan)
     else:
-        _print(commands.perform(loaded, runs, until, quiet), as_json, commands.run_text)
+        _print(commands.perform(loaded, runs, until, quiet), as_json, text.run)
 
 
 @app.command()
@@ -88,13 +88,13 @@ def distill(
     quiet: Quiet = False,
 ) -> None:
     """Distill a big ResNet into a slimmer student."""
-    from edgeres import commands
+    from edgeres import commands, text
 
     settings = {"teacher.model": teacher, "distill.student": student, "distill.loss": loss,
                 "teacher.checkpoint": checkpoint, "data": data,
                 "distill.train.epochs": epochs}  # fmt: skip
     recipe = commands.shipped("distill", settings, overrides)
-    _print(commands.perform(recipe, runs, "distill", quiet), as_json, commands.run_text)
+    _print(commands.perform(recipe, runs, "distill", quiet), as_json, text.run)
 
 
 @app.command()
@@ -109,11 +109,11 @@ def prune(
     quiet: Quiet = False,
 ) -> None:
     """Prune a model's channels to a budget, then fine-tune."""
-    from edgeres import commands
+    from edgeres import commands, text
 
     recipe = commands.continued(model, architecture, data, runs, "prune", overrides,
                                 commands.budget(budget))  # fmt: skip
-    _print(commands.perform(recipe, runs, "prune", quiet), as_json, commands.run_text)
+    _print(commands.perform(recipe, runs, "prune", quiet), as_json, text.run)
 
 
 @app.command()
@@ -129,11 +129,11 @@ def quantize(
     quiet: Quiet = False,
 ) -> None:
     """Quantize a model, with training (qat) or without (ptq)."""
-    from edgeres import commands
+    from edgeres import commands, text
 
     recipe = commands.continued(model, architecture, data, runs, "quantize", overrides,
                                 {"method": method, "scheme": scheme})  # fmt: skip
-    _print(commands.perform(recipe, runs, "quantize", quiet), as_json, commands.run_text)
+    _print(commands.perform(recipe, runs, "quantize", quiet), as_json, text.run)
 
 
 @app.command()
@@ -155,13 +155,13 @@ def export(
     quiet: Quiet = False,
 ) -> None:
     """Export a model; one that is not quantized yet is, after training, for an int8 target."""
-    from edgeres import commands
+    from edgeres import commands, text
 
     targets = target or ["tflite-int8"]
     recipe = commands.continued(model, architecture, data, runs, "export", overrides,
                                 {"targets": targets})  # fmt: skip
     result = commands.perform(recipe, runs, "export", quiet)
-    _print(commands.copied(result, out, targets), as_json, commands.export_text)
+    _print(commands.copied(result, out, targets), as_json, text.export)
 
 
 @app.command()
@@ -170,9 +170,9 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Show what is in a model file: operators, float islands, types and scales."""
-    from edgeres import commands
+    from edgeres import commands, text
 
-    _print(commands.inspected(file), as_json, commands.inspect_text)
+    _print(commands.inspected(file), as_json, text.inspect)
 
 
 @app.command()
@@ -190,10 +190,10 @@ def verify(
     quiet: Quiet = False,
 ) -> None:
     """Check files anew against the model that was trained. Exit code 1 if one fails."""
-    from edgeres import commands
+    from edgeres import commands, text
 
     result = commands.verified(what or [], against, runs, quiet)
-    _print(result, as_json, commands.verify_text)
+    _print(result, as_json, text.verify)
     if not result["passed"]:
         raise typer.Exit(1)
 
@@ -216,10 +216,10 @@ def benchmark(
     quiet: Quiet = False,
 ) -> None:
     """Measure latency and memory anew on a device."""
-    from edgeres import commands
+    from edgeres import commands, text
 
     result = commands.benchmarked(what, device or ["host"], preset, accuracy, runs, quiet)
-    _print(result, as_json, commands.benchmark_text)
+    _print(result, as_json, text.benchmark)
 
 
 @app.command()
@@ -233,9 +233,9 @@ def report(
     quiet: Quiet = False,
 ) -> None:
     """Write report.html and report.json of a run from what it has."""
-    from edgeres import commands
+    from edgeres import commands, text
 
-    _print(commands.reported(run, runs, quiet), as_json, commands.run_text)
+    _print(commands.reported(run, runs, quiet), as_json, text.run)
 
 
 @app.command("list")
@@ -266,7 +266,7 @@ def init(
     base: Annotated[str, typer.Option("--from", help="Shipped recipe to start from.")] = "quickstart",
 ) -> None:
     """Write a recipe of your own to start from."""
-    from edgeres import commands
+    from edgeres import commands, text
 
     print(commands.initialized(file, base))
 
@@ -286,9 +286,9 @@ def clean(
     as_json: Json = False,
 ) -> None:
     """Remove artifacts that no run refers to, and unfinished work."""
-    from edgeres import commands
+    from edgeres import commands, text
 
-    _print(commands.cleaned(runs, dry_run), as_json, commands.clean_text)
+    _print(commands.cleaned(runs, dry_run), as_json, text.clean)
 
 
 def _version(value: bool) -> None:

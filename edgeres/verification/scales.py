@@ -85,7 +85,8 @@ def name_layers(graph: FileGraph, model: ResNet, scales: ScaleTable) -> dict[str
                 names[op.output] = layer
                 del unclaimed[layer]
                 break
-    producers = {op.output: op for op in graph.ops}
+    # A fused kernel and the quantize inside it name the same tensor: the kernel made it.
+    producers = {op.output: op for op in sorted(graph.ops, key=lambda o: o.role != "boundary")}
     for op in graph.ops:
         if op.role == "pool":
             names[op.output] = "avgpool"

@@ -1,0 +1,110 @@
+"""Devices: the machines a model file is measured on.
+
+In: a profile (YAML: how to reach a device). Out: an open Device that can take files, run a program,
+give files back and describe itself. A module in this folder is one kind of transport, with
+`connect(profile) -> Device`; what runs over there is always `_runner.py`, whatever the transport.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+from edgeres import errors
+from edgeres.devices._events import RUNNER, identity, probe, run_runner
+from edgeres.devices._profiles import DeviceProfile, folder, load, names, profiles
+
+__all__ = [
+    "RUNNER",
+    "Completed",
+    "Device",
+    "DeviceProfile",
+    "folder",
+    "identity",
+    "kinds",
+    "load",
+    "names",
+    "open_device",
+    "probe",
+    "profiles",
+    "run_runner",
+]
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A program that ran to its end. A negative `returncode` is the signal that ended it."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class Device(Protocol):
+    """An open connection to one device; leaving its `with` block closes it."""
+
+    @property
+    def name(self) -> str:
+        """The profile's name."""
+        ...
+
+    def push(self, local: Path) -> str:
+        """Copy a file over unless the same content is there; returns its path on the device."""
+        ...
+
+    def pull(self, remote: str, local: Path) -> None:
+        """Copy a file from the device."""
+        ...
+
+    def run(self, argv: Sequence[str], timeout_s: float) -> Completed:
+        """Run a program to its end; DeviceError if that takes longer than `timeout_s` seconds."""
+        ...
+
+    def python(self) -> tuple[str, ...]:
+        """The start of a command line: a Python on the device that has the runtimes."""
+        ...
+
+    def probe(self) -> dict[str, Any]:
+        """What the device is and how it is doing now (JSON-ready; None where unreadable)."""
+        ...
+
+    def identity(self) -> str:
+        """A stable id of machine and runtimes, for caching."""
+        ...
+
+    def close(self) -> None:
+        """Remove what was left on the device. Safe to call twice."""
+        ...
+
+    def __enter__(self) -> Device: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+
+def kinds() -> list[str]:
+    """The kinds of device: one module of this folder each."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+
+
+def open_device(profile: DeviceProfile) -> Device:
+    """Connect to the device of a profile.
+
+    Raises:
+        BadInput: the profile's kind is unknown or its settings are wrong.
+        DeviceError: the device can't be reached.
+    """
+    if profile.kind not in kinds():
+        raise errors.unknown("device kind", profile.kind, kinds())
+    module = importlib.import_module(f"{__name__}.{profile.kind}")
+    device: Device = module.connect(profile)
+    return device

@@ -1,0 +1,116 @@
+"""Device profiles. In: a YAML file or the name of a shipped one. Out: a checked DeviceProfile."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgeres import errors
+
+_MAX_BYTES = 64 * 1024
+_TYPES: dict[str, type] = {
+    "name": str,
+    "kind": str,
+    "description": str,
+    "threads": int,
+    "emulated": bool,
+    "settings": dict,
+}
+_REQUIRED = ("name", "kind", "description")
+
+
+@dataclass(frozen=True)
+class DeviceProfile:
+    """How to reach one device, and what a benchmark there uses.
+
+    Attributes:
+        name: what reports call it.
+        kind: the module of edgeres.devices that talks to it ("local").
+        description: one line for lists.
+        threads: CPU threads a model may use.
+        emulated: the processor is simulated, so its times mean nothing.
+        settings: what only this kind needs; the kind's module checks it.
+    """
+
+    name: str
+    kind: str
+    description: str
+    threads: int = 1
+    emulated: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def folder() -> Path:
+    """Where the shipped profiles are: in the wheel, or beside the package in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    packaged = package / "_device_profiles"
+    return packaged if packaged.is_dir() else package.parent / "devices"
+
+
+def names() -> list[str]:
+    """The names of the shipped profiles."""
+    return sorted(path.stem for path in folder().glob("*.yaml"))
+
+
+def profiles() -> list[DeviceProfile]:
+    """Every shipped profile, by name."""
+    return [load(name) for name in names()]
+
+
+def load(name_or_path: str | Path) -> DeviceProfile:
+    """Return a shipped profile by its name, or any profile by the path of its .yaml file.
+
+    Raises:
+        BadInput: no such device, or the file is not a valid profile.
+    """
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml"):
+        return _parse(path)
+    name = str(name_or_path)
+    if name not in names():
+        raise errors.unknown("device", name, names())
+    return _parse(folder() / f"{name}.yaml")
+
+
+def _parse(path: Path) -> DeviceProfile:
+    """Read one file with strict keys and types."""
+    data = _read(path)
+    if not isinstance(data, dict):
+        raise errors.BadInput(f"{path}: a device profile is a mapping of {', '.join(_TYPES)}")
+    for key, value in data.items():
+        if key not in _TYPES:
+            known = ", ".join(_TYPES)
+            near = errors.nearest(str(key)[:80], _TYPES)
+            raise errors.BadInput(f"{path}: unknown key '{str(key)[:80]}'{near}; known: {known}")
+        if type(value) is not _TYPES[key]:
+            raise errors.BadInput(f"{path}: {key} must be of type {_TYPES[key].__name__}")
+    for key in _REQUIRED:
+        if key not in data:
+            raise errors.BadInput(f"{path}: the key '{key}' is missing")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", data["name"]):
+        raise errors.BadInput(f"{path}: name must be letters, digits, '.', '_' and '-'")
+    if not 1 <= data.get("threads", 1) <= 1024:
+        raise errors.BadInput(f"{path}: threads must be between 1 and 1024")
+    return DeviceProfile(**data)
+
+
+def _read(path: Path) -> Any:
+    """The YAML value in a file of at most 64 KiB."""
+    import yaml
+
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_MAX_BYTES + 1)
+        if len(raw) > _MAX_BYTES:
+            raise errors.BadInput(f"{path}: a device profile may have at most {_MAX_BYTES} bytes")
+        return yaml.safe_load(raw.decode("utf-8"))
+    except OSError as error:
+        raise errors.BadInput(f"{path}: can't be read: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else f"{path}"
+        problem = getattr(error, "problem", None) or type(error).__name__
+        raise errors.BadInput(f"{where}: not valid YAML: {problem}") from error

@@ -1,0 +1,120 @@
+"""What there is: recipes, models, data sets, targets, devices, runs, and installed components."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from edgeres.errors import unknown
+from edgeres.text import accuracy, table
+
+_COMPONENTS = {
+    "torch": None, "torchao": None, "torch-pruning": None, "nncf": None, "litert-torch": None,
+    "ai-edge-litert": None, "onnx": None, "onnxruntime": None, "numpy": None,
+    "coremltools": "coreml",
+}  # fmt: skip
+
+
+def rows(what: str, runs: Path) -> list[dict[str, Any]]:
+    """The rows of `edgeres list`.
+
+    Raises:
+        BadInput: there is no such list.
+    """
+    lists = {"recipes": _recipes, "models": _models, "datasets": _datasets, "targets": _targets,
+             "devices": _devices, "runs": lambda: _runs(runs)}  # fmt: skip
+    if what not in lists:
+        raise unknown("list", what, lists)
+    found: list[dict[str, Any]] = lists[what]()
+    return found
+
+
+def text(found: list[dict[str, Any]]) -> str:
+    """Rows as a table."""
+    return table(found, tuple(found[0])) if found else "none"
+
+
+def components() -> list[dict[str, Any]]:
+    """The rows of `edgeres doctor`."""
+    found = [{"component": "python", "version": platform.python_version(), "note": sys.platform}]
+    for name, extra in _COMPONENTS.items():
+        try:
+            found.append({"component": name, "version": metadata.version(name), "note": "ok"})
+        except metadata.PackageNotFoundError:
+            what = f"edgeres[{extra}]" if extra else "edgeres"
+            note = f"missing: pip install '{what}'"
+            found.append({"component": name, "version": "-", "note": note})
+    return found
+
+
+def _recipes() -> list[dict[str, Any]]:
+    from edgeres.recipe import recipes
+
+    return [{"recipe": name, "description": about} for name, about in recipes()]
+
+
+def _models() -> list[dict[str, Any]]:
+    from edgeres.models import spec
+    from edgeres.models.resnet import complexity
+
+    found = []
+    for name in spec.names():
+        depth = int(name.removeprefix("resnet"))
+        size_px, classes = (224, 1000) if depth in (18, 34, 50, 101, 152) else (32, 10)
+        model = spec.parse(name, classes, spec.default_preprocess(size_px))
+        parameters, macs = complexity(model)
+        found.append({"model": name, "input": f"{size_px} px", "classes": classes,
+                      "parameters": f"{parameters / 1e6:.2f} M", "MACs": f"{macs / 1e6:,.0f} M",
+                      "variants": "-w0.5 …" if classes == 1000 else "-A, -w0.5 …"})  # fmt: skip
+    return found
+
+
+def _datasets() -> list[dict[str, Any]]:
+    import importlib
+
+    from edgeres import datasets
+
+    found = []
+    for name in datasets.names():
+        module = importlib.import_module(f"edgeres.datasets.{name.replace('-', '_')}")
+        path = f"{name}:PATH" if module.NEEDS_PATH else name
+        found.append({"dataset": path, "size": f"{module.SIZE} px", "about": module.SUMMARY})
+    return found
+
+
+def _targets() -> list[dict[str, Any]]:
+    from edgeres import targets
+
+    found = []
+    for name in targets.names():
+        module, precision = targets.load(name)
+        runs_here = "no (macOS only)" if name.startswith("coreml") and sys.platform != "darwin" \
+            else "yes"  # fmt: skip
+        found.append({"target": name, "needs": module.EXTRA or "-", "runs here": runs_here,
+                      "quantized": "yes" if targets.is_integer(precision) else "no",
+                      "about": module.SUMMARY})  # fmt: skip
+    return found
+
+
+def _devices() -> list[dict[str, Any]]:
+    from edgeres import devices
+
+    return [{"device": p.name, "kind": p.kind, "about": p.description} for p in devices.profiles()]
+
+
+def _runs(folder: Path) -> list[dict[str, Any]]:
+    from edgeres import pipeline
+
+    found = []
+    for run in pipeline.all_runs(folder):
+        steps = list(run.artifacts)
+        model = next((run.artifacts[s] for s in ("quantize", "prune", "distill", "teacher")
+                      if s in steps), None)  # fmt: skip
+        found.append({"run": run.name, "steps": len(steps),
+                      "model": model.facts["model"] if model else None,
+                      "top-1": accuracy(model.facts["test"]) if model else "-",
+                      "report": "yes" if "report" in steps else "no"})  # fmt: skip
+    return found

@@ -1,0 +1,141 @@
+"""Results as a person reads them: the JSON-ready dictionaries of commands in, text of 80 columns out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgeres.statistics import wilson
+
+_WIDTH = 80
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """Columns aligned by their widest cell; the last one may run on."""
+    cells = [[_cell(row.get(c)) for c in columns] for row in rows]
+    widths = [max(len(c), *(len(r[i]) for r in cells)) if cells else len(c)
+              for i, c in enumerate(columns)]  # fmt: skip
+    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
+             for row in [list(columns), *cells]]  # fmt: skip
+    return "\n".join(lines)
+
+
+def plan(result: Mapping[str, Any]) -> str:
+    """The plan of `edgeres run --dry-run`."""
+    todo = sum(row["state"] != "cached" for row in result["steps"])
+    listed = table(result["steps"], ("step", "state", "key"))
+    return f"run {result['run']}\n{listed}\n{todo} of {len(result['steps'])} steps to do"
+
+
+def run(result: Mapping[str, Any]) -> str:
+    """Where the results of a run are."""
+    last = list(result["artifacts"])[-1]
+    path = result["report"] or result["artifacts"][last]["path"]
+    return f"report: {path}" if result["report"] else f"{last}: {path}"
+
+
+def export(result: Mapping[str, Any]) -> str:
+    """The files that were exported."""
+    lines = []
+    for row in result["files"]:
+        types = f"{row['input']['dtype']} in, {row['output']['dtype']} out"
+        lines.append(f"{row['target']}: {row['path']}  ({kilobytes(row['size_bytes'])}, {types})")
+    return "\n".join(lines)
+
+
+def inspect(result: Mapping[str, Any]) -> str:
+    """What is in a file."""
+    floats = result["float_operators"]
+    islands = "none" if not floats else f"{len(floats)}: " + ", ".join(floats[:4])
+    if len(floats) > 4:
+        islands += ", …"
+    counts = ", ".join(f"{n} {kind}" for kind, n in sorted(result["operators"].items()))
+    rows = {
+        "file": result["file"], "format": result["format"],
+        "size": kilobytes(result["size_bytes"]), "sha256": result["sha256"],
+        "input": tensor(result["input"]), "output": tensor(result["output"]),
+        "operators": counts, "float operators": islands,
+        "transposes": str(result["transposes"]), "residual adds": str(result["residual_adds"]),
+    }  # fmt: skip
+    if result["delegate_partitions"] is not None:
+        rows["delegate partitions"] = str(result["delegate_partitions"])
+    return "\n".join(f"{name:<20}{value}" for name, value in rows.items())
+
+
+def verify(result: Mapping[str, Any]) -> str:
+    """A line per file, then what failed."""
+    rows = []
+    for f in result["files"]:
+        scales = f["scales"]
+        rows.append({
+            "target": f["target"], "verdict": "passed" if f["passed"] else "FAILED",
+            "agreement": f"{f['agreement']:.2%}" if f["agreement"] is not None else "not run here",
+            "worst": _worst(f), "top-1": accuracy(f["test"]),
+            "scales": f"{scales['equal']}/{scales['compared']}" if scales else "-",
+            "float ops": len(f["float_operators"]) if scales else "-",
+        })  # fmt: skip
+    listed = table(rows, tuple(rows[0]))
+    failed = [f"failed: {sentence}" for sentence in result["failures"]]
+    notes = [f"note: {f['target']}: {n}" for f in result["files"] for n in f["notes"]]
+    return "\n".join([listed, *failed, *notes])
+
+
+def benchmark(result: Mapping[str, Any]) -> str:
+    """A line per file and device, then the reasons against each measurement."""
+    rows, reasons = [], []
+    for r in result["reports"]:
+        latency = r["latency"]
+        memory = r.get("memory") or {}
+        peak = memory.get("peak_rss_bytes")
+        rows.append({
+            "target": r["target"], "device": r["device"],
+            "median": milliseconds(latency["median_ns"]), "p90": milliseconds(latency["p90_ns"]),
+            "n": latency["n"],
+            "memory": f"{(peak - memory['baseline_rss_bytes']) / 1e6:.1f} MB" if peak else "-",
+            "top-1": accuracy(r["accuracy"]), "valid": "yes" if r["valid"] else "no",
+        })  # fmt: skip
+        reasons += [f"{r['target']} on {r['device']}: {reason}" for reason in r["reasons"]]
+    return "\n".join([table(rows, tuple(rows[0])), *reasons])
+
+
+def clean(result: Mapping[str, Any]) -> str:
+    """What was freed."""
+    verb = "freed" if result["removed"] else "would free"
+    lines = [f"{row['artifact']}  {kilobytes(row['size_bytes'])}" for row in result["artifacts"]]
+    return "\n".join([*lines, f"{verb} {kilobytes(result['freed_bytes'])}"])
+
+
+def tensor(spec: Mapping[str, Any]) -> str:
+    """`int8 1x16x16x3 NHWC, scale 0.0156863, zero point 0`."""
+    shape = "x".join(map(str, spec["shape"]))
+    q = spec["quantization"]
+    extra = f", scale {q['scale'][0]:.6g}, zero point {q['zero_point'][0]}" if q else ""
+    return f"{spec['dtype']} {shape} {spec['layout']}{extra}"
+
+
+def accuracy(found: Mapping[str, int] | None) -> str:
+    """`97.3 % (95.7-98.4)`: top-1 with its 95 % Wilson interval."""
+    if not found:
+        return "-"
+    low, high = wilson(found["correct"], found["n"])
+    return f"{found['correct'] / found['n']:.2%} ({low:.1%}-{high:.1%})"
+
+
+def kilobytes(size: int) -> str:
+    """Bytes as kB (1000 bytes)."""
+    return f"{size / 1e3:,.1f} kB"
+
+
+def milliseconds(nanoseconds: float | None) -> str:
+    """Nanoseconds as ms."""
+    return "-" if nanoseconds is None else f"{nanoseconds / 1e6:.3f} ms"
+
+
+def _worst(row: Mapping[str, Any]) -> str:
+    if row["worst_codes"] is None:
+        return "-"
+    return f"{row['worst_codes']:g} codes" if row["scales"] else f"{row['worst_codes']:.2g}"
+
+
+def _cell(value: Any) -> str:
+    return "-" if value is None else str(value)

@@ -1,0 +1,81 @@
+"""Which tensors are quantized: every residual network, the same names before and after."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import images, network
+
+from edgeres.compression import graph, ptq
+from edgeres.compression.quantizer import layers
+from edgeres.models.resnet import fold_batchnorm
+from edgeres.training.loop import prepared
+
+NETWORKS = [("resnet8", 16), ("resnet20-A", 32), ("resnet18-w0.25", 32), ("resnet18-w0.125", 96),
+            ("resnet50-w0.125", 32)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "px"), NETWORKS)
+def test_every_layer_is_named_once_and_the_same_before_and_after_folding(
+    name: str, px: int
+) -> None:
+    model = network(name, px)
+    before = [la.name for la in layers(graph.export_program(model).module())]
+    after = [la.name for la in layers(graph.export_program(fold_batchnorm(model)).module())]
+    modules = {n for n, m in model.named_modules()
+               if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))}  # fmt: skip
+    blocks = {f"layer{i}.{j}.add" for i, stage in enumerate(model.spec.stages, 1)
+              for j in range(len(stage))}  # fmt: skip
+    assert before == after
+    assert set(before) == modules | blocks | {"avgpool"}
+    assert len(before) == len(set(before))
+
+
+@pytest.mark.parametrize(("name", "px"), NETWORKS)
+def test_no_float_operation_is_left_between_quantize_and_dequantize(name: str, px: int) -> None:
+    folded, scales = ptq.quantize(network(name, px), images(16, px))
+    quantized = graph.quantized_graph(folded, scales, fold_weights=False)
+    for layer in layers(quantized):
+        data = layer.node.args[:1] if layer.weighted else layer.node.args[:2]
+        sources = [a for a in data if isinstance(a, torch.fx.Node)]
+        assert all("dequantize" in str(s.target) for s in sources), layer.name
+        assert all("quantize_per_tensor" in str(u.target) for u in layer.last.users), layer.name
+
+
+def test_folded_and_unfolded_weights_are_the_same_function(quantized: tuple) -> None:
+    _, folded, scales = quantized
+    x = prepared(images(8), folded.spec.preprocess)
+    one = graph.quantized_graph(folded, scales, fold_weights=True)(x)
+    two = graph.quantized_graph(folded, scales, fold_weights=False)(x)
+    assert torch.equal(one, two)
+
+
+def test_the_graphs_scales_are_the_tables(quantized: tuple) -> None:
+    _, folded, scales = quantized
+    built = graph.quantized_graph(folded, scales, fold_weights=True)
+    seen = {}
+    for layer in layers(built):
+        (quantize,) = layer.last.users
+        seen[layer.name] = (quantize.args[1], quantize.args[2])
+    expected = {n: (p.scale[0], p.zero_point[0]) for n, p in scales.items()
+                if n != "input" and not n.endswith(".weight")}  # fmt: skip
+    assert seen == expected
+
+
+def test_an_all_zero_channel_gets_a_positive_scale() -> None:
+    folded = fold_batchnorm(network("resnet8"))
+    with torch.no_grad():
+        folded.conv1.weight[0] = 0
+    assert min(graph.weight_scales(folded)["conv1.weight"].scale) > 0
+
+
+def test_ptq_stays_close_to_the_float_network(quantized: tuple) -> None:
+    model, folded, scales = quantized
+    x = prepared(images(64), model.spec.preprocess)
+    with torch.no_grad():
+        exact = model(x)
+        answers = graph.quantized_graph(folded, scales, fold_weights=True)(x)
+    noise = (exact - answers).pow(2).mean()
+    signal = exact.pow(2).mean()
+    assert 10 * torch.log10(signal / noise) > 20  # dB; int8 through 9 layers
+    assert scales["input"] == model.spec.preprocess.input_quantization()

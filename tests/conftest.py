@@ -1,0 +1,56 @@
+"""Small real things that several tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edgeres.compression import ptq
+from edgeres.models import resnet, spec
+from edgeres.models.resnet import ResNet
+from edgeres.types import ScaleTable
+
+PX = 16
+
+
+def images(count: int, px: int = PX, seed: int = 0) -> torch.Tensor:
+    """Random uint8 images (N, 3, px, px)."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, 3, px, px), generator=generator, dtype=torch.uint8)
+
+
+def network(name: str, px: int = PX, classes: int = 10, seed: int = 0) -> ResNet:
+    """A network whose batch statistics have seen a few batches, in evaluation mode."""
+    model = resnet.build(spec.parse(name, classes, spec.default_preprocess(px)), seed=seed)
+    model.train()
+    with torch.no_grad():
+        for step in range(3):
+            model((images(8, px, seed=step).float() / 255 - 0.5) / 0.25)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def quantized() -> tuple[ResNet, ResNet, ScaleTable]:
+    """A float ResNet-8, its folded form with corrected biases, and its PTQ scales."""
+    model = network("resnet8")
+    folded, scales = ptq.quantize(model, images(64))
+    return model, folded, scales
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of real data and weights; skips where there is none."""
+    folder = os.environ.get("EDGERES_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("EDGERES_DATA names no folder with real data")
+    return Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def _repeatable() -> None:
+    torch.manual_seed(0)
+    np.random.seed(0)

@@ -1,0 +1,101 @@
+"""Every target, the same sequence: export, read, audit, run, and the same bytes twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import images
+
+from edgeres import targets
+from edgeres.artifact import file_sha256
+from edgeres.compression import graph
+from edgeres.errors import BadInput
+from edgeres.models.resnet import fold_batchnorm
+from edgeres.training.loop import prepared
+from edgeres.verification import parity
+from edgeres.verification.certificate import integer_gates
+from edgeres.verification.scales import audit
+
+METADATA = {"edgeres.origin": "test"}
+
+
+@pytest.mark.parametrize("name", targets.names())
+def test_contract(name: str, quantized: tuple, tmp_path: Path) -> None:
+    model, folded, scales = quantized
+    target, precision = targets.load(name)
+    integer = targets.is_integer(precision)
+    source = targets.Source(folded if integer else fold_batchnorm(model),
+                            scales if integer else None, METADATA)  # fmt: skip
+    path, again = (tmp_path / f"{n}{target.SUFFIX}" for n in ("a", "b"))
+    first, last = target.export(source, precision, path)
+    target.export(source, precision, again)
+
+    assert file_sha256(path) == file_sha256(again), "the same network must give the same bytes"
+    read = target.read(path)
+    assert (read.input, read.output) == (first, last)
+    assert first.shape[0] == 1
+    assert last.shape == (1, 10)
+    assert targets.of_file(path) == (name.split("-", maxsplit=1)[0], target)
+    assert read.count("add") == 3
+    if integer:
+        assert [g.sentence() for g in integer_gates(read, folded) if not g.passed] == []
+        assert audit(read, folded, scales).differing == ()
+    else:
+        assert read.float_operators()
+
+    session = target.session(path)
+    if session is None:
+        assert name.startswith("coreml")
+        return
+    x = prepared(images(64, seed=3), folded.spec.preprocess)
+    network = graph.quantized_graph(folded, scales, fold_weights=True) if integer else model
+    with torch.no_grad():
+        reference = network(x).numpy()
+    answers = targets.decode(session.run(targets.encode(x.numpy(), first)), last)
+    step = last.quantization.scale[0] if last.quantization else None
+    found = parity.compare(reference, answers, step)
+    assert found.agreement >= 0.95
+    assert found.worst <= (5 if integer else 1e-4)
+
+
+@pytest.mark.parametrize("suffix", [".tflite", ".onnx"])
+@pytest.mark.parametrize("content", [b"", b"\0" * 100, b"not a model", b"abcdTFL3" + b"\xff" * 500])
+def test_what_is_not_a_model_gets_one_sentence(
+    suffix: str, content: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / f"model{suffix}"
+    path.write_bytes(content)
+    _, target = targets.of_file(path)
+    with pytest.raises(BadInput) as caught:
+        target.read(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_package_and_unknown_suffixes(tmp_path: Path) -> None:
+    (tmp_path / "a.mlpackage").mkdir()
+    with pytest.raises(BadInput, match="not a Core ML package"):
+        targets.of_file(tmp_path / "a.mlpackage")[1].read(tmp_path / "a.mlpackage")
+    (tmp_path / "a.xyz").write_text("")
+    with pytest.raises(BadInput, match=r"unknown model format; known: \.mlpackage, \.onnx"):
+        targets.of_file(tmp_path / "a.xyz")
+    with pytest.raises(BadInput, match="no such file"):
+        targets.of_file(tmp_path / "none.onnx")
+
+
+def test_raw_pixels_are_the_int8_input(quantized: tuple, tmp_path: Path) -> None:
+    """The camera's byte minus 128 is the code: no normalization on the device."""
+    _, folded, scales = quantized
+    target, _ = targets.load("tflite-int8")
+    first, last = target.export(targets.Source(folded, scales), "int8", tmp_path / "m.tflite")
+    pixels = images(16, seed=4)
+    by_hand = (pixels.permute(0, 2, 3, 1).numpy().astype(np.int16) - 128).astype(np.int8)
+    encoded = targets.encode(prepared(pixels, folded.spec.preprocess).numpy(), first)
+    assert np.array_equal(encoded, by_hand)
+    session = target.session(tmp_path / "m.tflite")
+    assert session is not None
+    assert np.array_equal(session.run(by_hand), session.run(encoded))
+    assert last.quantization is not None

@@ -1,0 +1,108 @@
+"""Checkpoints: ours, other people's, broken ones and hostile ones."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import network
+from safetensors.torch import save_file
+
+from edgeres.errors import BadInput
+from edgeres.models import spec, weights
+
+SPEC = spec.parse("resnet20-A", 10, spec.default_preprocess(32))
+
+
+def akamaster_keys(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The state dict as akamaster/pytorch_resnet_cifar10 names it."""
+    state = {k: v for k, v in model.state_dict().items() if "downsample" not in k}
+    return {f"module.{k.replace('fc.', 'linear.')}": v for k, v in state.items()}
+
+
+def test_save_and_load_give_the_same_bits_and_bytes(tmp_path: Path) -> None:
+    model = network("resnet8")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        weights.save(tmp_path / name, model)
+    loaded = weights.load(tmp_path / "a")
+    x = torch.randn(2, 3, 16, 16)
+    assert loaded.spec == model.spec
+    assert torch.equal(loaded(x), model(x))
+    for file in ("spec.json", "weights.safetensors"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_akamaster_checkpoint(tmp_path: Path) -> None:
+    model = network("resnet20-A", 32)
+    path = tmp_path / "net.th"
+    torch.save({"state_dict": akamaster_keys(model), "best_prec1": 91.7}, path)
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.equal(weights.from_checkpoint(path, SPEC)(x), model(x))
+
+
+def test_safetensors_checkpoint(tmp_path: Path) -> None:
+    model = network("resnet20-A", 32)
+    save_file(model.state_dict(), tmp_path / "net.safetensors")
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.equal(weights.from_checkpoint(tmp_path / "net.safetensors", SPEC)(x), model(x))
+
+
+class _Canary:
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_code_in_a_checkpoint_is_never_run(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    torch.save({"state_dict": _Canary(canary)}, tmp_path / "evil.pth")
+    with pytest.raises(BadInput, match="never run"):
+        weights.from_checkpoint(tmp_path / "evil.pth", SPEC)
+    assert not canary.exists()
+
+
+def test_wrong_class_count_is_named(tmp_path: Path) -> None:
+    torch.save(network("resnet20-A", 32, classes=100).state_dict(), tmp_path / "net.pth")
+    with pytest.raises(BadInput, match="has 100 classes but the data have 10"):
+        weights.from_checkpoint(tmp_path / "net.pth", SPEC)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(b"", "not a readable checkpoint|damaged"), (b"garbage" * 100, "damaged|not a readable"),
+     (None, "no such checkpoint")],
+)  # fmt: skip
+def test_broken_files(tmp_path: Path, content: bytes | None, says: str) -> None:
+    path = tmp_path / "net.pth"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(BadInput, match=says):
+        weights.from_checkpoint(path, SPEC)
+
+
+def test_truncated_file(tmp_path: Path) -> None:
+    path = tmp_path / "net.pth"
+    torch.save(network("resnet20-A", 32).state_dict(), path)
+    path.write_bytes(path.read_bytes()[:10_000])
+    with pytest.raises(BadInput, match=r"net\.pth"):
+        weights.from_checkpoint(path, SPEC)
+
+
+def test_another_architecture_and_broken_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "net.pth"
+    torch.save(network("resnet8", 32).state_dict(), path)
+    with pytest.raises(BadInput, match="is not a resnet20-A"):
+        weights.from_checkpoint(path, SPEC)
+    state = network("resnet20-A", 32).state_dict()
+    state["conv1.weight"][0, 0, 0, 0] = float("nan")
+    torch.save(state, path)
+    with pytest.raises(BadInput, match=r"conv1\.weight holds NaN"):
+        weights.from_checkpoint(path, SPEC)
+    torch.save([1, 2, 3], path)
+    with pytest.raises(BadInput, match="not a state dict"):
+        weights.from_checkpoint(path, SPEC)
