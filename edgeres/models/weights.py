@@ -24,7 +24,7 @@ from edgeres.models.resnet import ResNet
 from edgeres.models.spec import ModelSpec
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "net")
-_RENAMED = {"linear.": "fc.", "module.": "", "model.": ""}
+_RENAMED = {"module.": "", "model.": "", "linear.": "fc."}
 
 
 def save(folder: Path, model: ResNet) -> None:

@@ -60,7 +60,7 @@ class Trainee:
     @classmethod
     def of(cls, module: nn.Module, preprocess: Preprocess) -> Trainee:
         """A plain module."""
-        return cls(module, preprocess, module.train)
+        return cls(in_layout(module, preprocess), preprocess, module.train)
 
 
 class Diverged(EdgeresError):
@@ -156,9 +156,20 @@ def predict(module: nn.Module, images: Tensor, preprocess: Preprocess) -> Tensor
 
 
 def prepared(images: Tensor, preprocess: Preprocess) -> Tensor:
-    """Normalized float32 input; channels-last from 32 px up, where it is the faster layout."""
-    x = _batches.normalize(images, preprocess)
-    return x.contiguous(memory_format=torch.channels_last) if preprocess.size_px >= 32 else x
+    """Normalized float32 input (N, 3, H, W) in the memory layout of `in_layout`."""
+    return _batches.normalize(images, preprocess).contiguous(memory_format=_layout(preprocess))
+
+
+def in_layout(module: nn.Module, preprocess: Preprocess) -> nn.Module:
+    """The module with weights in the layout that is the faster one on CPUs at its image size.
+
+    `benchmarks/training_step.py` has the ratios; mixing layouts costs twice the time.
+    """
+    return module.to(memory_format=_layout(preprocess))  # type: ignore[call-overload,no-any-return]
+
+
+def _layout(preprocess: Preprocess) -> torch.memory_format:
+    return torch.channels_last if preprocess.size_px >= 32 else torch.contiguous_format
 
 
 def _optimizer(parameters: list[nn.Parameter], settings: TrainSection) -> torch.optim.Optimizer:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from edgeres.models.resnet import ResNet
 from edgeres.training import losses
-from edgeres.training.loop import Objective, prepared
+from edgeres.training.loop import Objective, in_layout, prepared
 from edgeres.types import Preprocess
 
 
@@ -29,11 +29,12 @@ def distilled(
         teacher: kept in evaluation mode; gets the images in its own preprocessing.
         preprocess: the student's.
     """
-    teacher = teacher.eval().requires_grad_(False)
+    teachers = teacher.spec.preprocess
+    frozen = in_layout(teacher.eval().requires_grad_(False), teachers)
 
     def objective(module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         with torch.no_grad():
-            answer = teacher(prepared(images, teacher.spec.preprocess))
+            answer = frozen(prepared(images, teachers))
         logits = module(prepared(images, preprocess))
         imitation = losses.kd(logits, answer, temperature)
         if alpha == 1:

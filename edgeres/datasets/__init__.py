@@ -1,0 +1,195 @@
+"""Datasets: one module per source of labelled images, found by its file name.
+
+In: a source as a recipe writes it, `NAME` or `NAME:PATH`. Out: train, validation and test splits of
+square uint8 RGB images, checked, and the same on every machine; or a fingerprint of the files,
+without decoding them. Nothing of the test split ever reaches another split from here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from edgeres.datasets import _splits
+from edgeres.errors import BadInput, unknown
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Labelled images: `images` uint8 (N, H, W, 3) RGB, `labels` int64 (N,)."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Three splits of one source; label k means `classes[k]`."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Samples
+    validation: Samples
+    test: Samples
+
+
+class RawDataset(NamedTuple):
+    """What a plugin reads; `validation` is None where the source has no such split."""
+
+    classes: tuple[str, ...]
+    train: Samples
+    validation: Samples | None
+    test: Samples
+
+
+class Plugin(Protocol):
+    """What a module in this folder provides (PEP 544: a module fits, `self` is ignored)."""
+
+    SUMMARY: str
+    SIZE: int  # height and width in pixels where a recipe names none
+    NEEDS_PATH: bool
+
+    def read(self, path: Path | None, size_px: int) -> RawDataset:
+        """Decode every image at `size_px`; BadInput names the file that can't be used."""
+        ...
+
+    def sources(self, path: Path | None) -> tuple[Path, ...]:
+        """The files whose contents identify the data; each is `path` itself or lies under it."""
+        ...
+
+
+def names() -> tuple[str, ...]:
+    """Every dataset a recipe can name."""
+    modules = (m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+    return tuple(sorted(name.replace("_", "-") for name in modules))
+
+
+def parse(source: str) -> tuple[str, Path | None]:
+    """`NAME` or `NAME:PATH` -> the name and the path.
+
+    Raises:
+        BadInput: no such dataset, a path is missing, or there is one too many.
+    """
+    name, colon, path = source.partition(":")
+    name = name.strip().replace("_", "-")
+    if name not in names():
+        raise unknown("dataset", name, names())
+    if not _plugin(name).NEEDS_PATH:
+        if colon:
+            raise BadInput(f"data '{source}': '{name}' takes no path; write {name}")
+        return name, None
+    if not path.strip():
+        raise BadInput(f"data '{name}' needs a folder: write {name}:PATH")
+    return name, Path(path.strip()).expanduser()
+
+
+def load(
+    source: str, size_px: int | None = None, validation: float = 0.1, seed: int = 0
+) -> Dataset:
+    """Read a dataset, checked and split.
+
+    Args:
+        size_px: height and width of the images; None for the dataset's own default.
+        validation: share of the training images, above 0 and below 1, that becomes the validation
+            split (stratified) where the source has none of its own.
+        seed: decides which images those are; the test split never depends on it.
+
+    Raises:
+        BadInput: the source is unknown, missing, damaged or inconsistent.
+    """
+    name, path = parse(source)
+    plugin = _plugin(name)
+    size_px = plugin.SIZE if size_px is None else size_px
+    if size_px < 1:
+        raise BadInput(f"data '{source}': the image size is {size_px} px; give a positive one")
+    if not 0 < validation < 1:
+        raise BadInput(f"data '{source}': validation is {validation}; give a share between 0 and 1")
+    with _readable(source):
+        raw = plugin.read(path, size_px)
+    if len(raw.classes) < 2:
+        raise BadInput(f"data '{source}' has {len(raw.classes)} class; a classifier needs two")
+    train, held_out = raw.train, raw.validation
+    _check(source, "train", train, len(raw.classes), size_px)
+    if held_out is None:
+        kept, cut = _splits.cut(train.labels, validation, seed)
+        held_out = Samples(train.images[cut], train.labels[cut])
+        train = Samples(train.images[kept], train.labels[kept])
+    _check(source, "validation", held_out, len(raw.classes), size_px)
+    _check(source, "test", raw.test, len(raw.classes), size_px)
+    return Dataset(name, raw.classes, train, held_out, raw.test)
+
+
+def fingerprint(source: str) -> str:
+    """SHA-256 (hex) over the dataset's name and its files' contents and names below the path.
+
+    Identifies the data without decoding it, and is the same wherever the files lie.
+
+    Raises:
+        BadInput: the source is unknown or its files are missing.
+    """
+    name, path = parse(source)
+    total = hashlib.sha256(f"{name}\n".encode())
+    with _readable(source):
+        found = {_name_below(path, file): file for file in _plugin(name).sources(path)}
+        for relative, file in sorted(found.items()):
+            contents = hashlib.sha256()
+            with file.open("rb") as stream:
+                while chunk := stream.read(_CHUNK_BYTES):
+                    contents.update(chunk)
+            # Hashed as UTF-8 with surrogates kept: a file name on Linux may be any bytes.
+            line = f"{contents.hexdigest()} {relative}\n"
+            total.update(line.encode("utf-8", "surrogateescape"))
+    return total.hexdigest()
+
+
+def _name_below(path: Path | None, file: Path) -> str:
+    return file.name if path is None else file.relative_to(path).as_posix()
+
+
+def _check(source: str, split: str, samples: Samples, classes: int, size_px: int) -> None:
+    images, labels = samples.images, samples.labels
+    where = f"data '{source}', {split} split"
+    if len(images) == 0:
+        raise BadInput(f"{where}: no image in it; add some")
+    if images.dtype != "uint8" or images.shape[1:] != (size_px, size_px, 3):
+        raise BadInput(
+            f"{where}: images are {images.dtype} {images.shape[1:]}, "
+            f"expected uint8 ({size_px}, {size_px}, 3)"
+        )
+    if labels.dtype != "int64" or labels.shape != images.shape[:1]:
+        raise BadInput(
+            f"{where}: {len(images)} images but labels are {labels.dtype} {labels.shape}, "
+            f"expected int64 ({len(images)},)"
+        )
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if len(wrong):
+        raise BadInput(
+            f"{where}: label {wrong[0]} is out of range, {classes} classes are 0 to {classes - 1}"
+        )
+
+
+@contextmanager
+def _readable(source: str) -> Iterator[None]:
+    """Turn an unreadable file into BadInput."""
+    try:
+        yield
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise BadInput(
+            f"data '{source}' can't be read: {where}{error.strerror or error}"
+        ) from error
+
+
+def _plugin(name: str) -> Any:
+    return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")

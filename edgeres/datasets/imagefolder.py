@@ -1,0 +1,153 @@
+"""Your own pictures: one folder per split, in it one folder per class.
+
+In: a folder with `train/<class>/*.jpg` and, if there is one, `test/`, `val/` or `validation/` of the
+same shape. Out: square RGB images, cut from the centre. Without a `test`, the validation folder is
+the test split; without either, a fifth of the training images, always the same, is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeres.datasets import RawDataset, Samples, _splits
+from edgeres.errors import BadInput
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SUMMARY = "your own pictures: PATH/train/<class>/*.jpg, PATH/val/<class>/…, PATH/test/<class>/…"
+SIZE = 96
+NEEDS_PATH = True
+
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")  # no other decoder sees a file, whatever its name
+_VALIDATION = ("val", "validation")
+_TEST_SHARE, _TEST_SEED = 0.2, 20
+_MARGIN = 1.15  # the short side, measured in sides of the crop
+_MAX_PIXELS = 1 << 27  # a 108-megapixel telephone camera; more is a decompression bomb
+_THREADS = min(8, os.cpu_count() or 1)
+
+Classes = dict[str, list[Path]]
+
+
+def sources(path: Path | None) -> tuple[Path, ...]:
+    """Every picture of every split."""
+    return tuple(file for classes in _splits_of(path).values() for file in _flat(classes))
+
+
+def read(path: Path | None, size_px: int) -> RawDataset:
+    """Decode every picture: the centre of its upright self, 1/1.15 of the short side, RGB."""
+    found = _splits_of(path)
+    read = {split: _decoded(classes, size_px) for split, classes in found.items()}
+    classes = tuple(found["train"])
+    train, validation, test = read["train"], read.get("validation"), read.get("test")
+    if test is None:
+        validation, test = None, validation
+    if test is None:
+        kept, cut = _splits.cut(train.labels, _TEST_SHARE, _TEST_SEED)
+        test = Samples(train.images[cut], train.labels[cut])
+        train = Samples(train.images[kept], train.labels[kept])
+    return RawDataset(classes, train, validation, test)
+
+
+def _splits_of(path: Path | None) -> dict[str, Classes]:
+    """The pictures of `train`, and of `validation` and `test` where there are any."""
+    assert path is not None  # NEEDS_PATH
+    if not (path / "train").is_dir():
+        raise BadInput(f"{path}: no folder 'train' in it; expected train/<class>/<pictures>")
+    held_out = [name for name in _VALIDATION if (path / name).is_dir()]
+    if len(held_out) == 2:
+        raise BadInput(f"{path}: both 'val' and 'validation' are there; keep one")
+    folders = {"train": path / "train"} | {"validation": path / name for name in held_out}
+    if (path / "test").is_dir():
+        folders["test"] = path / "test"
+    found = {split: _classes(folder, path.resolve()) for split, folder in folders.items()}
+    for split, classes in found.items():
+        if different := sorted(classes.keys() ^ found["train"].keys()):
+            name = different[0]
+            there, absent = ("train", split) if name in found["train"] else (split, "train")
+            raise BadInput(
+                f"{path}: class folder '{name}' is in {folders[there].name} but not in "
+                f"{folders[absent].name}; the splits need the same classes"
+            )
+    return found
+
+
+def _classes(folder: Path, root: Path) -> Classes:
+    """Class name -> its pictures, both sorted; files of other kinds are passed over."""
+    found: Classes = {}
+    for entry in sorted(folder.iterdir()):
+        if not entry.is_dir() or entry.name.startswith("."):
+            continue
+        files = [f for f in sorted(entry.iterdir()) if f.suffix.lower() in _SUFFIXES]
+        files = [f for f in files if not f.name.startswith(".")]
+        if not files:
+            raise BadInput(f"{entry}: no picture in it ({', '.join(sorted(_SUFFIXES))})")
+        for file in files:
+            if not file.resolve().is_relative_to(root):
+                raise BadInput(f"{file}: a link to outside {root}; copy the file instead")
+        found[entry.name] = files
+    if not found:
+        raise BadInput(
+            f"{folder}: no class folder in it; expected {folder.name}/<class>/<pictures>"
+        )
+    return found
+
+
+def _flat(classes: Classes) -> list[Path]:
+    return [file for files in classes.values() for file in files]
+
+
+def _decoded(classes: Classes, size_px: int) -> Samples:
+    import numpy as np
+
+    files: Sequence[Path] = _flat(classes)
+    images = np.empty((len(files), size_px, size_px, 3), np.uint8)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for i, image in enumerate(pool.map(lambda file: _decode(file, size_px), files)):
+            images[i] = image
+    sizes = [len(members) for members in classes.values()]
+    return Samples(images, np.repeat(np.arange(len(sizes), dtype=np.int64), sizes))
+
+
+def _decode(file: Path, size_px: int) -> np.ndarray:
+    """uint8 (size_px, size_px, 3): short side to 1.15 size_px, then the centre, in one resampling.
+
+    One step also never holds the resized long side, which a one-pixel-high picture would blow up.
+    """
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(file, formats=_FORMATS) as opened:
+            if opened.width * opened.height > _MAX_PIXELS:
+                raise BadInput(f"{file}: {opened.width}x{opened.height} pixels are too many")
+            picture = _rgb(ImageOps.exif_transpose(opened))
+    except BadInput:
+        raise
+    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error …
+        raise BadInput(f"{file}: can't be decoded ({error}); replace or remove it") from error
+    width, height = picture.size
+    side = min(width, height) * size_px / round(size_px * _MARGIN)
+    left, top = (width - side) / 2, (height - side) / 2
+    box = (left, top, left + side, top + side)
+    return np.asarray(picture.resize((size_px, size_px), Image.Resampling.BILINEAR, box=box))
+
+
+def _rgb(picture: Any) -> Any:
+    """Any mode to RGB: 16-bit grey is scaled, not clipped; transparent pixels show white."""
+    import numpy as np
+    from PIL import Image
+
+    if picture.mode.startswith("I"):
+        grey = np.asarray(picture).clip(0, 65535) / 257
+        return Image.fromarray(np.rint(grey).astype(np.uint8)).convert("RGB")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(white, picture).convert("RGB")
+    return picture.convert("RGB")

@@ -1,0 +1,167 @@
+"""The whole chain with the real libraries, as a person runs it: twice, and killed in between."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+RECIPE = """
+name: tiny
+data: {source: digits, size: 16, calibration: 64}
+train: {augment: [crop], batch_size: 64}
+teacher: {model: resnet8, train: {epochs: 3}}
+distill: {student: resnet8-w0.5, train: {epochs: 3}}
+prune: {macs: 0.8, train: {epochs: 1, learning_rate: 0.02}}
+quantize: {method: qat, train: {epochs: 1, learning_rate: 0.01}}
+export: {targets: [tflite-fp32, tflite-int8, onnx-fp32, onnx-int8, coreml-int8]}
+verify: {agreement: 0.98}
+benchmark: {preset: quick}
+report: {}
+"""
+STEPS = ["data", "teacher", "distill", "prune", "quantize", "export:tflite-fp32",
+         "export:tflite-int8", "export:onnx-fp32", "export:onnx-int8", "export:coreml-int8",
+         "verify", "benchmark", "report"]  # fmt: skip
+
+
+def edgeres(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "edgeres", *map(str, arguments)],
+        cwd=cwd, capture_output=True, text=True, check=False, timeout=600,
+    )  # fmt: skip
+
+
+def model_hashes(result: dict) -> dict[str, str]:
+    return {step: entry["facts"]["exported"]["sha256"]
+            for step, entry in result["artifacts"].items() if step.startswith("export")}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    """A finished run of the tiny recipe."""
+    folder = tmp_path_factory.mktemp("chain")
+    (folder / "tiny.yaml").write_text(RECIPE)
+    done = edgeres("run", "tiny.yaml", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder, json.loads(done.stdout)
+
+
+def test_every_stage_made_its_artifact(chain: tuple[Path, dict]) -> None:
+    folder, result = chain
+    assert list(result["artifacts"]) == STEPS
+    facts = {step: entry["facts"] for step, entry in result["artifacts"].items()}
+    assert facts["verify"]["passed"] is True
+    assert facts["prune"]["macs_after"] <= 0.8 * facts["prune"]["macs_before"]
+    assert facts["quantize"]["test"]["correct"] / facts["quantize"]["test"]["n"] > 0.5
+    for row in facts["verify"]["files"]:
+        if row["target"].endswith("int8"):
+            assert row["float_operators"] == []
+            assert row["scales"]["equal"] == row["scales"]["compared"] > 20
+    run = folder / result["run"]
+    assert (run / "recipe.lock.yaml").exists()
+    assert (run / "report.html").stat().st_size > 10_000
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    assert [e["step"] for e in events if e["event"] == "done"] == STEPS
+
+
+def test_the_second_time_everything_is_cached(chain: tuple[Path, dict]) -> None:
+    folder, result = chain
+    plan = edgeres("run", "tiny.yaml", "--dry-run", "--json", cwd=folder)
+    assert {s["state"] for s in json.loads(plan.stdout)["steps"]} == {"cached"}
+    again = edgeres("run", "tiny.yaml", "--json", cwd=folder)
+    assert again.returncode == 0
+    assert {k: v["digest"] for k, v in json.loads(again.stdout)["artifacts"].items()} == {
+        k: v["digest"] for k, v in result["artifacts"].items()}  # fmt: skip
+
+
+@pytest.mark.parametrize("step", ["teacher", "distill", "quantize", "export:tflite-int8"])
+def test_killed_and_repeated_gives_the_same_files(
+    chain: tuple[Path, dict], step: str, tmp_path: Path
+) -> None:
+    _, result = chain
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    command = [sys.executable, "-m", "edgeres", "run", "tiny.yaml", "--until", "export"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith(f"  {step} ..."):
+                time.sleep(0.4)  # into the work
+                os.killpg(process.pid, signal.SIGKILL)
+                break
+    assert process.returncode == -signal.SIGKILL
+    done = edgeres("run", "tiny.yaml", "--until", "export", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert model_hashes(json.loads(done.stdout)) == model_hashes(result)
+    assert list((tmp_path / "runs" / "store" / "tmp").iterdir()) == []
+
+
+def test_verify_from_the_run_folder_and_a_tampered_file(chain: tuple[Path, dict]) -> None:
+    folder, result = chain
+    run = result["run"]
+    done = edgeres("verify", run, "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["passed"] is True
+
+    entry = result["artifacts"]["export:tflite-int8"]
+    original = (folder / entry["path"] / entry["facts"]["exported"]["file"]).read_bytes()
+    weights = bytearray(original)
+    middle = len(weights) // 2
+    weights[middle : middle + 2000] = bytes(255 - b for b in weights[middle : middle + 2000])
+    (folder / "bad.tflite").write_bytes(weights)
+    failed = edgeres("verify", "bad.tflite", "--against", run, cwd=folder)
+    assert failed.returncode in (1, 2), failed.stdout
+    assert "bad.tflite" in failed.stdout + failed.stderr or "FAILED" in failed.stdout
+
+
+def test_inspect_export_benchmark_and_report(chain: tuple[Path, dict]) -> None:
+    folder, result = chain
+    entry = result["artifacts"]["export:tflite-int8"]
+    file = Path(entry["path"]) / entry["facts"]["exported"]["file"]
+    inspected = json.loads(edgeres("inspect", file, "--json", cwd=folder).stdout)
+    assert inspected["float_operators"] == []
+    assert inspected["input"]["dtype"] == inspected["output"]["dtype"] == "int8"
+    assert inspected["transposes"] == 0
+
+    text = edgeres("inspect", file, cwd=folder).stdout
+    assert "float operators     none" in text
+
+    done = edgeres("export", result["run"], "--target", "onnx-int8", "--out", "out", "--json",
+                   cwd=folder)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (written,) = json.loads(done.stdout)["files"]
+    assert (folder / written["path"]).read_bytes()[:1]
+
+    measured = edgeres("benchmark", file, "--preset", "quick", "--json", cwd=folder)
+    assert measured.returncode == 0, measured.stderr
+    (report,) = json.loads(measured.stdout)["reports"]
+    assert report["latency"]["median_ns"] > 0
+
+    (folder / result["run"] / "report.html").unlink()
+    assert edgeres("report", result["run"], cwd=folder).returncode == 0
+    assert (folder / result["run"] / "report.html").exists()
+
+
+def test_list_clean_and_doctor(chain: tuple[Path, dict]) -> None:
+    folder, result = chain
+    rows = json.loads(edgeres("list", "runs", "--json", cwd=folder).stdout)
+    assert Path(result["run"]).name in [row["run"] for row in rows]
+    nothing = json.loads(edgeres("clean", "--json", cwd=folder).stdout)
+    assert nothing["artifacts"] == []
+    for run in (folder / "runs").glob("tiny-*"):
+        for link in (run / "artifacts").iterdir():
+            link.unlink()
+    would = json.loads(edgeres("clean", "--dry-run", "--json", cwd=folder).stdout)
+    assert len(would["artifacts"]) >= len(STEPS)
+    assert would["freed_bytes"] > 100_000
+    assert len(json.loads(edgeres("doctor", "--json", cwd=folder).stdout)) > 5
+    # and put back what the other tests of this module use
+    assert edgeres("run", "tiny.yaml", cwd=folder).returncode == 0
