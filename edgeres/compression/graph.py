@@ -14,7 +14,7 @@ from torchao.quantization.pt2e.observer import ObserverBase
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 from torchao.quantization.pt2e.quantizer import QuantizationSpec
 
-from edgeres.compression.quantizer import Layer, ResidualQuantizer, layers
+from edgeres.compression.quantizer import ResidualQuantizer
 from edgeres.models.resnet import ResNet
 from edgeres.types import QuantParams, ScaleTable
 
@@ -62,16 +62,21 @@ def weight_scales(model: ResNet) -> ScaleTable:
     table: ScaleTable = {}
     for name, weight in model.state_dict().items():
         if name.endswith(".weight"):
-            peak = weight.flatten(1).abs().amax(1) / WEIGHT_RANGE[1]
-            scale = peak.clamp_min(SMALLEST_SCALE)
-            zeros = (0,) * len(scale)
-            table[name] = QuantParams(tuple(scale.tolist()), zeros, "int8", 0)
+            scale = (weight.flatten(1).abs().amax(1) / WEIGHT_RANGE[1]).clamp_min(SMALLEST_SCALE)
+            table[name] = QuantParams(tuple(scale.tolist()), (0,) * len(scale), "int8", 0)
     return table
 
 
-def graph_layers(graph: GraphModule) -> list[Layer]:
-    """The quantized operations of a graph, named as in its scale table."""
-    return list(layers(graph))
+@torch.no_grad()
+def snap_weights(model: ResNet, scales: ScaleTable) -> None:
+    """Round folded weights to their int8 grid, in place.
+
+    On the grid every converter finds the same codes, whichever way it rounds halves.
+    """
+    for name, weight in model.state_dict().items():
+        if name.endswith(".weight"):
+            steps = torch.tensor(scales[name].scale).view(-1, *[1] * (weight.ndim - 1))
+            weight.copy_((weight / steps).round().clamp(*WEIGHT_RANGE) * steps)
 
 
 class _Fixed(ObserverBase):

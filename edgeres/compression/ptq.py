@@ -16,6 +16,7 @@ from edgeres.compression.graph import (
     ACTIVATION_RANGE,
     WEIGHT_RANGE,
     export_program,
+    snap_weights,
     weight_scales,
 )
 from edgeres.compression.quantizer import ResidualQuantizer, layers
@@ -75,7 +76,9 @@ def _read_back(graph: GraphModule, folded: ResNet) -> ScaleTable:
         next(u for u in source.users if u.op == "call_function")
     )
     folded.load_state_dict(state)
-    return weight_scales(folded) | found
+    scales = weight_scales(folded) | found
+    snap_weights(folded, scales)
+    return scales
 
 
 def _parameters(node: Node) -> QuantParams:

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
-from torchao.quantization.pt2e.fake_quantize import FusedMovingAvgObsFakeQuantize
-from torchao.quantization.pt2e.observer import (
-    MovingAverageMinMaxObserver,
-    MovingAveragePerChannelMinMaxObserver,
+from torchao.quantization.pt2e.fake_quantize import (
+    FakeQuantizeBase,
+    FusedMovingAvgObsFakeQuantize,
 )
+from torchao.quantization.pt2e.observer import MovingAverageMinMaxObserver
 from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
 from torchao.quantization.pt2e.quantizer import QuantizationSpec
 
@@ -25,6 +25,7 @@ from edgeres.compression.graph import (
     SMALLEST_SCALE,
     WEIGHT_RANGE,
     export_program,
+    snap_weights,
     weight_scales,
 )
 from edgeres.compression.quantizer import ResidualQuantizer
@@ -73,25 +74,26 @@ class QatModel:
         )
 
     def finish(self) -> tuple[ResNet, ScaleTable]:
-        """The folded network and its scales, as trained."""
+        """The folded network, its weights on the int8 grid, and its scales as trained."""
         trained = self.graph.state_dict()
         self.model.load_state_dict({k: trained[k] for k in self.model.state_dict()})
         folded = fold_batchnorm(self.model.eval())
         scales = weight_scales(folded)
         for module in self._observers():
-            if not module.tensor.endswith(".weight"):
-                scale, zero = module.scale.float().item(), int(module.zero_point.item())
-                scales[module.tensor] = QuantParams((scale,), (zero,), "int8")
+            scale, zero = module.scale.item(), int(module.zero_point.item())
+            scales[module.tensor] = QuantParams((scale,), (zero,), "int8")
         if self.exact_input:
             scales["input"] = self.exact_input
+        snap_weights(folded, scales)
         return folded, scales
 
-    def _observers(self) -> list[_Named]:
-        return [m for m in self.graph.modules() if isinstance(m, _Named)]
+    def _observers(self) -> list[_Activation]:
+        return [m for m in self.graph.modules() if isinstance(m, _Activation)]
 
     def _fake_quantization(self, on: bool) -> None:
-        for module in self._observers():
-            module.enable_fake_quant(on)
+        for module in self.graph.modules():
+            if isinstance(module, FakeQuantizeBase):
+                module.enable_fake_quant(on)
 
     def _mode(self, training: bool) -> None:
         _set_training(self.graph, training)
@@ -106,13 +108,12 @@ class QatModel:
     def _start_epoch(self, epoch: int, epochs: int) -> None:
         if epoch >= self.freeze_observers * epochs:
             for module in self._observers():
-                if not module.tensor.endswith(".weight"):  # weight ranges follow the weights
-                    module.enable_observer(False)
+                module.enable_observer(False)
         if epoch >= self.freeze_batchnorm * epochs:
             _set_training(self.graph, False)
 
 
-class _Named(FusedMovingAvgObsFakeQuantize):
+class _Activation(FusedMovingAvgObsFakeQuantize):
     """Fake quantization that knows which tensor of the scale table it stands for."""
 
     def __init__(self, tensor: str, **settings: Any):
@@ -128,8 +129,31 @@ class _Named(FusedMovingAvgObsFakeQuantize):
         self.enable_observer(False)
 
 
+class _WeightPerChannel(FakeQuantizeBase):
+    """Fake quantization of a weight by its present peaks, as `weight_scales` will find them.
+
+    PyTorch's fused kernel isn't symmetric: it divides a negative peak by 128, and gives a channel
+    of one sign a zero point. (torchao hands the axis to classes with PerChannel in their name.)
+    """
+
+    def __init__(self, tensor: str, **_: Any):
+        super().__init__()
+        self.tensor = tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.fake_quant_enabled[0]:
+            return x
+        peak = x.detach().flatten(1).abs().amax(1) / WEIGHT_RANGE[1]
+        zeros = torch.zeros(len(x), dtype=torch.int32)
+        scale = peak.clamp_min(SMALLEST_SCALE)
+        return torch.fake_quantize_per_channel_affine(x, scale, zeros, 0, *WEIGHT_RANGE)
+
+    def calculate_qparams(self, **_: Any) -> Any:
+        raise AssertionError("scales are read by edgeres.compression.graph.weight_scales")
+
+
 def _activation(tensor: str) -> QuantizationSpec:
-    observer = _Named.with_args(
+    observer = _Activation.with_args(
         tensor=tensor, observer=MovingAverageMinMaxObserver,
         averaging_constant=_OBSERVER_MEMORY, eps=SMALLEST_SCALE,
     )  # fmt: skip
@@ -137,15 +161,8 @@ def _activation(tensor: str) -> QuantizationSpec:
 
 
 def _weight(tensor: str) -> QuantizationSpec:
-    observer = _NamedPerChannel.with_args(
-        tensor=tensor, observer=MovingAveragePerChannelMinMaxObserver,
-        averaging_constant=1.0, eps=SMALLEST_SCALE,
-    )  # fmt: skip
+    observer = _WeightPerChannel.with_args(tensor=tensor)
     return QuantizationSpec(torch.int8, observer, *WEIGHT_RANGE, torch.per_channel_symmetric, 0)
-
-
-class _NamedPerChannel(_Named):
-    """torchao hands the channel axis only to classes with PerChannel in their name."""
 
 
 def _set_training(graph: GraphModule, training: bool) -> None:

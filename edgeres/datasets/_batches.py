@@ -28,7 +28,7 @@ def to_tensor(images: np.ndarray) -> Tensor:
 def batches(n: int, batch_size: int, generator: torch.Generator, shuffle: bool) -> Iterator[Tensor]:
     """Indices 0..n-1, each once, in batches of int64 (<= batch_size,); the last may be smaller."""
     order = torch.randperm(n, generator=generator) if shuffle else torch.arange(n)
-    yield from order.split(batch_size)
+    yield from torch.split(order, batch_size)
 
 
 def augment(images: Tensor, names: tuple[str, ...], generator: torch.Generator) -> Tensor:
@@ -112,7 +112,7 @@ def calibration(
 
 
 def _pixel_hash(image: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(image)).hexdigest()
+    return hashlib.sha256(image.tobytes()).hexdigest()
 
 
 def _crop(images: Tensor, generator: torch.Generator) -> Tensor:

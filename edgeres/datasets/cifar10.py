@@ -116,7 +116,7 @@ def _npz(path: Path) -> Samples:
                     raise BadInput(f"{path}: {name} is larger than all of CIFAR-10")
         with np.load(path, allow_pickle=False) as arrays:
             images, labels = arrays["x"], arrays["y"]
-    except (BadInput, OSError):
+    except BadInput:
         raise
     except Exception as error:  # zip, LZMA and the npy header each have their own
         reason = f"{type(error).__name__}: {error}"
@@ -130,17 +130,18 @@ def _npz(path: Path) -> Samples:
 
 def _unpacked(path: Path) -> dict[str, bytes]:
     """The batches in an official archive, in reading order, by base name; nothing else is read."""
+    # Unpacked as a whole, in memory and within a limit, before tarfile sees any of it.
+    contents = io.BytesIO(_bounded.read(path, _LIMIT_ALL))
     found: dict[str, bytes] = {}
     try:
-        # Unpacked as a whole, in memory and within a limit, before tarfile sees any of it.
-        with tarfile.open(fileobj=io.BytesIO(_bounded.read(path, _LIMIT_ALL)), mode="r:") as tar:
+        with tarfile.open(fileobj=contents, mode="r:") as tar:
             for member in tar:
                 name = PurePosixPath(member.name).name
                 stream = tar.extractfile(member) if member.isfile() else None
                 if stream is not None and name in (*_PYTHON, *_BINARY):
                     found[name] = stream.read(_LIMIT_BATCH)
-    except tarfile.TarError as error:
-        raise BadInput(f"{path}: not an archive of CIFAR-10 ({error})") from error
+    except Exception as error:  # tarfile lets ValueError and others through
+        raise BadInput(f"{path}: not CIFAR-10's tar.gz ({error}); or give its folder") from error
     for names in (_PYTHON, _BINARY):
         if all(name in found for name in names):
             return {name: found[name] for name in names}

@@ -1,8 +1,8 @@
 """Your own pictures: one folder per split, in it one folder per class.
 
-In: a folder with `train/<class>/*.jpg` and, if there is one, `test/`, `val/` or `validation/` of the
-same shape. Out: square RGB images, cut from the centre. Without a `test`, the validation folder is
-the test split; without either, a fifth of the training images, always the same, is.
+In: a folder with `train/<class>/*.jpg` and, where there are, `test/`, `val/` or `validation/` of
+the same shape. Out: square RGB images, cut from the centre. Without a `test`, the validation folder
+is the test split; without either, a fifth of the training images, always the same, is.
 """
 
 from __future__ import annotations
@@ -42,16 +42,15 @@ def sources(path: Path | None) -> tuple[Path, ...]:
 def read(path: Path | None, size_px: int) -> RawDataset:
     """Decode every picture: the centre of its upright self, 1/1.15 of the short side, RGB."""
     found = _splits_of(path)
-    read = {split: _decoded(classes, size_px) for split, classes in found.items()}
-    classes = tuple(found["train"])
-    train, validation, test = read["train"], read.get("validation"), read.get("test")
+    decoded = {split: _decoded(classes, size_px) for split, classes in found.items()}
+    train, validation, test = decoded["train"], decoded.get("validation"), decoded.get("test")
     if test is None:
         validation, test = None, validation
     if test is None:
         kept, cut = _splits.cut(train.labels, _TEST_SHARE, _TEST_SEED)
         test = Samples(train.images[cut], train.labels[cut])
         train = Samples(train.images[kept], train.labels[kept])
-    return RawDataset(classes, train, validation, test)
+    return RawDataset(tuple(found["train"]), train, validation, test)
 
 
 def _splits_of(path: Path | None) -> dict[str, Classes]:
@@ -62,9 +61,8 @@ def _splits_of(path: Path | None) -> dict[str, Classes]:
     held_out = [name for name in _VALIDATION if (path / name).is_dir()]
     if len(held_out) == 2:
         raise BadInput(f"{path}: both 'val' and 'validation' are there; keep one")
-    folders = {"train": path / "train"} | {"validation": path / name for name in held_out}
-    if (path / "test").is_dir():
-        folders["test"] = path / "test"
+    names = {"train": "train", "validation": "".join(held_out) or "val", "test": "test"}
+    folders = {split: path / name for split, name in names.items() if (path / name).is_dir()}
     found = {split: _classes(folder, path.resolve()) for split, folder in folders.items()}
     for split, classes in found.items():
         if different := sorted(classes.keys() ^ found["train"].keys()):
@@ -88,6 +86,8 @@ def _classes(folder: Path, root: Path) -> Classes:
         if not files:
             raise BadInput(f"{entry}: no picture in it ({', '.join(sorted(_SUFFIXES))})")
         for file in files:
+            if not file.is_file():
+                raise BadInput(f"{file}: not a file, or a broken link; replace or remove it")
             if not file.resolve().is_relative_to(root):
                 raise BadInput(f"{file}: a link to outside {root}; copy the file instead")
         found[entry.name] = files

@@ -77,7 +77,7 @@ def read(path: Path) -> FileGraph:
         model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
         graph = model.subgraphs[0]
         kinds = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
-        tensors = [_tensor(t, model.buffers, np) for t in graph.tensors]
+        tensors = [_tensor(i, t, model.buffers, np) for i, t in enumerate(graph.tensors)]
         ops = tuple(
             _operation(kinds[model.operatorCodes[op.opcodeIndex].builtinCode], i, op, tensors)
             for i, op in enumerate(graph.operators)
@@ -127,7 +127,7 @@ def _partitions(path: Path) -> int:
     return sum(d["op_name"] == "DELEGATE" for d in details)
 
 
-def _tensor(tensor: Any, buffers: list[Any], np: Any) -> Any:
+def _tensor(index: int, tensor: Any, buffers: list[Any], np: Any) -> Any:
     dtype = _TYPES.get(tensor.type, f"type{tensor.type}")
     raw = buffers[tensor.buffer].data
     shape = tuple(int(v) for v in tensor.shape) if tensor.shape is not None else ()
@@ -140,7 +140,8 @@ def _tensor(tensor: Any, buffers: list[Any], np: Any) -> Any:
         axis = int(q.quantizedDimension) if len(q.scale) > 1 else None
         zeros = tuple(int(z) for z in q.zeroPoint)
         params = QuantParams(tuple(float(s) for s in q.scale), zeros, dtype, axis)
-    name = f"{tensor.name.decode('utf-8', 'replace').rsplit('.', 1)[-1]}"
+    # Converters repeat names, and end them in the module that matters; the index is unique.
+    name = f"{index}:{tensor.name.decode('utf-8', 'replace').rsplit('.', 1)[-1]}"
     return SimpleNamespace(name=name, dtype=dtype, shape=shape, data=data, quantization=params)
 
 

@@ -66,7 +66,23 @@ def test_an_all_zero_channel_gets_a_positive_scale() -> None:
     folded = fold_batchnorm(network("resnet8"))
     with torch.no_grad():
         folded.conv1.weight[0] = 0
-    assert min(graph.weight_scales(folded)["conv1.weight"].scale) > 0
+    scales = graph.weight_scales(folded)
+    assert min(scales["conv1.weight"].scale) > 0
+
+
+def test_snapped_weights_have_one_code_whichever_way_halves_are_rounded() -> None:
+    folded = fold_batchnorm(network("resnet8"))
+    with torch.no_grad():  # plant halves: the channel's peak is 127 steps, others 10.5 steps
+        folded.conv1.weight[0] = 10.5
+        folded.conv1.weight[0, 0, 0, 0] = 127.0
+    scales = graph.weight_scales(folded)
+    graph.snap_weights(folded, scales)
+    steps = torch.tensor(scales["conv1.weight"].scale).view(-1, 1, 1, 1)
+    exact = folded.conv1.weight / steps
+    torch.testing.assert_close(exact, exact.round(), rtol=0, atol=1e-3)
+    before = folded.conv1.weight.clone()
+    graph.snap_weights(folded, scales)
+    assert torch.equal(folded.conv1.weight, before)
 
 
 def test_ptq_stays_close_to_the_float_network(quantized: tuple) -> None:

@@ -1,0 +1,291 @@
+"""What a recipe may say: one frozen model per section, with defaults, bounds and descriptions.
+
+The descriptions are what an editor shows (recipes/schema.json is generated from these models).
+Names of models, data sets, targets and devices are plain text here; who loads them checks them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+
+def _unique(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if names.count(name) > 1:
+            raise PydanticCustomError("repeated", "names '{name}' twice", {"name": name})
+    return names
+
+
+def _per_channel(values: tuple[float, ...]) -> tuple[float, ...]:
+    if len(values) not in (1, 3):
+        raise PydanticCustomError("channels", "should hold 1 value, or 3 (red, green, blue)")
+    return values
+
+
+_UNIQUE = {"uniqueItems": True}
+Text = Annotated[str, Field(min_length=1)]
+Names = Annotated[
+    tuple[Text, ...], Field(min_length=1, json_schema_extra=_UNIQUE), AfterValidator(_unique)
+]
+Share = Annotated[float, Field(ge=0, le=1)]
+Temperature = Annotated[
+    float, Field(gt=0, le=100, description="Softens the teacher's answers: logits / temperature.")
+]
+Alpha = Annotated[
+    float,
+    Field(ge=0, le=1, description="Weight of the teacher's answers; the labels get the rest."),
+]
+
+
+class Section(BaseModel):
+    """Base of all sections: can't be changed, knows no other keys, holds no NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class TrainSection(Section):
+    """How a network is trained; the learning rate warms up, then falls along a half cosine."""
+
+    epochs: Annotated[
+        int, Field(ge=0, le=100_000, description="Passes over the training images.")
+    ] = 10
+    batch_size: Annotated[int, Field(ge=1, le=65_536, description="Images per step.")] = 64
+    optimizer: Annotated[
+        Literal["sgd", "adamw"], Field(description="sgd is with Nesterov momentum.")
+    ] = "sgd"
+    learning_rate: Annotated[
+        float, Field(gt=0, le=100, description="The highest one, after the warm-up.")
+    ] = 0.1
+    momentum: Annotated[float, Field(ge=0, lt=1, description="Of sgd.")] = 0.9
+    weight_decay: Annotated[
+        float, Field(ge=0, le=10, description="Of weights; not of biases and BatchNorm.")
+    ] = 5e-4
+    warmup_epochs: Annotated[
+        float, Field(ge=0, le=10_000, description="Epochs over which the learning rate rises.")
+    ] = 1.0
+    label_smoothing: Annotated[
+        float, Field(ge=0, lt=1, description="Share of a label spread over all classes.")
+    ] = 0.0
+    ema: Annotated[
+        Annotated[float, Field(gt=0, lt=1)] | None,
+        Field(description="Decay of an average of the weights, e.g. 0.999; null keeps the last."),
+    ] = None
+    clip_norm: Annotated[
+        Annotated[float, Field(gt=0, le=1e6)] | None,
+        Field(description="Largest gradient norm; null doesn't limit it."),
+    ] = None
+    augment: Annotated[
+        tuple[Literal["crop", "flip", "cutout"], ...],
+        Field(description="Random changes of training images.", json_schema_extra=_UNIQUE),
+        AfterValidator(_unique),
+    ] = ("crop",)
+
+
+class DataSection(Section):
+    """The images: where they are from, their size, and what is set aside."""
+
+    source: Annotated[
+        Text, Field(description="NAME or NAME:PATH; `edgeres list datasets` shows the names.")
+    ] = "digits"
+    size: Annotated[
+        Annotated[int, Field(ge=8, le=1024)] | None,
+        Field(description="Height and width in pixels; null is the data set's own."),
+    ] = None
+    validation: Annotated[
+        float, Field(gt=0, lt=1, description="Share of the training images set aside.")
+    ] = 0.1
+    calibration: Annotated[
+        int, Field(ge=1, le=100_000, description="Training images that set activation ranges.")
+    ] = 256
+
+
+class TeacherSection(Section):
+    """The big network: loaded from a checkpoint, or trained here."""
+
+    model: Annotated[
+        Text, Field(description="Architecture; `edgeres list models` shows the names.")
+    ] = "resnet20"
+    checkpoint: Annotated[
+        Text | None,
+        Field(
+            description="A .pth, .th or .safetensors file below the current folder or absolute; "
+            "null trains the network here."
+        ),
+    ] = None
+    mean: Annotated[
+        Annotated[
+            tuple[Annotated[float, Field(ge=0, le=1)], ...],
+            Field(min_length=1, max_length=3),
+            AfterValidator(_per_channel),
+        ]
+        | None,
+        Field(description="The checkpoint's own, 1 or 3 values, as pixel / 255."),
+    ] = None
+    std: Annotated[
+        Annotated[
+            tuple[Annotated[float, Field(gt=0, le=1)], ...],
+            Field(min_length=1, max_length=3),
+            AfterValidator(_per_channel),
+        ]
+        | None,
+        Field(description="The checkpoint's own, 1 or 3 values, as pixel / 255."),
+    ] = None
+    zero_init_residual: Annotated[
+        bool, Field(description="Start each residual block as the identity.")
+    ] = False
+    train: TrainSection = TrainSection()
+
+    @model_validator(mode="after")
+    def _both_statistics(self) -> TeacherSection:
+        if (self.mean is None) != (self.std is None):
+            raise PydanticCustomError("conflict", "`mean` and `std` go together; give both")
+        return self
+
+
+class DistillSection(Section):
+    """A smaller network learns from the teacher's answers."""
+
+    student: Annotated[
+        Text, Field(description="Architecture; -w0.5 halves the width of each layer.")
+    ] = "resnet18-w0.5"
+    loss: Annotated[
+        Literal["kd", "none"], Field(description="none trains on the labels alone.")
+    ] = "kd"
+    temperature: Temperature = 4.0
+    alpha: Alpha = 0.9
+    train: TrainSection = TrainSection()
+
+
+class PruneSection(Section):
+    """Whole channels are removed, then the network is fine-tuned."""
+
+    macs: Annotated[float, Field(gt=0, lt=1, description="Share of multiply-accumulates to keep.")]
+    round_to: Annotated[
+        int, Field(ge=1, le=256, description="Channel counts are multiples of this.")
+    ] = 8
+    criterion: Annotated[
+        Literal["group-magnitude", "bn-scale"], Field(description="What makes a channel matter.")
+    ] = "group-magnitude"
+    temperature: Temperature = 4.0
+    alpha: Alpha = 0.9
+    train: TrainSection = TrainSection()
+
+
+class QuantizeSection(Section):
+    """The network gets int8 weights and activations."""
+
+    method: Annotated[
+        Literal["qat", "ptq"],
+        Field(description="qat trains with quantization; ptq calibrates only."),
+    ] = "qat"
+    scheme: Annotated[
+        Literal["w8a8"], Field(description="int8 weights per channel, activations per tensor.")
+    ] = "w8a8"
+    temperature: Temperature = 4.0
+    alpha: Alpha = 0.5
+    freeze_observers: Annotated[
+        Share, Field(description="Share of the epochs after which ranges stay fixed.")
+    ] = 0.5
+    freeze_batchnorm: Annotated[
+        Share, Field(description="Share of the epochs after which BatchNorm stays fixed.")
+    ] = 0.7
+    train: TrainSection = TrainSection()
+
+
+class ExportSection(Section):
+    """Files for the runtimes on the devices."""
+
+    targets: Annotated[
+        Names, Field(description="E.g. tflite-int8; `edgeres list targets` shows them all.")
+    ]
+
+
+class VerifySection(Section):
+    """Each file must answer like the network it was written from."""
+
+    samples: Annotated[
+        Annotated[int, Field(ge=1)] | None,
+        Field(description="How many test images; null is the whole test set."),
+    ] = None
+    agreement: Annotated[
+        Share, Field(description="Least share of images with the same top-1 answer.")
+    ] = 0.99
+    worst_codes: Annotated[
+        float, Field(ge=0, le=255, description="int8 files: largest difference, in output codes.")
+    ] = 8.0
+    float_tolerance: Annotated[
+        float, Field(ge=0, le=1e3, description="float32 files: largest difference of a logit.")
+    ] = 1e-2
+    half_tolerance: Annotated[
+        float, Field(ge=0, le=1e3, description="float16 files: largest difference of a logit.")
+    ] = 0.1
+
+
+class BenchmarkSection(Section):
+    """Latency, memory and accuracy of each file, measured on devices."""
+
+    devices: Annotated[Names, Field(description="`edgeres list devices` shows them.")] = ("host",)
+    preset: Annotated[
+        Literal["quick", "normal", "submission"],
+        Field(description="How long is measured; numbers to publish need `submission`."),
+    ] = "quick"
+    threads: Annotated[int, Field(ge=1, le=256, description="CPU threads of the runtime.")] = 1
+    accuracy: Annotated[bool, Field(description="Also run the test set on the device.")] = True
+
+
+class ReportSection(Section):
+    """One page about the run, as HTML and JSON."""
+
+    title: Annotated[Text | None, Field(description="null is the recipe's name.")] = None
+
+
+class Recipe(Section):
+    """A whole recipe, every setting resolved. A stage whose section is None is left out."""
+
+    version: Annotated[Literal[1], Field(description="Of the recipe format.")] = 1
+    name: Annotated[
+        str,
+        Field(
+            pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+            description="Names the run: letters, digits, '.', '_' and '-'.",
+        ),
+    ]
+    description: Annotated[str, Field(description="One line about it.")] = ""
+    seed: Annotated[
+        int, Field(ge=0, lt=2**32, description="Of all randomness: the same seed, the same result.")
+    ] = 0
+    data: DataSection = DataSection()
+    teacher: TeacherSection = TeacherSection()
+    distill: DistillSection | None = None
+    prune: PruneSection | None = None
+    quantize: QuantizeSection | None = None
+    export: ExportSection | None = None
+    verify: VerifySection | None = None
+    benchmark: BenchmarkSection | None = None
+    report: ReportSection | None = None
+
+    @model_validator(mode="after")
+    def _files_to_work_on(self) -> Recipe:
+        for name in ("verify", "benchmark"):
+            if self.export is None and getattr(self, name) is not None:
+                raise PydanticCustomError(
+                    "conflict",
+                    "there are no files to work on; add `export:` or set it to false",
+                    {"at": (name,)},
+                )
+        return self
+
+
+class RecipeFile(Recipe):
+    """A recipe as it is written, before `extends` and `train` are resolved."""
+
+    extends: Annotated[
+        Text | None,
+        Field(description="A shipped recipe's name or a file beside this one; this one wins."),
+    ] = None
+    train: Annotated[
+        TrainSection, Field(description="For every stage that trains; a stage's own `train` wins.")
+    ] = TrainSection()

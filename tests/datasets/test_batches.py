@@ -1,0 +1,205 @@
+"""Batches, augmentation, normalization and the calibration sample."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from edgeres import datasets
+from edgeres.datasets import Dataset, Samples, _batches
+from edgeres.errors import BadInput
+from edgeres.types import Preprocess
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def noise(n: int = 64, height: int = 16, width: int = 16) -> Tensor:
+    return torch.randint(0, 256, (n, 3, height, width), generator=generator(9), dtype=torch.uint8)
+
+
+def test_to_tensor_moves_channels_first_and_copies() -> None:
+    images = np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3)
+    images.flags.writeable = False
+    tensor = _batches.to_tensor(images)
+    assert tensor.dtype == torch.uint8
+    assert tensor.shape == (2, 3, 4, 5)
+    assert tensor.is_contiguous()
+    assert tensor[1, 2, 3, 4] == images[1, 3, 4, 2]
+    tensor.zero_()
+    assert images.any()
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_batches_visit_every_sample_once(shuffle: bool) -> None:
+    drawn = list(_batches.batches(10, 4, generator(), shuffle))
+    assert [len(batch) for batch in drawn] == [4, 4, 2]
+    order = torch.cat(drawn).tolist()
+    assert sorted(order) == list(range(10))
+    assert (order == list(range(10))) is not shuffle
+    again = torch.cat(list(_batches.batches(10, 4, generator(), shuffle)))
+    assert again.tolist() == order
+
+
+@pytest.mark.parametrize("name", _batches.AUGMENTATIONS)
+def test_an_augmentation_keeps_the_form_and_follows_its_generator(name: str) -> None:
+    images = noise(height=16, width=24)
+    before = images.clone()
+    first, again, other = (_batches.augment(images, (name,), generator(s)) for s in (1, 1, 2))
+    assert first.shape == images.shape
+    assert first.dtype == torch.uint8
+    assert torch.equal(images, before)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert not torch.equal(first, images)
+    changes = {(a.int() - b.int()).abs().sum().item() for a, b in zip(first, images, strict=True)}
+    assert len(changes) > 10  # each image is drawn for itself
+
+
+def test_no_augmentation_changes_nothing() -> None:
+    assert torch.equal(_batches.augment(noise(), (), generator()), noise())
+
+
+def test_augmentations_follow_one_another() -> None:
+    both = _batches.augment(noise(), ("crop", "flip"), generator(4))
+    state = generator(4)
+    cropped = _batches.augment(noise(), ("crop",), state)
+    assert torch.equal(both, _batches.augment(cropped, ("flip",), state))
+
+
+def test_an_unknown_augmentation_names_the_nearest() -> None:
+    with pytest.raises(BadInput, match=r"unknown augmentation 'cropp' \(did you mean 'crop'\?\)"):
+        _batches.augment(noise(), ("cropp",), generator())
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 24), (8, 8), (4, 2)])
+def test_a_crop_is_a_window_of_the_mirrored_image(height: int, width: int) -> None:
+    images = noise(40, height, width)
+    top, left = max(1, height // 8), max(1, width // 8)
+    padded = np.pad(images.numpy(), ((0, 0), (0, 0), (top, top), (left, left)), mode="reflect")
+    cropped = _batches.augment(images, ("crop",), generator()).numpy()
+    moves = set()
+    for whole, got in zip(padded, cropped, strict=True):
+        windows = {
+            (y, x): whole[:, y : y + height, x : x + width]
+            for y in range(2 * top + 1)
+            for x in range(2 * left + 1)
+        }
+        fitting = [move for move, window in windows.items() if np.array_equal(window, got)]
+        assert fitting
+        moves.update(fitting)
+    assert {y for y, _ in moves} == set(range(2 * top + 1))
+    assert {x for _, x in moves} == set(range(2 * left + 1))
+
+
+def test_a_flip_mirrors_about_half_of_the_images_and_twice_is_none() -> None:
+    images = noise(400, 4, 4)
+    flipped = _batches.augment(images, ("flip",), generator(3))
+    mirrored = (flipped == images.flip(3)).flatten(1).all(1)
+    kept = (flipped == images).flatten(1).all(1)
+    assert (mirrored ^ kept).all()
+    assert 140 < mirrored.sum() < 260  # six standard deviations of a fair coin
+    assert torch.equal(_batches.augment(flipped, ("flip",), generator(3)), images)
+
+
+def test_a_cutout_hides_one_grey_rectangle_and_nothing_else() -> None:
+    images = torch.full((300, 3, 16, 16), 5, dtype=torch.uint8)
+    cut = _batches.augment(images, ("cutout",), generator())
+    assert set(cut.unique().tolist()) == {5, 128}
+    hidden = cut == 128
+    assert (hidden[:, 0] == hidden[:, 1]).all()
+    for mask in hidden[:, 0]:
+        rows, columns = mask.any(1), mask.any(0)
+        assert torch.equal(mask, rows[:, None] & columns[None])
+        assert 2 <= rows.sum() <= 4
+        assert 2 <= columns.sum() <= 4
+    assert hidden[:, 0].any(0).all()  # every pixel is hidden in some image
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [((128 / 255,), (0.25,)), ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
+)
+def test_normalize_is_the_formula(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    images = noise(3)
+    x = _batches.normalize(images, Preprocess(16, mean, std))
+    assert x.dtype == torch.float32
+    shape = (1, -1, 1, 1)
+    expected = (images.numpy() / 255 - np.reshape(mean, shape)) / np.reshape(std, shape)
+    np.testing.assert_allclose(x.numpy(), expected, atol=1e-6)
+
+
+def test_normalized_pixels_land_on_the_exact_input_codes() -> None:
+    preprocess = Preprocess(16, (128 / 255,), (0.25,))
+    q = preprocess.input_quantization()
+    assert q is not None
+    pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
+    codes = _batches.normalize(pixels, preprocess) / q.scale[0] + q.zero_point[0]
+    np.testing.assert_allclose(codes.numpy(), pixels.int().numpy() - 128, atol=1e-3)
+
+
+@pytest.mark.parametrize("size_px", [8, 24])
+def test_normalize_resizes_where_the_network_takes_another_size(size_px: int) -> None:
+    flat = torch.full((2, 3, 16, 16), 51, dtype=torch.uint8)
+    x = _batches.normalize(flat, Preprocess(size_px, (0.0,), (1.0,)))
+    assert x.shape == (2, 3, size_px, size_px)
+    torch.testing.assert_close(x, torch.full_like(x, 0.2))
+
+
+def dataset(train: int = 40, test: int = 10) -> Dataset:
+    rng = np.random.default_rng(0)
+
+    def samples(n: int) -> Samples:
+        images = rng.integers(0, 256, (n, 4, 4, 3), dtype=np.uint8)
+        return Samples(images, np.arange(n, dtype=np.int64) % 4)
+
+    return Dataset("toy", tuple("abcd"), samples(train), samples(8), samples(test))
+
+
+def test_the_calibration_manifest_lists_training_images_by_hash() -> None:
+    data = dataset()
+    note = {"size_px": 4}
+    indices, manifest = _batches.calibration(data, 16, 7, note)
+    hashes = [hashlib.sha256(data.train.images[i].tobytes()).hexdigest() for i in indices]
+    assert manifest == {
+        "schema": 1, "split": "train", "count": 16, "seed": 7,
+        "samples": [{"index": int(i), "sha256": h} for i, h in zip(indices, hashes, strict=True)],
+        "overlap_with_test": 0, "preprocess": note,
+    }  # fmt: skip
+    assert len(set(indices.tolist())) == 16
+    assert np.bincount(data.train.labels[indices]).tolist() == [4] * 4
+    assert np.bincount(data.train.labels[indices[:8]]).tolist() == [2] * 4
+
+
+def test_calibration_follows_its_seed() -> None:
+    first, again, other = (_batches.calibration(dataset(), 16, s, {})[0] for s in (1, 1, 2))
+    assert first.tolist() == again.tolist()
+    assert sorted(first) != sorted(other)
+
+
+def test_a_training_image_that_is_also_a_test_image_is_replaced() -> None:
+    data = dataset()
+    planted = [0, 5, 9]
+    data.test.images[:3] = data.train.images[planted]
+    indices, manifest = _batches.calibration(data, 37, 0, {})
+    assert sorted(indices) == sorted(set(range(40)) - set(planted))
+    assert manifest["overlap_with_test"] == 0
+    with pytest.raises(BadInput, match=r"38 calibration images.*1 to 37.*3 of them also"):
+        _batches.calibration(data, 38, 0, {})
+
+
+@pytest.mark.parametrize("count", [0, -1, 41])
+def test_a_count_that_cant_be_met(count: int) -> None:
+    with pytest.raises(BadInput, match="1 to 40 are possible"):
+        _batches.calibration(dataset(), count, 0, {})
+
+
+def test_calibration_of_the_digits() -> None:
+    data = datasets.load("digits")
+    _, manifest = _batches.calibration(data, 100, 0, {})
+    drawn = [s["index"] for s in manifest["samples"]]
+    assert np.bincount(data.train.labels[drawn]).tolist() == [10] * 10

@@ -1,0 +1,312 @@
+"""Folders of pictures of every kind, and folders that aren't."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgeres import datasets
+from edgeres.datasets import imagefolder
+from edgeres.errors import BadInput
+
+RED, BLUE, GREEN = (200, 30, 40), (20, 60, 210), (10, 180, 50)
+
+
+def picture(colour: tuple[int, ...] = RED, size: tuple[int, int] = (40, 30)) -> Image.Image:
+    return Image.new("RGB", size, colour)
+
+
+def fill(folder: Path, split: str, classes: tuple[str, ...] = ("cat", "dog"), n: int = 5) -> Path:
+    """`n` flat PNGs a class, each of its own colour."""
+    for k, name in enumerate(classes):
+        (folder / split / name).mkdir(parents=True)
+        for i in range(n):
+            colour = (100 * k + i, len(split) * 10, 128)
+            picture(colour).save(folder / split / name / f"{i}.png")
+    return folder
+
+
+def load(folder: Path, size_px: int = 16) -> datasets.Dataset:
+    return datasets.load(f"imagefolder:{folder}", size_px, validation=0.2)
+
+
+def counts(data: datasets.Dataset) -> list[int]:
+    return [len(part.labels) for part in (data.train, data.validation, data.test)]
+
+
+@pytest.mark.parametrize(
+    ("splits", "expected"),
+    [
+        (("train",), [32, 8, 10]),  # a fifth is the test split, a fifth of the rest validation
+        (("train", "val"), [40, 10, 50]),  # val is the test split
+        (("train", "validation"), [40, 10, 50]),
+        (("train", "test"), [40, 10, 50]),
+        (("train", "val", "test"), [50, 50, 50]),
+        (("train", "validation", "test"), [50, 50, 50]),
+    ],
+)
+def test_the_splits_that_are_there_are_used(
+    tmp_path: Path, splits: tuple[str, ...], expected: list[int]
+) -> None:
+    for split in splits:
+        fill(tmp_path, split, n=25)
+    data = load(tmp_path)
+    assert counts(data) == expected
+    assert data.classes == ("cat", "dog")
+    for part in (data.train, data.validation, data.test):
+        np.testing.assert_array_equal(part.images[:, 0, 0, 0] >= 100, part.labels == 1)
+        assert len(np.unique(part.labels)) == 2
+    if "test" in splits:
+        assert (data.test.images[..., 1] == 40).all()
+    elif len(splits) == 2:
+        assert (data.test.images[..., 1] == 10 * len(splits[1])).all()
+    if len(splits) == 3:
+        assert (data.validation.images[..., 1] == 10 * len(splits[1])).all()
+
+
+def test_cut_splits_are_disjoint_and_the_test_split_ignores_the_seed(tmp_path: Path) -> None:
+    fill(tmp_path, "train", n=20)
+    first, other = (datasets.load(f"imagefolder:{tmp_path}", 16, seed=s) for s in (0, 1))
+    np.testing.assert_array_equal(first.test.images, other.test.images)
+    seen = [
+        {image.tobytes() for image in part.images}
+        for part in (first.train, first.validation, first.test)
+    ]
+    assert len(set.union(*seen)) == sum(map(len, seen)) == 40
+
+
+def decoded(tmp_path: Path, save: Callable[[Path], object], name: str, px: int = 16) -> np.ndarray:
+    save(tmp_path / name)
+    return imagefolder._decode(tmp_path / name, px)
+
+
+def flat(colour: tuple[int, int, int], px: int = 16) -> np.ndarray:
+    return np.broadcast_to(np.array(colour, np.uint8), (px, px, 3))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.jpg", "a.JPEG", "a.webp"])
+def test_every_format(tmp_path: Path, name: str) -> None:
+    got = decoded(tmp_path, lambda p: picture().save(p, quality=95), name)
+    assert got.dtype == np.uint8
+    np.testing.assert_allclose(got.astype(int), flat(RED), atol=4)
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (Image.new("L", (20, 20), 77), (77, 77, 77)),
+        (Image.new("1", (20, 20), 1), (255, 255, 255)),
+        (picture().quantize(4), RED),
+        (Image.new("RGBA", (20, 20), (*RED, 255)), RED),
+        (Image.new("RGBA", (20, 20), (*RED, 0)), (255, 255, 255)),
+        (Image.new("RGBA", (20, 20), (0, 0, 0, 51)), (204, 204, 204)),
+        (Image.new("LA", (20, 20), (77, 255)), (77, 77, 77)),
+        (Image.fromarray(np.full((20, 20), 77 * 257, np.uint16)), (77, 77, 77)),
+        (Image.fromarray(np.full((20, 20), 200, np.uint16)), (1, 1, 1)),
+    ],
+    ids=["grey", "bilevel", "palette", "opaque", "transparent", "translucent", "grey alpha",
+         "16 bit", "dark 16 bit"],
+)  # fmt: skip
+def test_every_mode_of_a_png(
+    tmp_path: Path, image: Image.Image, expected: tuple[int, int, int]
+) -> None:
+    got = decoded(tmp_path, lambda p: image.save(p), "a.png")
+    np.testing.assert_array_equal(got, flat(expected))
+
+
+def test_a_transparent_palette_colour_shows_white(tmp_path: Path) -> None:
+    image = picture().quantize(4)
+    used = image.getpixel((0, 0))
+    got = decoded(tmp_path, lambda p: image.save(p, transparency=used), "a.png")
+    np.testing.assert_array_equal(got, flat((255, 255, 255)))
+
+
+def test_a_cmyk_jpeg(tmp_path: Path) -> None:
+    got = decoded(tmp_path, lambda p: picture().convert("CMYK").save(p, quality=95), "a.jpg")
+    np.testing.assert_allclose(got.astype(int), flat(RED), atol=6)
+
+
+def test_a_turned_photograph_is_set_upright(tmp_path: Path) -> None:
+    image = picture(RED, (40, 40))
+    image.paste(picture(BLUE, (40, 20)), (0, 20))  # blue below
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown after a quarter turn clockwise: blue on the left
+    got = decoded(tmp_path, lambda p: image.save(p, quality=95, exif=exif), "a.jpg")
+    np.testing.assert_allclose(got[:, :6].astype(int), flat(BLUE)[:, :6], atol=30)
+    np.testing.assert_allclose(got[:, -6:].astype(int), flat(RED)[:, -6:], atol=30)
+
+
+@pytest.mark.parametrize("size", [(300, 100), (100, 300), (100, 100), (61, 97), (5, 9)])
+def test_the_centre_is_cut_as_by_resizing_and_cropping(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    width, height = size
+    x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    image = Image.fromarray(np.stack([x, y, 0 * x], -1).astype(np.uint8))
+    got = decoded(tmp_path, lambda p: image.save(p), "a.png", px=20)
+    scale = 23 / min(size)  # 23 = round(20 * 1.15)
+    whole = image.resize((round(width * scale), round(height * scale)), Image.Resampling.BILINEAR)
+    left, top = (whole.width - 20) // 2, (whole.height - 20) // 2
+    cropped = np.asarray(whole.crop((left, top, left + 20, top + 20)))
+    step = 255 / 20  # half a pixel of difference, from the rounding of the crop
+    np.testing.assert_allclose(got.astype(int), cropped.astype(int), atol=step)
+
+
+def test_a_line_of_pixels_stays_small(tmp_path: Path) -> None:
+    got = decoded(tmp_path, lambda p: picture(GREEN, (50_000, 1)).save(p), "a.png", px=64)
+    np.testing.assert_array_equal(got, flat(GREEN, 64))
+
+
+def png_header(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("px", [12_000, 60_000])
+def test_a_bomb_is_refused_by_its_header(tmp_path: Path, px: int) -> None:
+    (tmp_path / "a.png").write_bytes(png_header(px, px))
+    with pytest.raises(BadInput, match=r"a.png: .*(too many|exceeds limit)"):
+        imagefolder._decode(tmp_path / "a.png", 16)
+
+
+def truncated_jpeg() -> bytes:
+    import io
+
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "JPEG")
+    return buffer.getvalue()[: len(buffer.getvalue()) // 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "contents"),
+    [
+        ("bad.jpg", truncated_jpeg()),
+        ("bad.png", b""),
+        ("bad.png", b"<html>404</html>"),
+        ("bad.png", png_header(20, 20)),
+        ("bad.png", b"GIF89a\x01\x00\x01\x00\x00\x00\x00;"),  # another format under this name
+        ("bad.bmp", b"BM" + bytes(60)),
+        ("bad.webp", b"RIFF\x10\x00\x00\x00WEBPVP8 "),
+    ],
+    ids=["truncated", "empty", "html", "no pixels", "gif", "zeros", "cut off"],
+)
+def test_a_file_that_cant_be_decoded_is_named(tmp_path: Path, name: str, contents: bytes) -> None:
+    fill(tmp_path, "train")
+    bad = tmp_path / "train" / "dog" / name
+    bad.write_bytes(contents)
+    with pytest.raises(BadInput, match="can't be decoded") as caught:
+        load(tmp_path)
+    assert str(bad) in str(caught.value)
+
+
+def test_other_files_are_passed_over(tmp_path: Path) -> None:
+    fill(tmp_path, "train", n=10)
+    for stray in ("README.md", "train/list.csv", "train/cat/Thumbs.db", "train/cat/._0.png"):
+        (tmp_path / stray).write_text("no picture")
+    (tmp_path / "train" / ".cache").mkdir()
+    assert sum(counts(load(tmp_path))) == 20
+
+
+def test_links_inside_are_followed_and_links_outside_refused(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "data", "train")
+    inside = folder / "train" / "cat" / "link.png"
+    inside.symlink_to(folder / "train" / "cat" / "0.png")
+    assert sum(counts(load(folder))) == 11
+    picture().save(tmp_path / "secret.png")
+    outside = folder / "train" / "dog" / "link.png"
+    outside.symlink_to(tmp_path / "secret.png")
+    for use in (load, lambda f: datasets.fingerprint(f"imagefolder:{f}")):
+        with pytest.raises(BadInput, match="a link to outside") as caught:
+            use(folder)
+        assert str(outside) in str(caught.value)
+
+
+def test_a_class_folder_that_is_a_link_outside_is_refused(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "data", "train")
+    fill(tmp_path / "elsewhere", "train", ("secret",))
+    (folder / "train" / "extra").symlink_to(tmp_path / "elsewhere" / "train" / "secret")
+    with pytest.raises(BadInput, match="a link to outside"):
+        load(folder)
+
+
+def test_a_folder_reached_through_a_link_is_fine(tmp_path: Path) -> None:
+    fill(tmp_path / "data", "train", n=10)
+    (tmp_path / "here").symlink_to(tmp_path / "data")
+    assert sum(counts(load(tmp_path / "here"))) == 20
+
+
+@pytest.mark.parametrize("kind", ["broken", "loop", "pipe", "folder"])
+def test_what_isnt_a_file_is_named(tmp_path: Path, kind: str) -> None:
+    fill(tmp_path, "train")
+    odd = tmp_path / "train" / "cat" / "odd.png"
+    if kind == "pipe":
+        os.mkfifo(odd)
+    elif kind == "folder":
+        odd.mkdir()
+    else:
+        odd.symlink_to(odd if kind == "loop" else tmp_path / "nothing.png")
+    with pytest.raises(BadInput, match=r"odd.png: not a file"):
+        load(tmp_path)
+
+
+def test_splits_must_have_the_same_classes(tmp_path: Path) -> None:
+    fill(tmp_path, "train", ("cat", "dog"))
+    fill(tmp_path, "val", ("cat", "dog", "newt"))
+    with pytest.raises(BadInput, match="class folder 'newt' is in val but not in train"):
+        load(tmp_path)
+    fill(tmp_path, "test", ("cat",))
+    for file in (tmp_path / "val" / "newt").iterdir():
+        file.unlink()
+    (tmp_path / "val" / "newt").rmdir()
+    with pytest.raises(BadInput, match="class folder 'dog' is in train but not in test"):
+        load(tmp_path)
+
+
+def test_an_empty_class_folder_is_named(tmp_path: Path) -> None:
+    fill(tmp_path, "train")
+    (tmp_path / "train" / "newt").mkdir()
+    with pytest.raises(BadInput, match=r"train/newt: no picture"):
+        load(tmp_path)
+
+
+def test_an_empty_train_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    with pytest.raises(BadInput, match="no class folder in it"):
+        load(tmp_path)
+
+
+def test_one_class_is_not_enough(tmp_path: Path) -> None:
+    fill(tmp_path, "train", ("cat",))
+    with pytest.raises(BadInput, match="1 class; a classifier needs two"):
+        load(tmp_path)
+
+
+def test_two_validation_folders_are_ambiguous(tmp_path: Path) -> None:
+    for split in ("train", "val", "validation"):
+        fill(tmp_path, split)
+    with pytest.raises(BadInput, match="keep one"):
+        load(tmp_path)
+
+
+@pytest.mark.realdata
+def test_real_photographs(real_data: Path) -> None:
+    folder = real_data / "imagenette-mini"
+    if not folder.is_dir():
+        pytest.skip("EDGERES_DATA has no imagenette-mini")
+    data = datasets.load(f"imagefolder:{folder}")
+    assert counts(data) == [900, 100, 400]
+    assert 100 < data.train.images.mean() < 130
