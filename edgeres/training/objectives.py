@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from edgeres.models.resnet import ResNet
+from edgeres.models.resnet import ResNet, fold_batchnorm
 from edgeres.training import losses
 from edgeres.training.loop import Objective, in_layout, prepared
 from edgeres.types import Preprocess
@@ -26,11 +26,13 @@ def distilled(
     """`alpha` KD + `(1 - alpha)` cross entropy; teacher and student see the same augmented view.
 
     Args:
-        teacher: kept in evaluation mode; gets the images in its own preprocessing.
+        teacher: answers in evaluation mode, from images in its own preprocessing; batch norm is
+            folded first, the same function in less time.
         preprocess: the student's.
     """
     teachers = teacher.spec.preprocess
-    frozen = in_layout(teacher.eval().requires_grad_(False), teachers)
+    folded = fold_batchnorm(teacher.eval()).requires_grad_(False)
+    frozen = in_layout(folded, teachers)
 
     def objective(module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         with torch.no_grad():
