@@ -1,4 +1,4 @@
-"""Artifacts and their store: immutable, content-addressed directories that exist whole or not at all.
+"""Artifacts and their store: immutable, content-addressed folders, there whole or not at all.
 
 A stage writes into a staging folder; `Store.commit` hashes what was written, adds `artifact.json`
 last, syncs and renames the folder into place. The key of an artifact covers everything that made it
@@ -246,6 +246,13 @@ def file_sha256(path: Path) -> str:
     )
 
 
+def folder_size(path: Path) -> int:
+    """Bytes of a file, or of the files below a folder (links not followed)."""
+    if path.is_file():
+        return path.stat().st_size
+    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file() and not p.is_symlink())
+
+
 @contextmanager
 def storage_errors(where: Path) -> Iterator[None]:
     """Turn the system's storage failures into one sentence that names the place and the mend."""
@@ -253,7 +260,9 @@ def storage_errors(where: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            message = f"{where}: no space left on the device; free some (`edgeres clean`) and repeat"
+            message = (
+                f"{where}: no space left on the device; free some (`edgeres clean`) and repeat"
+            )
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             message = f"{where}: can't be written (read-only or no permission); choose --runs DIR"
         elif error.errno in (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG):

@@ -58,14 +58,15 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Run a recipe: every stage that is not in the store already."""
-    from edgeres import commands, text
+    from edgeres import text
+    from edgeres.commands import chain
     from edgeres.recipe import load
 
     loaded = load(recipe, overrides or [])
     if dry_run:
-        _print(commands.planned(loaded, runs, until), as_json, text.plan)
+        _print(chain.planned(loaded, runs, until), as_json, text.plan)
     else:
-        _print(commands.perform(loaded, runs, until, quiet), as_json, text.run)
+        _print(chain.perform(loaded, runs, until, quiet), as_json, text.run)
 
 
 @app.command()
@@ -88,13 +89,14 @@ def distill(
     quiet: Quiet = False,
 ) -> None:
     """Distill a big ResNet into a slimmer student."""
-    from edgeres import commands, text
+    from edgeres import text
+    from edgeres.commands import chain
 
     settings = {"teacher.model": teacher, "distill.student": student, "distill.loss": loss,
                 "teacher.checkpoint": checkpoint, "data": data,
                 "distill.train.epochs": epochs}  # fmt: skip
-    recipe = commands.shipped("distill", settings, overrides)
-    _print(commands.perform(recipe, runs, "distill", quiet), as_json, text.run)
+    recipe = chain.shipped("distill", settings, overrides)
+    _print(chain.perform(recipe, runs, "distill", quiet), as_json, text.run)
 
 
 @app.command()
@@ -109,11 +111,12 @@ def prune(
     quiet: Quiet = False,
 ) -> None:
     """Prune a model's channels to a budget, then fine-tune."""
-    from edgeres import commands, text
+    from edgeres import text
+    from edgeres.commands import chain
 
-    recipe = commands.continued(model, architecture, data, runs, "prune", overrides,
-                                commands.budget(budget))  # fmt: skip
-    _print(commands.perform(recipe, runs, "prune", quiet), as_json, text.run)
+    recipe = chain.continued(model, architecture, data, runs, "prune", overrides,
+                                chain.budget(budget))  # fmt: skip
+    _print(chain.perform(recipe, runs, "prune", quiet), as_json, text.run)
 
 
 @app.command()
@@ -129,11 +132,12 @@ def quantize(
     quiet: Quiet = False,
 ) -> None:
     """Quantize a model, with training (qat) or without (ptq)."""
-    from edgeres import commands, text
+    from edgeres import text
+    from edgeres.commands import chain
 
-    recipe = commands.continued(model, architecture, data, runs, "quantize", overrides,
+    recipe = chain.continued(model, architecture, data, runs, "quantize", overrides,
                                 {"method": method, "scheme": scheme})  # fmt: skip
-    _print(commands.perform(recipe, runs, "quantize", quiet), as_json, text.run)
+    _print(chain.perform(recipe, runs, "quantize", quiet), as_json, text.run)
 
 
 @app.command()
@@ -154,14 +158,15 @@ def export(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Export a model; one that is not quantized yet is, after training, for an int8 target."""
-    from edgeres import commands, text
+    """Export a model; int8 targets quantize it first if need be."""
+    from edgeres import text
+    from edgeres.commands import chain
 
     targets = target or ["tflite-int8"]
-    recipe = commands.continued(model, architecture, data, runs, "export", overrides,
+    recipe = chain.continued(model, architecture, data, runs, "export", overrides,
                                 {"targets": targets})  # fmt: skip
-    result = commands.perform(recipe, runs, "export", quiet)
-    _print(commands.copied(result, out, targets), as_json, text.export)
+    result = chain.perform(recipe, runs, "export", quiet)
+    _print(chain.copied(result, out, targets), as_json, text.export)
 
 
 @app.command()
@@ -169,10 +174,11 @@ def inspect(
     file: Annotated[Path, typer.Argument(help="A .tflite, .onnx or .mlpackage, anybody's.")],
     as_json: Json = False,
 ) -> None:
-    """Show what is in a model file: operators, float islands, types and scales."""
-    from edgeres import commands, text
+    """Show a model file's operators, types and scales."""
+    from edgeres import text
+    from edgeres.commands import files
 
-    _print(commands.inspected(file), as_json, text.inspect)
+    _print(files.inspected(file), as_json, text.inspect)
 
 
 @app.command()
@@ -190,9 +196,10 @@ def verify(
     quiet: Quiet = False,
 ) -> None:
     """Check files anew against the model that was trained. Exit code 1 if one fails."""
-    from edgeres import commands, text
+    from edgeres import text
+    from edgeres.commands import files
 
-    result = commands.verified(what or [], against, runs, quiet)
+    result = files.verified(what or [], against, runs, quiet)
     _print(result, as_json, text.verify)
     if not result["passed"]:
         raise typer.Exit(1)
@@ -216,9 +223,10 @@ def benchmark(
     quiet: Quiet = False,
 ) -> None:
     """Measure latency and memory anew on a device."""
-    from edgeres import commands, text
+    from edgeres import text
+    from edgeres.commands import files
 
-    result = commands.benchmarked(what, device or ["host"], preset, accuracy, runs, quiet)
+    result = files.benchmarked(what, device or ["host"], preset, accuracy, runs, quiet)
     _print(result, as_json, text.benchmark)
 
 
@@ -230,12 +238,12 @@ def report(
     ] = None,
     runs: Runs = DEFAULT_RUNS,
     as_json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Write report.html and report.json of a run from what it has."""
-    from edgeres import commands, text
+    from edgeres import text
+    from edgeres.commands import housekeeping
 
-    _print(commands.reported(run, runs, quiet), as_json, text.run)
+    _print(housekeeping.reported(run, runs), as_json, text.run)
 
 
 @app.command("list")
@@ -263,17 +271,19 @@ def list_(
 @app.command()
 def init(
     file: Annotated[Path, typer.Argument(help="The recipe to write.")] = Path("recipe.yaml"),
-    base: Annotated[str, typer.Option("--from", help="Shipped recipe to start from.")] = "quickstart",
+    base: Annotated[
+        str, typer.Option("--from", help="Shipped recipe to start from.")
+    ] = "quickstart",
 ) -> None:
     """Write a recipe of your own to start from."""
-    from edgeres import commands, text
+    from edgeres.commands import housekeeping
 
-    print(commands.initialized(file, base))
+    print(housekeeping.initialized(file, base))
 
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """Say what is installed here and what each missing part would need."""
+    """Say what is installed here, and what is missing."""
     from edgeres import listing
 
     _print(listing.components(), as_json, listing.text)
@@ -286,9 +296,10 @@ def clean(
     as_json: Json = False,
 ) -> None:
     """Remove artifacts that no run refers to, and unfinished work."""
-    from edgeres import commands, text
+    from edgeres import text
+    from edgeres.commands import housekeeping
 
-    _print(commands.cleaned(runs, dry_run), as_json, text.clean)
+    _print(housekeeping.cleaned(runs, dry_run), as_json, text.clean)
 
 
 def _version(value: bool) -> None:
@@ -299,10 +310,8 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _main(
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error.")
-    ] = False,
-    version: Annotated[
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    _shown: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
@@ -323,9 +332,10 @@ def main() -> None:
             raise
         print(f"edgeres: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("\nedgeres: interrupted; the same command continues from here", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == 130:
+            print("\nedgeres: interrupted; the same command continues from here", file=sys.stderr)
+        raise
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,13 @@ def rows(what: str, runs: Path) -> list[dict[str, Any]]:
     Raises:
         BadInput: there is no such list.
     """
-    lists = {"recipes": _recipes, "models": _models, "datasets": _datasets, "targets": _targets,
-             "devices": _devices, "runs": lambda: _runs(runs)}  # fmt: skip
+    lists: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "recipes": _recipes, "models": _models, "datasets": _datasets, "targets": _targets,
+        "devices": _devices, "runs": lambda: _runs(runs),
+    }  # fmt: skip
     if what not in lists:
         raise unknown("list", what, lists)
-    found: list[dict[str, Any]] = lists[what]()
-    return found
+    return lists[what]()
 
 
 def text(found: list[dict[str, Any]]) -> str:

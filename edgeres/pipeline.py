@@ -189,9 +189,7 @@ def perform(
     return run
 
 
-def _planned(
-    recipe: Recipe, step: Step, known: Mapping[str, Artifact], store: Store
-) -> Planned:
+def _planned(recipe: Recipe, step: Step, known: Mapping[str, Artifact], store: Store) -> Planned:
     if any(needed not in known for needed in step.needs.values()):
         return Planned(step, None, None)
     module = stages.load(step.stage)
@@ -221,6 +219,11 @@ def _make(
                 section=step.section.model_dump(mode="json"), facts=facts,
                 libraries=library_versions(module.LIBRARIES), seconds=time.monotonic() - begin,
             )  # fmt: skip
+
+
+def store_of(runs: Path) -> Store:
+    """The store that a folder of runs shares."""
+    return Store(runs / "store")
 
 
 def run_name(recipe: Recipe) -> str:

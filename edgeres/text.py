@@ -1,4 +1,4 @@
-"""Results as a person reads them: the JSON-ready dictionaries of commands in, text of 80 columns out."""
+"""Results as a person reads them: JSON-ready dictionaries in, text out."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgeres.statistics import wilson
-
-_WIDTH = 80
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:

@@ -46,7 +46,7 @@ class QuantParams:
     Attributes:
         scale, zero_point: one value (per tensor) or one per channel of `axis`.
         dtype: "int8", "uint8" or "int32".
-        axis: the channel axis in PyTorch's layout (output channel 0 of a weight), None if per tensor.
+        axis: the channel axis in PyTorch's layout (0 for a weight), None if per tensor.
     """
 
     scale: tuple[float, ...]
@@ -112,7 +112,9 @@ class Gate:
     def sentence(self) -> str:
         """`agreement 0.93, needs >= 0.99`."""
         unit = f" {self.unit}" if self.unit else ""
-        return f"{self.name} {self.measured:.6g}{unit}, needs {self.comparison} {self.limit:g}{unit}"
+        return (
+            f"{self.name} {self.measured:.6g}{unit}, needs {self.comparison} {self.limit:g}{unit}"
+        )
 
 
 @dataclass(frozen=True)

@@ -55,9 +55,13 @@ def test_equal_contents_have_equal_digests_whatever_the_key(store: Store) -> Non
 
 
 def test_a_failed_stage_leaves_nothing(store: Store) -> None:
-    with pytest.raises(RuntimeError), store.staging("a", "k") as staged:
-        (staged / "half").write_text("x")
-        raise RuntimeError
+    def fail() -> None:
+        with store.staging("a", "k") as staged:
+            (staged / "half").write_text("x")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert list(store.tmp.iterdir()) == []
     assert store.find("a", "k") is None
 

@@ -89,7 +89,7 @@ class _Fixed(ObserverBase):
         qscheme: torch.qscheme,
         quant_min: int,
         quant_max: int,
-        **spec: object,
+        **_: object,
     ):
         super().__init__(dtype=torch.int8, is_dynamic=False)
         self.scale, self.zero_point, self.qscheme = scale, zero_point, qscheme

@@ -82,8 +82,10 @@ def _read_back(graph: GraphModule, folded: ResNet) -> ScaleTable:
 
 
 def _parameters(node: Node) -> QuantParams:
-    scale = float(torch.tensor(node.args[1], dtype=torch.float32))  # what every file stores
-    return QuantParams((scale,), (int(node.args[2]),), "int8")
+    exact, zero = node.args[1], node.args[2]
+    assert isinstance(exact, float) and isinstance(zero, int)
+    scale = torch.tensor(exact, dtype=torch.float32).item()  # what every file stores
+    return QuantParams((scale,), (zero,), "int8")
 
 
 def _constant(graph: GraphModule, node: Node) -> Tensor:

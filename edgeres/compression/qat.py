@@ -175,5 +175,3 @@ def _set_training(graph: GraphModule, training: bool) -> None:
             changed = True
     if changed:
         graph.recompile()
-
-

@@ -83,7 +83,7 @@ class ResidualQuantizer(Quantizer):
             activations = node.args[:1] if layer.weighted else node.args[:2]
             inputs = {a: self._edge(a) for a in activations if isinstance(a, Node)}
             if layer.weighted:
-                inputs[node.args[1]] = self.weight(f"{layer.name}.weight")
+                inputs[_node(node.args[1])] = self.weight(f"{layer.name}.weight")
             _mark(node, inputs, output if layer.last is node else None)
             if layer.last is not node:
                 _mark(layer.last, {}, output)
@@ -96,7 +96,7 @@ class ResidualQuantizer(Quantizer):
     def _edge(self, source: Node) -> QuantizationSpec:
         # An edge carries what its source puts out; only the network's input has no such source.
         while source.target in _SHARING:
-            source = source.args[0]
+            source = _node(source.args[0])
         known = source.meta.get(_ANNOTATION)
         if known is not None and isinstance(known.output_qspec, QuantizationSpec):
             return known.output_qspec
@@ -110,6 +110,11 @@ def _mark(node: Node, inputs: dict[Node, object], output: object) -> None:
     node.meta[_ANNOTATION] = QuantizationAnnotation(
         input_qspec_map=inputs, output_qspec=output, _annotated=True
     )
+
+
+def _node(argument: object) -> Node:
+    assert isinstance(argument, Node)
+    return argument
 
 
 def _follow(node: Node, *targets: object) -> Node | None:

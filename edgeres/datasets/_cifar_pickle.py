@@ -64,7 +64,8 @@ _STAND_INS = {
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _STAND_INS:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no such file needs")
+            wanted = f"{module}.{name}"[:80]
+            raise pickle.UnpicklingError(f"it asks for {wanted!r}, which no such file needs")
         return _STAND_INS[module, name]
 
 

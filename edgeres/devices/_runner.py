@@ -60,7 +60,9 @@ class Tflite:
                 self.info = {"name": package, "version": version(package)}
                 return
         names = ", ".join(package for package, _ in self.PACKAGES)
-        raise RuntimeError(f"no runtime for .tflite files is installed here; install one of {names}")
+        raise RuntimeError(
+            f"no runtime for .tflite files is installed here; install one of {names}"
+        )
 
     def load(self, path):
         interpreter = self.interpreter_class(model_path=path, num_threads=self.threads)
@@ -364,7 +366,7 @@ def busy_cores(interval_s=0.25):
 
 
 def power_source():
-    """"mains", "battery", or None where neither is visible."""
+    """ "mains", "battery", or None where neither is visible."""
     supplies = glob.glob("/sys/class/power_supply/*")
     if any(read(s + "/type") == "Mains" and number(s + "/online") == 1 for s in supplies):
         return "mains"

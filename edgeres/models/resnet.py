@@ -99,6 +99,7 @@ def fold_batchnorm(model: ResNet) -> ResNet:
         if not isinstance(module, nn.BatchNorm2d):
             continue
         conv = _conv_of(name)
+        assert module.running_mean is not None and module.running_var is not None
         weight, bias = nn.utils.fusion.fuse_conv_bn_weights(
             state[f"{conv}.weight"], None, module.running_mean, module.running_var,
             module.eps, module.weight, module.bias,

@@ -33,12 +33,12 @@ class Block:
     """One residual block.
 
     Attributes:
-        widths: output channels of conv1, conv2 (and conv3 of a bottleneck); the last is the block's.
+        widths: output channels of conv1, conv2 (conv3 of a bottleneck); the last is the block's.
         stride: of the block's 3x3 downsampling convolution (conv1 of a basic block, conv2 of a
             bottleneck, as torchvision and ResNet v1.5 do).
-        shortcut: "identity"; "projection", a 1x1 convolution with batch norm (option B); "subsample",
-            every stride-th pixel padded with zero channels (option A), kept as a fixed 0/1 1x1
-            convolution because every runtime fuses that, and none fuses slice and pad.
+        shortcut: "identity"; "projection", a 1x1 convolution with batch norm (option B);
+            "subsample", every stride-th pixel padded with zero channels (option A), kept as a fixed
+            0/1 1x1 convolution because every runtime fuses that, and none fuses slice and pad.
     """
 
     widths: tuple[int, ...]
@@ -97,7 +97,9 @@ def parse(name: str, classes: int, preprocess: Preprocess) -> ModelSpec:
         return _cifar(name, depth, "subsample" if match["option"] else "projection", multiplier,
                       classes, preprocess)  # fmt: skip
     if match["option"]:
-        raise BadInput(f"model '{name}': option A shortcuts exist for the CIFAR nets only; drop '-A'")
+        raise BadInput(
+            f"model '{name}': option A shortcuts exist for the CIFAR nets only; drop '-A'"
+        )
     kind, depths = _IMAGENET[depth]
     stem: Literal["imagenet", "small"] = (
         "small" if preprocess.size_px <= _SMALL_IMAGE_PX else "imagenet"
@@ -155,7 +157,9 @@ def from_json(data: dict[str, Any]) -> ModelSpec:
     """
     try:
         if data["schema"] != 1 or data["family"] != "resnet":
-            raise BadInput(f"a model of schema {data['schema']} is newer than this edgeres; upgrade")
+            raise BadInput(
+                f"a model of schema {data['schema']} is newer than this edgeres; upgrade"
+            )
         stages = tuple(
             tuple(Block(tuple(b["widths"]), b["stride"], b["shortcut"]) for b in stage)
             for stage in data["stages"]

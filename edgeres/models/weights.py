@@ -72,7 +72,7 @@ def _read(path: Path) -> dict[str, Any]:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise BadInput(
-            f"{path}: is damaged or holds more than tensors, and code in a checkpoint is never run; "
+            f"{path}: is damaged or holds more than tensors, and its code is never run; "
             f"save its state_dict() alone"
         ) from error
     except (RuntimeError, ValueError, EOFError, OSError, KeyError, zipfile.BadZipFile,

@@ -1,4 +1,4 @@
-"""Rungs: every network and every exported file, from the teacher to the last file, with its accuracy.
+"""Rungs: every network and exported file from the teacher on, with its accuracy.
 
 Facts of artifacts flow in; rungs flow out, and what one rung gained or lost against another on the
 same images.
@@ -14,6 +14,7 @@ from edgeres.statistics import mcnemar, paired_difference, wilson
 
 NETWORKS = ("teacher", "distill", "prune", "quantize")
 _LABELS = {"distill": "Student", "prune": "Pruned"}
+BUILD_MACHINE = "build machine"
 _PRECISIONS = ("fp32", "fp16", "int8")
 
 
@@ -27,8 +28,8 @@ class Rung:
         label: what the report calls it; `detail` is the model's or the file's name.
         precision: "fp32", "fp16", "int8", or None where the target's name doesn't tell.
         correct, n: test accuracy; None where it never ran.
-        accuracy_on: "this computer", or the device where accuracy was measured.
-        predictions: class per test image, in the order of the labels; may cover the first ones only.
+        accuracy_on: "build machine", or the device where accuracy was measured.
+        predictions: class per test image, in the labels' order; may cover the first ones only.
         size_bytes: of a file on disk, or of a network's parameters as float32; None for a quantized
             network, which is no file yet.
     """
@@ -130,7 +131,7 @@ def _network(
         label = facts.get("method", "quantized").upper() if quantized else _LABELS[step]
     return Rung(
         step, previous, "network", label, facts.get("model", ""), "int8" if quantized else "fp32",
-        test.get("correct"), test.get("n"), "this computer", artifact.get("predictions"),
+        test.get("correct"), test.get("n"), BUILD_MACHINE, artifact.get("predictions"),
         parameters, facts.get("macs"),
         None if quantized or parameters is None else 4 * parameters,
     )  # fmt: skip
@@ -157,7 +158,7 @@ def _file_accuracy(
     """What verification counted, else what the first device counted that ran the whole test set."""
     row = verified(by_step, target)
     if row and row.get("test"):
-        return row["test"], "this computer"
+        return row["test"], BUILD_MACHINE
     for report in device_reports(by_step):
         if report["target"] == target and report.get("accuracy"):
             return report["accuracy"], report["device"]

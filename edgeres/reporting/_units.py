@@ -97,4 +97,6 @@ def number(value: float) -> str:
 
 def _significant(value: float) -> str:
     """Three digits, and never an exponent."""
-    return f"{value:.3g}" if 0.001 <= abs(value) < 100 else f"{value:,.0f}" if value else "0"
+    if 0 < value < 0.001:
+        return f"{value:.6f}".rstrip("0").rstrip(".")
+    return f"{value:.3g}" if value < 100 else f"{value:,.0f}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeres import targets
-from edgeres.artifact import Artifact, file_sha256
+from edgeres.artifact import Artifact, file_sha256, folder_size
 from edgeres.recipe import ExportSection
 from edgeres.stages import Context, keyed_as_is
 from edgeres.types import ExportedFile, ScaleTable, quant_params, to_json
@@ -38,9 +38,7 @@ def run(
     context.tick(0, 1, f"writing {path.name}")
     first, last = target.export(source, precision, path)
     graph = target.read(path)
-    size = sum(p.stat().st_size for p in ([path] if path.is_file() else path.rglob("*"))
-               if p.is_file())  # fmt: skip
-    exported = ExportedFile(name, path.name, file_sha256(path), size, first, last)
+    exported = ExportedFile(name, path.name, file_sha256(path), folder_size(path), first, last)
     return {
         "exported": to_json(exported), "operators": graph.operators(),
         "float_islands": graph.float_operators(), "partitions": graph.partitions,

@@ -22,7 +22,7 @@ keyed = keyed_as_is
 def run(
     section: VerifySection, inputs: Mapping[str, Artifact], out: Path, context: Context
 ) -> dict[str, Any]:
-    """Certify every export among the inputs; roles are target names beside `data`, `model`, `quantize`."""
+    """Certify every export among the inputs (role: target) beside `data`, `model`, `quantize`."""
     import numpy as np
 
     from edgeres.verification.certificate import certify

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeres.errors import BadInput, MissingComponent
+from edgeres.quiet import quiet
 from edgeres.targets import Session, Source
 from edgeres.targets._graph import FileGraph, FileOp, Role
-from edgeres.quiet import quiet
 from edgeres.types import QuantParams, TensorSpec
 
 if TYPE_CHECKING:

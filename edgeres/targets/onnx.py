@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from edgeres.artifact import storage_errors
 from edgeres.errors import BadInput
+from edgeres.quiet import quiet
 from edgeres.targets import Session, Source
 from edgeres.targets._graph import FileGraph, FileOp, Role
-from edgeres.quiet import quiet
 from edgeres.types import QuantParams, TensorSpec
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ _ROLES: dict[str, Role] = {
     "QLinearConv": "conv", "Conv": "conv", "FusedConv": "conv", "QGemm": "linear",
     "Gemm": "linear", "MatMul": "linear", "QLinearAdd": "add", "Add": "add",
     "QLinearGlobalAveragePool": "pool", "GlobalAveragePool": "pool", "ReduceMean": "pool",
-    "Reshape": "move", "Flatten": "move", "MaxPool": "move", "NhwcMaxPool": "move", "Squeeze": "move", "Pad": "move",
+    "Reshape": "move", "Flatten": "move", "MaxPool": "move", "NhwcMaxPool": "move",
+    "Squeeze": "move", "Pad": "move",
     "Transpose": "transpose", "QuantizeLinear": "boundary", "DequantizeLinear": "boundary",
 }  # fmt: skip
 # operator -> positions of its data inputs; of weight, scale, zero point; of output scale, zero
@@ -130,9 +131,7 @@ def _inference_session(path: Path, threads: int, optimized: Path | None = None) 
     if optimized:
         options.optimized_model_filepath = str(optimized)
     try:
-        return onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has no common base for its exceptions
         raise BadInput(f"{path}: onnxruntime can't load it ({str(error)[:200]})") from error
 
@@ -188,9 +187,7 @@ def _operation(
                   weight.T if transposed else weight, params)  # fmt: skip
 
 
-def _params(
-    constants: dict[str, Any], names: Any, axis: int | None = None
-) -> QuantParams:
+def _params(constants: dict[str, Any], names: Any, axis: int | None = None) -> QuantParams:
     scale, zero = constants[names[0]], constants[names[1]]
     values = tuple(float(s) for s in scale.reshape(-1))
     zeros = tuple(int(z) for z in zero.reshape(-1))
@@ -203,4 +200,6 @@ def _io(value: Any, quantization: QuantParams | None, onnx: Any) -> TensorSpec:
     shape = tuple(d.dim_value or 1 for d in tensor.shape.dim)
     dtype = str(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
     layout = "NCHW" if len(shape) == 4 else "NC"
-    return TensorSpec(value.name, shape, dtype, layout, quantization if dtype != "float32" else None)
+    return TensorSpec(
+        value.name, shape, dtype, layout, quantization if dtype != "float32" else None
+    )

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from edgeres.artifact import storage_errors
 from edgeres.errors import BadInput
+from edgeres.quiet import quiet
 from edgeres.targets import Session, Source
 from edgeres.targets._graph import FileGraph, FileOp, Role
-from edgeres.quiet import quiet
 from edgeres.types import QuantParams, TensorSpec
 
 if TYPE_CHECKING:

@@ -128,8 +128,8 @@ def fit(
             top1 = evaluate(trainee, validation)[0].top1
         history.append({"epoch": epoch + 1, "loss": round(mean_loss, 6),
                         "learning_rate": rate, "validation_top1": round(top1, 6)})  # fmt: skip
-        tick((epoch + 1) * steps, settings.epochs * steps,
-             f"epoch {epoch + 1}/{settings.epochs} loss {mean_loss:.3f} val {top1:.1%}")  # fmt: skip
+        note = f"epoch {epoch + 1}/{settings.epochs} loss {mean_loss:.3f} val {top1:.1%}"
+        tick((epoch + 1) * steps, settings.epochs * steps, note)
         if time.monotonic() - saved > _CHECKPOINT_EVERY_S and epoch + 1 < settings.epochs:
             _save(work, module, optimizer, average, history)
             saved = time.monotonic()
@@ -181,7 +181,10 @@ def _optimizer(parameters: list[nn.Parameter], settings: TrainSection) -> torch.
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=settings.learning_rate)
     return torch.optim.SGD(
-        groups, lr=settings.learning_rate, momentum=settings.momentum, nesterov=settings.momentum > 0
+        groups,
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        nesterov=settings.momentum > 0,
     )
 
 
@@ -239,7 +242,11 @@ def _save(
     average: _Average | None,
     history: list[dict[str, Any]],
 ) -> None:
-    state = {"model": module.state_dict(), "optimizer": optimizer.state_dict(), "history": history}
+    state: dict[str, Any] = {
+        "model": module.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "history": history,
+    }
     if average:
         state |= {"average": average.state, "updates": average.updates}
     buffer = io.BytesIO()

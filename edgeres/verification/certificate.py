@@ -79,7 +79,7 @@ def certify(
     graph = target.read(path)
     same = float(file_sha256(path) == exported.sha256)
     gates = [Gate("file unchanged since export", same, "==", 1)]
-    notes = []
+    notes: list[str] = []
     found = None
     if reference.scales is not None:
         found = audit(graph, reference.model, reference.scales)
@@ -94,9 +94,7 @@ def certify(
         integer = exported.output.quantization
         step = integer.scale[0] if integer else None
         measured = parity.compare(reference.logits, logits, step)
-        accuracy = Accuracy(
-            int((logits.argmax(1) == reference.labels.numpy()).sum()), len(logits)
-        )
+        accuracy = Accuracy(int((logits.argmax(1) == reference.labels.numpy()).sum()), len(logits))
         gates.append(Gate("top-1 agreement", measured.agreement, ">=", limits.agreement))
         gates.append(_difference_gate(measured, precision, limits))
     return Certificate(exported.target, tuple(gates), graph, found, measured, accuracy, logits,

@@ -124,8 +124,10 @@ def _quantized_entry(graph: FileGraph) -> QuantParams | None:
 
 
 def _same(stored: np.ndarray, expected: np.ndarray) -> bool:
-    return stored.shape == expected.shape and stored.dtype == np.int8 and bool(
-        (stored == expected).all()
+    return (
+        stored.shape == expected.shape
+        and stored.dtype == np.int8
+        and bool((stored == expected).all())
     )
 
 

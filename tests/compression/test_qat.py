@@ -34,9 +34,7 @@ def train(name: str, px: int, work: Path) -> tuple[QatModel, list[dict]]:
 
 
 @pytest.mark.parametrize(("name", "px"), [("resnet8", 16), ("resnet20-A", 32)])
-def test_the_rebuilt_graph_answers_like_the_trained_one(
-    name: str, px: int, tmp_path: Path
-) -> None:
+def test_the_rebuilt_graph_answers_like_the_trained_one(name: str, px: int, tmp_path: Path) -> None:
     qat, history = train(name, px, tmp_path)
     x = prepared(images(64, px, seed=9), qat.model.spec.preprocess)
     with torch.no_grad():

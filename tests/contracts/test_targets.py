@@ -62,9 +62,7 @@ def test_contract(name: str, quantized: tuple, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".tflite", ".onnx"])
 @pytest.mark.parametrize("content", [b"", b"\0" * 100, b"not a model", b"abcdTFL3" + b"\xff" * 500])
-def test_what_is_not_a_model_gets_one_sentence(
-    suffix: str, content: bytes, tmp_path: Path
-) -> None:
+def test_what_is_not_a_model_gets_one_sentence(suffix: str, content: bytes, tmp_path: Path) -> None:
     path = tmp_path / f"model{suffix}"
     path.write_bytes(content)
     _, target = targets.of_file(path)

@@ -39,7 +39,8 @@ def edgeres(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[st
 
 def model_hashes(result: dict) -> dict[str, str]:
     return {step: entry["facts"]["exported"]["sha256"]
-            for step, entry in result["artifacts"].items() if step.startswith("export")}  # fmt: skip
+            for step, entry in result["artifacts"].items()
+            if step.startswith("export")}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,12 @@ def test_resnet50_macs_at_224() -> None:
 def test_width_multiplier_scales_every_layer_in_multiples_of_eight() -> None:
     half = spec.parse("resnet18-w0.5", 10, spec.default_preprocess(32))
     assert half.stem_width == 32
-    assert [stage[0].widths for stage in half.stages] == [(32, 32), (64, 64), (128, 128), (256, 256)]
+    assert [stage[0].widths for stage in half.stages] == [
+        (32, 32),
+        (64, 64),
+        (128, 128),
+        (256, 256),
+    ]
     odd = spec.parse("resnet18-w0.3", 10, spec.default_preprocess(32))
     assert all(w % 8 == 0 for stage in odd.stages for block in stage for w in block.widths)
 

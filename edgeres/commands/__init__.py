@@ -1,0 +1,1 @@
+"""What each command does: arguments in, a JSON-ready result out (`edgeres.text` renders it)."""

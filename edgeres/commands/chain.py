@@ -1,0 +1,160 @@
+"""Commands that run the chain or part of it: run, distill, prune, quantize, export."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeres import pipeline, targets
+from edgeres.artifact import Artifact, Store, load, storage_errors
+from edgeres.errors import BadInput
+from edgeres.pipeline import Run
+from edgeres.progress import Progress
+
+if TYPE_CHECKING:
+    from edgeres.recipe import Recipe
+
+_AFTER = {"prune": ("quantize", "export"), "quantize": ("export",), "export": ()}
+
+
+def planned(recipe: Recipe, runs: Path, until: str | None) -> dict[str, Any]:
+    """The plan of a recipe: each step with its state."""
+    chain = pipeline.until(pipeline.steps(recipe), until)
+    rows = [
+        {"step": p.step.id, "state": p.state, "key": p.key,
+         "seconds": p.artifact.seconds if p.artifact else None}
+        for p in pipeline.plan(recipe, chain, pipeline.store_of(runs))
+    ]  # fmt: skip
+    return {"run": pipeline.run_name(recipe), "steps": rows}
+
+
+def perform(recipe: Recipe, runs: Path, until: str | None, quiet: bool) -> dict[str, Any]:
+    """Run a recipe and say where everything is."""
+    chain = pipeline.until(pipeline.steps(recipe), until)
+    progress = Progress(quiet)
+    if not quiet:
+        print(f"run {runs / pipeline.run_name(recipe)}", file=sys.stderr)
+    with contextlib.closing(progress):
+        run = pipeline.perform(recipe, chain, pipeline.store_of(runs), runs, progress)
+    return described(run)
+
+
+def described(run: Run) -> dict[str, Any]:
+    page = run.path / "report.html"
+    return {
+        "run": str(run.path),
+        "report": str(page) if "report" in run.artifacts and page.exists() else None,
+        "artifacts": {
+            step: {"path": str(run.path / "artifacts" / step.replace(":", "-", 1)),
+                   "digest": artifact.digest, "facts": artifact.facts}
+            for step, artifact in run.artifacts.items()
+        },
+    }  # fmt: skip
+
+
+def shipped(name: str, settings: Mapping[str, Any], overrides: Sequence[str] | None) -> Recipe:
+    """A shipped recipe with a command's options set (None leaves the recipe's value)."""
+    from edgeres.recipe import load as load_recipe
+
+    given = [f"{key}={value}" for key, value in settings.items() if value is not None]
+    return load_recipe(name, [*given, *(overrides or [])])
+
+
+def continued(
+    model: str | None,
+    architecture: str | None,
+    data: str | None,
+    runs: Path,
+    stage: str,
+    overrides: Sequence[str] | None,
+    section: Mapping[str, Any],
+) -> Recipe:
+    """The recipe that made a model, with one more section.
+
+    Args:
+        model: a run, an artifact folder or a checkpoint file; the newest run if None.
+        architecture: of a checkpoint file.
+        section: settings of `stage`; later stages of the old recipe are dropped.
+    """
+    from edgeres.recipe import load_mapping
+
+    document = _origin(model, architecture, runs)
+    for later in (*_AFTER[stage], "verify", "benchmark", "report"):
+        document.pop(later, None)
+    document[stage] = {**(document.get(stage) or {}), **section}
+    if stage == "export":
+        document["verify"] = {}
+        integer = any(targets.is_integer(targets.load(t)[1]) for t in section["targets"])
+        if integer and not document.get("quantize"):
+            document["quantize"] = {"method": "ptq"}
+            print("the model is not quantized yet: post-training quantization", file=sys.stderr)
+    given = [f"data={data}"] if data else []
+    return load_mapping(document, [*given, *(overrides or [])], "the command line")
+
+
+def _origin(model: str | None, architecture: str | None, runs: Path) -> dict[str, Any]:
+    from edgeres.recipe import to_mapping
+
+    path = Path(model) if model else None
+    if path and path.is_file():
+        if architecture is None:
+            raise BadInput(f"{path}: say which network it is, e.g. --model resnet56-A")
+        return {"name": "checkpoint", "teacher": {"model": architecture, "checkpoint": str(path)}}
+    if path and (path / "artifact.json").exists():
+        return _lineage(load(path), pipeline.store_of(path.resolve().parents[2]))
+    run = pipeline.find_run(model, runs)
+    if model is None:
+        print(f"using {run.path} (the newest run)", file=sys.stderr)
+    return to_mapping(run.recipe)
+
+
+def _lineage(artifact: Artifact, store: Store) -> dict[str, Any]:
+    """The recipe sections that led to an artifact, from its ancestors."""
+    document: dict[str, Any] = {"name": "continued"}
+    waiting = [artifact]
+    while waiting:
+        one = waiting.pop()
+        if one.stage in ("data", "teacher", "distill", "prune", "quantize"):
+            document[one.stage] = dict(one.section)
+        waiting += [p for role in one.parents if (p := store.parent(one, role))]
+    return document
+
+
+def budget(text: str) -> dict[str, Any]:
+    """`macs=0.5` -> {"macs": 0.5}.
+
+    Raises:
+        BadInput: another kind of budget, or not a number.
+    """
+    kind, _, value = text.partition("=")
+    try:
+        if kind == "macs":
+            return {"macs": float(value)}
+    except ValueError:
+        pass
+    raise BadInput(f"--budget {text}: write macs=SHARE, e.g. macs=0.5 to keep half of the MACs")
+
+
+def copied(result: dict[str, Any], out: Path | None, names: Sequence[str]) -> dict[str, Any]:
+    """Copy exported files to a folder, and list them."""
+    files = []
+    for name in names:
+        entry = result["artifacts"][f"export:{name}"]
+        exported = entry["facts"]["exported"]
+        path = Path(entry["path"]) / exported["file"]
+        if out is not None:
+            with storage_errors(out):
+                out.mkdir(parents=True, exist_ok=True)
+                copy = out / path.name
+                if path.is_dir():
+                    shutil.copytree(path, copy, dirs_exist_ok=True)
+                else:
+                    shutil.copyfile(path, copy)
+                path = copy
+        files.append({"target": name, "path": str(path), "size_bytes": exported["size_bytes"],
+                      "input": exported["input"], "output": exported["output"]})  # fmt: skip
+    return {**result, "files": files}

@@ -1,0 +1,144 @@
+"""Commands about model files: inspect, verify, benchmark."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgeres import pipeline, stages, targets
+from edgeres.artifact import Artifact, file_sha256, folder_size
+from edgeres.errors import BadInput
+from edgeres.pipeline import Run
+from edgeres.progress import Progress
+from edgeres.types import exported_file, to_json
+
+
+def inspected(file: Path) -> dict[str, Any]:
+    """What is in a model file."""
+    kind, target = targets.of_file(file)
+    graph = target.read(file)
+    return {
+        "file": str(file), "format": kind, "sha256": file_sha256(file),
+        "size_bytes": folder_size(file), "operators": graph.operators(),
+        "float_operators": graph.float_operators(), "transposes": graph.count("transpose"),
+        "residual_adds": graph.count("add"), "delegate_partitions": graph.partitions,
+        "input": to_json(graph.input), "output": to_json(graph.output),
+        "scales": to_json(dict(graph.quantization)),
+    }  # fmt: skip
+
+
+def verified(what: Sequence[str], against: str | None, runs: Path, quiet: bool) -> dict[str, Any]:
+    """Verify a run's files anew, or single files against a run.
+
+    A run needs only its own artifacts; nothing is trained.
+    """
+    first = Path(what[0]) if what else None
+    if first is None or not first.exists() or (first / "recipe.lock.yaml").exists():
+        run = pipeline.find_run(what[0] if what else None, runs)
+        exports = {a.section["targets"][0]: a for a in run.artifacts.values()
+                   if a.stage == "export"}  # fmt: skip
+    else:
+        run = pipeline.find_run(against, runs)
+        exports = {}
+        for path in map(Path, what):
+            name, artifact = _matching(path, run)
+            exports[name] = artifact
+    if not exports:
+        raise BadInput(f"{run.path}: has no exported files; `edgeres export` makes some")
+    return _verify(run, exports, quiet)
+
+
+def _matching(path: Path, run: Run) -> tuple[str, Artifact]:
+    """A file as if the run had exported it: same target, this file's contents."""
+    kind, target = targets.of_file(path)
+    graph = target.read(path)
+    integer = bool(graph.quantization)
+    for artifact in run.artifacts.values():
+        if artifact.stage != "export":
+            continue
+        exported = exported_file(artifact.facts["exported"])
+        module, precision = targets.load(exported.target)
+        if module is target and targets.is_integer(precision) == integer:
+            facts = {"exported": {**to_json(exported), "file": path.name,
+                                  "sha256": file_sha256(path), "size_bytes": folder_size(path),
+                                  "input": to_json(graph.input),
+                                  "output": to_json(graph.output)}}  # fmt: skip
+            return exported.target, Artifact("export", "-", "-", path.resolve().parent, {},
+                                             artifact.section, facts, {}, 0.0)  # fmt: skip
+    raise BadInput(f"{path}: {run.path} has no {kind} export of this precision to compare with")
+
+
+def _verify(run: Run, exports: Mapping[str, Artifact], quiet: bool) -> dict[str, Any]:
+    from edgeres.recipe import VerifySection
+
+    module: Any = stages.load("verify")
+    inputs = {**run.artifacts, **exports}
+    inputs["model"] = next(run.artifacts[s] for s in ("prune", "distill", "teacher")
+                           if s in run.artifacts)  # fmt: skip
+    inputs = {role: a for role, a in inputs.items()
+              if role in (*exports, "data", "model", "quantize")}  # fmt: skip
+    progress = Progress(quiet)
+    with tempfile.TemporaryDirectory() as folder, contextlib.closing(progress):
+        progress.started("verify", "")
+        context = stages.Context(0, Path(folder), progress.tick)
+        section = run.recipe.verify or VerifySection()
+        facts = module.run(section, inputs, Path(folder), context)
+    return {"run": str(run.path), **facts, "failures": module.failures(facts)}
+
+
+def benchmarked(
+    what: str | None,
+    devices: Sequence[str],
+    preset: str,
+    accuracy: bool,
+    runs: Path,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Measure a run's files, or one file, anew; nothing is taken from the store."""
+    from edgeres.recipe import BenchmarkSection, checked
+
+    section = checked(
+        BenchmarkSection, {"devices": tuple(devices), "preset": preset, "accuracy": accuracy}
+    )
+    module: Any = stages.load("benchmark")
+    path = Path(what) if what else None
+    data = None
+    if path and path.exists() and not (path / "recipe.lock.yaml").exists():
+        exports = {path.name: _alone(path)}
+        if accuracy:
+            data = pipeline.find_run(None, runs).artifacts["data"]
+    else:
+        run = pipeline.find_run(what, runs)
+        data = run.artifacts["data"]
+        exports = {a.section["targets"][0]: a for a in run.artifacts.values()
+                   if a.stage == "export"}  # fmt: skip
+    if not exports:
+        raise BadInput("nothing to measure; `edgeres export` makes files")
+    inputs = exports | ({"data": data} if data else {})
+    progress = Progress(quiet)
+    with tempfile.TemporaryDirectory() as folder, contextlib.closing(progress):
+        progress.started("benchmark", "")
+        context = stages.Context(0, Path(folder), progress.tick)
+        return dict(module.run(section, inputs, Path(folder), context))
+
+
+def _alone(path: Path) -> Artifact:
+    """A model file that no run made, as an export artifact."""
+    kind, target = targets.of_file(path)
+    graph = target.read(path)
+    precision = "int8" if graph.quantization else target.PRECISIONS[0]
+    facts = {
+        "exported": {
+            "target": f"{kind}-{precision}",
+            "file": path.name,
+            "sha256": file_sha256(path),
+            "size_bytes": folder_size(path),
+            "input": to_json(graph.input),
+            "output": to_json(graph.output),
+        }
+    }
+    return Artifact("export", "-", "-", path.resolve().parent, {},
+                    {"targets": [f"{kind}-{precision}"]}, facts, {}, 0.0)  # fmt: skip

@@ -1,0 +1,66 @@
+"""Commands around runs: report, init, clean."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from edgeres import pipeline, stages
+from edgeres.artifact import folder_size, storage_errors
+from edgeres.commands.chain import described
+from edgeres.errors import BadInput
+
+
+def reported(name: str | None, runs: Path) -> dict[str, Any]:
+    """Write the report of whatever a run has."""
+    run = pipeline.find_run(name, runs)
+    recipe = run.recipe
+    inputs = {step: a for step, a in run.artifacts.items() if step != "report"}
+    module: Any = stages.load("report")
+    with tempfile.TemporaryDirectory() as folder:
+        context = stages.Context(recipe.seed, Path(folder), lambda *_: None)
+        from edgeres.recipe import ReportSection
+
+        module.run(recipe.report or ReportSection(), inputs, Path(folder), context)
+        with storage_errors(run.path):
+            for file in ("report.html", "report.json"):
+                shutil.copyfile(Path(folder) / file, run.path / file)
+    return {**described(run), "report": str(run.path / "report.html")}
+
+
+def initialized(file: Path, base: str) -> str:
+    """Write a recipe that extends a shipped one."""
+    from edgeres.recipe import load as load_recipe
+
+    recipe = load_recipe(base)
+    if file.exists():
+        raise BadInput(f"{file}: exists already; choose another name")
+    text = (
+        f"# Starts from the shipped recipe '{base}'; what stands here wins over it.\n"
+        f"# All keys: edgeres list recipes --schema\n"
+        f"extends: {base}\nname: {file.stem}\n\n"
+        f"data: {recipe.data.source}   # NAME[:PATH], see `edgeres list datasets`\n"
+        f"seed: {recipe.seed}\n"
+    )
+    with storage_errors(file):
+        file.write_text(text, "utf-8")
+    load_recipe(file)
+    return f"wrote {file}; run it with: edgeres run {file}"
+
+
+def cleaned(runs: Path, dry_run: bool) -> dict[str, Any]:
+    """Remove artifacts that no run refers to, and unfinished work."""
+    store = pipeline.store_of(runs)
+    rows: list[dict[str, Any]] = []
+    for artifact in pipeline.unreferenced(store, runs):
+        rows.append({"artifact": artifact.path.name, "size_bytes": folder_size(artifact.path)})
+        if not dry_run:
+            with storage_errors(artifact.path):
+                shutil.rmtree(artifact.path)
+    work = folder_size(store.root / "work")
+    if not dry_run:
+        store.sweep_work()
+    return {"removed": not dry_run, "artifacts": rows, "work_bytes": work,
+            "freed_bytes": work + sum(r["size_bytes"] for r in rows)}  # fmt: skip

@@ -1,0 +1,1 @@
+"""Architectures as values, networks as modules, weights as plain tensors."""

@@ -1,0 +1,214 @@
+"""The report's charts: rows of the document in, inline SVG out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgeres.reporting import _units
+from edgeres.reporting._markup import Markup, join, tag
+from edgeres.reporting._svg import Axis, line, marker, short, svg, text, ticks, tone
+
+Row = Mapping[str, Any]
+Unit = tuple[str, float]
+_ROW_PX = 40
+
+
+def ladder(rows: Sequence[Row]) -> Markup:
+    """Dot and whisker per rung, on one accuracy axis that does not start at zero."""
+    rows = [row for row in rows if row["accuracy"]]
+    marks_at = _accuracy_ticks(rows, 5)
+    axis = Axis(marks_at[0], marks_at[-1])
+    height = 26 + _ROW_PX * len(rows)
+    marks = []
+    for i, tick in enumerate(marks_at):
+        first, last = i == 0, i == len(marks_at) - 1
+        place = "0" if first else "100%" if last else axis.percent(tick)
+        anchor = "" if first else "end" if last else "middle"
+        marks.append(line(axis.percent(tick), 20, axis.percent(tick), height, "grid"))
+        marks.append(text(place, 11, _tick_percent(tick, marks_at), f"tick {anchor}"))
+    start = axis.percent(rows[0]["accuracy"]["top1"])
+    marks.append(line(start, 20, start, height, "reference"))
+    marks += [_rung(row, axis, 40 + _ROW_PX * i) for i, row in enumerate(rows)]
+    described = "; ".join(f"{r['label']} {_units.percent(r['accuracy']['top1'])}" for r in rows)
+    return svg("ladder-chart", "Top-1 accuracy from rung to rung", described, height, *marks)
+
+
+def scatter(name: str, device: str, rows: Sequence[Row]) -> Markup:
+    """Accuracy against median latency with both intervals; every row has both."""
+    unit = _units.time_unit([row["latency"]["median_ns"] for row in rows])
+    height, top, bottom = 280.0, 34.0, 236.0
+    marks_at = _accuracy_ticks(rows, 4)
+    up = Axis(marks_at[0], marks_at[-1], bottom, top)
+    across = _TimeAxis(rows, unit)
+    marks = [text("0", 12, "top-1 accuracy", "tick strong")]
+    for tick in marks_at:
+        y = up.place(tick)
+        marks += [line("0%", y, "100%", y, "grid"),
+                  text("0", y - 4, _tick_percent(tick, marks_at), "tick")]  # fmt: skip
+    for tick in across.ticks:
+        end = "end" if across.axis.place(tick) > 94 else "middle"
+        marks.append(text(across.axis.percent(tick), bottom + 17, across.label(tick),
+                          f"tick {end}"))  # fmt: skip
+    scale = ", logarithmic" if across.logarithmic else ""
+    marks.append(text("100%", height - 6, f"median latency, {unit[0]}{scale}", "tick strong end"))
+    heights = _label_heights([(across.place(r["latency"]["median_ns"]),
+                               up.place(r["accuracy"]["top1"])) for r in rows])  # fmt: skip
+    marks += [_point(row, across, up, unit, y) for row, y in zip(rows, heights, strict=True)]
+    described = "; ".join(
+        f"{r['target']}: {_units.time(r['latency']['median_ns'], unit)}, "
+        f"{_units.percent(r['accuracy']['top1'])}{'' if r['status'] == 'valid' else ', invalid'}"
+        for r in rows
+    )
+    return svg(name, f"Accuracy against latency on {device}", described, height, *marks)
+
+
+def bars(rows: Sequence[tuple[str, int, str]]) -> Markup:
+    """Sizes as (label, bytes, css class), from zero."""
+    largest = max(size for _, size, _ in rows) or 1
+    marks = []
+    for i, (label, size, kind) in enumerate(rows):
+        y, width = 15 + _ROW_PX * i, f"{100 * size / largest:.2f}%"
+        marks.append(join(
+            text("0", y, short(label, 34), "label"),
+            text("100%", y, _units.size(size), "value end"),
+            tag("rect", x=0, y=y + 7, width="100%", height=7, rx=2, class_="track"),
+            tag("rect", x=0, y=y + 7, width=width, height=7, rx=2, class_=f"bar {kind}"),
+        ))  # fmt: skip
+    described = "; ".join(f"{label} {_units.size(size)}" for label, size, _ in rows)
+    return svg("size-chart", "Sizes", described, _ROW_PX * len(rows) - 8, *marks)
+
+
+def curves(name: str, title: str, rows: Sequence[Row]) -> Markup:
+    """Validation top-1 above and training loss below, by epoch."""
+    highest = max((v for r in rows if (v := r.get("loss")) is not None), default=0) or 1
+    top1, loss = _last(rows, "validation_top1"), _last(rows, "loss")
+    ends = (_units.percent(top1) if top1 is not None else "not known",
+            _units.number(loss) if loss is not None else "not finite")  # fmt: skip
+    return svg(
+        name, f"Training of {title}",
+        f"{len(rows)} epochs; validation top-1 ends at {ends[0]}, training loss at {ends[1]}", 226,
+        _panel(rows, "validation_top1", Axis(0, 1, 104, 24), "validation top-1", ends[0], "int8"),
+        _panel(rows, "loss", Axis(0, highest, 206, 136), "training loss", ends[1], "float"),
+        text("0", 222, f"epoch {rows[0].get('epoch', 1)}", "tick"),
+        text("100%", 222, str(rows[-1].get("epoch", len(rows))), "tick end"),
+    )  # fmt: skip
+
+
+def swatch(kind: str) -> Markup:
+    """The marker of a legend entry: "int8", "float" or "invalid"."""
+    mark = marker("50%", 8, "fp32" if kind == "float" else "int8")
+    return tag("svg", tag("g", mark, class_=kind), width=16, height=16, class_="swatch",
+               aria_hidden="true")  # fmt: skip
+
+
+class _TimeAxis:
+    """Latency from zero, or logarithmic where the slowest is over 10 times the fastest."""
+
+    def __init__(self, rows: Sequence[Row], unit: Unit):
+        self.factor = unit[1]
+        bounds = [bound for row in rows for bound in row["latency"]["median_ci_ns"]]
+        low, high = (max(bound, 1) / self.factor for bound in (min(bounds), max(bounds)))
+        self.logarithmic = high > 10 * low
+        if self.logarithmic:
+            decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+            self.ticks = [float(decade) for decade in decades]
+        else:
+            self.ticks = ticks(0, high, 5)
+        self.axis = Axis(self.ticks[0], self.ticks[-1], 14, 97)
+
+    def place(self, nanoseconds: float) -> float:
+        value = max(nanoseconds, 1) / self.factor
+        return self.axis.place(math.log10(value) if self.logarithmic else value)
+
+    def label(self, tick: float) -> str:
+        return f"{10**tick if self.logarithmic else tick:g}"
+
+
+def _rung(row: Row, axis: Axis, y: float) -> Markup:
+    found, middle = row["accuracy"], y + 13
+    low, high = axis.percent(found["low"]), axis.percent(found["high"])
+    interval = _units.percent_range(found["low"], found["high"])
+    hint = f"{row['label']}: {_units.percent(found['top1'])} ({interval}), n={found['n']}"
+    return tag(
+        "g", tag("title", hint),
+        text("0", y, short(row["label"], 30), "label"),
+        text("100%", y, _units.percent(found["top1"]), "value end"),
+        line(low, middle, high, middle, "whisker"),
+        line(low, middle - 4, low, middle + 4, "whisker"),
+        line(high, middle - 4, high, middle + 4, "whisker"),
+        marker(axis.percent(found["top1"]), middle, row["precision"]), class_=tone(row),
+    )  # fmt: skip
+
+
+def _point(row: Row, across: _TimeAxis, up: Axis, unit: Unit, label_y: float) -> Markup:
+    found, latency = row["accuracy"], row["latency"]
+    x, y = across.place(latency["median_ns"]), up.place(found["top1"])
+    low, high = (f"{across.place(bound):g}%" for bound in latency["median_ci_ns"])
+    side, shift = ("end", -12) if x > 60 else ("", 12)
+    hint = (f"{row['target']}: {_units.time_range(*latency['median_ci_ns'], unit)}, "
+            f"{_units.percent_range(found['low'], found['high'])}")  # fmt: skip
+    name = row["target"] if row["status"] == "valid" else f"{row['target']} (invalid)"
+    down = round(label_y - y, 2)
+    leader = tag("line", x1=shift / 2, y1=down / 2, x2=shift * 0.8, y2=down, class_="leader")
+    label = tag("text", short(name, 28), x=shift, y=down + 4, class_=f"label {side}")
+    return tag(
+        "g", tag("title", hint),
+        line(low, y, high, y, "whisker"),
+        line(f"{x:g}%", up.place(found["low"]), f"{x:g}%", up.place(found["high"]), "whisker"),
+        marker(f"{x:g}%", y, row["precision"]),
+        tag("svg", leader if down else None, label, x=f"{x:g}%", y=y, class_="free"),
+        class_=tone(row),
+    )  # fmt: skip
+
+
+def _label_heights(points: Sequence[tuple[float, float]]) -> list[float]:
+    """Heights for labels beside points (percent, px): lower where two labels would touch."""
+    placed: list[tuple[float, float]] = []
+    heights = [y for _, y in points]
+    for i in sorted(range(len(points)), key=lambda i: points[i][1]):
+        x, y = points[i]
+        while any(abs(x - other_x) < 45 and abs(y - other_y) < 17 for other_x, other_y in placed):
+            y += 4
+        placed.append((x, y))
+        heights[i] = y
+    return heights
+
+
+def _panel(rows: Sequence[Row], key: str, up: Axis, title: str, end: str, kind: str) -> Markup:
+    """One curve between two lines; a value that wasn't finite leaves a gap."""
+    top, height = up.end, up.start - up.end
+    axis = Axis(0, max(len(rows) - 1, 1), 0, 100)
+    segments: list[list[str]] = [[]]
+    dot = None
+    for i, row in enumerate(rows):
+        if row.get(key) is None:
+            segments.append([])
+            continue
+        y = up.place(row[key])
+        segments[-1].append(f"{axis.place(i):g},{100 * (y - top) / height:.2f}")
+        dot = tag("circle", cx=axis.percent(i), cy=y, r=3.5, class_="marker")
+    lines = [tag("polyline", points=" ".join(s), class_="curve") for s in segments if len(s) > 1]
+    return tag(
+        "g", line("0%", top, "100%", top, "grid"),
+        line("0%", top + height, "100%", top + height, "grid"),
+        tag("svg", *lines, x=0, y=top, width="100%", height=height, viewBox="0 0 100 100",
+            preserveAspectRatio="none", class_="free"),
+        dot, text("0", top - 6, title, "tick"), text("100%", top - 6, end, "value end"),
+        class_=kind,
+    )  # fmt: skip
+
+
+def _last(rows: Sequence[Row], key: str) -> float | None:
+    return rows[-1].get(key)
+
+
+def _accuracy_ticks(rows: Sequence[Row], count: int) -> list[float]:
+    low = min(row["accuracy"]["low"] for row in rows)
+    return ticks(low, max(row["accuracy"]["high"] for row in rows), count)
+
+
+def _tick_percent(tick: float, marks_at: Sequence[float]) -> str:
+    step = 100 * (marks_at[1] - marks_at[0])
+    return _units.percent(tick, 0 if abs(step - round(step)) < 1e-6 else 1)

@@ -1,0 +1,211 @@
+"""The report as one JSON document: a run's artifacts flow in, everything `html` draws flows out.
+
+Pure: nothing is read, written or run here. The document holds shares as 0 to 1, differences in
+percentage points (negative is worse), times in ns, sizes in bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from edgeres.reporting import _headline, _rungs
+from edgeres.reporting._rungs import Rung
+
+SCHEMA = 1
+
+
+def build(
+    artifacts: Sequence[Mapping[str, Any]],
+    *,
+    title: str,
+    recipe_yaml: str,
+    environment: Mapping[str, Any],
+    dataset: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Assemble `report.json`.
+
+    Args:
+        artifacts: every artifact of the run in the chain's order (the `report` itself left out);
+            any of them may be missing. Each is
+
+                {"step": "data" | "teacher" | ... | "export:tflite-int8" | "verify" | "benchmark",
+                 "key": str, "digest": str, "facts": {...},       # as in artifact.json
+                 "seconds": float | None,                         # how long the step took
+                 "parents": {role: {"stage", "key", "digest"}},   # as in artifact.json
+                 "history": [row, ...] | None,                    # networks: rows of history.jsonl
+                 "predictions": ...}                              # see below
+
+            `predictions` are classes by argmax on the test set, in the order of the labels: a list
+            of int for teacher, distill, prune and quantize, {target: list of int} for verify. A
+            list shorter than the labels covers the first images. Only step, key, digest and facts
+            must be there.
+        title: the name of the run or recipe.
+        recipe_yaml: the resolved recipe, shown as it is.
+        environment: what the run was made with (nested dicts of plain values).
+        dataset: facts of the data artifact, and `"labels"`: the test labels as a list of int.
+            Without labels there are no paired comparisons and no accuracy per class.
+
+    Returns:
+        {"schema", "title", "headline" (sentences), "summary" (the numbers behind them), "ladder",
+        "files", "devices", "verification", "training", "data", "per_class", "environment",
+        "lineage", "recipe"}. What the run doesn't have is None or empty. Strict JSON: numbers that
+        aren't finite become None.
+    """
+    by_step = {artifact["step"]: artifact for artifact in artifacts}
+    labels = dataset.get("labels")
+    rungs = _rungs.rungs(artifacts)
+    report: dict[str, Any] = {
+        "schema": SCHEMA, "title": title,
+        "ladder": _ladder(rungs, labels),
+        "files": _files(rungs, by_step),
+        "devices": _devices(by_step),
+        "verification": _verification(by_step),
+        "training": [
+            {"step": r.step, "label": r.label, "detail": r.detail,
+             "rows": by_step[r.step]["history"]}
+            for r in rungs if by_step[r.step].get("history")
+        ],
+        "data": {name: value for name, value in dataset.items() if name != "labels"},
+        "per_class": _per_class(rungs, labels, dataset.get("classes") or []),
+        "environment": dict(environment),
+        "lineage": [
+            {"step": a["step"], "key": a["key"], "digest": a["digest"], "seconds": a.get("seconds"),
+             "parents": sorted({p["digest"] for p in (a.get("parents") or {}).values()})}
+            for a in artifacts
+        ],
+        "recipe": recipe_yaml,
+    }  # fmt: skip
+    report["summary"] = _headline.summary(report, rungs, labels)
+    report["headline"] = _headline.sentences(report["summary"])
+    finite: dict[str, Any] = _finite(report)
+    return finite
+
+
+def _ladder(rungs: Sequence[Rung], labels: Sequence[int] | None) -> list[dict[str, Any]]:
+    by_step = {rung.step: rung for rung in rungs}
+    first = rungs[0] if rungs and rungs[0].kind == "network" else None
+    rows = []
+    for rung in rungs:
+        previous = by_step.get(rung.previous or "")
+        rows.append({
+            "step": rung.step, "kind": rung.kind, "label": rung.label, "detail": rung.detail,
+            "precision": rung.precision, "accuracy": _rungs.accuracy(rung.correct, rung.n),
+            "accuracy_on": rung.accuracy_on,
+            "against_previous": _rungs.change(previous, rung, labels) if previous else None,
+            "against_first": _rungs.change(first, rung, labels)
+            if first and rung is not first else None,
+            "parameters": rung.parameters, "macs": rung.macs, "size_bytes": rung.size_bytes,
+        })  # fmt: skip
+    return rows
+
+
+def _files(rungs: Sequence[Rung], by_step: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row per file and device; files that weren't exported here (only measured) come last."""
+    exported = {rung.label: rung for rung in rungs if rung.kind == "file"}
+    reports = _rungs.device_reports(by_step)
+    targets = dict.fromkeys([*exported, *(report["target"] for report in reports)])
+    rows = []
+    for target in targets:
+        rung, row = exported.get(target), _rungs.verified(by_step, target) or {}
+        integer = _rungs.precision_of(target) == "int8"
+        base = {
+            "target": target, "precision": _rungs.precision_of(target),
+            "file": rung.detail if rung else None,
+            "size_bytes": rung.size_bytes if rung else None,
+            "verified": row.get("passed"), "agreement": row.get("agreement"),
+            "worst": row.get("worst_codes"), "worst_unit": "codes" if integer else "logits",
+            "accuracy": _rungs.accuracy(rung.correct, rung.n) if rung else None,
+            "accuracy_on": rung.accuracy_on if rung else None,
+        }  # fmt: skip
+        measured = [report for report in reports if report["target"] == target]
+        rows += [base | _measurement(report, base) for report in measured] or [
+            base | {"device": None, "status": "not measured", "reasons": [], "latency": None,
+                    "memory_bytes": None, "load_ns": None, "first_ns": None}
+        ]  # fmt: skip
+    return rows
+
+
+def _measurement(report: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """One device report. The times of an emulated processor mean nothing and are left out."""
+    emulated = bool(report.get("emulated"))
+    memory, cold = report.get("memory") or {}, report.get("cold") or {}
+    used = None
+    if memory.get("peak_rss_bytes") is not None and memory.get("baseline_rss_bytes") is not None:
+        used = memory["peak_rss_bytes"] - memory["baseline_rss_bytes"]
+    on_device = report.get("accuracy")
+    return {
+        "device": report["device"], "threads": report.get("threads"),
+        "preset": report.get("preset"), "runtime": report.get("runtime"),
+        "status": "emulated" if emulated else "valid" if report.get("valid") else "invalid",
+        "reasons": list(report.get("reasons") or ()), "measured_at": report.get("measured_at"),
+        "latency": None if emulated else report.get("latency"),
+        "load_ns": None if emulated else _middle(cold.get("load_ns")),
+        "first_ns": None if emulated else _middle(cold.get("first_ns")),
+        "memory_bytes": None if emulated else used,
+        "memory_definition": memory.get("definition"),
+        "size_bytes": base["size_bytes"] or report.get("size_bytes"),
+        "accuracy": _rungs.accuracy(on_device["correct"], on_device["n"])
+        if on_device else base["accuracy"],
+        "accuracy_on": report["device"] if on_device else base["accuracy_on"],
+    }  # fmt: skip
+
+
+def _middle(values: Sequence[float] | None) -> float | None:
+    return median(values) if values else None
+
+
+def _devices(by_step: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each device once, with its runtimes and its state at the first measurement."""
+    devices: dict[str, dict[str, Any]] = {}
+    for report in _rungs.device_reports(by_step):
+        device = devices.setdefault(report["device"], {
+            "device": report["device"], "emulated": bool(report.get("emulated")),
+            "threads": report.get("threads"), "preset": report.get("preset"),
+            "runtimes": [], "state": report.get("state_before") or {},
+        })  # fmt: skip
+        runtime = report.get("runtime") or {}
+        name = f"{runtime.get('name', 'unknown')} {runtime.get('version', '')}".strip()
+        if name not in device["runtimes"]:
+            device["runtimes"].append(name)
+    return list(devices.values())
+
+
+def _verification(by_step: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+    facts = by_step.get("verify", {}).get("facts")
+    if not facts:
+        return None
+    names = ("target", "passed", "gates", "scales", "float_operators", "notes", "test")
+    return {
+        "passed": facts["passed"],
+        "files": [{name: row.get(name) for name in names} for row in facts["files"]],
+    }
+
+
+def _per_class(
+    rungs: Sequence[Rung], labels: Sequence[int] | None, classes: Sequence[str]
+) -> dict[str, Any] | None:
+    """Accuracy per true class of every rung whose predictions are known."""
+    known = [rung for rung in rungs if rung.predictions]
+    if not known or not labels or max(labels) >= len(classes):
+        return None
+    counts = Counter(labels)
+    return {
+        "classes": list(classes), "counts": [counts[index] for index in range(len(classes))],
+        "rungs": [{"step": r.step, "label": r.label,
+                   "recall": _rungs.recall(r, labels, len(classes))} for r in known],
+    }  # fmt: skip
+
+
+def _finite(value: Any) -> Any:
+    """A copy with None for NaN and infinities, which strict JSON doesn't have."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value

@@ -1,0 +1,1 @@
+"""Is an exported file the network that was trained, in integers only?"""
