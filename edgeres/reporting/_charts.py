@@ -147,7 +147,7 @@ def _point(row: Row, across: _TimeAxis, up: Axis, unit: Unit, label_y: float) ->
     x, y = across.place(latency["median_ns"]), up.place(found["top1"])
     low, high = (f"{across.place(bound):g}%" for bound in latency["median_ci_ns"])
     side, shift = ("end", -12) if x > 60 else ("", 12)
-    hint = (f"{row['target']}: {_units.time_range(*latency['median_ci_ns'], unit)}, "
+    hint = (f"{row['target']}: {_units.time_range(*latency['median_ci_ns'], unit=unit)}, "
             f"{_units.percent_range(found['low'], found['high'])}")  # fmt: skip
     name = row["target"] if row["status"] == "valid" else f"{row['target']} (invalid)"
     down = round(label_y - y, 2)

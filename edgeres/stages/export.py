@@ -40,7 +40,8 @@ def run(
     graph = target.read(path)
     exported = ExportedFile(name, path.name, file_sha256(path), folder_size(path), first, last)
     return {
-        "exported": to_json(exported), "operators": graph.operators(),
+        "exported": to_json(exported),
+        "preprocess": to_json(model.spec.preprocess), "operators": graph.operators(),
         "float_islands": graph.float_operators(), "partitions": graph.partitions,
     }  # fmt: skip
 

@@ -110,9 +110,10 @@ def test_every_format(tmp_path: Path, name: str) -> None:
         (Image.new("LA", (20, 20), (77, 255)), (77, 77, 77)),
         (Image.fromarray(np.full((20, 20), 77 * 257, np.uint16)), (77, 77, 77)),
         (Image.fromarray(np.full((20, 20), 200, np.uint16)), (1, 1, 1)),
+        (Image.fromarray(np.full((20, 20), 65535, np.uint16)), (255, 255, 255)),
     ],
     ids=["grey", "bilevel", "palette", "opaque", "transparent", "translucent", "grey alpha",
-         "16 bit", "dark 16 bit"],
+         "16 bit", "dark 16 bit", "white 16 bit"],
 )  # fmt: skip
 def test_every_mode_of_a_png(
     tmp_path: Path, image: Image.Image, expected: tuple[int, int, int]

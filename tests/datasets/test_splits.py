@@ -42,6 +42,11 @@ def test_a_cut_has_the_size_and_the_proportions_asked_for() -> None:
     assert np.bincount(labels[cut]).tolist() == [10, 20, 70]
 
 
+def test_rare_classes_are_not_drawn_before_their_turn() -> None:
+    labels = np.array([0] * 95 + [1, 2, 3, 4, 5])
+    assert not labels[_splits.order(labels, seed=0)[:40]].any()
+
+
 def test_a_cut_follows_its_seed() -> None:
     labels = np.repeat(np.arange(4), 50)
     first, again, other = (_splits.cut(labels, 0.2, seed)[1].tolist() for seed in (1, 1, 2))

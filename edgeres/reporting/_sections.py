@@ -1,0 +1,290 @@
+"""The report's sections in reading order: the document in, one `Markup` per section out.
+
+A section whose material the run doesn't have is a sentence, or None and left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgeres.reporting import _charts, _tables, _units
+from edgeres.reporting._headline import is_noise
+from edgeres.reporting._markup import Child, Markup, join, tag
+
+Report = Mapping[str, Any]
+
+
+def section(name: str, title: str, *content: Child) -> Markup:
+    """A headed part of the page, reachable as #name."""
+    return tag("section", tag("h2", title, id=f"{name}-h"), *content, id=name,
+               aria_labelledby=f"{name}-h")  # fmt: skip
+
+
+def tiles(report: Report) -> Markup | None:
+    """The key numbers; those the run doesn't have are left out."""
+    numbers = report["summary"]
+    if numbers["product"] is None:
+        return None
+    found = [_size(numbers), _compute(numbers), _latency(numbers["latency"]),
+             _accuracy(numbers), _verified(numbers["verification"])]  # fmt: skip
+    shown = [tile for tile in found if tile]
+    return tag("div", *shown, class_="tiles") if shown else None
+
+
+def ladder(report: Report) -> Markup | None:
+    """Accuracy from rung to rung."""
+    rows = report["ladder"]
+    if not rows:
+        return None
+    figure = None
+    missing = [row["label"] for row in rows if not row["accuracy"]]
+    if len(missing) < len(rows):
+        absent = f" Not run, so without a dot: {', '.join(missing)}." if missing else ""
+        figure = _figure(
+            _charts.ladder(rows), _legend(rows),
+            "Top-1 on the test images. Dot or diamond: what was counted; line: its 95 % interval; "
+            f"dashed: the first network. The axis doesn't start at zero.{absent}",
+        )  # fmt: skip
+    note = ("Changes are in percentage points, negative is worse; p is the exact McNemar test over "
+            "the same images, and coloured changes have p < 0.05. A network's size is its "
+            "parameters as float32, a file's its bytes on disk.")  # fmt: skip
+    return section("ladder", "From rung to rung", figure, _tables.ladder(rows), _note(note))
+
+
+def tradeoff(report: Report) -> Markup | None:
+    """Accuracy against latency per device, and sizes."""
+    rows = report["files"]
+    if not rows:
+        return None
+    figures = []
+    for i, device in enumerate(dict.fromkeys(row["device"] for row in rows if row["device"])):
+        drawn = [r for r in rows if r["device"] == device and r["latency"] and r["accuracy"]]
+        if drawn:
+            figures.append(_figure(
+                _charts.scatter(f"scatter-{i}", device, drawn), _legend(drawn),
+                f"Measured on {device}. Lines: 95 % intervals of accuracy and of the median. "
+                "Up and left is better.",
+            ))  # fmt: skip
+    if sizes := _sizes(report):
+        figures.append(sizes)
+    sentence = None if any(row["latency"] for row in rows) else _note(_no_latency(rows))
+    return section("tradeoff", "Accuracy against latency and size", sentence,
+                   tag("div", *figures, class_="figures"))  # fmt: skip
+
+
+def files(report: Report) -> Markup | None:
+    """What was exported and how it did."""
+    rows = report["files"]
+    if not rows:
+        return None
+    measured = any(row["device"] for row in rows)
+    memory = next((r["memory_definition"] for r in rows if r.get("memory_definition")), None)
+    note = None
+    if measured:
+        of = f" ({memory})" if memory else ""
+        note = _note(
+            "Latency: batch 1, one query after the other, median over all sessions. "
+            f"Memory: peak of the process{of} minus the same program without a model. Load and "
+            "first: in a fresh process, median over sessions. An invalid measurement is shown "
+            "struck through with its reason; an emulated processor has no latency."
+        )
+    return section("files", "Files", _tables.files(rows, measured), note)
+
+
+def verification(report: Report) -> Markup | None:
+    """Each file's gates."""
+    found = report["verification"]
+    if found is None:
+        if not report["files"]:
+            return None
+        return section("verification", "Verification", _note("This run did not verify its files."))
+    if not found["files"]:
+        return section("verification", "Verification", _note("There was no file to verify."))
+    notes = [tag("li", tag("b", row["target"]), ": ", words)
+             for row in found["files"] for words in row.get("notes") or ()]  # fmt: skip
+    return section(
+        "verification", "Verification",
+        _tables.verification(found["files"]),
+        tag("ul", *notes, class_="notes") if notes else None,
+        _note("Every file is compared with the network it was written from, on the test images: "
+              "the same scales, the same answers, and integer arithmetic where it says int8."),
+    )  # fmt: skip
+
+
+def training(report: Report) -> Markup | None:
+    """Curves of every trained network."""
+    if not report["training"]:
+        return None
+    figures = []
+    for found in report["training"]:
+        heading = join(tag("b", found["label"]), " ", found["detail"])
+        chart = _charts.curves(f"curve-{found['step']}", found["label"], found["rows"])
+        figures.append(tag("figure", tag("figcaption", heading, class_="above"), chart))
+    return section("training", "Training", tag("div", *figures, class_="figures small"),
+                   _note("Top-1 from 0 to 100 %; each loss on its own scale from zero."))  # fmt: skip
+
+
+def data(report: Report) -> Markup | None:
+    """Data set, calibration and accuracy per class."""
+    found = report["data"]
+    if not found:
+        return None
+    counts, calibration = found.get("counts") or {}, found.get("calibration") or {}
+    values = {
+        "data set": found.get("name"), "image size": _pixels(found.get("size_px")),
+        "classes": len(found["classes"]) if found.get("classes") else None,
+        **{f"{name} images": f"{n:,}" for name, n in counts.items()},
+        "calibration images": calibration.get("count"), "drawn from": calibration.get("split"),
+        "of them also test images": calibration.get("overlap_with_test"),
+        "calibration manifest, sha256": calibration.get("sha256"),
+        **{f"{name}, sha256": value for name, value in (found.get("fingerprints") or {}).items()},
+    }  # fmt: skip
+    leak = report["summary"]["leak"]
+    warning = tag("p", tag("strong", "Calibration used test images: "),
+                  f"{leak} of them. Accuracy above can't be trusted.",
+                  class_="warning") if leak else None  # fmt: skip
+    return section("data", "Data and calibration", warning, _tables.facts(values),
+                   _per_class(report))  # fmt: skip
+
+
+def environment(report: Report) -> Markup | None:
+    """What the run was made with, the devices, and every artifact."""
+    parts: list[Child] = []
+    if report["environment"]:
+        parts += [tag("h3", "Environment"), _tables.facts(report["environment"])]
+    for device in report["devices"]:
+        mark = _tables.badge("emulated", "warn") if device["emulated"] else None
+        state = {k: v for k, v in device.items() if k not in ("device", "emulated", "state")}
+        parts += [tag("h3", "Device: ", device["device"], " ", mark),
+                  _tables.facts(state | dict(device["state"]))]  # fmt: skip
+    if report["lineage"]:
+        parts += [tag("h3", "Lineage"), _tables.lineage(report["lineage"])]
+    return section("environment", "Environment and lineage", *parts) if parts else None
+
+
+def recipe(report: Report) -> Markup | None:
+    """The recipe as it was resolved."""
+    if not report["recipe"].strip():
+        return None
+    code = tag("pre", tag("code", report["recipe"]), tabindex="0")
+    return section("recipe", "Recipe", code)
+
+
+def _size(numbers: Report) -> Markup | None:
+    found = numbers["size"]
+    if found is None:
+        return None
+    return _tile("Size", f"{_units.ratio(found['ratio'])} smaller"
+                 if found["ratio"] > 1 else "not smaller",
+                 f"{_units.size(found['before'])} → {_units.size(found['after'])}")  # fmt: skip
+
+
+def _compute(numbers: Report) -> Markup | None:
+    found = numbers["macs"]
+    if found is None:
+        return None
+    value = f"{_units.ratio(found['ratio'])} fewer MACs" if found["ratio"] > 1 else "no fewer MACs"
+    return _tile("Computation", value, f"{_units.quantity(found['before'])} → "
+                 f"{_units.quantity(found['after'])} multiply-adds")  # fmt: skip
+
+
+def _latency(found: Report | None) -> Markup | None:
+    if found is None:
+        return None
+    unit = _units.time_unit([found["median_ns"]])
+    span = _units.time_range(*found["median_ci_ns"], unit=unit)
+    detail = f"median on {found['device']}, 95 % interval {span}"
+    if found["against"] is not None:
+        sure = found["ratio_low"] > 1 or found["ratio_high"] < 1
+        speed = (
+            f"{_units.ratio(found['ratio'])} the speed of" if sure else "no faster, no slower than"
+        )
+        detail = f"{detail}; {speed} {found['against']}"
+    return _tile("Latency", _units.time(found["median_ns"], unit), detail)
+
+
+def _accuracy(numbers: Report) -> Markup | None:
+    found = numbers["accuracy"]
+    if found is None:
+        return None
+    detail = f"95 % interval {_units.percent_range(found['low'], found['high'])}, n={found['n']:,}"
+    change, kind = found["change"], ""
+    if change:
+        detail += f"; {_units.points(change['points'])} points"
+        if change["p"] is not None:
+            kind = "" if is_noise(change) else "bad" if change["points"] < 0 else "good"
+            detail += ", within noise" if not kind else f", {_units.p_value(change['p'])}"
+    return _tile("Top-1 accuracy", _units.percent(found["top1"]), detail, kind)
+
+
+def _verified(found: Report | None) -> Markup | None:
+    if found is None or not found["files"]:
+        return None
+    detail = "files proven to be the trained network"
+    if found["failed"]:
+        detail = f"failed: {', '.join(found['failed'])}"
+    return _tile("Verified", f"{found['passed']} of {found['files']}", detail,
+                 "bad" if found["failed"] else "good")  # fmt: skip
+
+
+def _tile(name: str, value: str, detail: str, kind: str = "") -> Markup:
+    return tag("div", tag("h3", name), tag("p", value, class_="value"),
+               tag("p", detail, class_="detail"), class_=f"tile {kind}".strip())  # fmt: skip
+
+
+def _sizes(report: Report) -> Markup | None:
+    files = {row["target"]: row for row in report["files"]}
+    rows = [(target, row["size_bytes"], "int8" if row["precision"] == "int8" else "float")
+            for target, row in files.items() if row["size_bytes"]]  # fmt: skip
+    if not rows:
+        return None
+    first = report["ladder"][0] if report["ladder"] else None
+    note = "Bytes on disk, from zero; 1 kB = 1000 B."
+    if first and first["kind"] == "network" and first["size_bytes"]:
+        rows.insert(0, (f"{first['label']} {first['detail']}", first["size_bytes"], "plain"))
+        note += f" {first['detail']}: its parameters as float32."
+    return _figure(_charts.bars(rows), None, note)
+
+
+def _per_class(report: Report) -> Markup | None:
+    found = report["per_class"]
+    if found is None:
+        return None
+    known = [rung["step"] for rung in found["rungs"]]
+    networks = [row["step"] for row in report["ladder"]
+                if row["kind"] == "network" and row["step"] in known]  # fmt: skip
+    product = report["summary"]["product"]["step"]
+    chosen = dict.fromkeys(
+        [*networks[:1], *networks[-1:], *([product] if product in known else [])]
+    )
+    shown, cut = _tables.per_class(found, list(chosen))
+    note = _note("Only the classes with the lowest accuracy are shown; report.json has all.")
+    return join(tag("h3", "Accuracy per class"), shown, note if cut else None)
+
+
+def _no_latency(rows: Any) -> str:
+    if any(row["status"] == "emulated" for row in rows):
+        return "No latency: the files only ran on an emulated processor, whose times mean nothing."
+    return "No latency was measured in this run."
+
+
+def _pixels(size: int | None) -> str | None:
+    return f"{size} × {size} px" if size else None
+
+
+def _legend(rows: Any) -> Markup:
+    kinds = [("int8", "int8", any(r["precision"] == "int8" for r in rows)),
+             ("float", "float", any(r["precision"] != "int8" for r in rows)),
+             ("invalid", "invalid measurement",
+              any(r.get("status", "valid") != "valid" for r in rows))]  # fmt: skip
+    entries = [tag("li", _charts.swatch(kind), " ", words) for kind, words, used in kinds if used]
+    return tag("ul", *entries, class_="legend")
+
+
+def _figure(chart: Markup, legend: Markup | None, caption: str) -> Markup:
+    return tag("figure", legend, chart, tag("figcaption", caption))
+
+
+def _note(words: str) -> Markup:
+    return tag("p", words, class_="note")

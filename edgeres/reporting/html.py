@@ -1,0 +1,70 @@
+"""The report as one HTML file: the document of `ladder.build` in, a page as text out.
+
+The page loads nothing: no script, font or picture, and its content policy forbids them. It follows
+the reader's light or dark setting, fits a phone and prints.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+from edgeres.reporting import _sections
+from edgeres.reporting._markup import Markup, join, tag
+
+_SECTIONS = (
+    ("ladder", "Ladder", _sections.ladder),
+    ("tradeoff", "Latency and size", _sections.tradeoff),
+    ("files", "Files", _sections.files),
+    ("verification", "Verification", _sections.verification),
+    ("training", "Training", _sections.training),
+    ("data", "Data", _sections.data),
+    ("environment", "Environment", _sections.environment),
+    ("recipe", "Recipe", _sections.recipe),
+)
+_METHOD = (
+    "Shares have Wilson 95 % intervals. Changes are paired, image by image: exact two-sided McNemar "
+    "test, adjusted Wald interval (Bonett and Price 2012). Latency intervals are distribution-free; "
+    "a speed-up spans the ends of both files' intervals and session medians. 1 kB = 1000 B, "
+    "1 ms = 1000 µs."
+)
+
+
+def render(report: Mapping[str, Any]) -> str:
+    """The whole page.
+
+    Args:
+        report: what `ladder.build` returned, or the same read back from report.json.
+    """
+    parts = [(name, title, draw(report)) for name, title, draw in _SECTIONS]
+    shown = [(name, title, part) for name, title, part in parts if part is not None]
+    links = [tag("li", tag("a", title, href=f"#{name}")) for name, title, _ in shown]
+    header = tag(
+        "header", tag("p", "edgeres report", class_="kicker"), tag("h1", report["title"]),
+        tag("p", report["headline"], class_="headline"), _sections.tiles(report),
+    )  # fmt: skip
+    nav = tag("nav", tag("ul", *links), aria_label="Sections") if len(shown) > 1 else None
+    body = tag(
+        "body", tag("a", "Skip to the results", href="#main", class_="skip"), header, nav,
+        tag("main", *(part for _, _, part in shown), id="main"),
+        tag("footer", tag("p", _METHOD)),
+    )  # fmt: skip
+    return f"<!DOCTYPE html>\n{tag('html', _head(report['title']), body, lang='en')}\n"
+
+
+def _head(title: str) -> Markup:
+    style = (resources.files("edgeres.reporting") / "_style.css").read_text("utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    return tag(
+        "head", tag("meta", charset="utf-8"),
+        Markup(f'<meta http-equiv="Content-Security-Policy" content="{policy}">'),
+        tag("meta", name_="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name_="color-scheme", content="light dark"),
+        tag("meta", name_="referrer", content="no-referrer"),
+        tag("title", join(title, " – edgeres report")),
+        tag("style", Markup(style)),
+    )  # fmt: skip
