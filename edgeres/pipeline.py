@@ -20,9 +20,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol
 
-from edgeres import stages, targets
+from edgeres import devices, stages, targets
 from edgeres.artifact import Artifact, Store, artifact_key, library_versions, load, storage_errors
 from edgeres.errors import BadInput, GateFailed, unknown
+from edgeres.models import spec
 from edgeres.recipe import ExportSection, Recipe, dump
 from edgeres.recipe import load as load_recipe
 
@@ -96,6 +97,7 @@ def steps(recipe: Recipe) -> tuple[Step, ...]:
     Raises:
         BadInput: a section needs another one that the recipe leaves out.
     """
+    _preflight(recipe)
     chain = [Step("data", "data", recipe.data, {}),
              Step("teacher", "teacher", recipe.teacher, {"data": "data"})]  # fmt: skip
     model = "teacher"
@@ -127,6 +129,17 @@ def steps(recipe: Recipe) -> tuple[Step, ...]:
         everything = {step.id: step.id for step in chain}
         chain.append(Step("report", "report", recipe.report, everything))
     return tuple(chain)
+
+
+def _preflight(recipe: Recipe) -> None:
+    """Refuse wrong names and missing components before an hour of training, not after it."""
+    networks = [recipe.teacher.model, *([recipe.distill.student] if recipe.distill else [])]
+    for name in networks:
+        spec.parse(name, classes=2, preprocess=spec.default_preprocess(32))
+    for name in recipe.export.targets if recipe.export else ():
+        targets.require(name)
+    for name in recipe.benchmark.devices if recipe.benchmark else ():
+        devices.load(name)
 
 
 def until(chain: tuple[Step, ...], stage: str | None) -> tuple[Step, ...]:

@@ -82,6 +82,8 @@ def continued(
     """
     from edgeres.recipe import load_mapping
 
+    for name in section.get("targets", ()):
+        targets.require(name)
     document = _origin(model, architecture, runs)
     for later in (*_AFTER[stage], "verify", "benchmark", "report"):
         document.pop(later, None)

@@ -13,6 +13,8 @@ from edgeres.reporting._svg import Axis, line, marker, short, svg, text, ticks, 
 Row = Mapping[str, Any]
 Unit = tuple[str, float]
 _ROW_PX = 40
+_RUNG_PX = 46
+_LABEL_PX = 18
 
 
 def ladder(rows: Sequence[Row]) -> Markup:
@@ -20,7 +22,7 @@ def ladder(rows: Sequence[Row]) -> Markup:
     rows = [row for row in rows if row["accuracy"]]
     marks_at = _accuracy_ticks(rows, 5)
     axis = Axis(marks_at[0], marks_at[-1])
-    height = 26 + _ROW_PX * len(rows)
+    height = 22 + _RUNG_PX * len(rows)
     marks = []
     for i, tick in enumerate(marks_at):
         first, last = i == 0, i == len(marks_at) - 1
@@ -30,19 +32,23 @@ def ladder(rows: Sequence[Row]) -> Markup:
         marks.append(text(place, 11, _tick_percent(tick, marks_at), f"tick {anchor}"))
     start = axis.percent(rows[0]["accuracy"]["top1"])
     marks.append(line(start, 20, start, height, "reference"))
-    marks += [_rung(row, axis, 40 + _ROW_PX * i) for i, row in enumerate(rows)]
+    marks += [_rung(row, axis, 40 + _RUNG_PX * i) for i, row in enumerate(rows)]
     described = "; ".join(f"{r['label']} {_units.percent(r['accuracy']['top1'])}" for r in rows)
     return svg("ladder-chart", "Top-1 accuracy from rung to rung", described, height, *marks)
 
 
 def scatter(name: str, device: str, rows: Sequence[Row]) -> Markup:
-    """Accuracy against median latency with both intervals; every row has both."""
+    """Accuracy against median latency with both intervals; every row has both.
+
+    Labels stand above the plot, one line each from left to right, so that none can hide a point.
+    """
+    rows = sorted(rows, key=lambda row: row["latency"]["median_ns"])
     unit = _units.time_unit([row["latency"]["median_ns"] for row in rows])
-    height, top, bottom = 280.0, 34.0, 236.0
+    top = 30.0 + _LABEL_PX * len(rows)
+    bottom = top + 170
     marks_at = _accuracy_ticks(rows, 4)
-    up = Axis(marks_at[0], marks_at[-1], bottom, top)
-    across = _TimeAxis(rows, unit)
-    marks = [text("0", 12, "top-1 accuracy", "tick strong")]
+    up, across = Axis(marks_at[0], marks_at[-1], bottom, top), _TimeAxis(rows, unit)
+    marks = []
     for tick in marks_at:
         y = up.place(tick)
         marks += [line("0%", y, "100%", y, "grid"),
@@ -52,16 +58,14 @@ def scatter(name: str, device: str, rows: Sequence[Row]) -> Markup:
         marks.append(text(across.axis.percent(tick), bottom + 17, across.label(tick),
                           f"tick {end}"))  # fmt: skip
     scale = ", logarithmic" if across.logarithmic else ""
-    marks.append(text("100%", height - 6, f"median latency, {unit[0]}{scale}", "tick strong end"))
-    heights = _label_heights([(across.place(r["latency"]["median_ns"]),
-                               up.place(r["accuracy"]["top1"])) for r in rows])  # fmt: skip
-    marks += [_point(row, across, up, unit, y) for row, y in zip(rows, heights, strict=True)]
-    described = "; ".join(
-        f"{r['target']}: {_units.time(r['latency']['median_ns'], unit)}, "
-        f"{_units.percent(r['accuracy']['top1'])}{'' if r['status'] == 'valid' else ', invalid'}"
-        for r in rows
-    )
-    return svg(name, f"Accuracy against latency on {device}", described, height, *marks)
+    marks += [text("0", bottom + 36, "up: top-1 accuracy", "tick strong"),
+              text("100%", bottom + 36, f"right: median latency, {unit[0]}{scale}",
+                   "tick strong end")]  # fmt: skip
+    marks += [_point(row, across, up, unit) for row in rows]
+    marks += [_point_label(row, across, up, unit, 12 + _LABEL_PX * i) for i, row in enumerate(rows)]
+    described = "; ".join(f"{_point_name(r, unit)}, {_units.percent(r['accuracy']['top1'])}"
+                          for r in rows)  # fmt: skip
+    return svg(name, f"Accuracy against latency on {device}", described, bottom + 42, *marks)
 
 
 def bars(rows: Sequence[tuple[str, int, str]]) -> Markup:
@@ -127,13 +131,14 @@ class _TimeAxis:
 
 
 def _rung(row: Row, axis: Axis, y: float) -> Markup:
-    found, middle = row["accuracy"], y + 13
+    found, middle = row["accuracy"], y + 12
     low, high = axis.percent(found["low"]), axis.percent(found["high"])
     interval = _units.percent_range(found["low"], found["high"])
+    model = row["detail"] if row["kind"] == "network" else ""
     hint = f"{row['label']}: {_units.percent(found['top1'])} ({interval}), n={found['n']}"
     return tag(
         "g", tag("title", hint),
-        text("0", y, short(row["label"], 30), "label"),
+        text("0", y, short(f"{row['label']} {model}".strip(), 34), "label"),
         text("100%", y, _units.percent(found["top1"]), "value end"),
         line(low, middle, high, middle, "whisker"),
         line(low, middle - 4, low, middle + 4, "whisker"),
@@ -142,38 +147,37 @@ def _rung(row: Row, axis: Axis, y: float) -> Markup:
     )  # fmt: skip
 
 
-def _point(row: Row, across: _TimeAxis, up: Axis, unit: Unit, label_y: float) -> Markup:
+def _point(row: Row, across: _TimeAxis, up: Axis, unit: Unit) -> Markup:
     found, latency = row["accuracy"], row["latency"]
-    x, y = across.place(latency["median_ns"]), up.place(found["top1"])
+    x, y = f"{across.place(latency['median_ns']):g}%", up.place(found["top1"])
     low, high = (f"{across.place(bound):g}%" for bound in latency["median_ci_ns"])
-    side, shift = ("end", -12) if x > 60 else ("", 12)
-    hint = (f"{row['target']}: {_units.time_range(*latency['median_ci_ns'], unit=unit)}, "
+    hint = (f"{row['target']}: {_units.time_range(latency['median_ci_ns'], unit)}, "
             f"{_units.percent_range(found['low'], found['high'])}")  # fmt: skip
-    name = row["target"] if row["status"] == "valid" else f"{row['target']} (invalid)"
-    down = round(label_y - y, 2)
-    leader = tag("line", x1=shift / 2, y1=down / 2, x2=shift * 0.8, y2=down, class_="leader")
-    label = tag("text", short(name, 28), x=shift, y=down + 4, class_=f"label {side}")
+    ends = (up.place(found["low"]), up.place(found["high"]))
     return tag(
         "g", tag("title", hint),
-        line(low, y, high, y, "whisker"),
-        line(f"{x:g}%", up.place(found["low"]), f"{x:g}%", up.place(found["high"]), "whisker"),
-        marker(f"{x:g}%", y, row["precision"]),
-        tag("svg", leader if down else None, label, x=f"{x:g}%", y=y, class_="free"),
-        class_=tone(row),
+        line(low, y, high, y, "whisker"), line(x, ends[0], x, ends[1], "whisker"),
+        *(line(bound, y - 4, bound, y + 4, "whisker") for bound in (low, high)),
+        marker(x, y, row["precision"]), class_=tone(row),
     )  # fmt: skip
 
 
-def _label_heights(points: Sequence[tuple[float, float]]) -> list[float]:
-    """Heights for labels beside points (percent, px): lower where two labels would touch."""
-    placed: list[tuple[float, float]] = []
-    heights = [y for _, y in points]
-    for i in sorted(range(len(points)), key=lambda i: points[i][1]):
-        x, y = points[i]
-        while any(abs(x - other_x) < 45 and abs(y - other_y) < 17 for other_x, other_y in placed):
-            y += 4
-        placed.append((x, y))
-        heights[i] = y
-    return heights
+def _point_label(row: Row, across: _TimeAxis, up: Axis, unit: Unit, y: float) -> Markup:
+    """The name beside a thin line that leads down to the point's whisker."""
+    place = across.place(row["latency"]["median_ns"])
+    x, kind, shift = f"{place:g}%", "label", 5
+    if place > 50:
+        kind, shift = "label end", -5
+    name = tag("text", _point_name(row, unit), x=shift, y=4, class_=kind)
+    return join(
+        line(x, y - 6, x, up.place(row["accuracy"]["high"]) - 3, "leader"),
+        tag("svg", name, x=x, y=y, class_="free"),
+    )
+
+
+def _point_name(row: Row, unit: Unit) -> str:
+    invalid = "" if row["status"] == "valid" else " (invalid)"
+    return f"{short(row['target'], 24)}{invalid} {_units.time(row['latency']['median_ns'], unit)}"
 
 
 def _panel(rows: Sequence[Row], key: str, up: Axis, title: str, end: str, kind: str) -> Markup:

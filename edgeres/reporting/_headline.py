@@ -39,21 +39,21 @@ def summary(
             if paired and first and product else None,
             "predicted_on": product.accuracy_on if product else None,
         },
-        "verification": _verification(report["verification"], product),
+        "verification": _verification(report["verification"]),
         "leak": (report["data"].get("calibration") or {}).get("overlap_with_test") or 0,
     }  # fmt: skip
 
 
-def sentences(numbers: Mapping[str, Any]) -> str:
-    """The headline as text, a few sentences."""
+def sentences(numbers: Mapping[str, Any]) -> list[str]:
+    """The headline, the most telling sentence first."""
     if numbers["product"] is None:
-        return "This run has no network and no file yet."
+        return ["This run has no network and no file yet."]
     parts = [_smaller(numbers), _faster(numbers["latency"]), _accurate(numbers),
              _proven(numbers["verification"])]  # fmt: skip
     if numbers["leak"]:
         parts.append(f"Careful: {numbers['leak']} calibration images are also test images, so the "
                      f"accuracy here is not to be trusted.")  # fmt: skip
-    return " ".join(part for part in parts if part)
+    return [part for part in parts if part]
 
 
 def is_noise(change: Mapping[str, Any]) -> bool:
@@ -125,16 +125,14 @@ def _bounds(latency: Mapping[str, Any]) -> tuple[float, float]:
     return min(values), max(values)
 
 
-def _verification(
-    verification: Mapping[str, Any] | None, product: Rung | None
-) -> dict[str, Any] | None:
+def _verification(verification: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if verification is None:
         return None
     rows = verification["files"]
     failed = [row["target"] for row in rows if not row["passed"]]
+    unrun = [row["target"] for row in rows if row["test"] is None]
     return {"passed": len(rows) - len(failed), "files": len(rows), "failed": failed,
-            "product_passed": product is not None and product.label not in failed
-            and any(row["target"] == product.label for row in rows)}  # fmt: skip
+            "unrun": unrun}  # fmt: skip
 
 
 def _smaller(numbers: Mapping[str, Any]) -> str:
@@ -195,4 +193,8 @@ def _proven(verification: Mapping[str, Any] | None) -> str:
     if verification["failed"]:
         names = ", ".join(verification["failed"])
         return f"{passed} of {files} files passed verification; do not ship {names}."
-    return f"{f'All {files} files' if files > 1 else 'The file'} passed verification."
+    text = f"All {files} files" if files > 1 else "The file"
+    text = f"{text} passed verification"
+    if verification["unrun"]:
+        text += f" ({', '.join(verification['unrun'])}: structure and scales only, not run)"
+    return f"{text}."

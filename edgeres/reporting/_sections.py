@@ -78,18 +78,19 @@ def files(report: Report) -> Markup | None:
     rows = report["files"]
     if not rows:
         return None
-    measured = any(row["device"] for row in rows)
+    measured = [row for row in rows if row["device"]]
+    if not measured:
+        return section("files", "Files", _tables.files(rows))
     memory = next((r["memory_definition"] for r in rows if r.get("memory_definition")), None)
-    note = None
-    if measured:
-        of = f" ({memory})" if memory else ""
-        note = _note(
-            "Latency: batch 1, one query after the other, median over all sessions. "
-            f"Memory: peak of the process{of} minus the same program without a model. Load and "
-            "first: in a fresh process, median over sessions. An invalid measurement is shown "
-            "struck through with its reason; an emulated processor has no latency."
-        )
-    return section("files", "Files", _tables.files(rows, measured), note)
+    of = f" ({memory})" if memory else ""
+    note = (
+        "Batch 1, one inference after the other; median over all sessions. "
+        f"Memory: peak of the process{of} minus the same program without a model. Load and "
+        "first inference: in a fresh process, median over sessions. An invalid measurement is "
+        "struck through, with its reason; an emulated processor has no latency."
+    )
+    return section("files", "Files and measurements", _tables.files(rows),
+                   _tables.measurements(measured), _note(note))  # fmt: skip
 
 
 def verification(report: Report) -> Markup | None:
@@ -121,8 +122,8 @@ def training(report: Report) -> Markup | None:
         heading = join(tag("b", found["label"]), " ", found["detail"])
         chart = _charts.curves(f"curve-{found['step']}", found["label"], found["rows"])
         figures.append(tag("figure", tag("figcaption", heading, class_="above"), chart))
-    return section("training", "Training", tag("div", *figures, class_="figures small"),
-                   _note("Top-1 from 0 to 100 %; each loss on its own scale from zero."))  # fmt: skip
+    note = _note("Top-1 from 0 to 100 %; each loss on its own scale from zero.")
+    return section("training", "Training", tag("div", *figures, class_="figures small"), note)
 
 
 def data(report: Report) -> Markup | None:
@@ -137,8 +138,9 @@ def data(report: Report) -> Markup | None:
         **{f"{name} images": f"{n:,}" for name, n in counts.items()},
         "calibration images": calibration.get("count"), "drawn from": calibration.get("split"),
         "of them also test images": calibration.get("overlap_with_test"),
-        "calibration manifest, sha256": calibration.get("sha256"),
-        **{f"{name}, sha256": value for name, value in (found.get("fingerprints") or {}).items()},
+        "calibration manifest, sha256": _start(calibration.get("sha256")),
+        **{f"{name} images, sha256": _start(value)
+           for name, value in (found.get("fingerprints") or {}).items()},
     }  # fmt: skip
     leak = report["summary"]["leak"]
     warning = tag("p", tag("strong", "Calibration used test images: "),
@@ -157,7 +159,7 @@ def environment(report: Report) -> Markup | None:
         mark = _tables.badge("emulated", "warn") if device["emulated"] else None
         state = {k: v for k, v in device.items() if k not in ("device", "emulated", "state")}
         parts += [tag("h3", "Device: ", device["device"], " ", mark),
-                  _tables.facts(state | dict(device["state"]))]  # fmt: skip
+                  _tables.facts(state | {k: v for k, v in device["state"].items() if k != "emulated"})]  # fmt: skip
     if report["lineage"]:
         parts += [tag("h3", "Lineage"), _tables.lineage(report["lineage"])]
     return section("environment", "Environment and lineage", *parts) if parts else None
@@ -193,13 +195,11 @@ def _latency(found: Report | None) -> Markup | None:
     if found is None:
         return None
     unit = _units.time_unit([found["median_ns"]])
-    span = _units.time_range(*found["median_ci_ns"], unit=unit)
+    span = _units.time_range(found["median_ci_ns"], unit)
     detail = f"median on {found['device']}, 95 % interval {span}"
     if found["against"] is not None:
         sure = found["ratio_low"] > 1 or found["ratio_high"] < 1
-        speed = (
-            f"{_units.ratio(found['ratio'])} the speed of" if sure else "no faster, no slower than"
-        )
+        speed = f"{_units.ratio(found['ratio'])} the speed of" if sure else "not told apart from"
         detail = f"{detail}; {speed} {found['against']}"
     return _tile("Latency", _units.time(found["median_ns"], unit), detail)
 
@@ -222,6 +222,8 @@ def _verified(found: Report | None) -> Markup | None:
     if found is None or not found["files"]:
         return None
     detail = "files proven to be the trained network"
+    if found["unrun"]:
+        detail = f"files; {len(found['unrun'])} of them not run, by structure and scales only"
     if found["failed"]:
         detail = f"failed: {', '.join(found['failed'])}"
     return _tile("Verified", f"{found['passed']} of {found['files']}", detail,
@@ -254,10 +256,8 @@ def _per_class(report: Report) -> Markup | None:
     known = [rung["step"] for rung in found["rungs"]]
     networks = [row["step"] for row in report["ladder"]
                 if row["kind"] == "network" and row["step"] in known]  # fmt: skip
-    product = report["summary"]["product"]["step"]
-    chosen = dict.fromkeys(
-        [*networks[:1], *networks[-1:], *([product] if product in known else [])]
-    )
+    product = [step for step in known if step == report["summary"]["product"]["step"]]
+    chosen = dict.fromkeys([*networks[:1], *networks[-1:], *product])
     shown, cut = _tables.per_class(found, list(chosen))
     note = _note("Only the classes with the lowest accuracy are shown; report.json has all.")
     return join(tag("h3", "Accuracy per class"), shown, note if cut else None)
@@ -267,6 +267,10 @@ def _no_latency(rows: Any) -> str:
     if any(row["status"] == "emulated" for row in rows):
         return "No latency: the files only ran on an emulated processor, whose times mean nothing."
     return "No latency was measured in this run."
+
+
+def _start(digest: str | None) -> str | None:
+    return f"{digest[:16]}…" if digest else None
 
 
 def _pixels(size: int | None) -> str | None:

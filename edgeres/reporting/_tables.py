@@ -28,23 +28,40 @@ def badge(words: str, kind: str) -> Markup:
 
 def ladder(rows: Sequence[Row]) -> Markup:
     """A row per network and file."""
+    first = f"the {rows[0]['label'].lower()}" if rows[0]["kind"] == "network" else "the first"
     columns = [("Rung", ""), ("Top-1", "n"), ("95 % interval", "n"), ("Correct / n", "n"),
-               ("Against what it was made from", "n"), ("Against the first", "n"),
+               ("Against its origin", "n"), (f"Against {first}", "n"),
                ("Parameters", "n"), ("MACs", "n"), ("Size", "n")]  # fmt: skip
     return table("Accuracy, cost and size of every rung", columns, map(_rung, rows))
 
 
-def files(rows: Sequence[Row], load_shown: bool) -> Markup:
+def files(rows: Sequence[Row]) -> Markup:
+    """A row per file."""
+    columns = [("File", ""), ("Size", "n"), ("Verified", ""), ("Same top-1 as its network", "n"),
+               ("Worst difference", "n"), ("Top-1 (95 % interval)", "n")]  # fmt: skip
+    once = {row["target"]: row for row in reversed(rows)}
+    return table("Every exported file", columns, map(_file, reversed(once.values())))
+
+
+def measurements(rows: Sequence[Row]) -> Markup:
     """A row per file and device."""
     unit = _units.time_unit([r["latency"]["median_ns"] for r in rows if r["latency"]])
-    columns = [("File", ""), ("Size", "n"), ("Verified", ""), ("Agreement", "n"),
-               ("Worst difference", "n"), ("Top-1", "n")]  # fmt: skip
-    if load_shown:
-        columns += [("Device", ""), (f"Median, {unit[0]} (95 % interval)", "n"),
-                    (f"p90, {unit[0]}", "n"), ("Inferences", "n"), ("Memory", "n"),
-                    ("Load", "n"), ("First", "n"), ("Measurement", "")]  # fmt: skip
-    body = [tag("tr", *_file(row), *(_measured(row, unit) if load_shown else ())) for row in rows]
-    return table("Every exported file", columns, body)
+    columns = [("File", ""), ("Device", ""), ("Measurement", ""),
+               ("Median latency (95 % interval)", "n"), ("p90", "n"), ("Inferences", "n"),
+               ("Memory", "n"), ("Load", "n"), ("First inference", "n")]  # fmt: skip
+    if any(row["accuracy_on"] == row["device"] for row in rows):
+        columns.append(("Top-1 there (95 % interval)", "n"))
+        body = [
+            tag(
+                "tr",
+                _measured(row, unit),
+                _share(row["accuracy"] if row["accuracy_on"] == row["device"] else None),
+            )
+            for row in rows
+        ]
+    else:
+        body = [tag("tr", _measured(row, unit)) for row in rows]
+    return table("Measured on devices", columns, body)
 
 
 def verification(rows: Sequence[Row]) -> Markup:
@@ -88,7 +105,7 @@ def lineage(rows: Sequence[Row]) -> Markup:
     columns = [("Step", ""), ("Key", ""), ("Digest of the contents", ""), ("Took", "n")]
     body = [
         tag("tr", tag("th", row["step"], scope="row"), tag("td", tag("code", row["key"])),
-            tag("td", tag("code", row["digest"], class_="digest")),
+            tag("td", tag("code", f"{row['digest'][:16]}…", title=row["digest"])),
             tag("td", _units.NONE if row["seconds"] is None else _units.seconds(row["seconds"]),
                 class_="n"))
         for row in rows
@@ -97,7 +114,7 @@ def lineage(rows: Sequence[Row]) -> Markup:
 
 
 def facts(values: Row) -> Markup:
-    """Nested plain values as a description list: `libraries.torch`, `2.13`."""
+    """Nested plain values as a description list: `libraries torch`, `2.13`."""
     flat = [(name, words) for name, words in _flatten("", values) if words]
     return tag("dl", *(tag("div", tag("dt", n), tag("dd", w)) for n, w in flat), class_="facts")
 
@@ -105,16 +122,11 @@ def facts(values: Row) -> Markup:
 def _flatten(prefix: str, value: Any) -> Iterable[tuple[str, str]]:
     if isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _flatten(f"{prefix}.{key}" if prefix else str(key), item)
+            yield from _flatten(f"{prefix} {key}".replace("_", " ").strip(), item)
     elif isinstance(value, (list, tuple)):
         yield prefix, ", ".join(map(str, value))
     elif value is not None:
-        yield (
-            prefix,
-            {True: "yes", False: "no"}.get(value, str(value))
-            if isinstance(value, bool)
-            else str(value),
-        )
+        yield prefix, ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
 def _rung(row: Row) -> Markup:
@@ -149,49 +161,51 @@ def _change(change: Row | None) -> Markup:
                title=f"95 % interval {span} points, n={change['n']:,} pairs")  # fmt: skip
 
 
-def _file(row: Row) -> list[Markup]:
+def _file(row: Row) -> Markup:
     verdicts = {True: badge("passed", "good"), False: badge("failed", "bad"),
                 None: badge("not verified", "plain")}  # fmt: skip
-    agreement = _units.NONE if row["agreement"] is None else _units.percent(row["agreement"], 2)
-    worst = _units.NONE
+    agreement, worst = _units.NONE, _units.NONE
+    if row["agreement"] is not None:
+        agreement = _units.percent(row["agreement"], 2)
     if row["worst"] is not None:
-        worst = f"{_units.number(row['worst'])} {row['worst_unit']}"
+        unit = row["worst_unit"]
+        worst = f"{_units.number(row['worst'])} {unit[:-1] if row['worst'] == 1 else unit}"
+    unrun = row["verified"] is not None and row["agreement"] is None
     detail = tag("small", row["file"]) if row["file"] else None
-    return [
-        tag("th", row["target"], detail, scope="row"),
+    return tag(
+        "tr", tag("th", row["target"], detail, scope="row"),
         tag("td", _units.size(row["size_bytes"]), class_="n"),
-        tag("td", verdicts[row["verified"]]),
+        tag("td", verdicts[row["verified"]],
+            tag("small", "not run: structure and scales only") if unrun else None),
         tag("td", agreement, class_="n"), tag("td", worst, class_="n"),
-        _share(row["accuracy"], row["accuracy_on"]),
-    ]  # fmt: skip
+        _share(row["accuracy"]),
+    )  # fmt: skip
 
 
-def _measured(row: Row, unit: tuple[str, float]) -> list[Markup]:
-    status = row["status"]
-    kinds = {"valid": "good", "invalid": "bad", "emulated": "warn", "not measured": "plain"}
+def _measured(row: Row, unit: tuple[str, float]) -> Markup:
+    status, found = row["status"], row["latency"]
+    kinds = {"valid": "good", "invalid": "bad", "emulated": "warn"}
     reasons = tag("ul", *(tag("li", r) for r in row["reasons"]), class_="reasons")
-    verdict = tag("td", badge(status, kinds[status]), reasons if row["reasons"] else None)
-    device = tag("td", row["device"] or _units.NONE, _runtime(row))
-    memory, load, first = row["memory_bytes"], row["load_ns"], row["first_ns"]
-    after = [tag("td", words, class_="n") for words in (
-        _units.NONE if memory is None else _units.size(max(memory, 0)),
-        _units.NONE if load is None else _units.time(load),
-        _units.NONE if first is None else _units.time(first))]  # fmt: skip
-    if row["latency"] is None:
-        words = "emulated: no latency" if status == "emulated" else _units.NONE
-        none = tag("td", _units.NONE, class_="n")
-        return [device, tag("td", words, class_="n muted"), none, none, *after, verdict]
-    found = row["latency"]
     doubtful = "" if status == "valid" else " doubtful"
-    shown = [_units.time(found["median_ns"], unit),
-             _units.time(found["p90_ns"], unit) if found.get("p90_ns") else _units.NONE]  # fmt: skip
-    span = tag("small", _units.time_range(*found["median_ci_ns"], unit=unit))
-    n = tag("small", f"{found['sessions']} sessions") if found.get("sessions") else None
-    return [
-        device, tag("td", shown[0], span, class_=f"n{doubtful}"),
-        tag("td", shown[1], class_=f"n{doubtful}"), tag("td", f"{found['n']:,}", n, class_="n"),
-        *after, verdict,
-    ]  # fmt: skip
+    latency = [tag("td", "no latency" if i == 0 else _units.NONE, class_="n muted")
+               for i in range(3)]  # fmt: skip
+    if found is not None:
+        span = tag("small", _units.time_range(found["median_ci_ns"], unit))
+        slowest = _units.time(found["p90_ns"], unit) if found.get("p90_ns") else _units.NONE
+        sessions = tag("small", f"{found['sessions']} sessions") if found.get("sessions") else None
+        latency = [
+            tag("td", _units.time(found["median_ns"], unit), span, class_=f"n{doubtful}"),
+            tag("td", slowest, class_=f"n{doubtful}"),
+            tag("td", f"{found['n']:,}", sessions, class_="n"),
+        ]
+    memory, load, first = row["memory_bytes"], row["load_ns"], row["first_ns"]
+    return join(
+        tag("th", row["target"], scope="row"), tag("td", row["device"], _runtime(row)),
+        tag("td", badge(status, kinds[status]), reasons if row["reasons"] else None), *latency,
+        tag("td", _units.NONE if memory is None else _units.size(max(memory, 0)), class_="n"),
+        tag("td", _units.NONE if load is None else _units.time(load), class_=f"n{doubtful}"),
+        tag("td", _units.NONE if first is None else _units.time(first), class_=f"n{doubtful}"),
+    )  # fmt: skip
 
 
 def _runtime(row: Row) -> Markup | None:
@@ -216,9 +230,8 @@ def _gate(gate: Row | None) -> Markup:
     return tag("td", join(icon, " ", measured), tag("small", limit))
 
 
-def _share(found: Row | None, where: str | None = None) -> Markup:
+def _share(found: Row | None) -> Markup:
     if not found:
         return tag("td", _units.NONE, class_="n")
     span = _units.percent_range(found["low"], found["high"])
-    place = tag("small", f"on {where}") if where else None
-    return tag("td", _units.percent(found["top1"]), tag("small", span), place, class_="n")
+    return tag("td", _units.percent(found["top1"]), tag("small", span), class_="n")

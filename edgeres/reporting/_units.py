@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 
 _NARROW = "\u202f"  # narrow no-break space, between a number and its unit
 NONE = "–"
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -61,8 +63,8 @@ def quantity(count: int | None) -> str:
 
 
 def ratio(value: float) -> str:
-    """`18.8×`."""
-    return f"{value:.3g}×" if value < 100 else f"{value:.0f}×"
+    """`1.24×`, `18.8×`."""
+    return f"{value:.{2 if value < 2 else 1 if value < 100 else 0}f}×"
 
 
 def time_unit(nanoseconds: Iterable[float]) -> tuple[str, float]:
@@ -76,9 +78,10 @@ def time(nanoseconds: float, unit: tuple[str, float] | None = None) -> str:
     return f"{_significant(nanoseconds / factor)}{_NARROW}{name}"
 
 
-def time_range(low: float, high: float, unit: tuple[str, float]) -> str:
+def time_range(bounds: Sequence[float], unit: tuple[str, float]) -> str:
     """`42.9–43.6 µs`."""
     name, factor = unit
+    low, high = bounds
     return f"{_significant(low / factor)}–{_significant(high / factor)}{_NARROW}{name}"
 
 
@@ -91,12 +94,15 @@ def seconds(value: float) -> str:
 
 
 def number(value: float) -> str:
-    """A plain number to four digits, thousands separated."""
+    """A plain number: `0.9983`, `1,077`, `7.6×10⁻⁶`."""
+    if value and abs(value) < 1e-3:
+        digits, exponent = f"{value:.1e}".split("e")
+        return f"{digits}×10{str(int(exponent)).translate(_SUPERSCRIPT)}"
     return f"{value:,.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
 
 
 def _significant(value: float) -> str:
     """Three digits, and never an exponent."""
-    if 0 < value < 0.001:
-        return f"{value:.6f}".rstrip("0").rstrip(".")
-    return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
+    if value <= 0:
+        return "0"
+    return f"{value:,.{max(0, 2 - math.floor(math.log10(value)))}f}"

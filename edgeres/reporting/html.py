@@ -26,10 +26,9 @@ _SECTIONS = (
     ("recipe", "Recipe", _sections.recipe),
 )
 _METHOD = (
-    "Shares have Wilson 95 % intervals. Changes are paired, image by image: exact two-sided McNemar "
-    "test, adjusted Wald interval (Bonett and Price 2012). Latency intervals are distribution-free; "
-    "a speed-up spans the ends of both files' intervals and session medians. 1 kB = 1000 B, "
-    "1 ms = 1000 µs."
+    "Shares have Wilson 95 % intervals. Changes are paired, image by image: exact two-sided "
+    "McNemar test, adjusted Wald interval (Bonett and Price 2012). The range of a speed-up is from "
+    "the ends of both files' 95 % intervals and session medians. 1 kB = 1000 B, 1 ms = 1000 µs."
 )
 
 
@@ -42,9 +41,12 @@ def render(report: Mapping[str, Any]) -> str:
     parts = [(name, title, draw(report)) for name, title, draw in _SECTIONS]
     shown = [(name, title, part) for name, title, part in parts if part is not None]
     links = [tag("li", tag("a", title, href=f"#{name}")) for name, title, _ in shown]
+    sentences = report["summary"]["sentences"]
     header = tag(
         "header", tag("p", "edgeres report", class_="kicker"), tag("h1", report["title"]),
-        tag("p", report["headline"], class_="headline"), _sections.tiles(report),
+        tag("p", sentences[0], class_="headline"),
+        tag("p", " ".join(sentences[1:]), class_="more") if sentences[1:] else None,
+        _sections.tiles(report),
     )  # fmt: skip
     nav = tag("nav", tag("ul", *links), aria_label="Sections") if len(shown) > 1 else None
     body = tag(
@@ -61,7 +63,7 @@ def _head(title: str) -> Markup:
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     return tag(
         "head", tag("meta", charset="utf-8"),
-        Markup(f'<meta http-equiv="Content-Security-Policy" content="{policy}">'),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy),
         tag("meta", name_="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name_="color-scheme", content="light dark"),
         tag("meta", name_="referrer", content="no-referrer"),

@@ -50,7 +50,7 @@ def build(
             Without labels there are no paired comparisons and no accuracy per class.
 
     Returns:
-        {"schema", "title", "headline" (sentences), "summary" (the numbers behind them), "ladder",
+        {"schema", "title", "headline" (a few sentences), "summary" (the numbers behind them), "ladder",
         "files", "devices", "verification", "training", "data", "per_class", "environment",
         "lineage", "recipe"}. What the run doesn't have is None or empty. Strict JSON: numbers that
         aren't finite become None.
@@ -80,7 +80,8 @@ def build(
         "recipe": recipe_yaml,
     }  # fmt: skip
     report["summary"] = _headline.summary(report, rungs, labels)
-    report["headline"] = _headline.sentences(report["summary"])
+    report["summary"]["sentences"] = _headline.sentences(report["summary"])
+    report["headline"] = " ".join(report["summary"]["sentences"])
     finite: dict[str, Any] = _finite(report)
     return finite
 

@@ -7,14 +7,14 @@ runs it on this machine, where the format's runtime exists.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from edgeres.errors import BadInput, unknown
+from edgeres.errors import BadInput, MissingComponent, unknown
 from edgeres.types import ScaleTable, TensorSpec
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class Target(Protocol):
     SUMMARY: str
     PRECISIONS: tuple[str, ...]
     SUFFIX: str
+    PACKAGE: str  # what converts and runs it
     EXTRA: str | None  # the pip extra that brings the converter; None if always installed
 
     def export(self, source: Source, precision: str, path: Path) -> tuple[TensorSpec, TensorSpec]:
@@ -88,6 +89,19 @@ def load(name: str) -> tuple[Target, str]:
         raise unknown("target", name, names())
     module, precision = name.rsplit("-", 1)
     return _module(module), precision
+
+
+def require(name: str) -> None:
+    """Make sure that a target's converter is installed.
+
+    Raises:
+        BadInput: no such target.
+        MissingComponent: its package is not installed; names the extra.
+    """
+    module, _ = load(name)
+    if importlib.util.find_spec(module.PACKAGE) is None:
+        extra = f"edgeres[{module.EXTRA}]" if module.EXTRA else "edgeres"
+        raise MissingComponent(f"target '{name}' needs {module.PACKAGE}: pip install '{extra}'")
 
 
 def of_file(path: Path) -> tuple[str, Target]:

@@ -14,9 +14,9 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres.errors import BadInput, MissingComponent
+from edgeres.errors import BadInput
 from edgeres.quiet import quiet
-from edgeres.targets import Session, Source
+from edgeres.targets import Session, Source, require
 from edgeres.targets._graph import FileGraph, FileOp, Role
 from edgeres.types import QuantParams, TensorSpec
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 SUMMARY = "Core ML: iPhone, iPad, Mac"
 PRECISIONS = ("fp16", "int8")
 SUFFIX = ".mlpackage"
+PACKAGE = "coremltools"
 EXTRA = "coreml"
 
 _ROLES: dict[str, Role] = {
@@ -113,13 +114,9 @@ class _Session:
 
 
 def _coremltools() -> Any:
-    try:
-        with quiet("importing coremltools"):
-            import coremltools
-    except Exception as error:
-        raise MissingComponent(
-            "Core ML needs coremltools: pip install 'edgeres[coreml]'"
-        ) from error
+    require("coreml-int8")
+    with quiet("importing coremltools"):
+        import coremltools
     return coremltools
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SUMMARY = "ONNX: onnxruntime on servers, PCs, Android, Jetson"
 PRECISIONS = ("fp32", "int8")
 SUFFIX = ".onnx"
+PACKAGE = "onnxruntime"
 EXTRA = None
 
 _OPSET = 20  # from 21, QuantizeLinear's output_dtype clashes with edited zero points

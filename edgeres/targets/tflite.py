@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SUMMARY = "TensorFlow Lite / LiteRT: Android, Raspberry Pi, microcontrollers"
 PRECISIONS = ("fp32", "int8")
 SUFFIX = ".tflite"
+PACKAGE = "litert_torch"
 EXTRA = None
 
 _ROLES: dict[str, Role] = {

@@ -1,0 +1,180 @@
+"""The command line's contract: exit codes, one sentence an error, 80 columns."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+
+def edgeres(
+    *arguments: str | Path, cwd: Path, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "edgeres", *map(str, arguments)],
+        cwd=cwd, capture_output=True, text=True, check=False, timeout=300,
+        env={**os.environ, "COLUMNS": "80", **(env or {})},
+    )  # fmt: skip
+
+
+def refused(done: subprocess.CompletedProcess[str], code: int, *says: str) -> None:
+    """One sentence on stderr, nothing on stdout, the right exit code, no traceback."""
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    last = [line for line in done.stderr.splitlines() if line.startswith("edgeres: ")]
+    assert len(last) == 1, done.stderr
+    for words in says:
+        assert words in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command", ["", "run", "distill", "prune", "quantize", "export", "inspect", "verify",
+                "benchmark", "report", "list", "init", "doctor", "clean"],
+)  # fmt: skip
+def test_help_fits_80_columns(command: str, tmp_path: Path) -> None:
+    done = edgeres(*filter(None, [command]), "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "Usage:" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "..." not in done.stdout.replace("[ARGS]...", "").replace("]...", "")
+
+
+def test_a_misspelled_key_names_line_and_nearest(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("name: bad\ndata: digits\nteachr:\n  model: resnet8\n")
+    refused(edgeres("run", "bad.yaml", cwd=tmp_path), 2, "bad.yaml:3", "teachr", "'teacher'")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("run", "nothing.yaml"), 2, "nothing.yaml"),
+        (("run", "quickstrat"), 2, "quickstart"),
+        (("run", "quickstart", "--until", "exprt"), 2, "export"),
+        (("run", "quickstart", "--set", "data=cifar"), 2, "cifar10"),
+        (("run", "quickstart", "--set", "data=cifar10:none"), 2, "none"),
+        (("run", "quickstart", "--set", "teacher.model=resnet21"), 2, "resnet20"),
+        (("distill", "--teacher", "resnet5O"), 2, "resnet50"),
+        (("export", "--target", "tflite-int9"), 2, "tflite-int8"),
+        (("export",), 2, "no runs yet"),
+        (("verify", "no-such-run"), 2, "no-such-run"),
+        (("inspect", "none.tflite"), 2, "no such file"),
+        (("prune", "--budget", "macs=half"), 2, "macs=0.5"),
+        (("list", "modles"), 2, "models"),
+        (("benchmark", "--preset", "fast"), 2, "fast"),
+    ],
+)
+def test_bad_usage_is_one_sentence(
+    arguments: tuple[str, ...], code: int, says: str, tmp_path: Path
+) -> None:
+    refused(edgeres(*arguments, cwd=tmp_path), code, says)
+
+
+def test_unknown_options_are_bad_usage(tmp_path: Path) -> None:
+    done = edgeres("run", "--nonsense", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "No such option" in done.stderr
+
+
+def folder_of_images(root: Path, sizes: dict[str, int], mode: str = "RGB") -> Path:
+    rng = np.random.default_rng(0)
+    for split, count in sizes.items():
+        for label in ("cat", "dog"):
+            (root / split / label).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 255, (40, 48, 3), dtype=np.uint8)
+                image = Image.fromarray(pixels).convert(mode)
+                suffix = "jpg" if mode in ("RGB", "L", "CMYK") else "png"
+                image.save(root / split / label / f"{i}.{suffix}")
+    return root
+
+
+CHECKPOINT = ("--set", "teacher.model=resnet8", "--set", "data.size=16", "--until", "teacher")
+
+
+def test_empty_data_and_a_broken_image(tmp_path: Path) -> None:
+    (tmp_path / "empty" / "train").mkdir(parents=True)
+    source = f"data=imagefolder:{tmp_path / 'empty'}"
+    refused(edgeres("run", "quickstart", "--set", source, *CHECKPOINT, cwd=tmp_path), 2, "empty")
+    folder = folder_of_images(tmp_path / "images", {"train": 12, "test": 4})
+    broken = folder / "train" / "cat" / "3.jpg"
+    broken.write_bytes(broken.read_bytes()[:100])
+    source = f"data=imagefolder:{folder}"
+    refused(edgeres("run", "quickstart", "--set", source, *CHECKPOINT, cwd=tmp_path), 2, "3.jpg")
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "RGBA", "P"])
+def test_images_that_are_not_rgb_are_converted(mode: str, tmp_path: Path) -> None:
+    folder = folder_of_images(tmp_path / "images", {"train": 10, "test": 4}, mode)
+    done = edgeres("run", "quickstart", "--set", f"data=imagefolder:{folder}", "--set",
+                   "data.calibration=4", "--set", "data.size=16", "--until", "data", "--json",
+                   cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)["artifacts"]["data"]["facts"]
+    assert facts["counts"]["test"] == 8
+
+
+def test_corrupt_checkpoint_and_wrong_number_of_classes(tmp_path: Path) -> None:
+    from edgeres.models import resnet, spec
+
+    (tmp_path / "bad.pth").write_bytes(b"not a checkpoint")
+    refused(edgeres("run", "quickstart", "--set", "teacher.checkpoint=bad.pth", *CHECKPOINT,
+                    cwd=tmp_path), 2, "bad.pth")  # fmt: skip
+    model = resnet.build(spec.parse("resnet8", 100, spec.default_preprocess(16)))
+    torch.save(model.state_dict(), tmp_path / "hundred.pth")
+    refused(edgeres("run", "quickstart", "--set", "teacher.checkpoint=hundred.pth", *CHECKPOINT,
+                    cwd=tmp_path), 2, "100 classes", "have 10")  # fmt: skip
+    refused(edgeres("run", "quickstart", "--set", "teacher.checkpoint=gone.pth", *CHECKPOINT,
+                    cwd=tmp_path), 2, "gone.pth", "no such file")  # fmt: skip
+
+
+def test_runs_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("")
+    refused(edgeres("run", "quickstart", "--until", "data", cwd=tmp_path), 2, "runs")
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts a tmpfs with options; skips where the machine doesn't let us."""
+    folder = tmp_path / "mounted"
+    folder.mkdir()
+
+    def mount(options: str) -> Path:
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        if (
+            os.geteuid() != 0
+            or subprocess.run(command, capture_output=True, check=False).returncode
+        ):
+            pytest.skip("mounting a tmpfs needs root and a machine that allows it")
+        return folder
+
+    yield mount
+    subprocess.run(["umount", str(folder)], capture_output=True, check=False)
+
+
+def test_a_read_only_folder(tmp_path: Path, mounted: Callable[[str], Path]) -> None:
+    runs = mounted("ro") / "runs"
+    refused(edgeres("run", "quickstart", "--until", "data", "--runs", runs, cwd=tmp_path), 2,
+            "read-only or no permission", "--runs")  # fmt: skip
+
+
+def test_a_full_disk(tmp_path: Path, mounted: Callable[[str], Path]) -> None:
+    runs = mounted("size=400k") / "runs"
+    refused(edgeres("run", "quickstart", "--until", "data", "--runs", runs, cwd=tmp_path), 2,
+            "no space left", "edgeres clean")  # fmt: skip
+    assert list((runs / "store" / "tmp").iterdir()) == []
+
+
+def test_init_writes_a_recipe_that_plans(tmp_path: Path) -> None:
+    assert edgeres("init", cwd=tmp_path).returncode == 0
+    done = edgeres("run", "recipe.yaml", "--dry-run", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["run"].startswith("recipe-")
+    refused(edgeres("init", cwd=tmp_path), 2, "exists already")
