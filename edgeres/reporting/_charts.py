@@ -15,6 +15,7 @@ Unit = tuple[str, float]
 _ROW_PX = 40
 _RUNG_PX = 46
 _LABEL_PX = 18
+_MIDDLE = 42
 
 
 def ladder(rows: Sequence[Row]) -> Markup:
@@ -40,7 +41,7 @@ def ladder(rows: Sequence[Row]) -> Markup:
 def scatter(name: str, device: str, rows: Sequence[Row]) -> Markup:
     """Accuracy against median latency with both intervals; every row has both.
 
-    Labels stand above the plot, one line each from left to right, so that none can hide a point.
+    Labels stand above the plot, one line each, so that none can hide a point or another label.
     """
     rows = sorted(rows, key=lambda row: row["latency"]["median_ns"])
     unit = _units.time_unit([row["latency"]["median_ns"] for row in rows])
@@ -58,11 +59,15 @@ def scatter(name: str, device: str, rows: Sequence[Row]) -> Markup:
         marks.append(text(across.axis.percent(tick), bottom + 17, across.label(tick),
                           f"tick {end}"))  # fmt: skip
     scale = ", logarithmic" if across.logarithmic else ""
-    marks += [text("0", bottom + 36, "up: top-1 accuracy", "tick strong"),
-              text("100%", bottom + 36, f"right: median latency, {unit[0]}{scale}",
+    marks += [text("0", bottom + 36, "↑ top-1 accuracy", "tick strong"),
+              text("100%", bottom + 36, f"median latency, {unit[0]}{scale} →",
                    "tick strong end")]  # fmt: skip
     marks += [_point(row, across, up, unit) for row in rows]
-    marks += [_point_label(row, across, up, unit, 12 + _LABEL_PX * i) for i, row in enumerate(rows)]
+    # Labels on the left half run rightwards and those on the right half leftwards; in this order
+    # few of the lines that lead down from them pass behind another label.
+    left = [row for row in rows if across.place(row["latency"]["median_ns"]) <= _MIDDLE]
+    marks += [_point_label(row, across, up, unit, 12 + _LABEL_PX * i)
+              for i, row in enumerate(left + rows[len(left):][::-1])]  # fmt: skip
     described = "; ".join(f"{_point_name(r, unit)}, {_units.percent(r['accuracy']['top1'])}"
                           for r in rows)  # fmt: skip
     return svg(name, f"Accuracy against latency on {device}", described, bottom + 42, *marks)
@@ -166,7 +171,7 @@ def _point_label(row: Row, across: _TimeAxis, up: Axis, unit: Unit, y: float) ->
     """The name beside a thin line that leads down to the point's whisker."""
     place = across.place(row["latency"]["median_ns"])
     x, kind, shift = f"{place:g}%", "label", 5
-    if place > 50:
+    if place > _MIDDLE:
         kind, shift = "label end", -5
     name = tag("text", _point_name(row, unit), x=shift, y=4, class_=kind)
     return join(

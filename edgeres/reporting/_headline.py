@@ -49,7 +49,7 @@ def sentences(numbers: Mapping[str, Any]) -> list[str]:
     if numbers["product"] is None:
         return ["This run has no network and no file yet."]
     parts = [_smaller(numbers), _faster(numbers["latency"]), _accurate(numbers),
-             _proven(numbers["verification"])]  # fmt: skip
+             _proven(numbers["verification"], numbers["product"])]  # fmt: skip
     if numbers["leak"]:
         parts.append(f"Careful: {numbers['leak']} calibration images are also test images, so the "
                      f"accuracy here is not to be trusted.")  # fmt: skip
@@ -72,6 +72,7 @@ def _product(rungs: Sequence[Rung], files: Sequence[Mapping[str, Any]]) -> Rung 
         [rung for rung in ran if verdicts[rung.label] and rung.label in timed],
         [rung for rung in ran if verdicts[rung.label]],
         [rung for rung in integer if verdicts[rung.label]],
+        [rung for rung in exported if verdicts[rung.label]],
         ran, integer, exported, list(rungs)[::-1],
     )  # fmt: skip
     return next((found[0] for found in orders if found), None)
@@ -184,9 +185,9 @@ def _accurate(numbers: Mapping[str, Any]) -> str:
     return f"{text}; {amount}, {verdict} ({span}, {test})."
 
 
-def _proven(verification: Mapping[str, Any] | None) -> str:
+def _proven(verification: Mapping[str, Any] | None, product: Mapping[str, Any]) -> str:
     if verification is None:
-        return "The files were not verified."
+        return "The files were not verified." if product["kind"] == "file" else ""
     passed, files = verification["passed"], verification["files"]
     if not files:
         return ""

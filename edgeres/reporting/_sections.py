@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edgeres.reporting import _charts, _tables, _units
-from edgeres.reporting._headline import is_noise
+from edgeres.reporting import _charts, _tables
 from edgeres.reporting._markup import Child, Markup, join, tag
 
 Report = Mapping[str, Any]
@@ -19,17 +18,6 @@ def section(name: str, title: str, *content: Child) -> Markup:
     """A headed part of the page, reachable as #name."""
     return tag("section", tag("h2", title, id=f"{name}-h"), *content, id=name,
                aria_labelledby=f"{name}-h")  # fmt: skip
-
-
-def tiles(report: Report) -> Markup | None:
-    """The key numbers; those the run doesn't have are left out."""
-    numbers = report["summary"]
-    if numbers["product"] is None:
-        return None
-    found = [_size(numbers), _compute(numbers), _latency(numbers["latency"]),
-             _accuracy(numbers), _verified(numbers["verification"])]  # fmt: skip
-    shown = [tile for tile in found if tile]
-    return tag("div", *shown, class_="tiles") if shown else None
 
 
 def ladder(report: Report) -> Markup | None:
@@ -157,9 +145,10 @@ def environment(report: Report) -> Markup | None:
         parts += [tag("h3", "Environment"), _tables.facts(report["environment"])]
     for device in report["devices"]:
         mark = _tables.badge("emulated", "warn") if device["emulated"] else None
-        state = {k: v for k, v in device.items() if k not in ("device", "emulated", "state")}
+        state = {k: v for k, v in {**device, **device["state"]}.items()
+                 if k not in ("device", "emulated", "state")}  # fmt: skip
         parts += [tag("h3", "Device: ", device["device"], " ", mark),
-                  _tables.facts(state | {k: v for k, v in device["state"].items() if k != "emulated"})]  # fmt: skip
+                  _tables.facts(state)]  # fmt: skip
     if report["lineage"]:
         parts += [tag("h3", "Lineage"), _tables.lineage(report["lineage"])]
     return section("environment", "Environment and lineage", *parts) if parts else None
@@ -171,68 +160,6 @@ def recipe(report: Report) -> Markup | None:
         return None
     code = tag("pre", tag("code", report["recipe"]), tabindex="0")
     return section("recipe", "Recipe", code)
-
-
-def _size(numbers: Report) -> Markup | None:
-    found = numbers["size"]
-    if found is None:
-        return None
-    return _tile("Size", f"{_units.ratio(found['ratio'])} smaller"
-                 if found["ratio"] > 1 else "not smaller",
-                 f"{_units.size(found['before'])} → {_units.size(found['after'])}")  # fmt: skip
-
-
-def _compute(numbers: Report) -> Markup | None:
-    found = numbers["macs"]
-    if found is None:
-        return None
-    value = f"{_units.ratio(found['ratio'])} fewer MACs" if found["ratio"] > 1 else "no fewer MACs"
-    return _tile("Computation", value, f"{_units.quantity(found['before'])} → "
-                 f"{_units.quantity(found['after'])} multiply-adds")  # fmt: skip
-
-
-def _latency(found: Report | None) -> Markup | None:
-    if found is None:
-        return None
-    unit = _units.time_unit([found["median_ns"]])
-    span = _units.time_range(found["median_ci_ns"], unit)
-    detail = f"median on {found['device']}, 95 % interval {span}"
-    if found["against"] is not None:
-        sure = found["ratio_low"] > 1 or found["ratio_high"] < 1
-        speed = f"{_units.ratio(found['ratio'])} the speed of" if sure else "not told apart from"
-        detail = f"{detail}; {speed} {found['against']}"
-    return _tile("Latency", _units.time(found["median_ns"], unit), detail)
-
-
-def _accuracy(numbers: Report) -> Markup | None:
-    found = numbers["accuracy"]
-    if found is None:
-        return None
-    detail = f"95 % interval {_units.percent_range(found['low'], found['high'])}, n={found['n']:,}"
-    change, kind = found["change"], ""
-    if change:
-        detail += f"; {_units.points(change['points'])} points"
-        if change["p"] is not None:
-            kind = "" if is_noise(change) else "bad" if change["points"] < 0 else "good"
-            detail += ", within noise" if not kind else f", {_units.p_value(change['p'])}"
-    return _tile("Top-1 accuracy", _units.percent(found["top1"]), detail, kind)
-
-
-def _verified(found: Report | None) -> Markup | None:
-    if found is None or not found["files"]:
-        return None
-    detail = "files proven to be the trained network"
-    if found["unrun"]:
-        detail = f"files; {len(found['unrun'])} of them not run, by structure and scales only"
-    if found["failed"]:
-        detail = f"failed: {', '.join(found['failed'])}"
-    return _tile("Verified", f"{found['passed']} of {found['files']}", detail,
-                 "bad" if found["failed"] else "good")  # fmt: skip
-
-
-def _tile(name: str, value: str, detail: str, kind: str = "") -> Markup:
-    return tag("div", tag("h3", name), tag("p", value, class_="value"),
-               tag("p", detail, class_="detail"), class_=f"tile {kind}".strip())  # fmt: skip
 
 
 def _sizes(report: Report) -> Markup | None:

@@ -176,7 +176,7 @@ def _file(row: Row) -> Markup:
         "tr", tag("th", row["target"], detail, scope="row"),
         tag("td", _units.size(row["size_bytes"]), class_="n"),
         tag("td", verdicts[row["verified"]],
-            tag("small", "not run: structure and scales only") if unrun else None),
+            tag("small", "not run: structure and scales only") if unrun else None, class_="wide"),
         tag("td", agreement, class_="n"), tag("td", worst, class_="n"),
         _share(row["accuracy"]),
     )  # fmt: skip
@@ -200,11 +200,12 @@ def _measured(row: Row, unit: tuple[str, float]) -> Markup:
         ]
     memory, load, first = row["memory_bytes"], row["load_ns"], row["first_ns"]
     return join(
-        tag("th", row["target"], scope="row"), tag("td", row["device"], _runtime(row)),
+        tag("th", row["target"], scope="row"),
+        tag("td", row["device"], _runtime(row), class_="wide"),
         tag("td", badge(status, kinds[status]), reasons if row["reasons"] else None), *latency,
         tag("td", _units.NONE if memory is None else _units.size(max(memory, 0)), class_="n"),
-        tag("td", _units.NONE if load is None else _units.time(load), class_=f"n{doubtful}"),
-        tag("td", _units.NONE if first is None else _units.time(first), class_=f"n{doubtful}"),
+        *(tag("td", _units.NONE, class_="n") if cold is None
+          else tag("td", _units.time(cold), class_=f"n{doubtful}") for cold in (load, first)),
     )  # fmt: skip
 
 
@@ -227,7 +228,7 @@ def _gate(gate: Row | None) -> Markup:
     limit = f"{sign} {_units.number(gate['limit'])} {gate.get('unit') or ''}".strip()
     mark = ("✓", "pass", "passed") if gate["passed"] else ("✗", "fail", "failed")
     icon = tag("span", mark[0], class_=f"mark {mark[1]}", role="img", aria_label=mark[2])
-    return tag("td", join(icon, " ", measured), tag("small", limit))
+    return tag("td", join(icon, " ", measured), tag("small", limit), class_="gate")
 
 
 def _share(found: Row | None) -> Markup:

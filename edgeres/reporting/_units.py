@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 _NARROW = "\u202f"  # narrow no-break space, between a number and its unit
+_SPACE = "\u00a0"
 NONE = "–"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -39,8 +40,8 @@ def points_range(low: float, high: float) -> str:
 def p_value(p: float) -> str:
     """`p = 0.45`, `p < 0.001`."""
     if p < 0.001:
-        return "p < 0.001"
-    return f"p = {p:.2g}" if p < 0.1 else f"p = {p:.2f}"
+        return f"p{_SPACE}<{_SPACE}0.001"
+    return f"p{_SPACE}={_SPACE}{p:.2g}" if p < 0.1 else f"p{_SPACE}={_SPACE}{p:.2f}"
 
 
 def size(count: int | None) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-from edgeres.reporting import _sections
+from edgeres.reporting import _sections, _tiles
 from edgeres.reporting._markup import Markup, join, tag
 
 _SECTIONS = (
@@ -46,7 +46,7 @@ def render(report: Mapping[str, Any]) -> str:
         "header", tag("p", "edgeres report", class_="kicker"), tag("h1", report["title"]),
         tag("p", sentences[0], class_="headline"),
         tag("p", " ".join(sentences[1:]), class_="more") if sentences[1:] else None,
-        _sections.tiles(report),
+        _tiles.tiles(report["summary"]),
     )  # fmt: skip
     nav = tag("nav", tag("ul", *links), aria_label="Sections") if len(shown) > 1 else None
     body = tag(

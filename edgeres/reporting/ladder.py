@@ -50,10 +50,10 @@ def build(
             Without labels there are no paired comparisons and no accuracy per class.
 
     Returns:
-        {"schema", "title", "headline" (a few sentences), "summary" (the numbers behind them), "ladder",
-        "files", "devices", "verification", "training", "data", "per_class", "environment",
-        "lineage", "recipe"}. What the run doesn't have is None or empty. Strict JSON: numbers that
-        aren't finite become None.
+        {"schema", "title", "headline" (a few sentences), "summary" (the numbers behind them),
+        "ladder", "files", "devices", "verification", "training", "data", "per_class",
+        "environment", "lineage", "recipe"}. What the run doesn't have is None or empty. Strict
+        JSON: numbers that aren't finite become None.
     """
     by_step = {artifact["step"]: artifact for artifact in artifacts}
     labels = dataset.get("labels")
