@@ -1,0 +1,1 @@
+"""How files are measured on a device, and what may be concluded from the samples."""
