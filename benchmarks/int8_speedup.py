@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/int8_speedup.py [--network resnet20] [--px 32] [--preset quick]
 
-Random weights: latency doesn't depend on them. Each file runs in fresh processes, the files in turn;
+Random weights: latency doesn't depend on them. Each file runs in fresh processes, in turn;
 printed is the ratio of session medians, float over int8, with a 95 % bootstrap interval.
 """
 

@@ -39,13 +39,14 @@ def early_stopping(
     """MLPerf's early-stopping estimate of a percentile: no lower than it with that confidence.
 
     With q samples, t is the largest number for which `P(Binomial(q, 1 - percentile) <= t)` is at
-    most `1 - confidence`; the estimate is what is left as maximum when the t - 1 slowest are dropped.
+    most `1 - confidence`; the estimate is the maximum when the t - 1 slowest are dropped.
 
     Args:
         percentile: as a share, e.g. 0.9.
 
     Returns:
-        The estimate (None if there are too few samples: 64 are needed for p90, 662 for p99) and t.
+        The estimate (None if there are too few samples: 64 are needed for p90, 662 for p99), and
+        how many of the slowest samples were dropped for it.
 
     Source: MLCommons inference_policies, inference_rules.adoc, appendix "Early Stopping Criterion".
     """
@@ -57,7 +58,7 @@ def early_stopping(
         t += 1
     if t < 1:
         return None, 0
-    return sorted(samples)[q - t], t
+    return sorted(samples)[q - t], t - 1
 
 
 def ratio_ci(

@@ -1,7 +1,7 @@
 """Benchmark: exported files and devices in, measured latency, memory and accuracy out.
 
-A measurement belongs to a machine: the key holds each device's identity, so another machine measures
-anew. `edgeres benchmark` always measures anew.
+A measurement belongs to a machine: the key holds each device's identity, so another machine
+measures anew. `edgeres benchmark` always measures anew.
 """
 
 from __future__ import annotations

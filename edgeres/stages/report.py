@@ -39,7 +39,7 @@ def run(
     text = json.dumps(document, indent=1, allow_nan=False)
     (out / "report.json").write_text(text, "utf-8")
     (out / "report.html").write_text(html.render(document), "utf-8")
-    return {"headline": document["headline"]}
+    return {"headline": document["headline"], "sentences": document["summary"]["sentences"]}
 
 
 def _entry(step: str, artifact: Artifact) -> dict[str, Any]:
@@ -93,5 +93,4 @@ def _environment(inputs: Mapping[str, Artifact]) -> dict[str, Any]:
 
 def summary(facts: Mapping[str, Any]) -> str:
     """The first sentence of the headline."""
-    headline = facts["headline"]
-    return headline if isinstance(headline, str) else str(next(iter(headline), ""))
+    return str(next(iter(facts["sentences"]), ""))

@@ -1,0 +1,87 @@
+"""Profiles: the shipped ones load, wrong ones are refused with file, key and mend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgeres import devices
+from edgeres.errors import BadInput
+
+GOOD = "name: board\nkind: local\ndescription: a board\n"
+
+
+def test_the_shipped_profiles_are_named_like_their_files() -> None:
+    assert "host" in devices.names()
+    assert [p.name for p in devices.profiles()] == devices.names()
+    assert {p.kind for p in devices.profiles()} <= set(devices.kinds())
+    assert all(p.description for p in devices.profiles())
+
+
+def test_a_profile_by_path(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(GOOD + "threads: 4\nemulated: true\nsettings: {python: /opt/python}\n")
+    profile = devices.load(path)
+    assert (profile.name, profile.threads, profile.emulated) == ("board", 4, True)
+    assert profile.settings == {"python": "/opt/python"}
+    assert devices.load(str(path)) == profile
+
+
+def test_an_unknown_name_suggests_the_nearest() -> None:
+    with pytest.raises(BadInput, match=r"unknown device 'hots' \(did you mean 'host'\?\)"):
+        devices.load("hots")
+
+
+@pytest.mark.parametrize("name", ["../host", "/etc/passwd", "", "host/../host"])
+def test_a_name_is_no_way_out_of_the_folder(name: str) -> None:
+    with pytest.raises(BadInput, match="unknown device"):
+        devices.load(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is a mapping of name, kind"),
+        ("- a\n- b\n", "is a mapping of"),
+        ("name: [\n", r":2: not valid YAML"),
+        (GOOD + "treads: 2\n", r"unknown key 'treads' \(did you mean 'threads'\?\)"),
+        (GOOD + "1: 2\n", "unknown key '1'"),
+        (GOOD + "threads: '2'\n", "threads must be of type int"),
+        (GOOD + "threads: true\n", "threads must be of type int"),
+        (GOOD + "threads: 0\n", "threads must be between 1 and 1024"),
+        (GOOD + "settings: [a]\n", "settings must be of type dict"),
+        ("kind: local\ndescription: a\n", "the key 'name' is missing"),
+        ("name: a/../b\nkind: local\ndescription: a\n", "name must be letters"),
+        (GOOD + "settings: !!python/object/apply:os.system [ls]\n", "not valid YAML"),
+        (GOOD + f"settings: {'[' * 20_000}\n", "not valid YAML"),
+        (GOOD + "# " + "x" * 70_000, "at most 65536 bytes"),
+    ],
+)
+def test_a_wrong_profile_is_one_sentence(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(BadInput, match=message) as caught:
+        devices.load(path)
+    assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
+
+
+def test_aliases_that_multiply_are_survived(tmp_path: Path) -> None:
+    levels = ["a0: &a0 [x, x]"] + [f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 60)]
+    path = tmp_path / "bomb.yaml"
+    path.write_text("\n".join(levels))
+    with pytest.raises(BadInput, match="unknown key 'a0'"):
+        devices.load(path)
+
+
+def test_bytes_that_are_no_text_and_files_that_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "binary.yaml"
+    path.write_bytes(b"\xff\xfe\x00name")
+    with pytest.raises(BadInput, match="not valid YAML"):
+        devices.load(path)
+    with pytest.raises(BadInput, match="can't be read: No such file"):
+        devices.load(tmp_path / "missing.yaml")
+    with pytest.raises(BadInput, match="can't be read: Is a directory"):
+        folder = tmp_path / "folder.yaml"
+        folder.mkdir()
+        devices.load(folder)

@@ -1,0 +1,120 @@
+"""Measuring two real files on this machine: every session a process, and doubts said aloud."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from edgeres import devices
+from edgeres.artifact import file_sha256
+from edgeres.errors import BadInput, DeviceError
+from edgeres.measurement import protocol
+from edgeres.measurement.protocol import Candidate, Preset
+
+
+def linear(path: Path, scale: float) -> Path:
+    """A file that multiplies its (N, 4) input: the class is the largest input."""
+    node = helper.make_node("Mul", ["x", "s"], ["y"])
+    graph = helper.make_graph(
+        [node], "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4])],
+        [helper.make_tensor("s", TensorProto.FLOAT, [1], [scale])],
+    )  # fmt: skip
+    opset = [helper.make_opsetid("", 20)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), path)
+    return path
+
+
+def candidate(name: str, path: Path, accuracy: bool = True) -> Candidate:
+    inputs = np.eye(4, dtype=np.float32).repeat(3, axis=0)
+    labels = inputs.argmax(1)
+    labels[0] = 3  # one that the file gets wrong
+    return Candidate(name, path, file_sha256(path), path.stat().st_size, inputs,
+                     inputs if accuracy else None, labels if accuracy else None,
+                     lambda outputs: outputs)  # fmt: skip
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(protocol.PRESETS, "quick", Preset(64, 0.01, 1.0))
+    monkeypatch.setattr(protocol, "SESSIONS", 2)
+
+
+@pytest.mark.usefixtures("short")
+def test_two_files_are_measured_in_turn(tmp_path: Path) -> None:
+    files = [candidate("a", linear(tmp_path / "a.onnx", 1.0)),
+             candidate("b", linear(tmp_path / "b.onnx", 2.0), accuracy=False)]  # fmt: skip
+    said: list[str] = []
+    with devices.open_device(devices.load("host")) as device:
+        reports, raw = protocol.measure(files, device, "quick", on_event=said.append)
+    assert [r["target"] for r in reports] == ["a", "b"]
+    for report in reports:
+        latency = report["latency"]
+        assert latency["sessions"] == 2
+        assert latency["n"] == sum(map(len, raw[report["target"]])) >= 128
+        low, high = latency["median_ci_ns"]
+        assert 0 < latency["min_ns"] <= low <= high <= latency["max_ns"]
+        assert latency["p90_ns"] >= latency["median_ns"] * 0.5
+        assert report["memory"]["peak_rss_bytes"] > report["memory"]["baseline_rss_bytes"] * 0.8
+        assert report["runtime"]["name"] == "onnxruntime"
+        assert len(report["cold"]["load_ns"]) == 2
+        assert report["valid"] == (not report["reasons"])
+    assert reports[0]["accuracy"] == {"correct": 11, "n": 12}
+    assert reports[1]["accuracy"] is None
+    sessions = [s for s in said if "session" in s]
+    assert len(sessions) == 4
+    assert {s.split()[0] for s in sessions[:2]} == {"a", "b"}
+
+
+def test_a_file_that_doesnt_load_is_a_device_error(tmp_path: Path) -> None:
+    path = tmp_path / "bad.onnx"
+    path.write_bytes(b"not a model")
+    with (
+        devices.open_device(devices.load("host")) as device,
+        pytest.raises(DeviceError, match="device 'host'"),
+    ):
+        protocol.measure([candidate("bad", path)], device, "quick")
+
+
+def test_unknown_presets_and_devices_are_named(tmp_path: Path) -> None:
+    with (
+        devices.open_device(devices.load("host")) as device,
+        pytest.raises(BadInput, match="did you mean 'quick'"),
+    ):
+        protocol.measure([], device, "quik")
+    with pytest.raises(BadInput, match="unknown device"):
+        devices.load("hots")
+
+
+def session(samples: list[int], stable: bool = True) -> dict:
+    return {"samples": {"ns": samples}, "warm": {"stable": stable}, "loaded": {"runtime": {}}}
+
+
+STEADY = [100] * 90
+STATE = {"emulated": False, "cores": 2, "busy_cores": 0.1, "throttle_count": 0}
+
+
+@pytest.mark.parametrize(
+    ("samples", "stable", "before", "after", "says"),
+    [
+        ([STEADY, STEADY], True, {}, {}, None),
+        ([STEADY[:10], STEADY], True, {}, {}, "64 are needed"),
+        ([STEADY, STEADY], False, {}, {}, "didn't settle"),
+        ([list(range(100, 190))] * 2, True, {}, {}, "drifted"),
+        ([STEADY, [200] * 90], True, {}, {}, "session medians differ"),
+        ([STEADY, STEADY], True, {"busy_cores": 1.9}, {}, "busy before"),
+        ([STEADY, STEADY], True, {}, {"throttle_count": 3}, "throttled"),
+        ([STEADY, STEADY], True, {"emulated": True}, {}, "emulated"),
+    ],
+)
+def test_doubts(samples: list, stable: bool, before: dict, after: dict, says: str | None) -> None:
+    sessions = [session(s, stable) for s in samples]
+    medians = [sorted(s)[len(s) // 2] for s in samples]
+    found = protocol._doubts(sessions, samples, medians, protocol.PRESETS["quick"],
+                             {**STATE, **before}, {**STATE, **after})  # fmt: skip
+    assert (found == []) if says is None else any(says in reason for reason in found)
