@@ -23,7 +23,14 @@ import time
 from importlib import metadata
 
 MEMORY_INFERENCES = 10
-RUNTIMES = ("ai-edge-litert", "tflite-runtime", "tensorflow", "onnxruntime", "numpy")
+RUNTIMES = (
+    "ai-edge-litert",
+    "tflite-runtime",
+    "tensorflow",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "numpy",
+)
 clock = time.perf_counter_ns
 
 

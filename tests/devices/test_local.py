@@ -90,7 +90,9 @@ def test_an_interruption_leaves_nothing_running(
     started: list[int] = []
     communicate = local.subprocess.Popen.communicate
 
-    def interrupted(process: local.subprocess.Popen[str], *args: object, **kwargs: object) -> object:
+    def interrupted(
+        process: local.subprocess.Popen[str], *args: object, **kwargs: object
+    ) -> object:
         if not started:
             started.append(process.pid)
             raise KeyboardInterrupt
@@ -145,7 +147,7 @@ def test_an_emulated_profile_marks_the_state() -> None:
 
 
 def test_an_unknown_kind_names_the_known_ones() -> None:
-    with pytest.raises(BadInput, match="unknown device kind 'locla' .did you mean 'local'"):
+    with pytest.raises(BadInput, match=r"unknown device kind 'locla' \(did you mean 'local'\?\)"):
         devices.open_device(DeviceProfile("x", "locla", ""))
     for private in ("_runner", "_events", "os", "../local"):  # only what the folder lists
         with pytest.raises(BadInput, match="unknown device kind"):

@@ -81,7 +81,7 @@ def test_bytes_that_are_no_text_and_files_that_are_none(tmp_path: Path) -> None:
         devices.load(path)
     with pytest.raises(BadInput, match="can't be read: No such file"):
         devices.load(tmp_path / "missing.yaml")
+    folder = tmp_path / "folder.yaml"
+    folder.mkdir()
     with pytest.raises(BadInput, match="can't be read: Is a directory"):
-        folder = tmp_path / "folder.yaml"
-        folder.mkdir()
         devices.load(folder)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ast
+import fnmatch
+import gc
+import itertools
 import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from conftest import BIAS, INPUTS, expected, write_onnx
+from linear_model import INPUTS, expected, write_onnx
 
 from edgeres import devices
 from edgeres.devices import RUNNER, Device, _runner, run_runner
@@ -29,7 +32,6 @@ def test_latency_reports_each_phase(host: Device, model: Path, inputs: Path) -> 
     assert list(events) == ["loaded", "first", "warm", "samples", "done"]
     samples = events["samples"]["ns"]
     assert len(samples) >= 70 and min(samples) > 0
-    assert sum(samples) >= 0.01e9 * 0.5  # the loop itself takes a part of the 0.01 s
     assert events["loaded"]["load_ns"] > 0 and events["first"]["first_ns"] > 0
     assert events["warm"]["count"] > 40
     name = {".onnx": "onnxruntime", ".tflite": "ai-edge-litert"}[model.suffix]
@@ -37,10 +39,40 @@ def test_latency_reports_each_phase(host: Device, model: Path, inputs: Path) -> 
     assert (runtime["name"], bool(runtime["version"])) == (name, True)
 
 
-def test_the_cap_ends_a_session_before_its_minima(host: Device, model: Path, inputs: Path) -> None:
-    cap = ["--min-queries", "1000000000", "--max-seconds", "0.05", "--warmup-max-seconds", "0.05"]
-    events = run_runner(host, [*arguments(host, "latency", model, inputs), *cap], 60)
-    assert 0 < len(events["samples"]["ns"]) < 1_000_000_000
+@pytest.mark.parametrize(
+    ("min_queries", "min_seconds", "max_seconds", "made"),
+    [(64, 0, 10, 64), (64, 0.3, 10, 150), (64, 0, 0.1, 50)],
+)
+def test_a_session_ends_at_both_minima_or_at_the_cap(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    inputs: Path,
+    min_queries: int,
+    min_seconds: float,
+    max_seconds: float,
+    made: int,
+) -> None:
+    class Engine:
+        info: ClassVar = {"name": "none", "version": "1"}
+
+        def load(self, path: str) -> Any:
+            return lambda batch: seen.append(batch)
+
+    seen: list[np.ndarray] = []
+    ticks = itertools.count(0, 1_000_000)  # two looks at the clock a query: 2 ms each
+    monkeypatch.setattr(_runner, "clock", lambda: next(ticks))
+    monkeypatch.setattr(_runner, "runtime", lambda args: Engine())
+    limits = ["--min-queries", str(min_queries), "--min-seconds", str(min_seconds)]
+    limits += ["--max-seconds", str(max_seconds), "--warmup-min-seconds", "0"]
+    assert _runner.main(["--mode", "latency", "--inputs", str(inputs), *limits]) == 0
+    gc.enable()  # the runner's own process would have ended here
+    events = {e["event"]: e for e in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert events["samples"]["ns"] == [1_000_000] * made
+    assert events["warm"] == {"event": "warm", "count": 42, "stable": True}
+    measured = seen[-made:]
+    assert all(batch.shape == (1, 4) for batch in seen)
+    for i, batch in enumerate(measured):
+        np.testing.assert_array_equal(batch[0], INPUTS[i % len(INPUTS)])
 
 
 def test_accuracy_writes_the_outputs_of_every_input(
@@ -64,7 +96,7 @@ def test_memory_of_a_model_stands_out_of_the_baseline(
     loaded = run_runner(host, given, 60)["memory"]
     baseline = run_runner(host, [*given, "--null"], 60)["memory"]
     assert loaded["definition"] == baseline["definition"]
-    assert 5e6 < baseline["peak_rss_bytes"]
+    assert baseline["peak_rss_bytes"] > 5e6
     assert loaded["peak_rss_bytes"] - baseline["peak_rss_bytes"] > weight.nbytes
 
 
@@ -81,8 +113,12 @@ def test_state_describes_this_machine(host: Device) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("garbage.onnx", b"\x00not a model" * 20, "INVALID_PROTOBUF|InvalidProtobuf|parsing failed"),
-        ("garbage.tflite", b"\x00not a model" * 20, "identifier"),
+        (
+            "garbage.onnx",
+            b"\x00not a model" * 20,
+            "INVALID_PROTOBUF|InvalidProtobuf|parsing failed",
+        ),
+        ("garbage.tflite", b"\x00not a model" * 20, "not a valid Flatbuffer"),
         ("empty.tflite", b"", "."),
         ("model.bin", b"x", "no runtime for '.bin' files; known: .onnx, .tflite"),
     ],
@@ -130,7 +166,7 @@ def test_pickled_inputs_are_never_loaded(host: Device, model: Path, tmp_path: Pa
 
 def test_an_unknown_provider_is_named(host: Device, tmp_path: Path, inputs: Path) -> None:
     given = arguments(host, "latency", write_onnx(tmp_path / "linear.onnx"), inputs)
-    with pytest.raises(DeviceError, match="no provider WarpExecutionProvider here; it has .*CPU"):
+    with pytest.raises(DeviceError, match=r"no provider WarpExecutionProvider here; it has .*CPU"):
         run_runner(host, [*given, "--provider", "WarpExecutionProvider"], 60)
 
 
@@ -197,8 +233,6 @@ def board(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     files: dict[str, str] = {}
 
     def matching(pattern: str) -> list[str]:
-        import fnmatch
-
         parts = pattern.count("/")
         found = {"/".join(f.split("/")[: parts + 1]) for f in files}
         return sorted(f for f in found if fnmatch.fnmatch(f, pattern))
@@ -289,7 +323,3 @@ def test_identity_is_of_the_machine_not_of_the_moment(host: Device) -> None:
     assert devices.identity(later) == devices.identity(state) == host.identity()
     for key, value in [("cpu_model", "other"), ("runtimes", {}), ("release", "1.0")]:
         assert devices.identity(state | {key: value}) != devices.identity(state)
-
-
-def test_the_model_used_here_has_a_bias_that_matters() -> None:
-    assert not np.allclose(expected(INPUTS), expected(INPUTS) - BIAS)

@@ -18,7 +18,7 @@ def test_early_stopping_needs_what_mlperf_says(percentile: float, needed: int) -
 
 def test_early_stopping_discards_as_loadgen_does() -> None:
     samples = list(range(962))
-    assert early_stopping(samples, 0.9) == (961 - 72, 73)  # LoadGen: "Would discard 73"
+    assert early_stopping(samples, 0.9) == (961 - 73, 73)  # LoadGen: "Would discard 73"
     assert early_stopping(range(1024), 0.9)[1] == 79
     assert early_stopping(range(1024), 0.99)[1] == 2
 

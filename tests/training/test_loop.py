@@ -86,7 +86,7 @@ def test_a_killed_run_continues_bit_for_bit(
 
 
 def test_divergence_is_one_sentence_with_the_mend(tmp_path: Path) -> None:
-    settings = TrainSection(epochs=2, batch_size=16, learning_rate=1e6)
+    settings = TrainSection(epochs=4, batch_size=16, learning_rate=100, weight_decay=1.0)
     with pytest.raises(loop.Diverged, match=r"lower train\.learning_rate"):
         fit(tmp_path, settings)
 
