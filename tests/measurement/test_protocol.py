@@ -106,7 +106,7 @@ STATE = {"emulated": False, "cores": 2, "busy_cores": 0.1, "throttle_count": 0}
         ([STEADY[:10], STEADY], True, {}, {}, "64 are needed"),
         ([STEADY, STEADY], False, {}, {}, "didn't settle"),
         ([list(range(100, 190))] * 2, True, {}, {}, "drifted"),
-        ([STEADY, [200] * 90], True, {}, {}, "session medians differ"),
+        ([STEADY, STEADY, [200] * 90, [50] * 90], True, {}, {}, "session medians lie"),
         ([STEADY, STEADY], True, {"busy_cores": 1.9}, {}, "busy before"),
         ([STEADY, STEADY], True, {}, {"throttle_count": 3}, "throttled"),
         ([STEADY, STEADY], True, {"emulated": True}, {}, "emulated"),
