@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,9 +108,18 @@ def benchmarked(
     path = Path(what) if what else None
     data = None
     if path and path.exists() and not (path / "recipe.lock.yaml").exists():
-        exports = {path.name: _alone(path)}
-        if accuracy:
-            data = pipeline.find_run(None, runs).artifacts["data"]
+        alone = _alone(path)
+        exports = {path.name: alone}
+        if accuracy:  # the newest run says which test images, and how they are prepared
+            run = pipeline.find_run(None, runs)
+            data = run.artifacts["data"]
+            known = [a for a in run.artifacts.values() if a.stage == "export"]
+            if not known:
+                raise BadInput(f"{run.path}: has no export that says how images are prepared")
+            alone = replace(
+                alone, facts={**alone.facts, "preprocess": known[0].facts["preprocess"]}
+            )
+            exports = {path.name: alone}
     else:
         run = pipeline.find_run(what, runs)
         data = run.artifacts["data"]
@@ -126,11 +136,11 @@ def benchmarked(
 
 
 def _alone(path: Path) -> Artifact:
-    """A model file that no run made, as an export artifact."""
+    """A model file by itself, as an export artifact."""
     kind, target = targets.of_file(path)
     graph = target.read(path)
     precision = "int8" if graph.quantization else target.PRECISIONS[0]
-    facts = {
+    facts: dict[str, Any] = {
         "exported": {
             "target": f"{kind}-{precision}",
             "file": path.name,

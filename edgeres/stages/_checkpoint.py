@@ -57,13 +57,14 @@ def write(
 
     from edgeres.models import weights
     from edgeres.models.resnet import complexity
-    from edgeres.training.loop import Trainee, evaluate
+    from edgeres.training.loop import Trainee, evaluate, in_layout
 
     _, validation, test = splits(data)
     weights.save(out, model)
     lines = "".join(json.dumps(row) + "\n" for row in history)
     (out / "history.jsonl").write_text(lines, "utf-8")
-    trainee = Trainee(answers or model, model.spec.preprocess, lambda training: None)
+    network = answers or in_layout(model, model.spec.preprocess)
+    trainee = Trainee(network, model.spec.preprocess, lambda training: None)
     on_validation, _ = evaluate(trainee, validation)
     on_test, logits = evaluate(trainee, test)
     np.save(out / "test_logits.npy", logits.numpy())

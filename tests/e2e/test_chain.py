@@ -145,6 +145,12 @@ def test_inspect_export_benchmark_and_report(chain: tuple[Path, dict]) -> None:
     assert measured.returncode == 0, measured.stderr
     (report,) = json.loads(measured.stdout)["reports"]
     assert report["latency"]["median_ns"] > 0
+    assert report["accuracy"] is None
+    counted = edgeres("benchmark", file, "--preset", "quick", "--accuracy", "--json", cwd=folder)
+    assert counted.returncode == 0, counted.stderr
+    (verified,) = (f for f in result["artifacts"]["verify"]["facts"]["files"]
+                   if f["target"] == "tflite-int8")  # fmt: skip
+    assert json.loads(counted.stdout)["reports"][0]["accuracy"] == verified["test"]
 
     (folder / result["run"] / "report.html").unlink()
     assert edgeres("report", result["run"], cwd=folder).returncode == 0
