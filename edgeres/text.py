@@ -38,7 +38,7 @@ def export(result: Mapping[str, Any]) -> str:
     for row in result["files"]:
         types = f"{row['input']['dtype']} in, {row['output']['dtype']} out"
         lines.append(f"{row['target']}: {row['path']}  ({kilobytes(row['size_bytes'])}, {types})")
-    return "\n".join(lines)
+    return "\n".join([*lines, "check them against the model: edgeres verify"])
 
 
 def inspect(result: Mapping[str, Any]) -> str:
