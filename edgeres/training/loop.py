@@ -161,10 +161,7 @@ def prepared(images: Tensor, preprocess: Preprocess) -> Tensor:
 
 
 def in_layout(module: nn.Module, preprocess: Preprocess) -> nn.Module:
-    """The module with weights in the layout that is the faster one on CPUs at its image size.
-
-    `benchmarks/training_step.py` has the ratios; mixing layouts costs twice the time.
-    """
+    """The module with weights in the layout that its inputs come in (`prepared`)."""
     return module.to(memory_format=_layout(preprocess))  # type: ignore[call-overload,no-any-return]
 
 
