@@ -20,6 +20,7 @@ from edgeres.types import QuantParams, ScaleTable
 
 WEIGHT_RANGE = (-127, 127)
 ACTIVATION_RANGE = (-128, 127)
+_RANGES = {"int8": ACTIVATION_RANGE, "int16": (-32768, 32767)}
 SMALLEST_SCALE = 2.0**-24  # keeps an all-zero channel's scale positive and float32-normal
 
 
@@ -49,7 +50,7 @@ def quantized_graph(model: ResNet, scales: ScaleTable, *, fold_weights: bool) ->
     with torch.no_grad():
         graph = export_program(model.eval()).module()
         quantizer = ResidualQuantizer(
-            lambda name: _spec(scales[name], *ACTIVATION_RANGE),
+            lambda name: _spec(scales[name], *_RANGES[scales[name].dtype]),
             lambda name: _spec(scales[name], *WEIGHT_RANGE),
         )
         prepared = prepare_pt2e(graph, quantizer)
@@ -86,12 +87,13 @@ class _Fixed(ObserverBase):
         self,
         scale: Tensor,
         zero_point: Tensor,
+        dtype: torch.dtype,
         qscheme: torch.qscheme,
         quant_min: int,
         quant_max: int,
         **_: object,
     ):
-        super().__init__(dtype=torch.int8, is_dynamic=False)
+        super().__init__(dtype=dtype, is_dynamic=False)
         self.scale, self.zero_point, self.qscheme = scale, zero_point, qscheme
         self.quant_min, self.quant_max = quant_min, quant_max
         self.ch_axis, self.eps = 0, SMALLEST_SCALE
@@ -110,4 +112,5 @@ def _spec(params: QuantParams, low: int, high: int) -> QuantizationSpec:
         scale=torch.tensor(params.scale, dtype=torch.float32),
         zero_point=torch.tensor(params.zero_point, dtype=torch.int64),
     )
-    return QuantizationSpec(torch.int8, observer, low, high, scheme, params.axis, False)
+    dtype = getattr(torch, params.dtype)
+    return QuantizationSpec(dtype, observer, low, high, scheme, params.axis, False)

@@ -30,7 +30,8 @@ def run(
     target, precision = targets.load(name)
     origin = inputs["model"]
     model = weights.load(origin.path)
-    scales = read_scales(origin) if targets.is_integer(precision) else None
+    integer = targets.is_integer(precision)
+    scales = targets.scales_for(name, read_scales(origin)) if integer else None
     if not model.spec.folded:
         model = fold_batchnorm(model)
     path = out / f"{model.spec.name}-{precision}{target.SUFFIX}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -30,7 +30,7 @@ class Source:
 
     Attributes:
         model: batch norm folded, evaluation mode.
-        scales: the trained scales; None for a float file.
+        scales: as the precision needs them (`scales_for`); None for a float file.
         metadata: text that goes into the file where the format has a place for it.
     """
 
@@ -47,6 +47,17 @@ class Session(Protocol):
         ...
 
 
+class Tracer(Protocol):
+    """A loaded file that shows its work: what each operation answered."""
+
+    def run(self, images: np.ndarray) -> Mapping[str, np.ndarray]:
+        """Encoded images -> `FileOp.output` -> codes or values, (N, C, H, W) or (N, C).
+
+        Tensors that the runtime fuses away are left out; an integer tensor keeps its own type.
+        """
+        ...
+
+
 class Target(Protocol):
     """What a module in this folder provides (PEP 544: a module fits, `self` is ignored)."""
 
@@ -55,6 +66,8 @@ class Target(Protocol):
     SUFFIX: str
     PACKAGE: str  # what converts and runs it
     EXTRA: str | None  # the pip extra that brings the converter; None if always installed
+    # integer precision -> how its scales come from the trained ones (see `_schemes`)
+    SCHEMES: Mapping[str, Callable[[ScaleTable], ScaleTable]]
 
     def export(self, source: Source, precision: str, path: Path) -> tuple[TensorSpec, TensorSpec]:
         """Write the file and return its input and output."""
@@ -65,7 +78,14 @@ class Target(Protocol):
         ...
 
     def session(self, path: Path, threads: int = 1) -> Session | None:
-        """Load a file on this machine; None where its runtime doesn't exist (Core ML on Linux)."""
+        """Load a file on this machine; None where nothing here can run it."""
+        ...
+
+    def tracer(self, path: Path) -> Tracer | None:
+        """Load a file so that every tensor can be seen, run by the same kernels as `session`.
+
+        None where the runtime hides them.
+        """
         ...
 
 
@@ -119,8 +139,14 @@ def of_file(path: Path) -> tuple[str, Target]:
 
 
 def is_integer(precision: str) -> bool:
-    """Whether a precision needs a quantized network."""
+    """Whether a precision is written from trained scales."""
     return precision.startswith("int")
+
+
+def scales_for(name: str, trained: ScaleTable) -> ScaleTable:
+    """The scale table of a target such as `tflite-int8`, from the trained one."""
+    module, precision = load(name)
+    return module.SCHEMES[precision](trained)
 
 
 def encode(x: np.ndarray, spec: TensorSpec) -> np.ndarray:

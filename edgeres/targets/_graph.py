@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,9 @@ class FileOp:
         inputs: names of the tensors it computes from (constants left out).
         weight: (O, I, kH, kW) or (O, I), codes if quantized; None for operations without weights.
         floating: it computes in floating point.
+        weight_quantization: how the weight's codes map to real values.
+        shape: of its output with batch 1, in PyTorch's order (1, C, H, W) or (1, C); () if unknown.
+        constant_bytes: size of the weights, biases and tables stored for it.
     """
 
     kind: str
@@ -37,6 +41,15 @@ class FileOp:
     floating: bool
     weight: np.ndarray | None = None
     weight_quantization: QuantParams | None = None
+    shape: tuple[int, ...] = ()
+    constant_bytes: int = 0
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one image; 0 where there are no weights or no known shape."""
+        if self.weight is None or not self.shape:
+            return 0
+        return math.prod(self.shape) * math.prod(self.weight.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -46,6 +59,9 @@ class FileGraph:
     Attributes:
         quantization: tensor name -> how its codes map to real values (quantized activations only).
         partitions: how many pieces the runtime's accelerator delegate cut it into; None if unknown.
+        metadata: what the file says of itself, e.g. `edgeres.labels`.
+        requires: the oldest runtime that can run it, e.g. `TensorFlow Lite 2.3`; "" if unknown.
+        versions: operator (or operator set) -> the version that the file uses.
     """
 
     format: str
@@ -54,6 +70,9 @@ class FileGraph:
     output: TensorSpec
     quantization: Mapping[str, QuantParams] = field(default_factory=dict)
     partitions: int | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    requires: str = ""
+    versions: Mapping[str, int] = field(default_factory=dict)
 
     def operators(self) -> dict[str, int]:
         """How often each operator occurs."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeres.errors import BadInput
 from edgeres.quiet import quiet
-from edgeres.targets import Session, Source, require
+from edgeres.targets import Session, Source, Tracer, _schemes, require
 from edgeres.targets._graph import FileGraph, FileOp, Role
 from edgeres.types import QuantParams, TensorSpec
 
@@ -28,6 +28,7 @@ PRECISIONS = ("fp16", "int8")
 SUFFIX = ".mlpackage"
 PACKAGE = "coremltools"
 EXTRA = "coreml"
+SCHEMES = {"int8": _schemes.as_trained}
 
 _ROLES: dict[str, Role] = {
     "conv": "conv", "linear": "linear", "matmul": "linear", "add": "add", "reduce_mean": "pool",
@@ -101,6 +102,11 @@ def session(path: Path, threads: int = 1) -> Session | None:  # noqa: ARG001
         return None
     ct = _coremltools()
     return _Session(ct.models.MLModel(str(path)))
+
+
+def tracer(path: Path) -> Tracer | None:  # noqa: ARG001
+    """Not yet."""
+    return None
 
 
 class _Session:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from edgeres.artifact import storage_errors
 from edgeres.errors import BadInput
 from edgeres.quiet import quiet
-from edgeres.targets import Session, Source
+from edgeres.targets import Session, Source, Tracer, _schemes
 from edgeres.targets._graph import FileGraph, FileOp, Role
 from edgeres.types import QuantParams, TensorSpec
 
@@ -25,6 +25,7 @@ PRECISIONS = ("fp32", "int8")
 SUFFIX = ".onnx"
 PACKAGE = "onnxruntime"
 EXTRA = None
+SCHEMES = {"int8": _schemes.as_trained}
 
 _OPSET = 20  # from 21, QuantizeLinear's output_dtype clashes with edited zero points
 _ROLES: dict[str, Role] = {
@@ -106,6 +107,11 @@ def session(path: Path, threads: int = 1) -> Session | None:
     """Load the file in onnxruntime on the CPU."""
     with quiet(f"loading {path.name} in onnxruntime"):
         return _Session(_inference_session(path, threads))
+
+
+def tracer(path: Path) -> Tracer | None:  # noqa: ARG001
+    """Not yet."""
+    return None
 
 
 class _Session:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgeres.artifact import storage_errors
 from edgeres.errors import BadInput
 from edgeres.quiet import quiet
-from edgeres.targets import Session, Source
+from edgeres.targets import Session, Source, Tracer, _schemes
 from edgeres.targets._graph import FileGraph, FileOp, Role
 from edgeres.types import QuantParams, TensorSpec
 
@@ -22,6 +22,7 @@ PRECISIONS = ("fp32", "int8")
 SUFFIX = ".tflite"
 PACKAGE = "litert_torch"
 EXTRA = None
+SCHEMES = {"int8": _schemes.as_trained}
 
 _ROLES: dict[str, Role] = {
     "CONV_2D": "conv", "DEPTHWISE_CONV_2D": "conv", "FULLY_CONNECTED": "linear", "ADD": "add",
@@ -95,6 +96,11 @@ def read(path: Path) -> FileGraph:
 def session(path: Path, threads: int = 1) -> Session | None:
     """Load the file in the LiteRT interpreter."""
     return _Session(path, threads)
+
+
+def tracer(path: Path) -> Tracer | None:  # noqa: ARG001
+    """Not yet."""
+    return None
 
 
 class _Session:

@@ -1,0 +1,38 @@
+"""Scale tables for runtimes that need other codes: the trained ranges, written differently.
+
+Weights stay as they are; only activations change. A table that already fits comes back unchanged.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from edgeres.types import QuantParams, ScaleTable
+
+
+def as_trained(table: ScaleTable) -> ScaleTable:
+    """The trained table itself."""
+    return table
+
+
+def symmetric(table: ScaleTable) -> ScaleTable:
+    """Zero point 0 everywhere (TensorRT): a range [low, high] becomes max(|low|, |high|) / 127."""
+    return {name: params if params.zero_point[0] == 0 else _widened(params, "int8", 127)
+            for name, params in table.items()}  # fmt: skip
+
+
+def sixteen_bit(table: ScaleTable) -> ScaleTable:
+    """int16 activations with zero point 0, int8 weights: 256 times finer over the same range."""
+    return {name: params if name.endswith(".weight") else _widened(params, "int16", 32767)
+            for name, params in table.items()}  # fmt: skip
+
+
+def _widened(params: QuantParams, dtype: str, largest: int) -> QuantParams:
+    (scale,), (zero,) = params.scale, params.zero_point
+    bound = max(abs(-128 - zero), abs(127 - zero)) * scale
+    return QuantParams((_float32(bound / largest),), (0,), dtype)
+
+
+def _float32(value: float) -> float:
+    """What every file stores."""
+    return struct.unpack("f", struct.pack("f", value))[0]
