@@ -32,7 +32,8 @@ def export_program(model: ResNet, batch: int | None = None) -> torch.export.Expo
     """
     px = model.spec.preprocess.size_px
     shapes = None if batch else ({0: torch.export.Dim("batch", min=1, max=65536)},)
-    return torch.export.export(model, (torch.zeros(batch or 2, 3, px, px),), dynamic_shapes=shapes)
+    example = torch.zeros(batch or 2, 3, px, px, dtype=model.fc.weight.dtype)
+    return torch.export.export(model, (example,), dynamic_shapes=shapes)
 
 
 def quantized_graph(model: ResNet, scales: ScaleTable, *, fold_weights: bool) -> GraphModule:

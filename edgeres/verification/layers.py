@@ -1,0 +1,105 @@
+"""Layer by layer: does each operation of a file do right with the codes that it really got?
+
+Rounding adds up over a network, so the end says little about where a fault is. Here the trained
+network is walked in float64 with the file's own codes: each layer is computed from what the file
+fed it, and the file's answer must be within one code of that.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.fx import Interpreter, Node
+
+from edgeres.compression.graph import export_program
+from edgeres.compression.quantizer import layers
+from edgeres.models.resnet import ResNet
+from edgeres.types import QuantParams, ScaleTable
+
+
+@dataclass(frozen=True)
+class LayerCheck:
+    """One layer's codes in the file against those computed from the file's own input codes.
+
+    Attributes:
+        name: as in the scale table, e.g. `layer1.0.add`.
+        worst: largest absolute difference, in codes; infinity if the file's tensor has another
+            shape.
+        mean: mean absolute difference, in codes.
+        equal: share of codes that are equal.
+    """
+
+    name: str
+    worst: float
+    mean: float
+    equal: float
+
+
+def check(
+    model: ResNet, scales: ScaleTable, images: Tensor, codes: Mapping[str, np.ndarray]
+) -> tuple[LayerCheck, ...]:
+    """Compare every layer whose codes are known, in execution order.
+
+    Args:
+        model: folded, weights on their grid.
+        scales: the table that the file was written from.
+        images: normalized (N, 3, H, W) float32, the images that the file was given.
+        codes: layer -> its codes in the file, (N, C, H, W) or (N, C), signed as in `scales`.
+    """
+    walk = _Walk(model, scales, codes)
+    entry = _Codes(scales["input"])
+    with torch.no_grad():
+        walk.run(entry.real(entry.quantize(images.double())))
+    return tuple(walk.found)
+
+
+class _Walk(Interpreter):
+    """Runs the float network, and takes over the file's codes behind each layer."""
+
+    def __init__(self, model: ResNet, scales: ScaleTable, codes: Mapping[str, np.ndarray]):
+        # A copy: an exported program shares its parameters with the model.
+        graph = export_program(copy.deepcopy(model).double().eval()).module()
+        super().__init__(graph)
+        self.names = {layer.last: layer.name for layer in layers(graph)}
+        self.scales, self.codes = scales, codes
+        self.found: list[LayerCheck] = []
+
+    def run_node(self, n: Node) -> object:
+        value = super().run_node(n)
+        name = self.names.get(n)
+        if name is None:
+            return value
+        assert isinstance(value, Tensor)
+        kind = _Codes(self.scales[name])
+        expected = kind.quantize(value)
+        if name not in self.codes:  # fused away in the file: what it should have been goes on
+            return kind.real(expected)
+        actual = torch.from_numpy(self.codes[name].astype(np.float64))
+        if actual.numel() != expected.numel():
+            self.found.append(LayerCheck(name, float("inf"), float("inf"), 0.0))
+            return kind.real(expected)
+        actual = actual.reshape(expected.shape)  # a pool's (N, C) is (N, C, 1, 1)
+        difference = (actual - expected).abs()
+        self.found.append(LayerCheck(name, difference.max().item(), difference.mean().item(),
+                                     (difference == 0).double().mean().item()))  # fmt: skip
+        return kind.real(actual)
+
+
+class _Codes:
+    """Quantization of one tensor in float64 (half to even, saturating)."""
+
+    def __init__(self, params: QuantParams):
+        (self.scale,), (self.zero,) = params.scale, params.zero_point
+        limits = np.iinfo(params.dtype)
+        self.low, self.high = int(limits.min), int(limits.max)
+
+    def quantize(self, value: Tensor) -> Tensor:
+        return (torch.round(value / self.scale) + self.zero).clamp(self.low, self.high)
+
+    def real(self, codes: Tensor) -> Tensor:
+        return (codes - self.zero) * self.scale

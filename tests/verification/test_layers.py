@@ -1,0 +1,69 @@
+"""The layer check finds the layer that is wrong, and no other."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import images
+from torch.fx import Interpreter
+
+from edgeres.compression import graph
+from edgeres.training.loop import prepared
+from edgeres.verification import layers
+
+
+@pytest.fixture(scope="module")
+def traced(quantized: tuple) -> tuple[torch.Tensor, dict[str, np.ndarray]]:
+    """Normalized images and the codes of each layer, as the fake-quant graph computes them."""
+    _, folded, scales = quantized
+    x = prepared(images(8, seed=5), folded.spec.preprocess)
+    network = graph.quantized_graph(folded, scales, fold_weights=True)
+    found: dict[tuple[float, int], list[np.ndarray]] = {}
+
+    class Codes(Interpreter):
+        def run_node(self, n: torch.fx.Node) -> object:
+            value = super().run_node(n)
+            if "quantize_per_tensor" in str(n.target) and "dequantize" not in str(n.target):
+                found.setdefault((n.args[1], n.args[2]), []).append(value.numpy())
+            return value
+
+    with torch.no_grad():
+        Codes(network).run(x)
+    named = {}
+    for name, params in scales.items():
+        if not name.endswith(".weight") and name != "input":
+            named[name] = found[params.scale[0], params.zero_point[0]][0]
+    return x, named
+
+
+def test_every_layer_of_the_graph_itself_is_right(quantized: tuple, traced: tuple) -> None:
+    _, folded, scales = quantized
+    x, codes = traced
+    found = layers.check(folded, scales, x, codes)
+    assert {c.name for c in found} == set(codes)
+    assert max(c.worst for c in found) <= 1  # a half rounded the other way, at most
+    assert min(c.equal for c in found) > 0.999
+
+
+@pytest.mark.parametrize("layer", ["conv1", "layer1.0.conv2", "layer2.0.add", "avgpool", "fc"])
+def test_the_first_wrong_layer_is_the_one_that_was_changed(layer: str, quantized: tuple, traced: tuple) -> None:
+    _, folded, scales = quantized
+    x, codes = traced
+    shifted = codes[layer].astype(np.int16) + np.where(codes[layer] < 0, 9, -9)
+    wrong = [c for c in layers.check(folded, scales, x, {**codes, layer: shifted}) if c.worst > 1]
+    assert wrong[0].name == layer
+    assert wrong[0].worst >= 9
+    assert len(wrong) <= 3, "only its readers, whose codes here came from the right ones"
+
+
+def test_swapped_channels_and_missing_layers(quantized: tuple, traced: tuple) -> None:
+    _, folded, scales = quantized
+    x, codes = traced
+    swapped = codes["layer2.0.conv1"][:, ::-1].copy()
+    found = {c.name: c for c in layers.check(folded, scales, x, codes | {"layer2.0.conv1": swapped})}
+    assert found["layer2.0.conv1"].worst > 1
+    fewer = {k: v for k, v in codes.items() if k != "layer1.0.conv1"}
+    assert "layer1.0.conv1" not in {c.name for c in layers.check(folded, scales, x, fewer)}
+    short = codes | {"fc": codes["fc"][:, :3]}
+    assert {c.name: c.worst for c in layers.check(folded, scales, x, short)}["fc"] == float("inf")
