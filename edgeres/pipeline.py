@@ -10,11 +10,14 @@ the report. Its name carries a hash of the recipe, so the same recipe always con
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -24,11 +27,12 @@ from edgeres import devices, stages, targets
 from edgeres.artifact import Artifact, Store, artifact_key, library_versions, load, storage_errors
 from edgeres.errors import BadInput, GateFailed, unknown
 from edgeres.models import spec
-from edgeres.recipe import ExportSection, Recipe, dump
+from edgeres.recipe import Recipe, dump
 from edgeres.recipe import load as load_recipe
 
 STAGES = ("data", "teacher", "distill", "prune", "quantize", "export", "verify", "benchmark",
           "report")  # fmt: skip
+_AT_ONCE = 2
 
 
 @dataclass(frozen=True)
@@ -111,12 +115,14 @@ def steps(recipe: Recipe) -> tuple[Step, ...]:
         model = model if stage == "quantize" else stage
     exports = {}
     for name in recipe.export.targets if recipe.export else ():
+        assert recipe.export
         _, precision = targets.load(name)
         origin = "quantize" if targets.is_integer(precision) else model
         if origin == "quantize" and recipe.quantize is None:
             raise BadInput(f"export target '{name}' needs a quantized model; add `quantize:`")
-        section = ExportSection(targets=(name,))
-        chain.append(Step(f"export:{name}", "export", section, {"model": origin}))
+        section = recipe.export.model_copy(update={"targets": (name,)})
+        needs = {"data": "data", "model": origin}
+        chain.append(Step(f"export:{name}", "export", section, needs))
         exports[name] = f"export:{name}"
     if recipe.verify is not None:
         needs = {"data": "data", "model": model, **exports}
@@ -182,24 +188,55 @@ def perform(
     with storage_errors(run.path):
         run.path.mkdir(parents=True, exist_ok=True)
         (run.path / "recipe.lock.yaml").write_text(dump(recipe), "utf-8")
-    for step in chain:
-        planned = _planned(recipe, step, run.artifacts, store)
-        artifact = planned.artifact
-        if artifact is None:
-            _event(run, step=step.id, event="started", key=planned.key)
-            reporter.started(step.id, _note(step))
-            artifact = _make(recipe, step, planned, run, store, reporter)
-        module: Any = stages.load(step.stage)
-        _link(run, step.id, artifact)
-        run.artifacts[step.id] = artifact
-        state = "cached" if planned.artifact else "done"
-        _event(run, step=step.id, event=state, key=artifact.key, seconds=artifact.seconds)
-        reporter.finished(step.id, state == "cached", artifact.seconds,
-                          module.summary(artifact.facts))  # fmt: skip
-        if artifact.facts.get("passed") is False:
-            _event(run, step=step.id, event="gate failed")
-            raise GateFailed("; ".join(module.failures(artifact.facts)))
+    for _, group in itertools.groupby(chain, key=lambda step: step.stage):
+        # Steps of one stage (exports) don't need each other.
+        planned = [_planned(recipe, step, run.artifacts, store) for step in group]
+        made = _make_all(recipe, [p for p in planned if not p.artifact], run, store, reporter)
+        for one in planned:
+            _finish(run, one.step, one.artifact or made[one.step.id], one.artifact is not None,
+                    reporter)  # fmt: skip
     return run
+
+
+def _make_all(
+    recipe: Recipe, todo: list[Planned], run: Run, store: Store, reporter: Reporter
+) -> dict[str, Artifact]:
+    """Step id -> its new artifact. Several steps wait for processes of their own: two at a time."""
+    if not todo:
+        return {}
+    for one in todo:
+        _event(run, step=one.step.id, event="started", key=one.key)
+    first = todo[0].step
+    alone = len(todo) == 1
+    reporter.started(first.id if alone else first.stage, ", ".join(_note(p.step) for p in todo))
+    if alone:
+        return {first.id: _make(recipe, todo[0], run, store, reporter.tick)}
+    stop = threading.Event()
+
+    def tick(done: int, total: int, note: str) -> None:
+        if stop.is_set():  # the other one failed, or ctrl-C
+            raise KeyboardInterrupt
+        reporter.tick(done, total, note)
+
+    pool = ThreadPoolExecutor(_AT_ONCE)
+    try:
+        futures = {p.step.id: pool.submit(_make, recipe, p, run, store, tick) for p in todo}
+        return {name: future.result() for name, future in futures.items()}
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+
+
+def _finish(run: Run, step: Step, artifact: Artifact, cached: bool, reporter: Reporter) -> None:
+    module: Any = stages.load(step.stage)
+    _link(run, step.id, artifact)
+    run.artifacts[step.id] = artifact
+    _event(run, step=step.id, event="cached" if cached else "done", key=artifact.key,
+           seconds=artifact.seconds)  # fmt: skip
+    reporter.finished(step.id, cached, artifact.seconds, module.summary(artifact.facts))
+    if artifact.facts.get("passed") is False:
+        _event(run, step=step.id, event="gate failed")
+        raise GateFailed("; ".join(module.failures(artifact.facts)))
 
 
 def _planned(recipe: Recipe, step: Step, known: Mapping[str, Artifact], store: Store) -> Planned:
@@ -213,9 +250,10 @@ def _planned(recipe: Recipe, step: Step, known: Mapping[str, Artifact], store: S
 
 
 def _make(
-    recipe: Recipe, step: Step, planned: Planned, run: Run, store: Store, reporter: Reporter
-) -> Artifact:
-    key = planned.key
+    recipe: Recipe, planned: Planned, run: Run, store: Store,
+    tick: Callable[[int, int, str], None],
+) -> Artifact:  # fmt: skip
+    step, key = planned.step, planned.key
     assert key is not None
     module = stages.load(step.stage)
     inputs = {role: run.artifacts[needed] for role, needed in step.needs.items()}
@@ -223,7 +261,7 @@ def _make(
         found = store.find(step.stage, key)  # another process may have made it meanwhile
         if found:
             return found
-        context = stages.Context(recipe.seed, store.work(step.stage, key), reporter.tick)
+        context = stages.Context(recipe.seed, store.work(step.stage, key), tick)
         begin = time.monotonic()
         with store.staging(step.stage, key) as staged, storage_errors(staged):
             facts = module.run(step.section, inputs, staged, context)

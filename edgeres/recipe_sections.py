@@ -201,6 +201,13 @@ class ExportSection(Section):
     targets: Annotated[
         Names, Field(description="E.g. tflite-int8; `edgeres list targets` shows them all.")
     ]
+    input: Annotated[
+        Literal["any", "pixels"],
+        Field(description="pixels: refuse to write an int8 file whose input isn't raw pixels."),
+    ] = "any"
+    licence: Annotated[Text | None, Field(description="Goes into the files, e.g. Apache-2.0.")] = (
+        None
+    )
 
 
 class VerifySection(Section):
@@ -213,9 +220,19 @@ class VerifySection(Section):
     agreement: Annotated[
         Share, Field(description="Least share of images with the same top-1 answer.")
     ] = 0.99
+    layer_codes: Annotated[
+        float,
+        Field(ge=0, le=255, description="int8: largest difference of a layer from its own inputs."),
+    ] = 1.0
+    layer_samples: Annotated[
+        int, Field(ge=1, le=1000, description="How many of the images the layer check uses.")
+    ] = 8
     worst_codes: Annotated[
         float, Field(ge=0, le=255, description="int8 files: largest difference, in output codes.")
     ] = 8.0
+    mean_codes: Annotated[
+        float, Field(ge=0, le=255, description="int8 files: mean difference, in output codes.")
+    ] = 0.5
     float_tolerance: Annotated[
         float, Field(ge=0, le=1e3, description="float32 files: largest difference of a logit.")
     ] = 1e-2

@@ -7,13 +7,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgeres import targets
+from edgeres import __version__, targets
 from edgeres.artifact import Artifact, file_sha256, folder_size
+from edgeres.errors import BadInput
+from edgeres.models import spec as specs
 from edgeres.recipe import ExportSection
 from edgeres.stages import Context, keyed_as_is
-from edgeres.types import ExportedFile, ScaleTable, quant_params, to_json
+from edgeres.types import (
+    ExportedFile,
+    Preprocess,
+    ScaleTable,
+    quant_params,
+    tensor_spec,
+    to_json,
+)
 
-VERSION = 1
+VERSION = 2
 LIBRARIES = ("torch", "torchao", "litert-torch", "ai-edge-litert", "onnx", "onnxscript",
              "onnxruntime", "coremltools")  # fmt: skip
 keyed = keyed_as_is
@@ -22,29 +31,27 @@ keyed = keyed_as_is
 def run(
     section: ExportSection, inputs: Mapping[str, Artifact], out: Path, context: Context
 ) -> dict[str, Any]:
-    """Write the section's single target from the `model` input."""
-    from edgeres.models import weights
-    from edgeres.models.resnet import fold_batchnorm
+    """Write the section's single target from the `model` input, in a process of its own."""
+    from edgeres.targets._conversion import convert
 
     (name,) = section.targets
     target, precision = targets.load(name)
     origin = inputs["model"]
-    model = weights.load(origin.path)
+    spec = specs.from_json(origin.read_json("spec.json"))
     integer = targets.is_integer(precision)
+    if integer and section.input == "pixels":
+        _require_pixels(spec.preprocess, name)
     scales = targets.scales_for(name, read_scales(origin)) if integer else None
-    if not model.spec.folded:
-        model = fold_batchnorm(model)
-    path = out / f"{model.spec.name}-{precision}{target.SUFFIX}"
-    source = targets.Source(model, scales, _metadata(model.spec.preprocess, origin))
-    context.tick(0, 1, f"writing {path.name}")
-    first, last = target.export(source, precision, path)
-    graph = target.read(path)
-    exported = ExportedFile(name, path.name, file_sha256(path), folder_size(path), first, last)
-    return {
-        "exported": to_json(exported),
-        "preprocess": to_json(model.spec.preprocess), "operators": graph.operators(),
-        "float_islands": graph.float_operators(), "partitions": graph.partitions,
-    }  # fmt: skip
+    path = out / f"{spec.name}-{precision}{target.SUFFIX}"
+    found = convert(
+        origin.path, scales, name, path, metadata(origin, inputs["data"], section.licence),
+        lambda: context.tick(0, 0, f"writing {path.name}"),
+    )  # fmt: skip
+    exported = ExportedFile(
+        name, path.name, file_sha256(path), folder_size(path),
+        tensor_spec(found.pop("input")), tensor_spec(found.pop("output")),
+    )  # fmt: skip
+    return {"exported": to_json(exported), "preprocess": to_json(spec.preprocess), **found}
 
 
 def read_scales(quantized: Artifact) -> ScaleTable:
@@ -53,11 +60,31 @@ def read_scales(quantized: Artifact) -> ScaleTable:
     return {name: params for name, data in table.items() if (params := quant_params(data))}
 
 
-def _metadata(preprocess: Any, origin: Artifact) -> dict[str, str]:
-    return {
-        "edgeres.preprocess": json.dumps(to_json(preprocess)),
+def metadata(origin: Artifact, data: Artifact, licence: str | None) -> dict[str, str]:
+    """What a file says of itself.
+
+    The origin's digest stands for everything that led to the weights: data, sections and seed.
+    """
+    spec = specs.from_json(origin.read_json("spec.json"))
+    said = {
+        "edgeres.version": __version__,
         "edgeres.origin": f"{origin.stage} {origin.digest[:16]}",
+        "edgeres.preprocess": json.dumps(to_json(spec.preprocess)),
+        "edgeres.labels": "\n".join(data.facts["classes"]),
     }
+    if "scheme" in origin.facts:
+        said["edgeres.scheme"] = f"{origin.facts['method']} {origin.facts['scheme']}"
+    return said | ({"edgeres.licence": licence} if licence else {})
+
+
+def _require_pixels(prepared: Preprocess, name: str) -> None:
+    if prepared.input_quantization() is None:
+        raise BadInput(
+            f"export.input: {name} can't take raw pixels: the network's images are prepared with "
+            f"mean {list(prepared.mean)} and std {list(prepared.std)}, and only one mean and std "
+            "for all channels (mean a whole number / 255) is exact; leave `input` out, or distill "
+            "a student, whose preprocessing is"
+        )
 
 
 def summary(facts: Mapping[str, Any]) -> str:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeres import targets
 from edgeres.artifact import Artifact
 from edgeres.recipe import VerifySection
 from edgeres.stages import Context, _checkpoint, keyed_as_is
-from edgeres.stages.export import read_scales
+from edgeres.stages.export import metadata, read_scales
 from edgeres.types import exported_file, to_json
 
-VERSION = 1
+if TYPE_CHECKING:
+    from edgeres.verification.certificate import Certificate, Reference
+
+VERSION = 2
 LIBRARIES = ("torch", "ai-edge-litert", "onnxruntime", "coremltools")
 keyed = keyed_as_is
+SAID = ("edgeres.labels", "edgeres.preprocess", "edgeres.origin")  # notes that must be right
 
 
 def run(
@@ -30,41 +34,64 @@ def run(
     files = {role: a for role, a in inputs.items() if a.stage == "export"}
     rows, documents = [], []
     for name, artifact in files.items():
-        _, precision = targets.load(name)
-        origin = inputs["quantize" if targets.is_integer(precision) else "model"]
         exported = exported_file(artifact.facts["exported"])
         certificate = certify(
             artifact.file(exported.file), exported,
-            _reference(origin, inputs["data"], section.samples), section, context.tick,
+            reference(name, inputs, section.samples), section, context.tick,
         )  # fmt: skip
         if certificate.logits is not None:
             np.save(out / f"logits-{name}.npy", certificate.logits)
-        rows.append(_row(certificate))
+        rows.append(row(certificate))
+        origin = _origin(name, inputs)
         documents.append({"file": to_json(exported), "origin": origin.digest, **rows[-1]})
-    text = json.dumps({"schema": 1, "files": documents}, indent=1)
+    text = json.dumps({"schema": 2, "files": documents}, indent=1)
     (out / "verify.json").write_text(text, "utf-8")
     return {"passed": all(row["passed"] for row in rows), "files": rows}
 
 
-def _reference(origin: Artifact, data: Artifact, samples: int | None) -> Any:
+def reference(name: str, inputs: Mapping[str, Artifact], samples: int | None) -> Reference:
+    """What a target's file must reproduce, on the first `samples` test images (None: on all)."""
     import numpy as np
 
     from edgeres.models import weights
     from edgeres.models.resnet import fold_batchnorm
     from edgeres.verification.certificate import Reference
 
+    origin, data = _origin(name, inputs), inputs["data"]
     model = weights.load(origin.path)
-    scales = read_scales(origin) if model.spec.folded else None
+    logits = np.load(origin.file("test_logits.npy"), allow_pickle=False)[:samples]
+    before = np.load(inputs["model"].file("test_logits.npy"), allow_pickle=False)[:samples]
     _, _, test = _checkpoint.splits(data)
-    logits = np.load(origin.file("test_logits.npy"), allow_pickle=False)
-    return Reference(
-        model if model.spec.folded else fold_batchnorm(model), scales,
-        logits[:samples], test.images[:samples], test.labels[:samples],
-    )  # fmt: skip
+    images, labels = test.images[:samples], test.labels[:samples]
+    scales = None
+    if origin.stage == "quantize":
+        trained = read_scales(origin)
+        scales = targets.scales_for(name, trained)
+        if scales != trained:
+            logits = _answers(model, scales, images, labels)
+    model = model if model.spec.folded else fold_batchnorm(model)
+    said = {k: v for k, v in metadata(origin, data, None).items() if k in SAID}
+    return Reference(model, scales, logits, before, images, labels, said)
 
 
-def _row(certificate: Any) -> dict[str, Any]:
-    audit, measured = certificate.audit, certificate.parity
+def _origin(name: str, inputs: Mapping[str, Artifact]) -> Artifact:
+    _, precision = targets.load(name)
+    return inputs["quantize" if targets.is_integer(precision) else "model"]
+
+
+def _answers(model: Any, scales: Any, images: Any, labels: Any) -> Any:
+    """Logits of a quantized graph whose table is derived, so that no stage has stored them."""
+    from edgeres.compression.graph import quantized_graph
+    from edgeres.training.loop import Labelled, Trainee, evaluate
+
+    network = quantized_graph(model, scales, fold_weights=True)
+    trainee = Trainee(network, model.spec.preprocess, lambda training: None)
+    return evaluate(trainee, Labelled(images, labels))[1].numpy()
+
+
+def row(certificate: Certificate) -> dict[str, Any]:
+    """A certificate as JSON-ready facts."""
+    audit, measured, before = certificate.audit, certificate.parity, certificate.float_parity
     return {
         "target": certificate.target,
         "passed": certificate.passed,
@@ -73,10 +100,15 @@ def _row(certificate: Any) -> dict[str, Any]:
         "bit_equal": measured.equal if measured else None,
         "worst_codes": measured.worst if measured else None,
         "mean_codes": measured.mean if measured else None,
+        "against_float": to_json(before),
         "test": to_json(certificate.accuracy),
+        "discordant": certificate.discordant,
         "scales": {"compared": audit.compared, "equal": audit.equal} if audit else None,
+        "layers": to_json(certificate.layers),
+        "residual_adds": list(certificate.adds),
         "float_operators": certificate.graph.float_operators() if audit else [],
         "operators": certificate.graph.operators(),
+        "interpreted": certificate.interpreted,
         "notes": list(certificate.notes),
     }
 

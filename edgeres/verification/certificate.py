@@ -1,4 +1,4 @@
-"""The verdict on one exported file: integer only, same scales, same answers.
+"""The verdict on one exported file: integer only, same scales, same layers, same answers.
 
 A file, the network it was written from, and what that network answered flow in; gates (measured
 value, limit, passed) flow out.
@@ -6,8 +6,8 @@ value, limit, passed) flow out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +20,13 @@ from edgeres.recipe import VerifySection
 from edgeres.targets._graph import FileGraph
 from edgeres.training.loop import prepared
 from edgeres.types import Accuracy, ExportedFile, Gate, ScaleTable
-from edgeres.verification import parity
-from edgeres.verification.scales import Audit, audit
+from edgeres.verification import layers
+from edgeres.verification.layers import LayerCheck
+from edgeres.verification.parity import Parity, compare
+from edgeres.verification.scales import Audit, audit, name_layers
 
 _CHUNK = 500
+_COMPRESSED = ("dynamic", "palettized")  # other weights than the network's: only answers count
 
 
 @dataclass(frozen=True)
@@ -32,29 +35,48 @@ class Reference:
 
     Attributes:
         model: the folded network.
-        scales: its trained scales; None for a float file.
+        scales: as the target's file holds them; None for a float file.
         logits: (N, C) of the network (or of its quantized graph) on `images`.
+        float_logits: (N, C) of the network before quantization.
         images: uint8 (N, 3, H, W); labels: (N,).
+        metadata: what the file must say of itself.
     """
 
     model: ResNet
     scales: ScaleTable | None
     logits: np.ndarray
+    float_logits: np.ndarray
     images: torch.Tensor
     labels: torch.Tensor
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """The verdict on one file; `parity` and `accuracy` are None where its runtime doesn't exist."""
+    """The verdict on one file; what can't be measured on this system is None.
+
+    Attributes:
+        parity: against the network it was written from (its quantized graph for an integer file).
+        float_parity: against the network before quantization.
+        layers: each layer from the codes it really got; None for float files and runtimes that
+            hide their tensors.
+        adds: names of the residual adds that were found in their place.
+        discordant: (only the float network right, only the file right), for McNemar's test.
+        interpreted: its program was interpreted here, not run by its own runtime.
+    """
 
     target: str
     gates: tuple[Gate, ...]
     graph: FileGraph
     audit: Audit | None
-    parity: parity.Parity | None
+    layers: tuple[LayerCheck, ...] | None
+    adds: tuple[str, ...]
+    parity: Parity | None
+    float_parity: Parity | None
     accuracy: Accuracy | None
+    discordant: tuple[int, int] | None
     logits: np.ndarray | None
+    interpreted: bool
     notes: tuple[str, ...]
 
     @property
@@ -70,7 +92,7 @@ def certify(
     limits: VerifySection,
     tick: Callable[[int, int, str], None],
 ) -> Certificate:
-    """Inspect a file, audit its scales and run it on every sample of the reference.
+    """Inspect a file, audit its scales and layers, and run it on every sample of the reference.
 
     Raises:
         BadInput: the file is damaged, or its format unknown.
@@ -79,26 +101,34 @@ def certify(
     graph = target.read(path)
     same = float(file_sha256(path) == exported.sha256)
     gates = [Gate("file unchanged since export", same, "==", 1)]
-    notes: list[str] = []
-    found = None
+    stale = [k for k, v in reference.metadata.items() if graph.metadata.get(k) != v]
+    gates.append(Gate("wrong or missing notes in the file", len(stale), "==", 0))
+    notes = [f"the file's {key} is not the network's" for key in stale]
+    found, checks = None, None
+    adds: tuple[str, ...] = ()
     if reference.scales is not None:
         found = audit(graph, reference.model, reference.scales)
+        adds = _adds(graph, reference)
         gates += integer_gates(graph, reference.model)
         gates.append(Gate("scales that differ from training", len(found.differing), "==", 0))
         notes += found.differing[:3]
         notes += [f"float operator: {name}" for name in graph.float_operators()[:3]]
-    measured, accuracy, logits = None, None, _answers(path, exported, reference, tick)
+        checks = _layers(path, exported, graph, reference, limits.layer_samples)
+        gates += _layer_gates(checks, limits, notes)
+    answered = _answers(path, exported, reference, tick)
+    logits, interpreted = answered or (None, False)
+    against, before, accuracy, discordant = None, None, None, None
     if logits is None:
         notes.append("its runtime doesn't exist on this system: structure and scales only")
     else:
-        integer = exported.output.quantization
-        step = integer.scale[0] if integer else None
-        measured = parity.compare(reference.logits, logits, step)
-        accuracy = Accuracy(int((logits.argmax(1) == reference.labels.numpy()).sum()), len(logits))
-        gates.append(Gate("top-1 agreement", measured.agreement, ">=", limits.agreement))
-        gates.append(_difference_gate(measured, precision, limits))
-    return Certificate(exported.target, tuple(gates), graph, found, measured, accuracy, logits,
-                       tuple(notes))  # fmt: skip
+        step = exported.output.quantization.scale[0] if exported.output.quantization else None
+        against = compare(reference.logits, logits, step)
+        before = compare(reference.float_logits, logits, step)
+        accuracy, discordant = _accuracy(reference, logits)
+        gates.append(Gate("top-1 agreement", against.agreement, ">=", limits.agreement))
+        gates += _difference_gates(against, precision, limits)
+    return Certificate(exported.target, tuple(gates), graph, found, checks, adds, against, before,
+                       accuracy, discordant, logits, interpreted, tuple(notes))  # fmt: skip
 
 
 def integer_gates(graph: FileGraph, model: ResNet) -> list[Gate]:
@@ -107,21 +137,70 @@ def integer_gates(graph: FileGraph, model: ResNet) -> list[Gate]:
     gates = [
         Gate("float operators", len(graph.float_operators()), "==", 0),
         Gate("residual adds", graph.count("add"), "==", adds),
+        Gate("transpose operators", graph.count("transpose"), "==", 0),
     ]
     if graph.format == "tflite":
-        gates.append(Gate("quantize, dequantize and transpose operators",
-                          graph.count("boundary") + graph.count("transpose"), "==", 0))  # fmt: skip
+        gates.append(Gate("quantize and dequantize operators", graph.count("boundary"), "==", 0))
     if graph.format in ("tflite", "onnx"):
-        integer = graph.input.dtype in ("int8", "uint8") and graph.output.dtype in ("int8", "uint8")
+        integer = graph.input.quantization is not None and graph.output.quantization is not None
         gates.append(Gate("integer input and output", float(integer), "==", 1))
     return gates
 
 
-def _difference_gate(found: parity.Parity, precision: str, limits: VerifySection) -> Gate:
+def _adds(graph: FileGraph, reference: Reference) -> tuple[str, ...]:
+    assert reference.scales is not None
+    found = name_layers(graph, reference.model, reference.scales).values()
+    return tuple(name for name in found if name.endswith(".add"))
+
+
+def _layers(
+    path: Path, exported: ExportedFile, graph: FileGraph, reference: Reference, samples: int
+) -> tuple[LayerCheck, ...] | None:
+    """Each layer of the file on a few images; None where the runtime hides its tensors."""
+    target, _ = targets.load(exported.target)
+    tracer = target.tracer(path)
+    if tracer is None:
+        return None
+    assert reference.scales is not None
+    x = prepared(reference.images[:samples], reference.model.spec.preprocess).contiguous()
+    traced = tracer.run(targets.encode(x.numpy(), exported.input))
+    names = name_layers(graph, reference.model, reference.scales)
+    codes = {
+        names[tensor]: values.astype(np.int32) - (128 if values.dtype == np.uint8 else 0)
+        for tensor, values in traced.items()
+        if tensor in names and np.issubdtype(values.dtype, np.integer)
+    }
+    return layers.check(reference.model, reference.scales, x, codes)
+
+
+def _layer_gates(
+    checks: tuple[LayerCheck, ...] | None, limits: VerifySection, notes: list[str]
+) -> list[Gate]:
+    if checks is None:
+        return []
+    wrong = [c for c in checks if c.worst > limits.layer_codes]
+    if wrong:
+        notes.append(f"the first wrong layer is {wrong[0].name}: {wrong[0].worst:g} codes from "
+                     "what its own inputs give")  # fmt: skip
+    worst = max((c.worst for c in checks), default=float("nan"))
+    return [Gate("worst layer, from its own inputs", worst, "<=", limits.layer_codes, "codes")]
+
+
+def _difference_gates(found: Parity, precision: str, limits: VerifySection) -> list[Gate]:
+    if precision in _COMPRESSED:
+        return []
     if targets.is_integer(precision):
-        return Gate("worst difference", found.worst, "<=", limits.worst_codes, "codes")
+        return [Gate("worst difference", found.worst, "<=", limits.worst_codes, "codes"),
+                Gate("mean difference", found.mean, "<=", limits.mean_codes, "codes")]  # fmt: skip
     limit = limits.half_tolerance if precision == "fp16" else limits.float_tolerance
-    return Gate("worst difference", found.worst, "<=", limit, "logits")
+    return [Gate("worst difference", found.worst, "<=", limit, "logits")]
+
+
+def _accuracy(reference: Reference, logits: np.ndarray) -> tuple[Accuracy, tuple[int, int]]:
+    labels = reference.labels.numpy()
+    right, before = logits.argmax(1) == labels, reference.float_logits.argmax(1) == labels
+    discordant = int((before & ~right).sum()), int((right & ~before).sum())
+    return Accuracy(int(right.sum()), len(labels)), discordant
 
 
 def _answers(
@@ -129,15 +208,16 @@ def _answers(
     exported: ExportedFile,
     reference: Reference,
     tick: Callable[[int, int, str], None],
-) -> np.ndarray | None:
+) -> tuple[np.ndarray, bool] | None:
+    """Logits of every sample, and whether the program was only interpreted."""
     target, _ = targets.load(exported.target)
     session = target.session(path)
     if session is None:
         return None
-    parts = []
+    parts: list[np.ndarray] = []
     for chunk in reference.images.split(_CHUNK):
         x = prepared(chunk, reference.model.spec.preprocess).contiguous().numpy()
         outputs = session.run(targets.encode(x, exported.input))
         parts.append(targets.decode(outputs, exported.output))
         tick(sum(map(len, parts)), len(reference.images), f"running {path.name}")
-    return np.concatenate(parts)
+    return np.concatenate(parts), bool(getattr(session, "interpreted", False))

@@ -28,7 +28,7 @@ class LayerCheck:
 
     Attributes:
         name: as in the scale table, e.g. `layer1.0.add`.
-        worst: largest absolute difference, in codes; infinity if the file's tensor has another
+        worst: largest absolute difference, in codes; all of them if the file's tensor has another
             shape.
         mean: mean absolute difference, in codes.
         equal: share of codes that are equal.
@@ -81,7 +81,8 @@ class _Walk(Interpreter):
             return kind.real(expected)
         actual = torch.from_numpy(self.codes[name].astype(np.float64))
         if actual.numel() != expected.numel():
-            self.found.append(LayerCheck(name, float("inf"), float("inf"), 0.0))
+            everything = float(kind.high - kind.low)
+            self.found.append(LayerCheck(name, everything, everything, 0.0))
             return kind.real(expected)
         actual = actual.reshape(expected.shape)  # a pool's (N, C) is (N, C, 1, 1)
         difference = (actual - expected).abs()
