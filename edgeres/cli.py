@@ -191,6 +191,10 @@ def verify(
         Optional[str],  # noqa: UP045
         typer.Option(help="The run that files must agree with."),
     ] = None,
+    self_test: Annotated[
+        bool,
+        typer.Option("--self-test", help="Plant faults in copies; each must be caught."),
+    ] = False,
     runs: Runs = DEFAULT_RUNS,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -199,8 +203,11 @@ def verify(
     from edgeres import text
     from edgeres.commands import files
 
-    result = files.verified(what or [], against, runs, quiet)
-    _print(result, as_json, text.verify)
+    check, show = (
+        (files.self_tested, text.self_test) if self_test else (files.verified, text.verify)
+    )
+    result = check(what or [], against, runs, quiet)
+    _print(result, as_json, show)
     if not result["passed"]:
         raise typer.Exit(1)
 

@@ -78,6 +78,17 @@ def verify(result: Mapping[str, Any]) -> str:
     return "\n".join([listed, *failed, *notes])
 
 
+def self_test(result: Mapping[str, Any]) -> str:
+    """A line per fault and file, and what caught it."""
+    rows = [{"target": t["target"], "fault": t["fault"],
+             "verdict": "caught" if t["caught"] else "MISSED" if t["planted"] else "-",
+             "by": t["by"]} for t in result["trials"]]  # fmt: skip
+    caught = sum(t["caught"] for t in result["trials"])
+    planted = sum(t["planted"] for t in result["trials"])
+    listed = table(rows, ("target", "fault", "verdict", "by"))
+    return f"{listed}\n{caught} of {planted} planted faults caught"
+
+
 def benchmark(result: Mapping[str, Any]) -> str:
     """A line per file and device, then the reasons against each measurement."""
     rows, reasons = [], []

@@ -36,6 +36,32 @@ def verified(what: Sequence[str], against: str | None, runs: Path, quiet: bool) 
 
     A run needs only its own artifacts; nothing is trained.
     """
+    run, exports = _exports(what, against, runs)
+    return _verify(run, exports, quiet)
+
+
+def self_tested(
+    what: Sequence[str], against: str | None, runs: Path, quiet: bool
+) -> dict[str, Any]:
+    """Plant faults in copies of a run's files, and see whether verification finds them."""
+    from edgeres.recipe import VerifySection
+
+    module: Any = stages.load("verify")
+    run, exports = _exports(what, against, runs)
+    progress = Progress(quiet)
+    with contextlib.closing(progress):
+        progress.started("self-test", "")
+        trials = module.self_test(
+            run.recipe.verify or VerifySection(), _inputs(run, exports), progress.tick
+        )
+    missed = sum(t["planted"] and not t["caught"] for t in trials)
+    return {"run": str(run.path), "passed": not missed, "trials": trials}
+
+
+def _exports(
+    what: Sequence[str], against: str | None, runs: Path
+) -> tuple[Run, dict[str, Artifact]]:
+    """Which files to verify, by target, and the run they belong to."""
     first = Path(what[0]) if what else None
     if first is None or not first.exists() or (first / "recipe.lock.yaml").exists():
         run = pipeline.find_run(what[0] if what else None, runs)
@@ -49,7 +75,7 @@ def verified(what: Sequence[str], against: str | None, runs: Path, quiet: bool) 
             exports[name] = artifact
     if not exports:
         raise BadInput(f"{run.path}: has no exported files; `edgeres export` makes some")
-    return _verify(run, exports, quiet)
+    return run, exports
 
 
 def _matching(path: Path, run: Run) -> tuple[str, Artifact]:
@@ -76,18 +102,22 @@ def _verify(run: Run, exports: Mapping[str, Artifact], quiet: bool) -> dict[str,
     from edgeres.recipe import VerifySection
 
     module: Any = stages.load("verify")
-    inputs = {**run.artifacts, **exports}
-    inputs["model"] = next(run.artifacts[s] for s in ("prune", "distill", "teacher")
-                           if s in run.artifacts)  # fmt: skip
-    inputs = {role: a for role, a in inputs.items()
-              if role in (*exports, "data", "model", "quantize")}  # fmt: skip
     progress = Progress(quiet)
     with tempfile.TemporaryDirectory() as folder, contextlib.closing(progress):
         progress.started("verify", "")
         context = stages.Context(0, Path(folder), progress.tick)
         section = run.recipe.verify or VerifySection()
-        facts = module.run(section, inputs, Path(folder), context)
+        facts = module.run(section, _inputs(run, exports), Path(folder), context)
     return {"run": str(run.path), **facts, "failures": module.failures(facts)}
+
+
+def _inputs(run: Run, exports: Mapping[str, Artifact]) -> dict[str, Artifact]:
+    """The verify stage's roles, from a run."""
+    model = next(run.artifacts[s] for s in ("prune", "distill", "teacher") if s in run.artifacts)
+    known: dict[str, Artifact] = {
+        r: run.artifacts[r] for r in ("data", "quantize") if r in run.artifacts
+    }
+    return {**known, "model": model, **exports}
 
 
 def benchmarked(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ VERSION = 2
 LIBRARIES = ("torch", "ai-edge-litert", "onnxruntime", "coremltools")
 keyed = keyed_as_is
 SAID = ("edgeres.labels", "edgeres.preprocess", "edgeres.origin")  # notes that must be right
+_SELF_TEST_SAMPLES = 64
 
 
 def run(
@@ -47,6 +48,22 @@ def run(
     text = json.dumps({"schema": 2, "files": documents}, indent=1)
     (out / "verify.json").write_text(text, "utf-8")
     return {"passed": all(row["passed"] for row in rows), "files": rows}
+
+
+def self_test(
+    section: VerifySection, inputs: Mapping[str, Artifact], tick: Callable[[int, int, str], None]
+) -> list[dict[str, Any]]:
+    """Plant faults in copies of every export among the inputs; what verification said to each."""
+    from edgeres.verification.selftest import try_all
+
+    trials = []
+    for name, artifact in inputs.items():
+        if artifact.stage == "export":
+            exported = exported_file(artifact.facts["exported"])
+            expected = reference(name, inputs, _SELF_TEST_SAMPLES)
+            file = artifact.file(exported.file)
+            trials += [to_json(t) for t in try_all(file, exported, expected, section, tick)]
+    return trials
 
 
 def reference(name: str, inputs: Mapping[str, Artifact], samples: int | None) -> Reference:

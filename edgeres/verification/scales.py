@@ -7,6 +7,7 @@ changed on the way is therefore found too.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,19 +86,23 @@ def name_layers(graph: FileGraph, model: ResNet, scales: ScaleTable) -> dict[str
                 names[op.output] = layer
                 del unclaimed[layer]
                 break
-    # A fused kernel and the quantize inside it name the same tensor: the kernel made it.
-    producers = {op.output: op for op in sorted(graph.ops, key=lambda o: o.role != "boundary")}
     for op in graph.ops:
         if op.role == "pool":
             names[op.output] = "avgpool"
         elif op.role == "add":
-            sources = [_source(name, producers) for name in op.inputs]
-            layers = [names.get(s.output, "") for s in sources if s is not None]
-            block = next((n.rsplit(".", 1)[0] for n in layers
+            block = next((n.rsplit(".", 1)[0] for n in sources(op, graph, names).values()
                           if ".conv" in n and "downsample" not in n), None)  # fmt: skip
             if block:
                 names[op.output] = f"{block}.add"
     return names
+
+
+def sources(op: FileOp, graph: FileGraph, names: Mapping[str, str]) -> dict[str, str]:
+    """Input tensor of an operation -> the layer whose codes it carries ("" if unknown)."""
+    # A fused kernel and the quantize inside it name the same tensor: the kernel made it.
+    producers = {op.output: op for op in sorted(graph.ops, key=lambda o: o.role != "boundary")}
+    made = {name: _source(name, producers) for name in op.inputs}
+    return {name: names.get(s.output, "") if s else "" for name, s in made.items()}
 
 
 def codes(model: ResNet, scales: ScaleTable, name: str) -> np.ndarray:
