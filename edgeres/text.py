@@ -7,6 +7,8 @@ from typing import Any
 
 from edgeres.statistics import wilson
 
+_SHOWN = 8  # names of a long list
+
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
     """Columns aligned by their widest cell; the last one may run on."""
@@ -42,22 +44,40 @@ def export(result: Mapping[str, Any]) -> str:
 
 
 def inspect(result: Mapping[str, Any]) -> str:
-    """What is in a file."""
-    floats = result["float_operators"]
-    islands = "none" if not floats else f"{len(floats)}: " + ", ".join(floats[:4])
-    if len(floats) > 4:
-        islands += ", …"
+    """What is in a file: sums, then its layers."""
     counts = ", ".join(f"{n} {kind}" for kind, n in sorted(result["operators"].items()))
+    floats = result["float_operators"]
     rows = {
         "file": result["file"], "format": result["format"],
-        "size": kilobytes(result["size_bytes"]), "sha256": result["sha256"],
+        "needs": result["requires"] or "unknown",
+        "size": f"{kilobytes(result['size_bytes'])}, "
+                f"{kilobytes(result['constant_bytes'])} of it weights",
+        "MACs": f"{result['macs'] / 1e6:,.1f} M" if result["macs"] else "unknown",
         "input": tensor(result["input"]), "output": tensor(result["output"]),
-        "operators": counts, "float operators": islands,
+        "operators": counts,
+        "in integers": ", ".join(f"{share:.0%} of {what}"
+                                 for what, share in result["integer_share"].items()),
+        "float operators": str(len(floats)) if floats else "none",
         "transposes": str(result["transposes"]), "residual adds": str(result["residual_adds"]),
+        "delegate partitions": "-" if result["partitions"] is None else str(result["partitions"]),
+        **{key: _first_line(value) for key, value in sorted(result["metadata"].items())},
     }  # fmt: skip
-    if result["delegate_partitions"] is not None:
-        rows["delegate partitions"] = str(result["delegate_partitions"])
-    return "\n".join(f"{name:<20}{value}" for name, value in rows.items())
+    width = max(map(len, rows)) + 2
+    listed = "\n".join(f"{name:<{width}}{value}" for name, value in rows.items())
+    islands = [f"in float: {name}" for name in floats[:_SHOWN]]
+    more = [f"… and {len(floats) - _SHOWN} more"] if len(floats) > _SHOWN else []
+    return "\n".join([listed, *islands, *more, "", layers(result["layers"])])
+
+
+def layers(found: Sequence[Mapping[str, Any]]) -> str:
+    """A line per operation that holds weights or works in floating point."""
+    rows = [{"layer": _start(layer["name"], 34), "operator": layer["kind"],
+             "output": "x".join(map(str, layer["shape"])) or "-",
+             "MACs": f"{layer['macs'] / 1e6:.2f} M" if layer["macs"] else "-",
+             "weights": kilobytes(layer["constant_bytes"]),
+             "": "float" if layer["floating"] else ""}
+            for layer in found if layer["constant_bytes"] or layer["floating"]]  # fmt: skip
+    return table(rows, tuple(rows[0])) if rows else "no layer holds weights"
 
 
 def verify(result: Mapping[str, Any]) -> str:
@@ -138,6 +158,18 @@ def kilobytes(size: int) -> str:
 def milliseconds(nanoseconds: float | None) -> str:
     """Nanoseconds as ms."""
     return "-" if nanoseconds is None else f"{nanoseconds / 1e6:.3f} ms"
+
+
+def _first_line(value: str) -> str:
+    lines = value.splitlines() or [""]
+    more = f" … ({len(lines)} lines)" if len(lines) > 1 else ""
+    return _start(lines[0], 54) + more
+
+
+def _start(words: str, limit: int) -> str:
+    """Cut to a length, with whatever could move a terminal's cursor shown as a mark."""
+    clean = "".join(c if c.isprintable() else "\ufffd" for c in words)
+    return clean if len(clean) <= limit else f"{clean[: limit - 1]}…"
 
 
 def _worst(row: Mapping[str, Any]) -> str:

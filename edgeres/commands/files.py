@@ -14,6 +14,7 @@ from edgeres.artifact import Artifact, file_sha256, folder_size
 from edgeres.errors import BadInput
 from edgeres.pipeline import Run
 from edgeres.progress import Progress
+from edgeres.targets._graph import described
 from edgeres.types import exported_file, to_json
 
 
@@ -23,9 +24,7 @@ def inspected(file: Path) -> dict[str, Any]:
     graph = target.read(file)
     return {
         "file": str(file), "format": kind, "sha256": file_sha256(file),
-        "size_bytes": folder_size(file), "operators": graph.operators(),
-        "float_operators": graph.float_operators(), "transposes": graph.count("transpose"),
-        "residual_adds": graph.count("add"), "delegate_partitions": graph.partitions,
+        "size_bytes": folder_size(file), **described(graph),
         "input": to_json(graph.input), "output": to_json(graph.output),
         "scales": to_json(dict(graph.quantization)),
     }  # fmt: skip

@@ -20,6 +20,7 @@ from typing import Any
 
 from edgeres import errors, targets
 from edgeres.quiet import ConversionFailed
+from edgeres.targets._graph import described
 from edgeres.types import ScaleTable, quant_params, to_json
 
 _LIMIT_S = 3600.0
@@ -127,11 +128,8 @@ def _export(job: dict[str, Any]) -> dict[str, Any]:
     scales = {k: p for k, v in table.items() if (p := quant_params(v))} if table else None
     path = Path(job["path"])
     first, last = module.export(targets.Source(model, scales, job["metadata"]), precision, path)
-    graph = module.read(path)
-    return {
-        "input": to_json(first), "output": to_json(last), "operators": graph.operators(),
-        "float_islands": graph.float_operators(), "partitions": graph.partitions,
-    }  # fmt: skip
+    return {"input": to_json(first), "output": to_json(last),
+            "graph": described(module.read(path))}  # fmt: skip
 
 
 if __name__ == "__main__":

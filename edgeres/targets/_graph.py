@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgeres.types import QuantParams, TensorSpec
 
@@ -85,3 +85,42 @@ class FileGraph:
     def count(self, role: Role) -> int:
         """How many operations have a role."""
         return sum(op.role == role for op in self.ops)
+
+    def integer_share(self) -> dict[str, float]:
+        """Share of operators, multiply-accumulates and stored bytes that are computed in integers.
+
+        Operators that only move, quantize or dequantize codes aren't counted.
+        """
+        working = [op for op in self.ops if op.role not in ("move", "boundary", "transpose")]
+
+        def share(amount: Callable[[FileOp], int]) -> float:
+            whole = sum(map(amount, working))
+            return sum(amount(op) for op in working if not op.floating) / whole if whole else 0.0
+
+        return {
+            "operators": share(lambda op: 1),
+            "macs": share(lambda op: op.macs),
+            "bytes": share(lambda op: op.constant_bytes),
+        }
+
+
+def described(graph: FileGraph) -> dict[str, Any]:
+    """A file as JSON-ready facts: sums first, then every operation in execution order."""
+    return {
+        "operators": graph.operators(),
+        "float_operators": graph.float_operators(),
+        "integer_share": graph.integer_share(),
+        "transposes": graph.count("transpose"),
+        "residual_adds": graph.count("add"),
+        "partitions": graph.partitions,
+        "macs": sum(op.macs for op in graph.ops),
+        "constant_bytes": sum(op.constant_bytes for op in graph.ops),
+        "requires": graph.requires,
+        "versions": dict(graph.versions),
+        "metadata": dict(graph.metadata),
+        "layers": [
+            {"kind": op.kind, "role": op.role, "name": op.name, "floating": op.floating,
+             "inputs": list(op.inputs), "output": op.output, "shape": list(op.shape),
+             "macs": op.macs, "constant_bytes": op.constant_bytes} for op in graph.ops
+        ],
+    }  # fmt: skip
