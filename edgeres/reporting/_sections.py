@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edgeres.reporting import _charts, _tables
+from edgeres.reporting import _charts, _network, _tables
 from edgeres.reporting._markup import Child, Markup, join, tag
 
 Report = Mapping[str, Any]
@@ -97,8 +97,25 @@ def verification(report: Report) -> Markup | None:
         _tables.verification(found["files"]),
         tag("ul", *notes, class_="notes") if notes else None,
         _note("Every file is compared with the network it was written from, on the test images: "
-              "the same scales, the same answers, and integer arithmetic where it says int8."),
+              "the same scales, the same answers, and integer arithmetic where it says int8. Each "
+              "layer of an int8 file is also recomputed from the codes that the file really fed "
+              "it. p: exact McNemar test against the network before quantization."),
     )  # fmt: skip
+
+
+def inside(report: Report) -> Markup | None:
+    """A picture of each quantized file."""
+    drawn = [
+        tag("details",
+            tag("summary", tag("b", found["target"]), " ", found["summary"]),
+            _network.draw(f"network-{i}", found["target"], found["layers"]))
+        for i, found in enumerate(report["networks"])
+    ]  # fmt: skip
+    if not drawn:
+        return None
+    note = _note("One row per operation as the runtime executes it, with its output and the size "
+                 "of its weights; lines on the left skip rows.")  # fmt: skip
+    return section("inside", "Inside the int8 files", *drawn, note)
 
 
 def training(report: Report) -> Markup | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from edgeres.reporting import _units
 from edgeres.reporting._headline import is_noise
 from edgeres.reporting._markup import Child, Markup, join, tag
+from edgeres.statistics import mcnemar
 
 Row = Mapping[str, Any]
 _CLASSES_SHOWN = 20
@@ -79,7 +80,37 @@ def verification(rows: Sequence[Row]) -> Markup:
         cells = [tag("td", f"{s['equal']} of {s['compared']}" if s else _units.NONE)
                  for s in scales]  # fmt: skip
         body.append(tag("tr", tag("th", "Scales equal to the trained ones", scope="row"), *cells))
+    for title, words in _FOUND.items():
+        said = [words(row) for row in rows]
+        if any(said):
+            cells = [tag("td", word or _units.NONE) for word in said]
+            body.append(tag("tr", tag("th", title, scope="row"), *cells))
     return table("What was checked, and the limit it was held to", columns, body)
+
+
+def _same_as_float(row: Row) -> str | None:
+    found = row.get("against_float")
+    return _units.percent(found["agreement"]) if found else None
+
+
+def _significance(row: Row) -> str | None:
+    if not row.get("discordant"):
+        return None
+    lost, won = row["discordant"]
+    return f"−{lost} +{won}, p = {mcnemar(lost, won):.2g}"
+
+
+def _how(row: Row) -> str | None:
+    return "interpreted" if row.get("interpreted") else "its runtime" if row.get("test") else None
+
+
+_FOUND: dict[str, Callable[[Row], str | None]] = {
+    "Same answer as the float network": _same_as_float,
+    "Right answers lost and won by it": _significance,
+    "Residual adds in their place": lambda row: str(len(row.get("residual_adds") or ())) or None
+    if row.get("scales") else None,
+    "Run by": _how,
+}  # fmt: skip
 
 
 def per_class(found: Row, chosen: Sequence[str]) -> tuple[Markup, bool]:

@@ -20,6 +20,7 @@ _SECTIONS = (
     ("tradeoff", "Latency and size", _sections.tradeoff),
     ("files", "Files", _sections.files),
     ("verification", "Verification", _sections.verification),
+    ("inside", "Inside", _sections.inside),
     ("training", "Training", _sections.training),
     ("data", "Data", _sections.data),
     ("environment", "Environment", _sections.environment),

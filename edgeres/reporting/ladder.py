@@ -52,8 +52,8 @@ def build(
     Returns:
         {"schema", "title", "headline" (a few sentences), "summary" (the numbers behind them),
         "ladder", "files", "devices", "verification", "training", "data", "per_class",
-        "environment", "lineage", "recipe"}. What the run doesn't have is None or empty. Strict
-        JSON: numbers that aren't finite become None.
+        "environment", "lineage", "networks" (inside the int8 files), "recipe"}. What the run
+        doesn't have is None or empty. Strict JSON: numbers that aren't finite become None.
     """
     by_step = {artifact["step"]: artifact for artifact in artifacts}
     labels = dataset.get("labels")
@@ -77,6 +77,7 @@ def build(
              "parents": sorted({p["digest"] for p in (a.get("parents") or {}).values()})}
             for a in artifacts
         ],
+        "networks": _networks(artifacts),
         "recipe": recipe_yaml,
     }  # fmt: skip
     report["summary"] = _headline.summary(report, rungs, labels)
@@ -179,11 +180,29 @@ def _verification(by_step: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | 
     facts = by_step.get("verify", {}).get("facts")
     if not facts:
         return None
-    names = ("target", "passed", "gates", "scales", "float_operators", "notes", "test")
+    names = ("target", "passed", "gates", "scales", "float_operators", "notes", "test",
+             "against_float", "discordant", "residual_adds", "layers", "interpreted")  # fmt: skip
     return {
         "passed": facts["passed"],
         "files": [{name: row.get(name) for name in names} for row in facts["files"]],
     }
+
+
+def _networks(artifacts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What is inside each int8 file."""
+    found = []
+    for artifact in artifacts:
+        facts = artifact["facts"]
+        target = (facts.get("exported") or {}).get("target", "")
+        if "graph" not in facts or _rungs.precision_of(target) != "int8":
+            continue
+        graph = facts["graph"]
+        share, floats = graph["integer_share"]["macs"], len(graph["float_operators"])
+        words = f"{share:.0%} of multiply-accumulates in integers, {floats} float operators"
+        if graph["requires"]:
+            words += f", runs from {graph['requires']} on"
+        found.append({"target": target, "summary": words, "layers": graph["layers"]})
+    return found
 
 
 def _per_class(
