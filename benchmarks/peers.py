@@ -21,18 +21,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from _cifar_networks import calibration, network, splits
 from _peer_files import PEERS, session
 
-from edgeres import datasets, pipeline, targets
+from edgeres import targets
 from edgeres.compression import ptq
 from edgeres.models import resnet, spec, weights
 from edgeres.quiet import quiet
 from edgeres.statistics import mcnemar, wilson
-from edgeres.training.loop import prepared
-from edgeres.types import Preprocess
-
-IMAGENET = Preprocess(32, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-CHECKPOINTS = {"resnet20": "resnet20-12fca82f.th", "resnet56": "resnet56-4bfd9763.th"}
+from edgeres.training.loop import Labelled, prepared
+from edgeres.types import Preprocess, ScaleTable, quant_params
 
 
 def main() -> None:
@@ -42,20 +40,20 @@ def main() -> None:
     parser.add_argument("--network", default="resnet20", help="resnet20, resnet56 or resnet18")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--weights", type=Path)
-    parser.add_argument("--qat", type=Path, help="a run whose QAT files are measured too")
+    parser.add_argument("--qat", type=Path, help="what train_qat.py wrote, measured too")
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--json", type=Path, help="write every number here")
     given = parser.parse_args()
     torch.manual_seed(0)
-    model, calibration, test = _network(given)
+    model, images, test = _network(given)
     result: dict[str, object] = {"network": given.network, "date": time.strftime("%Y-%m-%d")}
     with tempfile.TemporaryDirectory() as folder:
         for runtime in ("onnx", "tflite"):
-            files = _files(runtime, model, calibration, Path(folder))
+            files = _files(runtime, model, images, Path(folder))
             if given.qat:
-                run = pipeline.open_run(given.qat)
-                artifact = run.artifacts[f"export:{runtime}-int8"]
-                files["edgeres, QAT"] = artifact.file(artifact.facts["exported"]["file"])
+                files["edgeres, QAT"] = _exported(
+                    runtime, *_trained(given.qat), Path(folder), "qat"
+                )
             rows = _measured(files, given.rounds)
             if test is not None:
                 _add_accuracy(rows, files, model.spec.preprocess, test)
@@ -65,37 +63,43 @@ def main() -> None:
         given.json.write_text(json.dumps(result, indent=1), "utf-8")
 
 
-def _network(given: argparse.Namespace) -> tuple[resnet.ResNet, torch.Tensor, tuple | None]:
-    """The float network, uint8 calibration images, and (images, labels) of the test set."""
+def _network(given: argparse.Namespace) -> tuple[resnet.ResNet, torch.Tensor, Labelled | None]:
+    """The float network, uint8 calibration images, and the test set."""
     if given.network == "resnet18":
         model = resnet.build(spec.parse("resnet18", 1000, spec.default_preprocess(224))).eval()
         return model, torch.randint(0, 256, (32, 3, 224, 224), dtype=torch.uint8), None
-    described = spec.parse(f"{given.network}-A", 10, IMAGENET)
-    model = weights.from_checkpoint(given.weights / CHECKPOINTS[given.network], described).eval()
-    data = datasets.load(f"cifar10:{given.data}", size_px=32, seed=0)
-    chosen = np.random.default_rng(0).choice(len(data.train.labels), 512, replace=False)
-    images = torch.from_numpy(data.train.images[chosen]).permute(0, 3, 1, 2).contiguous()
-    test = torch.from_numpy(data.test.images).permute(0, 3, 1, 2).contiguous()
-    return model, images, (test, np.asarray(data.test.labels))
+    train, _, test = splits(given.data)
+    return network(given.weights, given.network), calibration(train), test
 
 
 def _files(
-    runtime: str, model: resnet.ResNet, calibration: torch.Tensor, folder: Path
+    runtime: str, model: resnet.ResNet, images: torch.Tensor, folder: Path
 ) -> dict[str, Path]:
     """Our file first, then each peer's, all from the same weights and images."""
-    folded, scales = ptq.quantize(model, calibration)
-    target, precision = targets.load(f"{runtime}-int8")
-    ours = folder / f"ours{target.SUFFIX}"
-    target.export(targets.Source(folded, scales), precision, ours)
-    files = {"edgeres": ours}
-    images = prepared(calibration, model.spec.preprocess).contiguous()
+    folded, scales = ptq.quantize(model, images)
+    files = {"edgeres": _exported(runtime, folded, scales, folder, "ours")}
+    x = prepared(images, model.spec.preprocess).contiguous()
     for number, (tool, make) in enumerate(PEERS[runtime].items()):
         begin = time.monotonic()
         with quiet(f"quantizing with {tool}"):
             plain = resnet.fold_batchnorm(model)
-            files[tool] = make(plain, images, folder / f"peer{number}-{runtime}")
+            files[tool] = make(plain, x, folder / f"peer{number}-{runtime}")
         print(f"  made by {tool} in {time.monotonic() - begin:.0f} s", flush=True)
     return files
+
+
+def _exported(
+    runtime: str, folded: resnet.ResNet, scales: ScaleTable, folder: Path, name: str
+) -> Path:
+    target, precision = targets.load(f"{runtime}-int8")
+    path = folder / f"{name}{target.SUFFIX}"
+    target.export(targets.Source(folded, scales), precision, path)
+    return path
+
+
+def _trained(folder: Path) -> tuple[resnet.ResNet, ScaleTable]:
+    table = json.loads((folder / "scales.json").read_text("utf-8"))
+    return weights.load(folder), {k: p for k, v in table.items() if (p := quant_params(v))}
 
 
 def _measured(files: dict[str, Path], rounds: int) -> dict[str, dict]:
@@ -135,14 +139,14 @@ def _burst(once: object, runs: int = 25) -> float:
 
 
 def _add_accuracy(
-    rows: dict[str, dict], files: dict[str, Path], preprocess: Preprocess, test: tuple
+    rows: dict[str, dict], files: dict[str, Path], preprocess: Preprocess, test: Labelled
 ) -> None:
-    images, labels = test
+    labels = test.labels.numpy()
     right = {}
     for tool, path in files.items():
         loaded = session(path)
         parts = [loaded.logits(prepared(part, preprocess).contiguous().numpy())
-                 for part in images.split(1000)]  # fmt: skip
+                 for part in test.images.split(1000)]  # fmt: skip
         right[tool] = np.concatenate(parts).argmax(1) == labels
         low, high = wilson(int(right[tool].sum()), len(labels))
         lost = int((right["edgeres"] & ~right[tool]).sum())

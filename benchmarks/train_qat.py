@@ -1,0 +1,64 @@
+"""Quantization-aware training of a pretrained CIFAR-10 ResNet, for `peers.py --qat FOLDER`.
+
+    .venv/bin/python benchmarks/train_qat.py --data ../shared/data/cifar10 \\
+        --weights ../shared/weights/akamaster-cifar10 --out FOLDER [--network resnet20]
+
+The float network goes on learning from ResNet-56 while it is quantized. Writes a folder with the
+folded network and its scales. Test images are not looked at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+from _cifar_networks import calibration, network, splits
+
+from edgeres.compression.qat import QatModel
+from edgeres.models import weights
+from edgeres.recipe import TrainSection
+from edgeres.training import loop, objectives
+from edgeres.types import to_json
+
+
+def main() -> None:
+    """Train and save."""
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawTextHelpFormatter)  # fmt: skip
+    parser.add_argument("--network", default="resnet20")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--learning-rate", type=float, default=0.005)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    model = network(given.weights, given.network)
+    teacher = network(given.weights, "resnet56")
+    train, validation, _ = splits(given.data)
+    quantized = QatModel(model, freeze_observers=0.5, freeze_batchnorm=0.6)
+    quantized.calibrate(calibration(train))
+    objective = objectives.distilled(teacher, model.spec.preprocess, temperature=4, alpha=0.9,
+                                     smoothing=0)  # fmt: skip
+    settings = TrainSection(epochs=given.epochs, batch_size=128, warmup_epochs=0.1,
+                            learning_rate=given.learning_rate,
+                            augment=("crop", "flip"))  # fmt: skip
+    with tempfile.TemporaryDirectory() as work:
+        history = loop.fit(quantized.trainee(), train, validation, settings, objective,
+                           seed=given.seed, work=Path(work), tick=_tick)  # fmt: skip
+    folded, scales = quantized.finish()
+    given.out.mkdir(parents=True, exist_ok=True)
+    weights.save(given.out, folded)
+    (given.out / "scales.json").write_text(json.dumps(to_json(scales), indent=1), "utf-8")
+    print(json.dumps(history))
+
+
+def _tick(done: int, total: int, note: str) -> None:
+    if done % 50 == 0:
+        print(f"{done}/{total} {note}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
