@@ -81,16 +81,16 @@ def layers(found: Sequence[Mapping[str, Any]]) -> str:
 
 
 def verify(result: Mapping[str, Any]) -> str:
-    """A line per file, then what failed."""
+    """A line per file, then what failed. worst, layer: largest differences, in codes."""
     rows = []
     for f in result["files"]:
         scales = f["scales"]
         rows.append({
             "target": f["target"], "verdict": "passed" if f["passed"] else "FAILED",
             "agreement": f"{f['agreement']:.2%}" if f["agreement"] is not None else "not run here",
-            "worst": _worst(f), "top-1": accuracy(f["test"]),
+            "worst": _worst(f), "layer": _worst_layer(f),
             "scales": f"{scales['equal']}/{scales['compared']}" if scales else "-",
-            "float ops": len(f["float_operators"]) if scales else "-",
+            "top-1": accuracy(f["test"]),
         })  # fmt: skip
     listed = table(rows, tuple(rows[0]))
     failed = [f"failed: {sentence}" for sentence in result["failures"]]
@@ -160,6 +160,10 @@ def milliseconds(nanoseconds: float | None) -> str:
     return "-" if nanoseconds is None else f"{nanoseconds / 1e6:.3f} ms"
 
 
+def _worst_layer(row: Mapping[str, Any]) -> str:
+    return f"{max(c['worst'] for c in row['layers']):g}" if row["layers"] else "-"
+
+
 def _first_line(value: str) -> str:
     lines = value.splitlines() or [""]
     more = f" … ({len(lines)} lines)" if len(lines) > 1 else ""
@@ -175,7 +179,7 @@ def _start(words: str, limit: int) -> str:
 def _worst(row: Mapping[str, Any]) -> str:
     if row["worst_codes"] is None:
         return "-"
-    return f"{row['worst_codes']:g} codes" if row["scales"] else f"{row['worst_codes']:.2g}"
+    return f"{row['worst_codes']:g}" if row["scales"] else f"{row['worst_codes']:.2g}"
 
 
 def _cell(value: Any) -> str:

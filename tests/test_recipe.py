@@ -269,8 +269,8 @@ def test_extending_nothing_names_the_line(write: Any, value: str, line: str) -> 
          "4: unknown key 'epoch' in distill.train (did you mean 'epochs'?)"),
         ("train: {epocs: 3}", "2: unknown key 'epocs' in train (did you mean 'epochs'?)"),
         ("verify: {zzz: 1}",
-         "2: unknown key 'zzz' in verify; known: samples, agreement, worst_codes, "
-         "float_tolerance, half_tolerance"),
+         "2: unknown key 'zzz' in verify; known: samples, agreement, layer_codes, "
+         "layer_samples, worst_codes, mean_codes, float_tolerance, half_tolerance"),
         ("prune:\n  macs: 1.5", "3: prune.macs: 1.5 is not less than 1"),
         ("prune: {macs: 0}", "2: prune.macs: 0 is not greater than 0"),
         ("prune:\n  round_to: 4", "2: prune.macs: is missing"),

@@ -15,6 +15,7 @@ import torch
 
 from edgeres import targets
 from edgeres.artifact import file_sha256
+from edgeres.errors import BadInput
 from edgeres.models.resnet import ResidualBlock, ResNet
 from edgeres.recipe import VerifySection
 from edgeres.targets._graph import FileGraph
@@ -95,10 +96,11 @@ def certify(
     """Inspect a file, audit its scales and layers, and run it on every sample of the reference.
 
     Raises:
-        BadInput: the file is damaged, or its format unknown.
+        BadInput: the file is damaged, its format unknown, or it is for other images or classes.
     """
     target, precision = targets.load(exported.target)
     graph = target.read(path)
+    _require_same_task(path, graph, reference)
     same = float(file_sha256(path) == exported.sha256)
     gates = [Gate("file unchanged since export", same, "==", 1)]
     stale = [k for k, v in reference.metadata.items() if graph.metadata.get(k) != v]
@@ -145,6 +147,18 @@ def integer_gates(graph: FileGraph, model: ResNet) -> list[Gate]:
         integer = graph.input.quantization is not None and graph.output.quantization is not None
         gates.append(Gate("integer input and output", float(integer), "==", 1))
     return gates
+
+
+def _require_same_task(path: Path, graph: FileGraph, reference: Reference) -> None:
+    size, classes = reference.images.shape[-1], reference.logits.shape[-1]
+    images = (1, size, size, 3) if graph.input.layout == "NHWC" else (1, 3, size, size)
+    for what, found, wanted in (
+        ("takes", graph.input.shape, images), ("gives", graph.output.shape, (1, classes))
+    ):  # fmt: skip
+        if tuple(found) != wanted:
+            shapes = "x".join(map(str, found)), "x".join(map(str, wanted))
+            raise BadInput(f"{path}: {what} {shapes[0]}, the run's network {shapes[1]}; verify it "
+                           "--against the run that it belongs to")  # fmt: skip
 
 
 def _adds(graph: FileGraph, reference: Reference) -> tuple[str, ...]:
