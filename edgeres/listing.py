@@ -108,10 +108,10 @@ def _devices() -> list[dict[str, Any]]:
 
 
 def _runs(folder: Path) -> list[dict[str, Any]]:
-    from edgeres import pipeline
+    from edgeres.runs import all_runs
 
     found = []
-    for run in pipeline.all_runs(folder):
+    for run in all_runs(folder):
         steps = list(run.artifacts)
         model = next((run.artifacts[s] for s in ("quantize", "prune", "distill", "teacher")
                       if s in steps), None)  # fmt: skip

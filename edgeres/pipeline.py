@@ -2,33 +2,25 @@
 
 `steps` turns a recipe into an ordered list of steps; `plan` looks each one up in the store;
 `perform` makes what is missing. The order of the chain is written here and nowhere else.
-
-A run is a folder: `recipe.lock.yaml` (every setting), `events.jsonl`, links to its artifacts, and
-the report. Its name carries a hash of the recipe, so the same recipe always continues the same run.
 """
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
-import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from edgeres import devices, stages, targets
-from edgeres.artifact import Artifact, Store, artifact_key, library_versions, load, storage_errors
+from edgeres import devices, runs, stages, targets
+from edgeres.artifact import Artifact, Store, artifact_key, library_versions, storage_errors
 from edgeres.errors import BadInput, GateFailed, unknown
 from edgeres.models import spec
 from edgeres.recipe import Recipe, dump
-from edgeres.recipe import load as load_recipe
+from edgeres.runs import Run
 
 STAGES = ("data", "teacher", "distill", "prune", "quantize", "export", "verify", "benchmark",
           "report")  # fmt: skip
@@ -75,24 +67,6 @@ class Reporter(Protocol):
 
     def finished(self, step: str, cached: bool, seconds: float, summary: str) -> None:
         """A step's artifact is there."""
-
-
-@dataclass
-class Run:
-    """A run folder."""
-
-    path: Path
-    artifacts: dict[str, Artifact] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """Its folder's name."""
-        return self.path.name
-
-    @property
-    def recipe(self) -> Recipe:
-        """The recipe it was made from."""
-        return load_recipe(self.path / "recipe.lock.yaml")
 
 
 def steps(recipe: Recipe) -> tuple[Step, ...]:
@@ -175,7 +149,7 @@ def plan(recipe: Recipe, chain: tuple[Step, ...], store: Store) -> Iterator[Plan
 
 
 def perform(
-    recipe: Recipe, chain: tuple[Step, ...], store: Store, runs: Path, reporter: Reporter
+    recipe: Recipe, chain: tuple[Step, ...], store: Store, folder: Path, reporter: Reporter
 ) -> Run:
     """Make every artifact of the chain that the store lacks.
 
@@ -184,7 +158,7 @@ def perform(
         EdgeresError: a stage could not do its work; the same call continues later.
     """
     store.open()
-    run = Run(runs / run_name(recipe))
+    run = Run(folder / runs.run_name(recipe))
     with storage_errors(run.path):
         run.path.mkdir(parents=True, exist_ok=True)
         (run.path / "recipe.lock.yaml").write_text(dump(recipe), "utf-8")
@@ -205,7 +179,7 @@ def _make_all(
     if not todo:
         return {}
     for one in todo:
-        _event(run, step=one.step.id, event="started", key=one.key)
+        runs.event(run, step=one.step.id, event="started", key=one.key)
     first = todo[0].step
     alone = len(todo) == 1
     reporter.started(first.id if alone else first.stage, ", ".join(_note(p.step) for p in todo))
@@ -229,13 +203,13 @@ def _make_all(
 
 def _finish(run: Run, step: Step, artifact: Artifact, cached: bool, reporter: Reporter) -> None:
     module: Any = stages.load(step.stage)
-    _link(run, step.id, artifact)
+    runs.link(run, step.id, artifact)
     run.artifacts[step.id] = artifact
-    _event(run, step=step.id, event="cached" if cached else "done", key=artifact.key,
+    runs.event(run, step=step.id, event="cached" if cached else "done", key=artifact.key,
            seconds=artifact.seconds)  # fmt: skip
     reporter.finished(step.id, cached, artifact.seconds, module.summary(artifact.facts))
     if artifact.facts.get("passed") is False:
-        _event(run, step=step.id, event="gate failed")
+        runs.event(run, step=step.id, event="gate failed")
         raise GateFailed("; ".join(module.failures(artifact.facts)))
 
 
@@ -272,89 +246,5 @@ def _make(
             )  # fmt: skip
 
 
-def store_of(runs: Path) -> Store:
-    """The store that a folder of runs shares."""
-    return Store(runs / "store")
-
-
-def run_name(recipe: Recipe) -> str:
-    """`<recipe name>-<hash of its settings>`."""
-    return f"{recipe.name}-{hashlib.sha256(dump(recipe).encode()).hexdigest()[:6]}"
-
-
-def all_runs(folder: Path) -> list[Run]:
-    """The runs below a folder, oldest first, each with the artifacts it has."""
-    found = sorted(folder.glob("*/recipe.lock.yaml"), key=lambda p: _touched(p.parent))
-    return [open_run(path.parent) for path in found]
-
-
-def open_run(path: Path) -> Run:
-    """Read a run folder."""
-    run = Run(path)
-    for link in sorted((path / "artifacts").glob("*")):
-        if (link / "artifact.json").exists():
-            run.artifacts[_step_id(link.name)] = load(link)
-    return run
-
-
-def find_run(name: str | None, folder: Path) -> Run:
-    """A run by path or name, or the newest one.
-
-    Raises:
-        BadInput: there is none.
-    """
-    if name is not None:
-        for path in (Path(name), folder / name):
-            if (path / "recipe.lock.yaml").exists():
-                return open_run(path)
-        raise unknown("run", name, [r.name for r in all_runs(folder)])
-    runs = all_runs(folder)
-    if not runs:
-        raise BadInput(f"{folder}: no runs yet; start one with `edgeres run quickstart`")
-    return runs[-1]
-
-
-def unreferenced(store: Store, folder: Path) -> list[Artifact]:
-    """Artifacts that no run links to, directly or as an ancestor."""
-    kept: set[str] = set()
-    waiting = [a for run in all_runs(folder) for a in run.artifacts.values()]
-    while waiting:
-        artifact = waiting.pop()
-        if artifact.key in kept:
-            continue
-        kept.add(artifact.key)
-        waiting += [p for role in artifact.parents if (p := store.parent(artifact, role))]
-    return [a for a in store.all() if a.key not in kept]
-
-
 def _note(step: Step) -> str:
     return ", ".join(getattr(step.section, "targets", ()) or ())
-
-
-def _link(run: Run, step: str, artifact: Artifact) -> None:
-    folder = run.path / "artifacts"
-    link = folder / step.replace(":", "-", 1)
-    with storage_errors(link):
-        folder.mkdir(exist_ok=True)
-        fresh = folder / f".{link.name}.{os.getpid()}"
-        fresh.unlink(missing_ok=True)
-        fresh.symlink_to(os.path.relpath(artifact.path.resolve(), folder.resolve()))
-        fresh.replace(link)
-        for name in ("report.html", "report.json"):
-            if artifact.stage == "report" and artifact.file(name).exists():
-                shutil.copyfile(artifact.file(name), run.path / name)
-
-
-def _step_id(link: str) -> str:
-    return link.replace("export-", "export:", 1) if link.startswith("export-") else link
-
-
-def _event(run: Run, **event: Any) -> None:
-    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-    with storage_errors(run.path), (run.path / "events.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"time": now, **event}) + "\n")
-
-
-def _touched(run: Path) -> float:
-    events = run / "events.jsonl"
-    return (events if events.exists() else run).stat().st_mtime

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from edgeres import pipeline, targets
 from edgeres.artifact import Artifact, Store, load, storage_errors
 from edgeres.errors import BadInput
-from edgeres.pipeline import Run
 from edgeres.progress import Progress
+from edgeres.runs import Run, find_run, run_name, store_of
 
 if TYPE_CHECKING:
     from edgeres.recipe import Recipe
@@ -27,9 +27,9 @@ def planned(recipe: Recipe, runs: Path, until: str | None) -> dict[str, Any]:
     rows = [
         {"step": p.step.id, "state": p.state, "key": p.key,
          "seconds": p.artifact.seconds if p.artifact else None}
-        for p in pipeline.plan(recipe, chain, pipeline.store_of(runs))
+        for p in pipeline.plan(recipe, chain, store_of(runs))
     ]  # fmt: skip
-    return {"run": pipeline.run_name(recipe), "steps": rows}
+    return {"run": run_name(recipe), "steps": rows}
 
 
 def perform(recipe: Recipe, runs: Path, until: str | None, quiet: bool) -> dict[str, Any]:
@@ -37,9 +37,9 @@ def perform(recipe: Recipe, runs: Path, until: str | None, quiet: bool) -> dict[
     chain = pipeline.until(pipeline.steps(recipe), until)
     progress = Progress(quiet)
     if not quiet:
-        print(f"run {runs / pipeline.run_name(recipe)}", file=sys.stderr)
+        print(f"run {runs / run_name(recipe)}", file=sys.stderr)
     with contextlib.closing(progress):
-        run = pipeline.perform(recipe, chain, pipeline.store_of(runs), runs, progress)
+        run = pipeline.perform(recipe, chain, store_of(runs), runs, progress)
     return described(run)
 
 
@@ -107,8 +107,8 @@ def _origin(model: str | None, architecture: str | None, runs: Path) -> dict[str
             raise BadInput(f"{path}: say which network it is, e.g. --model resnet56-A")
         return {"name": "checkpoint", "teacher": {"model": architecture, "checkpoint": str(path)}}
     if path and (path / "artifact.json").exists():
-        return _lineage(load(path), pipeline.store_of(path.resolve().parents[2]))
-    run = pipeline.find_run(model, runs)
+        return _lineage(load(path), store_of(path.resolve().parents[2]))
+    run = find_run(model, runs)
     if model is None:
         print(f"using {run.path} (the newest run)", file=sys.stderr)
     return to_mapping(run.recipe)

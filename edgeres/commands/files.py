@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgeres import pipeline, stages, targets
+from edgeres import stages, targets
 from edgeres.artifact import Artifact, file_sha256, folder_size
 from edgeres.errors import BadInput
-from edgeres.pipeline import Run
 from edgeres.progress import Progress
+from edgeres.runs import Run, find_run
 from edgeres.targets._graph import described
 from edgeres.types import exported_file, to_json
 
@@ -63,11 +63,11 @@ def _exports(
     """Which files to verify, by target, and the run they belong to."""
     first = Path(what[0]) if what else None
     if first is None or not first.exists() or (first / "recipe.lock.yaml").exists():
-        run = pipeline.find_run(what[0] if what else None, runs)
+        run = find_run(what[0] if what else None, runs)
         exports = {a.section["targets"][0]: a for a in run.artifacts.values()
                    if a.stage == "export"}  # fmt: skip
     else:
-        run = pipeline.find_run(against, runs)
+        run = find_run(against, runs)
         exports = {}
         for path in map(Path, what):
             name, artifact = _matching(path, run)
@@ -140,7 +140,7 @@ def benchmarked(
         alone = _alone(path)
         exports = {path.name: alone}
         if accuracy:  # the newest run says which test images, and how they are prepared
-            run = pipeline.find_run(None, runs)
+            run = find_run(None, runs)
             data = run.artifacts["data"]
             known = [a for a in run.artifacts.values() if a.stage == "export"]
             if not known:
@@ -150,7 +150,7 @@ def benchmarked(
             )
             exports = {path.name: alone}
     else:
-        run = pipeline.find_run(what, runs)
+        run = find_run(what, runs)
         data = run.artifacts["data"]
         exports = {a.section["targets"][0]: a for a in run.artifacts.values()
                    if a.stage == "export"}  # fmt: skip

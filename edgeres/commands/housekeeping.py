@@ -7,15 +7,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from edgeres import pipeline, stages
+from edgeres import stages
 from edgeres.artifact import folder_size, storage_errors
 from edgeres.commands.chain import described
 from edgeres.errors import BadInput
+from edgeres.runs import find_run, store_of, unreferenced
 
 
 def reported(name: str | None, runs: Path) -> dict[str, Any]:
     """Write the report of whatever a run has."""
-    run = pipeline.find_run(name, runs)
+    run = find_run(name, runs)
     recipe = run.recipe
     inputs = {step: a for step, a in run.artifacts.items() if step != "report"}
     module: Any = stages.load("report")
@@ -52,9 +53,9 @@ def initialized(file: Path, base: str) -> str:
 
 def cleaned(runs: Path, dry_run: bool) -> dict[str, Any]:
     """Remove artifacts that no run refers to, and unfinished work."""
-    store = pipeline.store_of(runs)
+    store = store_of(runs)
     rows: list[dict[str, Any]] = []
-    for artifact in pipeline.unreferenced(store, runs):
+    for artifact in unreferenced(store, runs):
         rows.append({"artifact": artifact.path.name, "size_bytes": folder_size(artifact.path)})
         if not dry_run:
             with storage_errors(artifact.path):

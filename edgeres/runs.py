@@ -1,0 +1,126 @@
+"""Runs: folders that hold a recipe, links to its artifacts, its events and its report.
+
+A run is `recipe.lock.yaml` (every setting), `events.jsonl`, `artifacts/` and the report. Its name
+carries a hash of the recipe, so the same recipe always continues the same run. A copy of the folder
+with its links followed is whole by itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from edgeres.artifact import Artifact, Store, load, storage_errors
+from edgeres.errors import BadInput, unknown
+from edgeres.recipe import Recipe, dump
+from edgeres.recipe import load as load_recipe
+
+
+@dataclass
+class Run:
+    """A run folder."""
+
+    path: Path
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Its folder's name."""
+        return self.path.name
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe it was made from."""
+        return load_recipe(self.path / "recipe.lock.yaml")
+
+
+def store_of(runs: Path) -> Store:
+    """The store that a folder of runs shares."""
+    return Store(runs / "store")
+
+
+def run_name(recipe: Recipe) -> str:
+    """`<recipe name>-<hash of its settings>`."""
+    return f"{recipe.name}-{hashlib.sha256(dump(recipe).encode()).hexdigest()[:6]}"
+
+
+def all_runs(folder: Path) -> list[Run]:
+    """The runs below a folder, oldest first, each with the artifacts it has."""
+    found = sorted(folder.glob("*/recipe.lock.yaml"), key=lambda p: _touched(p.parent))
+    return [open_run(path.parent) for path in found]
+
+
+def open_run(path: Path) -> Run:
+    """Read a run folder."""
+    run = Run(path)
+    for link in sorted((path / "artifacts").glob("*")):
+        if (link / "artifact.json").exists():
+            run.artifacts[_step_id(link.name)] = load(link)
+    return run
+
+
+def find_run(name: str | None, folder: Path) -> Run:
+    """A run by path or name, or the newest one.
+
+    Raises:
+        BadInput: there is none.
+    """
+    if name is not None:
+        for path in (Path(name), folder / name):
+            if (path / "recipe.lock.yaml").exists():
+                return open_run(path)
+        raise unknown("run", name, [r.name for r in all_runs(folder)])
+    runs = all_runs(folder)
+    if not runs:
+        raise BadInput(f"{folder}: no runs yet; start one with `edgeres run quickstart`")
+    return runs[-1]
+
+
+def unreferenced(store: Store, folder: Path) -> list[Artifact]:
+    """Artifacts that no run links to, directly or as an ancestor."""
+    kept: set[str] = set()
+    waiting = [a for run in all_runs(folder) for a in run.artifacts.values()]
+    while waiting:
+        artifact = waiting.pop()
+        if artifact.key in kept:
+            continue
+        kept.add(artifact.key)
+        waiting += [p for role in artifact.parents if (p := store.parent(artifact, role))]
+    return [a for a in store.all() if a.key not in kept]
+
+
+def link(run: Run, step: str, artifact: Artifact) -> None:
+    """Point the run at a step's artifact; a report is copied beside it."""
+    folder = run.path / "artifacts"
+    link = folder / step.replace(":", "-", 1)
+    with storage_errors(link):
+        folder.mkdir(exist_ok=True)
+        fresh = folder / f".{link.name}.{os.getpid()}"
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(os.path.relpath(artifact.path.resolve(), folder.resolve()))
+        fresh.replace(link)
+        for name in ("report.html", "report.json"):
+            if artifact.stage == "report" and artifact.file(name).exists():
+                shutil.copyfile(artifact.file(name), run.path / name)
+
+
+def event(run: Run, **what: Any) -> None:
+    """Add a line to the run's events."""
+    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    with storage_errors(run.path), (run.path / "events.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"time": now, **what}) + "\n")
+
+
+def _step_id(link: str) -> str:
+    return link.replace("export-", "export:", 1) if link.startswith("export-") else link
+
+
+def _touched(run: Path) -> float:
+    events = run / "events.jsonl"
+    return (events if events.exists() else run).stat().st_mtime
