@@ -1,0 +1,108 @@
+"""A .tflite file as objects that can be changed: bytes in, `ModelT` out, and back.
+
+`ModelT` is the schema's own object form (ai_edge_litert.schema_py_generated). The same objects
+always give the same bytes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgeres.errors import BadInput
+
+_MARK = b"TFL3"
+_ALIGNMENT = 16  # `force_align` of a buffer's data in the schema; kernels may rely on it
+
+
+def load(data: bytes, path: Path) -> Any:
+    """Unpack a file (`path` is for messages).
+
+    Raises:
+        BadInput: not a TFLite file, or a damaged one.
+    """
+    import numpy as np
+    from ai_edge_litert import schema_py_generated as schema
+
+    if data[4:8] != _MARK:
+        raise BadInput(f"{path}: not a TFLite file (no TFL3 mark); export it again")
+    try:
+        model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+    except Exception as error:  # the flatbuffer reader fails in many ways on damaged bytes
+        raise damaged(path, error) from error
+    for buffer in model.buffers or ():
+        if buffer.offset > 1:  # files over 2 GB keep their constants behind the flatbuffer
+            buffer.data = np.frombuffer(data[buffer.offset : buffer.offset + buffer.size], np.uint8)
+            buffer.offset = buffer.size = 0
+    return model
+
+
+def damaged(path: Path, error: Exception) -> BadInput:
+    """The sentence about a file whose parts contradict each other."""
+    return BadInput(f"{path}: a damaged TFLite file ({type(error).__name__}); export it again")
+
+
+def pack(model: Any) -> bytes:
+    """The file's bytes."""
+    import flatbuffers  # type: ignore[import-untyped]
+
+    class Builder(flatbuffers.Builder):
+        def StartVector(self, size: int, count: int, alignment: int) -> Any:
+            # Only a buffer's data is made of bytes, and Python's builder forgets its alignment.
+            return super().StartVector(size, count, _ALIGNMENT if size == 1 else alignment)
+
+    builder = Builder(1 << 20)
+    builder.Finish(model.Pack(builder), file_identifier=_MARK)
+    return bytes(builder.Output())
+
+
+def kind(model: Any, op: Any) -> str:
+    """An operation's name: `CONV_2D`, a custom operator's own name, `BUILTIN_999` if unknown."""
+    return code_kind(model.operatorCodes[op.opcodeIndex])
+
+
+def code_kind(code: Any) -> str:
+    """The operator that an entry of `operatorCodes` stands for."""
+    names = _names()
+    # Files from before TensorFlow 2.4 have only the older, one-byte field.
+    number = max(code.builtinCode, code.deprecatedBuiltinCode)
+    if names.get(number) == "CUSTOM" and code.customCode:
+        return clean(code.customCode)
+    return names.get(number, f"BUILTIN_{number}")
+
+
+def clean(text: bytes | str | None) -> str:
+    """A name in a file as it can be printed: names may be any bytes, or missing."""
+    if text is None:
+        return ""
+    decoded = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in decoded)
+
+
+def tensor_name(index: int, tensor: Any, subgraph: int = 0) -> str:
+    """A unique, short name: converters repeat names, and end them in the module that matters."""
+    prefix = f"s{subgraph}." if subgraph else ""
+    return f"{prefix}{index}:{clean(tensor.name).rsplit('.', 1)[-1]}"
+
+
+def constant(model: Any, tensor: Any) -> Any:
+    """The bytes stored for a tensor (uint8 array), None if it is computed."""
+    data = model.buffers[tensor.buffer].data
+    return data if data is not None and len(data) else None
+
+
+def add_buffer(model: Any, data: bytes) -> int:
+    """Store bytes; returns the buffer's index."""
+    import numpy as np
+    from ai_edge_litert import schema_py_generated as schema
+
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(data, np.uint8)
+    model.buffers.append(buffer)
+    return len(model.buffers) - 1
+
+
+def _names() -> dict[int, str]:
+    from ai_edge_litert import schema_py_generated as schema
+
+    return {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}

@@ -1,0 +1,205 @@
+"""What a .tflite file says: `ModelT` in, `FileGraph` out; nothing is run.
+
+Foreign files come through here too: every size, index and name in them may be anything.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeres.errors import BadInput
+from edgeres.targets import _tflite_file as file
+from edgeres.targets._graph import FileGraph, FileOp, Role
+from edgeres.targets._tflite_versions import oldest_runtime
+from edgeres.types import QuantParams, TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_ROLES: dict[str, Role] = {
+    "CONV_2D": "conv", "DEPTHWISE_CONV_2D": "conv", "FULLY_CONNECTED": "linear", "ADD": "add",
+    "MEAN": "pool", "AVERAGE_POOL_2D": "pool", "PAD": "move", "PADV2": "move", "RESHAPE": "move",
+    "MAX_POOL_2D": "move", "TRANSPOSE": "transpose", "QUANTIZE": "boundary",
+    "DEQUANTIZE": "boundary",
+}  # fmt: skip
+_TYPES = {0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 6: "bool", 7: "int16",
+          9: "int8", 10: "float64", 17: "int4"}  # fmt: skip
+_FLOATING = ("float32", "float16", "float64")
+# Notes of the converter to the runtime, and the standard metadata, which is no text.
+_NOT_OURS = ("min_runtime_version", "keep_stablehlo_constant", "CONVERSION_METADATA",
+             "TFLITE_METADATA")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    buffer: int
+    constant: bool
+    data: np.ndarray | None  # None if computed, or stored in a form that isn't read here
+    quantization: QuantParams | None
+
+
+def graph_of(model: Any, path: Path, partitions: int | None) -> FileGraph:
+    """Turn a file's objects into a `FileGraph` (`path` is for messages).
+
+    Raises:
+        BadInput: the file contradicts itself, or isn't a network with one input and one output.
+    """
+    try:
+        main = model.subgraphs[0]
+        counts = [len(v) if v is not None else 0 for v in (main.inputs, main.outputs)]
+        if counts != [1, 1]:
+            raise BadInput(f"{path}: has {counts[0]} inputs and {counts[1]} outputs; "
+                           "an image classifier has one of each")  # fmt: skip
+        ops: list[FileOp] = []
+        quantization: dict[str, QuantParams] = {}
+        seen: set[int] = set()  # buffers: what several operations share is counted once
+        for number, subgraph in enumerate(model.subgraphs):
+            tensors = [_tensor(model, i, t, number) for i, t in enumerate(subgraph.tensors)]
+            ops += _operations(model, subgraph, tensors, seen)
+            quantization |= {t.name: t.quantization for t in tensors
+                             if t.quantization and not t.constant}  # fmt: skip
+            if number == 0:
+                first, last = _io(tensors[main.inputs[0]]), _io(tensors[main.outputs[0]])
+        notes, versions = _notes(model), _versions(model)
+        release = notes.get("min_runtime_version", "") or oldest_runtime(versions)
+        requires = f"TensorFlow Lite {'.'.join(release.split('.')[:2])}" if release else ""
+        metadata = {k: v for k, v in notes.items() if k not in _NOT_OURS}
+        return FileGraph("tflite", tuple(ops), first, last, quantization, partitions, metadata,
+                         requires, versions)  # fmt: skip
+    except BadInput:
+        raise
+    except Exception as error:  # indices that point nowhere, sizes that don't fit
+        raise file.damaged(path, error) from error
+
+
+def _operations(model: Any, subgraph: Any, tensors: list[_Tensor], seen: set[int]) -> list[FileOp]:
+    ops = []
+    unpacked: dict[int, _Tensor] = {}  # a DEQUANTIZE's output -> the constant that it unpacks
+    for number, op in enumerate(subgraph.operators):
+        indices = [int(i) for i in op.inputs if i >= 0] if op.inputs is not None else []
+        inputs = [unpacked.get(i, tensors[i]) for i in indices]
+        outputs = [tensors[i] for i in op.outputs] if op.outputs is not None else []
+        kind = file.kind(model, op)
+        if kind == "DEQUANTIZE" and inputs[0].constant:
+            unpacked[int(op.outputs[0])] = inputs[0]
+        size = sum(len(model.buffers[b].data) for b in
+                   {t.buffer for t in inputs if t.constant} - seen)  # fmt: skip
+        if kind != "DEQUANTIZE":  # what that unpacks belongs to the operation that uses it
+            seen |= {t.buffer for t in inputs if t.constant}
+        else:
+            size = 0
+        ops.append(_operation(kind, number, inputs, outputs, size))
+    return ops
+
+
+def _operation(
+    kind: str, number: int, inputs: list[_Tensor], outputs: list[_Tensor], size: int
+) -> FileOp:
+    role = _ROLES.get(kind, "other")
+    output = outputs[0].name if outputs else ""
+    floating = role != "boundary" and any(t.dtype in _FLOATING for t in (*inputs, *outputs))
+    stored = inputs[1] if role in ("conv", "linear") and len(inputs) > 1 else None
+    weight = _pytorch_weight(kind, stored.data) if stored and stored.data is not None else None
+    return FileOp(
+        kind,
+        role,
+        f"#{number} {output}",
+        tuple(t.name for t in inputs if not t.constant),
+        output,
+        floating,
+        weight,
+        _of_weight(stored.quantization) if stored and weight is not None else None,
+        _pytorch_shape(outputs[0].shape) if outputs else (),
+        size,
+    )
+
+
+def _pytorch_weight(kind: str, data: np.ndarray) -> np.ndarray:
+    if data.ndim != 4:
+        return data
+    # (1, kH, kW, O) of a depthwise convolution, else (O, kH, kW, I)
+    return data.transpose((3, 0, 1, 2) if kind == "DEPTHWISE_CONV_2D" else (0, 3, 1, 2))
+
+
+def _of_weight(params: QuantParams | None) -> QuantParams | None:
+    """Per channel means per output channel, which PyTorch puts first."""
+    if params is None or params.axis is None:
+        return params
+    return QuantParams(params.scale, params.zero_point, params.dtype, 0)
+
+
+def _pytorch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """With batch 1, channels second; () unless every other size is known."""
+    if len(shape) not in (2, 4) or any(n < 1 for n in shape[1:]):
+        return ()
+    return (1, shape[3], shape[1], shape[2]) if len(shape) == 4 else (1, shape[1])
+
+
+def _tensor(model: Any, index: int, tensor: Any, subgraph: int) -> _Tensor:
+    dtype = _TYPES.get(tensor.type, f"type{tensor.type}")
+    shape = tuple(int(v) for v in tensor.shape) if tensor.shape is not None else ()
+    raw = file.constant(model, tensor)
+    readable = raw is not None and tensor.sparsity is None
+    data = _values(raw, dtype, shape) if readable else None
+    name = file.tensor_name(index, tensor, subgraph)
+    return _Tensor(
+        name, dtype, shape, tensor.buffer, raw is not None, data, _quantization(tensor, dtype)
+    )
+
+
+def _values(raw: np.ndarray, dtype: str, shape: tuple[int, ...]) -> np.ndarray | None:
+    import numpy as np
+
+    if dtype == "int4":  # two in a byte, the lower half first
+        low, high = (raw << 4).view(np.int8) >> 4, raw.view(np.int8) >> 4
+        values = np.stack([low, high], -1).reshape(-1)[: math.prod(shape)]
+    elif dtype in _TYPES.values():
+        values = np.frombuffer(raw.tobytes(), dtype)
+    else:
+        return None
+    return values.reshape(shape)
+
+
+def _quantization(tensor: Any, dtype: str) -> QuantParams | None:
+    q = tensor.quantization
+    if q is None or q.scale is None or not len(q.scale):
+        return None
+    zeros = (0,) * len(q.scale) if q.zeroPoint is None else tuple(int(z) for z in q.zeroPoint)
+    axis = int(q.quantizedDimension) if len(q.scale) > 1 else None
+    return QuantParams(tuple(float(s) for s in q.scale), zeros, dtype, axis)
+
+
+def _io(tensor: _Tensor) -> TensorSpec:
+    shape = tensor.shape
+    layout = "NC"
+    if len(shape) == 4:  # some converters keep PyTorch's order
+        layout = "NCHW" if shape[1] in (1, 3) and shape[3] not in (1, 3) else "NHWC"
+    return TensorSpec(tensor.name, shape, tensor.dtype, layout, tensor.quantization)
+
+
+def _notes(model: Any) -> Mapping[str, str]:
+    """The file's metadata entries that are text."""
+    notes = {}
+    for entry in model.metadata or ():
+        data = model.buffers[entry.buffer].data
+        try:
+            text = bytes(data if data is not None else b"").decode("utf-8")
+        except UnicodeDecodeError:
+            continue
+        notes[file.clean(entry.name)] = text.rstrip("\0")  # converters pad theirs
+    return notes
+
+
+def _versions(model: Any) -> dict[str, int]:
+    versions: dict[str, int] = {}
+    for code in model.operatorCodes or ():
+        kind = file.code_kind(code)
+        versions[kind] = max(versions.get(kind, 1), int(code.version))
+    return versions

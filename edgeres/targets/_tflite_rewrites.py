@@ -1,0 +1,120 @@
+"""What is changed in a .tflite file's objects after conversion, and the proofs that it may be.
+
+Every function changes a `ModelT` in place.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgeres.targets import _tflite_file as file
+
+_RELUS = (1, 3)  # ActivationFunctionType RELU, RELU6
+
+
+def zero_padding(model: Any) -> None:
+    """Write PAD for PADV2 where both give the same numbers.
+
+    A max pool is padded with the smallest value there is, by PADV2, which XNNPACK doesn't take: the
+    network falls apart in two. PAD, which it takes, fills with real 0. That is the same
+
+    - where PADV2 fills with 0 (an integer tensor's zero point), and
+    - where it fills with the smallest value, between a ReLU and a max pool each of whose windows
+      has at least one pixel: nothing after a ReLU is below 0, so the maximum stays what it was.
+    """
+    graph = model.subgraphs[0]
+    for op in graph.operators:
+        if file.kind(model, op) == "PADV2" and _may_be_zero(model, graph, op):
+            _become_pad(model, op)
+    _drop_unused_codes(model)
+
+
+def expose(model: Any) -> list[int]:
+    """Make every computed tensor an output of the main graph; returns their indices in that order.
+
+    What is computed from constants alone (unpacked weights) stays inside: the runtime does that
+    while loading.
+    """
+    graph = model.subgraphs[0]
+    known = {i for i, t in enumerate(graph.tensors) if file.constant(model, t) is not None}
+    indices: list[int] = []
+    for op in graph.operators:
+        outputs = [int(i) for i in op.outputs if i >= 0]
+        if all(int(i) in known for i in op.inputs if i >= 0):
+            known.update(outputs)
+        else:
+            indices += [i for i in outputs if i not in indices]
+    graph.outputs = indices
+    model.signatureDefs = None  # they describe the outputs that were
+    return indices
+
+
+def _may_be_zero(model: Any, graph: Any, op: Any) -> bool:
+    import numpy as np
+
+    source, amounts, fill = (graph.tensors[i] for i in op.inputs)
+    dtype = {0: np.float32, 7: np.int16, 9: np.int8}.get(source.type)
+    stored, pads = file.constant(model, fill), file.constant(model, amounts)
+    if dtype is None or stored is None or pads is None or amounts.type != 2:
+        return False
+    value = stored.view(dtype).item()
+    if value == _zero(source):
+        return True
+    info: Any = np.finfo(dtype) if dtype is np.float32 else np.iinfo(dtype)
+    pools = [o for o in graph.operators if op.outputs[0] in o.inputs]
+    return (
+        value <= info.min
+        and _after_relu(graph, op.inputs[0])
+        and op.outputs[0] not in graph.outputs
+        and all(file.kind(model, o) == "MAX_POOL_2D" for o in pools)
+        and all(_sees_pixels(o.builtinOptions, pads.view(np.int32).reshape(-1, 2)) for o in pools)
+    )
+
+
+def _zero(tensor: Any) -> float:
+    q = tensor.quantization
+    return int(q.zeroPoint[0]) if q is not None and q.zeroPoint is not None else 0
+
+
+def _after_relu(graph: Any, index: int) -> bool:
+    producer = next((o for o in graph.operators if index in o.outputs), None)
+    options = producer.builtinOptions if producer is not None else None
+    return getattr(options, "fusedActivationFunction", 0) in _RELUS
+
+
+def _sees_pixels(pool: Any, pads: Any) -> bool:
+    """Whether no window of a pool lies in the padding alone; `pads` is (4, 2), NHWC."""
+    return max(pads[1]) < pool.filterHeight and max(pads[2]) < pool.filterWidth
+
+
+def _become_pad(model: Any, op: Any) -> None:
+    from ai_edge_litert import schema_py_generated as schema
+
+    # PAD and PADV2 learned the same types with the same version numbers.
+    op.opcodeIndex = _code(model, "PAD", model.operatorCodes[op.opcodeIndex].version)
+    op.inputs = op.inputs[:2]
+    op.builtinOptionsType = schema.BuiltinOptions.PadOptions
+    op.builtinOptions = schema.PadOptionsT()
+
+
+def _code(model: Any, name: str, version: int) -> int:
+    from ai_edge_litert import schema_py_generated as schema
+
+    number = getattr(schema.BuiltinOperator, name)
+    for index, code in enumerate(model.operatorCodes):
+        if file.code_kind(code) == name and code.version == version:
+            return index
+    code = schema.OperatorCodeT()
+    code.builtinCode, code.version = number, version
+    code.deprecatedBuiltinCode = min(number, 127)
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1
+
+
+def _drop_unused_codes(model: Any) -> None:
+    """A runtime without an operator refuses a file that lists it, used or not."""
+    ops = [op for graph in model.subgraphs for op in graph.operators]
+    used = sorted({op.opcodeIndex for op in ops})
+    for op in ops:
+        op.opcodeIndex = used.index(op.opcodeIndex)
+    model.operatorCodes = [model.operatorCodes[i] for i in used]
