@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -81,7 +82,7 @@ def test_the_second_time_everything_is_cached(chain: tuple[Path, dict]) -> None:
         k: v["digest"] for k, v in result["artifacts"].items()}  # fmt: skip
 
 
-@pytest.mark.parametrize("step", ["teacher", "distill", "quantize", "export:tflite-int8"])
+@pytest.mark.parametrize("step", ["teacher", "distill", "quantize", "export"])
 def test_killed_and_repeated_gives_the_same_files(
     chain: tuple[Path, dict], step: str, tmp_path: Path
 ) -> None:
@@ -123,6 +124,31 @@ def test_verify_from_the_run_folder_and_a_tampered_file(chain: tuple[Path, dict]
     assert "bad.tflite" in failed.stdout + failed.stderr or "FAILED" in failed.stdout
 
 
+def test_a_copied_run_folder_is_all_that_verify_needs(
+    chain: tuple[Path, dict], tmp_path: Path
+) -> None:
+    folder, result = chain
+    shutil.copytree(folder / result["run"], tmp_path / "sent", symlinks=False)
+    done = edgeres("verify", "sent", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = {row["target"]: row for row in json.loads(done.stdout)["files"]}
+    assert rows["tflite-int8"]["layers"], "every layer was recomputed from its own inputs"
+    assert max(layer["worst"] for layer in rows["tflite-int8"]["layers"]) <= 1
+    assert len(rows["onnx-int8"]["residual_adds"]) == 3
+
+
+def test_the_self_test_catches_every_planted_fault(chain: tuple[Path, dict]) -> None:
+    folder, result = chain
+    done = edgeres("verify", result["run"], "--self-test", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    trials = json.loads(done.stdout)["trials"]
+    assert [t for t in trials if t["planted"] and not t["caught"]] == []
+    for target in ("tflite-int8", "onnx-int8", "coreml-int8"):
+        left_out = {t["fault"] for t in trials if t["target"] == target and not t["planted"]}
+        allowed = {"an activation scale changed by 5 %"} if target == "coreml-int8" else set()
+        assert left_out <= allowed
+
+
 def test_inspect_export_benchmark_and_report(chain: tuple[Path, dict]) -> None:
     folder, result = chain
     entry = result["artifacts"]["export:tflite-int8"]
@@ -133,7 +159,7 @@ def test_inspect_export_benchmark_and_report(chain: tuple[Path, dict]) -> None:
     assert inspected["transposes"] == 0
 
     text = edgeres("inspect", file, cwd=folder).stdout
-    assert "float operators     none" in text
+    assert "float operators" in text and "\nresidual adds        3" in text
 
     done = edgeres("export", result["run"], "--target", "onnx-int8", "--out", "out", "--json",
                    cwd=folder)  # fmt: skip
