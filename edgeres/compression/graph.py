@@ -14,13 +14,14 @@ from torchao.quantization.pt2e.observer import ObserverBase
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 from torchao.quantization.pt2e.quantizer import QuantizationSpec
 
-from edgeres.compression.quantizer import ResidualQuantizer
+from edgeres.compression.quantizer import ResidualQuantizer, layers
 from edgeres.models.resnet import ResNet
 from edgeres.types import QuantParams, ScaleTable
 
 WEIGHT_RANGE = (-127, 127)
 ACTIVATION_RANGE = (-128, 127)
 _RANGES = {"int8": ACTIVATION_RANGE, "int16": (-32768, 32767)}
+_BIAS_RANGE = (-(2**31), 2**31 - 1)
 SMALLEST_SCALE = 2.0**-24  # keeps an all-zero channel's scale positive and float32-normal
 
 
@@ -70,15 +71,23 @@ def weight_scales(model: ResNet) -> ScaleTable:
 
 
 @torch.no_grad()
-def snap_weights(model: ResNet, scales: ScaleTable) -> None:
-    """Round folded weights to their int8 grid, in place.
+def snap(model: ResNet, scales: ScaleTable) -> None:
+    """Round folded weights to their int8 grid and biases to the int32 one, in place.
 
-    On the grid every converter finds the same codes, whichever way it rounds halves.
+    On its grid a weight gets the same code from every converter, whichever way it rounds halves,
+    and a bias loses nothing when a runtime stores it as int32 (of step input scale * weight scale).
     """
-    for name, weight in model.state_dict().items():
-        if name.endswith(".weight"):
-            steps = torch.tensor(scales[name].scale).view(-1, *[1] * (weight.ndim - 1))
-            weight.copy_((weight / steps).round().clamp(*WEIGHT_RANGE) * steps)
+    state = model.state_dict()
+    for layer in layers(export_program(model.eval()).module()):
+        if not layer.weighted:
+            continue
+        weight, bias = state[f"{layer.name}.weight"], state.get(f"{layer.name}.bias")
+        steps = torch.tensor(scales[f"{layer.name}.weight"].scale, dtype=torch.float64)
+        column = steps.view(-1, *[1] * (weight.ndim - 1))
+        weight.copy_((weight / column).round().clamp(*WEIGHT_RANGE) * column)
+        if bias is not None:
+            steps *= scales[layer.source].scale[0]
+            bias.copy_((bias / steps).round().clamp(*_BIAS_RANGE) * steps)
 
 
 class _Fixed(ObserverBase):

@@ -16,7 +16,7 @@ from edgeres.compression.graph import (
     ACTIVATION_RANGE,
     WEIGHT_RANGE,
     export_program,
-    snap_weights,
+    snap,
     weight_scales,
 )
 from edgeres.compression.quantizer import ResidualQuantizer, layers
@@ -77,7 +77,7 @@ def _read_back(graph: GraphModule, folded: ResNet) -> ScaleTable:
     )
     folded.load_state_dict(state)
     scales = weight_scales(folded) | found
-    snap_weights(folded, scales)
+    snap(folded, scales)
     return scales
 
 

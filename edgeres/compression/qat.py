@@ -25,7 +25,7 @@ from edgeres.compression.graph import (
     SMALLEST_SCALE,
     WEIGHT_RANGE,
     export_program,
-    snap_weights,
+    snap,
     weight_scales,
 )
 from edgeres.compression.quantizer import ResidualQuantizer
@@ -84,7 +84,7 @@ class QatModel:
             scales[module.tensor] = QuantParams((scale,), (zero,), "int8")
         if self.exact_input:
             scales["input"] = self.exact_input
-        snap_weights(folded, scales)
+        snap(folded, scales)
         return folded, scales
 
     def _observers(self) -> list[_Activation]:

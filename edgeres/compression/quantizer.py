@@ -40,11 +40,13 @@ class Layer:
         name: key of its output in the scale table, e.g. `layer1.0.conv1` or `layer1.0.add`.
         node: the convolution, linear, add or pool.
         last: the node whose output is quantized (the ReLU after it, if any).
+        source: key of the tensor that it reads (the first one of an add).
     """
 
     name: str
     node: Node
     last: Node
+    source: str
 
     @property
     def weighted(self) -> bool:
@@ -54,14 +56,19 @@ class Layer:
 
 def layers(graph_module: GraphModule) -> Iterator[Layer]:
     """The operations to quantize, in execution order."""
+    names: dict[Node, str] = {}
     for node in graph_module.graph.nodes:
         if node.target in _WEIGHTED:
-            last = _follow(node, *_BATCHNORM) or node
-            yield Layer(_module(node), node, _follow(last, *_RELU) or last)
+            name, last = _module(node), _follow(node, *_BATCHNORM) or node
+            last = _follow(last, *_RELU) or last
         elif node.target in _ADD and node.meta["val"].dim() == 4:  # not BN's batch counter
-            yield Layer(f"{_module(node)}.add", node, _follow(node, *_RELU) or node)
+            name, last = f"{_module(node)}.add", _follow(node, *_RELU) or node
         elif node.target in _AVERAGE:
-            yield Layer(_module(node), node, node)
+            name, last = _module(node), node
+        else:
+            continue
+        names[last] = name
+        yield Layer(name, node, last, names.get(_maker(_node(node.args[0])), "input"))
 
 
 class ResidualQuantizer(Quantizer):
@@ -95,9 +102,7 @@ class ResidualQuantizer(Quantizer):
 
     def _edge(self, source: Node) -> QuantizationSpec:
         # An edge carries what its source puts out; only the network's input has no such source.
-        while source.target in _SHARING:
-            source = _node(source.args[0])
-        known = source.meta.get(_ANNOTATION)
+        known = _maker(source).meta.get(_ANNOTATION)
         if known is not None and isinstance(known.output_qspec, QuantizationSpec):
             return known.output_qspec
         return self.activation("input")
@@ -115,6 +120,13 @@ def _mark(node: Node, inputs: dict[Node, object], output: object) -> None:
 def _node(argument: object) -> Node:
     assert isinstance(argument, Node)
     return argument
+
+
+def _maker(node: Node) -> Node:
+    """The node that made a tensor's codes, through those that only move them."""
+    while node.target in _SHARING:
+        node = _node(node.args[0])
+    return node
 
 
 def _follow(node: Node, *targets: object) -> Node | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from conftest import images, network
@@ -70,19 +72,36 @@ def test_an_all_zero_channel_gets_a_positive_scale() -> None:
     assert min(scales["conv1.weight"].scale) > 0
 
 
-def test_snapped_weights_have_one_code_whichever_way_halves_are_rounded() -> None:
-    folded = fold_batchnorm(network("resnet8"))
+def test_snapped_numbers_have_one_code_whichever_way_halves_are_rounded(quantized: tuple) -> None:
+    folded, table = copy.deepcopy(quantized[1]), quantized[2]
     with torch.no_grad():  # plant halves: the channel's peak is 127 steps, others 10.5 steps
         folded.conv1.weight[0] = 10.5
         folded.conv1.weight[0, 0, 0, 0] = 127.0
-    scales = graph.weight_scales(folded)
-    graph.snap_weights(folded, scales)
-    steps = torch.tensor(scales["conv1.weight"].scale).view(-1, 1, 1, 1)
-    exact = folded.conv1.weight / steps
-    torch.testing.assert_close(exact, exact.round(), rtol=0, atol=1e-3)
-    before = folded.conv1.weight.clone()
-    graph.snap_weights(folded, scales)
-    assert torch.equal(folded.conv1.weight, before)
+        folded.conv1.bias[0] = 1.2345
+    scales = table | graph.weight_scales(folded)
+    graph.snap(folded, scales)
+    steps = torch.tensor(scales["conv1.weight"].scale)
+    codes = folded.conv1.weight / steps.view(-1, 1, 1, 1)
+    torch.testing.assert_close(codes, codes.round(), rtol=0, atol=1e-3)
+    grid = steps.double() * scales["input"].scale[0]
+    integers = folded.conv1.bias.double() / grid
+    torch.testing.assert_close(integers, integers.round(), rtol=1e-6, atol=1e-3)
+    assert abs(folded.conv1.bias[0].item() - 1.2345) <= grid[0].item()
+    before = copy.deepcopy(folded.state_dict())
+    graph.snap(folded, scales)
+    for name, value in folded.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_each_layer_knows_what_it_reads(quantized: tuple) -> None:
+    found = {la.name: la.source for la in layers(graph.export_program(quantized[1]).module())}
+    assert found["conv1"] == "input"
+    assert found["layer1.0.conv1"] == "conv1"
+    assert found["layer2.0.downsample.0"] == found["layer2.0.conv1"] == "layer1.0.add"
+    assert found["fc"] == "avgpool"
+    imagenet = fold_batchnorm(network("resnet18-w0.25", px=32))
+    known = {la.name: la.source for la in layers(graph.export_program(imagenet).module())}
+    assert known["layer1.0.conv1"] == "conv1", "the max pool between them makes no codes"
 
 
 def test_ptq_stays_close_to_the_float_network(quantized: tuple) -> None:

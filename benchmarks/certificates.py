@@ -1,0 +1,117 @@
+"""Every int8 target of four networks, verified: the table of docs/verification.md.
+
+    .venv/bin/python benchmarks/certificates.py --data ../shared/data/cifar10 \\
+        --weights ../shared/weights/akamaster-cifar10 [--network resnet20]
+
+resnet20 and resnet56: akamaster's CIFAR-10 weights, 512 training images to calibrate, all 10,000 test
+images. resnet18 and resnet50 at 224 px: random weights, random images. One line per target: float
+operators, transposes, scales, worst layer from its own inputs, agreement, worst and mean difference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from _cifar_networks import calibration, network, splits
+
+from edgeres import targets
+from edgeres.artifact import file_sha256, folder_size
+from edgeres.compression import graph, ptq
+from edgeres.errors import EdgeresError
+from edgeres.models import resnet, spec, weights
+from edgeres.recipe import VerifySection
+from edgeres.stages.verify import row
+from edgeres.targets._conversion import convert
+from edgeres.text import verify
+from edgeres.training.loop import Labelled, Trainee, evaluate
+from edgeres.types import ExportedFile, tensor_spec
+from edgeres.verification.certificate import Reference, certify
+
+
+def main() -> None:
+    """Quantize, export, verify, print."""
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawTextHelpFormatter)  # fmt: skip
+    parser.add_argument("--network", default="resnet20")
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--samples", type=int, help="of the test images; all if left out")
+    parser.add_argument("--target", action="append", help="e.g. tflite-int8; repeat for several")
+    given = parser.parse_args()
+    model, images, test = _task(given)
+    folded, scales = ptq.quantize(model, images)
+    before = _logits(resnet.fold_batchnorm(model), test)
+    trained = _logits(graph.quantized_graph(folded, scales, fold_weights=True), test, folded)
+    chosen = given.target or [n for n in targets.names() if targets.is_integer(n.split("-")[1])]
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Path(folder)
+        weights.save(checkpoint, folded)
+        for name in chosen:
+            table = targets.scales_for(name, scales)
+            logits = trained
+            if table != scales:
+                derived = graph.quantized_graph(folded, table, fold_weights=True)
+                logits = _logits(derived, test, folded)
+            reference = Reference(folded, table, logits, before, test.images, test.labels)
+            begin = time.monotonic()
+            try:
+                found = row(_certificate(name, checkpoint, reference))
+            except EdgeresError as error:
+                print(f"{name}: {error}", flush=True)
+                continue
+            rows.append(found)
+            print(f"{name}: {time.monotonic() - begin:.0f} s, {json.dumps(found['operators'])}",
+                  flush=True)  # fmt: skip
+    facts = {"files": rows, "failures": []}
+    print(verify(facts))
+    for found in rows:
+        worst = max((c["worst"] for c in found["layers"] or ()), default=float("nan"))
+        gates = {g["name"]: g["measured"] for g in found["gates"]}
+        print(f"{found['target']}: worst layer {worst:g}, mean difference "
+              f"{found['mean_codes']:.3f}, bit-equal {found['bit_equal']:.2%}, {gates}")  # fmt: skip
+
+
+def _certificate(name: str, checkpoint: Path, reference: Reference) -> object:
+    target, precision = targets.load(name)
+    path = checkpoint / f"{precision}{target.SUFFIX}"
+    found = convert(checkpoint, reference.scales, name, path, {}, lambda: None)
+    exported = ExportedFile(name, path.name, file_sha256(path), folder_size(path),
+                            tensor_spec(found["input"]), tensor_spec(found["output"]))  # fmt: skip
+    return certify(path, exported, reference, VerifySection(), lambda *_: None)
+
+
+def _task(given: argparse.Namespace) -> tuple[resnet.ResNet, torch.Tensor, Labelled]:
+    if given.network in ("resnet18", "resnet50"):
+        return _random(given.network, given.samples or 256)
+    train, _, test = splits(given.data)
+    test = Labelled(test.images[: given.samples], test.labels[: given.samples])
+    return network(given.weights, given.network), calibration(train), test
+
+
+def _random(name: str, samples: int) -> tuple[resnet.ResNet, torch.Tensor, Labelled]:
+    """Random weights whose batch statistics have seen random images."""
+    torch.manual_seed(0)
+    model = resnet.build(spec.parse(name, 1000, spec.default_preprocess(224))).train()
+    with torch.no_grad():
+        for _ in range(2):
+            model((torch.rand(8, 3, 224, 224) - 0.5) / 0.25)
+    images = torch.randint(0, 256, (samples, 3, 224, 224), dtype=torch.uint8)
+    return model.eval(), images[:32], Labelled(images, torch.zeros(samples, dtype=torch.int64))
+
+
+def _logits(
+    module: torch.nn.Module, test: Labelled, model: resnet.ResNet | None = None
+) -> np.ndarray:
+    described = (model or module).spec.preprocess
+    return evaluate(Trainee(module, described, lambda training: None), test)[1].numpy()
+
+
+if __name__ == "__main__":
+    main()
