@@ -112,7 +112,7 @@ def integer_gates(graph: FileGraph, model: ResNet) -> list[Gate]:
         gates.append(Gate("quantize, dequantize and transpose operators",
                           graph.count("boundary") + graph.count("transpose"), "==", 0))  # fmt: skip
     if graph.format in ("tflite", "onnx"):
-        integer = graph.input.dtype in ("int8", "uint8") and graph.output.dtype in ("int8", "uint8")
+        integer = {graph.input.dtype, graph.output.dtype} <= {"int8", "uint8", "int16"}
         gates.append(Gate("integer input and output", float(integer), "==", 1))
     return gates
 
