@@ -21,15 +21,20 @@ def load(data: bytes, path: Path) -> Any:
     Raises:
         BadInput: not a TFLite file, or a damaged one.
     """
-    import numpy as np
-    from ai_edge_litert import schema_py_generated as schema
-
     if data[4:8] != _MARK:
         raise BadInput(f"{path}: not a TFLite file (no TFL3 mark); export it again")
     try:
-        model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+        return unpack(data)
     except Exception as error:  # the flatbuffer reader fails in many ways on damaged bytes
         raise damaged(path, error) from error
+
+
+def unpack(data: bytes) -> Any:
+    """Unpack what a converter just wrote."""
+    import numpy as np
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
     for buffer in model.buffers or ():
         if buffer.offset > 1:  # files over 2 GB keep their constants behind the flatbuffer
             buffer.data = np.frombuffer(data[buffer.offset : buffer.offset + buffer.size], np.uint8)

@@ -6,15 +6,15 @@ Foreign files come through here too: every size, index and name in them may be a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeres.errors import BadInput
 from edgeres.targets import _tflite_file as file
+from edgeres.targets import _tflite_metadata as metadata
 from edgeres.targets._graph import FileGraph, FileOp, Role
-from edgeres.targets._tflite_versions import oldest_runtime
+from edgeres.targets._tflite_versions import newer, oldest_runtime
 from edgeres.types import QuantParams, TensorSpec
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ _ROLES: dict[str, Role] = {
 _TYPES = {0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 6: "bool", 7: "int16",
           9: "int8", 10: "float64", 17: "int4"}  # fmt: skip
 _FLOATING = ("float32", "float16", "float64")
-# Notes of the converter to the runtime, and the standard metadata, which is no text.
-_NOT_OURS = ("min_runtime_version", "keep_stablehlo_constant", "CONVERSION_METADATA",
-             "TFLITE_METADATA")  # fmt: skip
+# What converters and runtimes tell one another, and the standard metadata, which is no text.
+_FOR_RUNTIMES = (metadata.RUNTIME, metadata.STANDARD, "keep_stablehlo_constant",
+                 "CONVERSION_METADATA")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,12 @@ def graph_of(model: Any, path: Path, partitions: int | None) -> FileGraph:
                              if t.quantization and not t.constant}  # fmt: skip
             if number == 0:
                 first, last = _io(tensors[main.inputs[0]]), _io(tensors[main.outputs[0]])
-        notes, versions = _notes(model), _versions(model)
-        release = notes.get("min_runtime_version", "") or oldest_runtime(versions)
-        requires = f"TensorFlow Lite {'.'.join(release.split('.')[:2])}" if release else ""
-        metadata = {k: v for k, v in notes.items() if k not in _NOT_OURS}
-        return FileGraph("tflite", tuple(ops), first, last, quantization, partitions, metadata,
+        notes, versions = metadata.notes(model), metadata.versions(model)
+        # Tools that change a file forget this note, so what the operators need counts too.
+        release = newer(notes.get(metadata.RUNTIME, ""), oldest_runtime(versions))
+        requires = f"TensorFlow Lite {release}" if release else ""
+        told = {k: v for k, v in notes.items() if k not in _FOR_RUNTIMES}
+        return FileGraph("tflite", tuple(ops), first, last, quantization, partitions, told,
                          requires, versions)  # fmt: skip
     except BadInput:
         raise
@@ -182,24 +183,3 @@ def _io(tensor: _Tensor) -> TensorSpec:
     if len(shape) == 4:  # some converters keep PyTorch's order
         layout = "NCHW" if shape[1] in (1, 3) and shape[3] not in (1, 3) else "NHWC"
     return TensorSpec(tensor.name, shape, tensor.dtype, layout, tensor.quantization)
-
-
-def _notes(model: Any) -> Mapping[str, str]:
-    """The file's metadata entries that are text."""
-    notes = {}
-    for entry in model.metadata or ():
-        data = model.buffers[entry.buffer].data
-        try:
-            text = bytes(data if data is not None else b"").decode("utf-8")
-        except UnicodeDecodeError:
-            continue
-        notes[file.clean(entry.name)] = text.rstrip("\0")  # converters pad theirs
-    return notes
-
-
-def _versions(model: Any) -> dict[str, int]:
-    versions: dict[str, int] = {}
-    for code in model.operatorCodes or ():
-        kind = file.code_kind(code)
-        versions[kind] = max(versions.get(kind, 1), int(code.version))
-    return versions

@@ -26,7 +26,6 @@ def zero_padding(model: Any) -> None:
     for op in graph.operators:
         if file.kind(model, op) == "PADV2" and _may_be_zero(model, graph, op):
             _become_pad(model, op)
-    _drop_unused_codes(model)
 
 
 def expose(model: Any) -> list[int]:
@@ -111,7 +110,7 @@ def _code(model: Any, name: str, version: int) -> int:
     return len(model.operatorCodes) - 1
 
 
-def _drop_unused_codes(model: Any) -> None:
+def drop_unused_codes(model: Any) -> None:
     """A runtime without an operator refuses a file that lists it, used or not."""
     ops = [op for graph in model.subgraphs for op in graph.operators]
     used = sorted({op.opcodeIndex for op in ops})

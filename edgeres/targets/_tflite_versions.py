@@ -34,5 +34,19 @@ def oldest_runtime(versions: Mapping[str, int]) -> str:
         releases = _RELEASES.get(kind, ())
         if not 1 <= version <= len(releases):
             return ""
-        needed.append(tuple(int(n) for n in releases[version - 1].split(".")))
-    return ".".join(map(str, max(needed))) if needed else ""
+        needed.append(_numbers(releases[version - 1]))
+    return _text(max(needed, default=()))
+
+
+def newer(first: str, second: str) -> str:
+    """The newer of two releases such as `2.4.0` and `2.10`, as `2.10`; "" stands for unknown."""
+    return _text(max(_numbers(first), _numbers(second)))
+
+
+def _numbers(release: str) -> tuple[int, ...]:
+    parts = release.split(".")[:2]
+    return tuple(map(int, parts)) if all(p.isascii() and p.isdigit() for p in parts) else ()
+
+
+def _text(numbers: tuple[int, ...]) -> str:
+    return ".".join(map(str, numbers))

@@ -13,6 +13,8 @@ from edgeres.errors import EdgeresError
 from edgeres.quiet import quiet
 from edgeres.targets import Session, Source, Tracer, _schemes
 from edgeres.targets import _tflite_file as file
+from edgeres.targets import _tflite_metadata as metadata
+from edgeres.targets import _tflite_precisions as precisions
 from edgeres.targets import _tflite_rewrites as rewrites
 from edgeres.targets._graph import FileGraph
 from edgeres.targets._tflite_read import graph_of
@@ -22,20 +24,32 @@ if TYPE_CHECKING:
     import numpy as np
 
 SUMMARY = "TensorFlow Lite / LiteRT: Android, Raspberry Pi, microcontrollers"
-PRECISIONS = ("fp32", "int8")
+PRECISIONS = ("fp32", "fp16", "dynamic", "int8", "int16x8")
 SUFFIX = ".tflite"
 PACKAGE = "litert_torch"
 EXTRA = None
-SCHEMES = {"int8": _schemes.as_trained}
+SCHEMES = {"int8": _schemes.as_trained, "int16x8": _schemes.sixteen_bit}
+
+# precision -> what makes its file from the float file
+_FROM_FLOAT = {"fp16": precisions.half_weights, "dynamic": precisions.integer_weights}
 
 
-def export(source: Source, precision: str, path: Path) -> tuple[TensorSpec, TensorSpec]:  # noqa: ARG001
-    """Write a .tflite file: int8 input and output for `int8`, float32 for `fp32`."""
+def export(source: Source, precision: str, path: Path) -> tuple[TensorSpec, TensorSpec]:
+    """Write a .tflite file.
+
+    Input and output are int8 for `int8`, int16 for `int16x8`, else float32.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with quiet(f"writing {path.name} with litert-torch"):
-        model = file.load(_converted(source), path)
+        model = file.unpack(_converted(source, precision))
         rewrites.zero_padding(model)
-        data = file.pack(model)
+        if precision == "int16x8":
+            precisions.mend_int16(model)
+        if precision in _FROM_FLOAT:
+            model = _FROM_FLOAT[precision](file.pack(model))
+        rewrites.drop_unused_codes(model)
+        metadata.describe(model, source)
+        data = metadata.with_labels(file.pack(model), source)
     with storage_errors(path):
         path.write_bytes(data)
     graph = read(path)
@@ -73,7 +87,7 @@ def tracer(path: Path) -> Tracer | None:
     return _Tracer(path, data, names)
 
 
-def _converted(source: Source) -> bytes:
+def _converted(source: Source, precision: str) -> bytes:
     import litert_torch
     import torch
     from litert_torch.quantize.quant_config import QuantConfig
@@ -85,6 +99,8 @@ def _converted(source: Source) -> bytes:
         from edgeres.compression.graph import quantized_graph
 
         network = quantized_graph(source.model, source.scales, fold_weights=False)
+        if precision == "int16x8":
+            precisions.pad_before_pool(network)
         # The converter reads nothing of the quantizer but whether it is dynamic.
         quantizer = SimpleNamespace(global_config=SimpleNamespace(is_dynamic=False))
         config = QuantConfig(pt2e_quantizer=quantizer)
