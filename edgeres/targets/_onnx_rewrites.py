@@ -100,6 +100,29 @@ def integer_io(model: Any) -> None:
         value.type.tensor_type.elem_type = onnx.TensorProto.UINT8
 
 
+def half(model: Any) -> None:
+    """Store weights and compute in float16; the input and the output stay float32."""
+    import numpy as np
+    import onnx
+
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            values = onnx.numpy_helper.to_array(tensor)
+            limit = float(np.finfo(np.float16).max)
+            values = values.clip(-limit, limit).astype(np.float16)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    source, result = model.graph.input[0].name, model.graph.output[0].name
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            for i, name in enumerate(names):
+                names[i] = {source: f"{source}_half", result: f"{result}_half"}.get(name, name)
+    to = onnx.TensorProto
+    first = onnx.helper.make_node("Cast", [source], [f"{source}_half"], "to_half", to=to.FLOAT16)
+    last = onnx.helper.make_node("Cast", [f"{result}_half"], [result], "to_float", to=to.FLOAT)
+    model.graph.node.insert(0, first)
+    model.graph.node.append(last)
+
+
 def _drop_unused(model: Any) -> None:
     used = {name for node in model.graph.node for name in node.input}
     for initializer in list(model.graph.initializer):
