@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Arguments = Mapping[str, Any]  # an operation's arguments by name: tensors and plain constants
     Kernel = Callable[[Arguments], torch.Tensor]
 
-_CHUNK_VALUES = 1 << 22  # of the largest tensor: more falls out of the processor's cache
+_CHUNK_VALUES = 1 << 20  # of the largest tensor: more falls out of the processor's cache
 # operation -> its argument that names axes
 _AXES = {"transpose": "perm", "reduce_mean": "axes", "squeeze": "axes",
          "expand_dims": "axes", "concat": "axis"}  # fmt: skip

@@ -1,8 +1,9 @@
 """Core ML packages, written by coremltools from the one graph; NCHW, batch 1, iOS 17 / macOS 14.
 
 A Core ML int8 model is a program of float operations between quantize and dequantize, which the
-device's compiler fuses into integer kernels; `read` fuses them the same way. It runs on Apple's
-systems only, so elsewhere there is no session and verification looks at structure and scales.
+device's compiler fuses into integer kernels; `read` fuses them the same way. Core ML runs on
+Apple's systems only; elsewhere the saved program is interpreted (`_mil`), which checks its numbers
+but not Apple's kernels.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres.errors import BadInput
 from edgeres.quiet import quiet
 from edgeres.targets import Session, Source, Tracer, _schemes, require
-from edgeres.targets._graph import FileGraph, FileOp, Role
-from edgeres.types import QuantParams, TensorSpec
+from edgeres.targets import _mil_package as packages
+from edgeres.targets._graph import FileGraph
+from edgeres.types import TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,17 +31,12 @@ PACKAGE = "coremltools"
 EXTRA = "coreml"
 SCHEMES = {"int8": _schemes.as_trained}
 
-_ROLES: dict[str, Role] = {
-    "conv": "conv", "linear": "linear", "matmul": "linear", "add": "add", "reduce_mean": "pool",
-    "avg_pool": "pool", "relu": "move", "reshape": "move", "squeeze": "move", "max_pool": "move",
-    "pad": "move", "transpose": "transpose", "quantize": "boundary", "dequantize": "boundary",
-    "cast": "boundary", "constexpr_affine_dequantize": "boundary",
-}  # fmt: skip
 _PARENT = uuid.UUID("6f0f9d7e-1b0e-4c7e-9d5a-0c4a1d2b3e4f")  # any fixed one makes ids repeatable
+_DATE = "com.github.apple.coremltools.conversion_date"
 
 
 def export(source: Source, precision: str, path: Path) -> tuple[TensorSpec, TensorSpec]:
-    """Write a .mlpackage: float16 arithmetic for `fp16`, W8A8 for `int8`; float32 input, output."""
+    """Write a .mlpackage: float16 arithmetic for `fp16`, W8A8 for `int8`; float16 input, output."""
     ct = _coremltools()
     with quiet(f"writing {path.name} with coremltools"):
         import torch
@@ -60,8 +56,7 @@ def export(source: Source, precision: str, path: Path) -> tuple[TensorSpec, Tens
             outputs=[ct.TensorType(name="logits")],
             compute_precision=ct.precision.FLOAT16, pass_pipeline=_passes(ct),
         )  # fmt: skip
-        for key, value in sorted(source.metadata.items()):
-            package.user_defined_metadata[key] = value
+        _describe(package, source, precision)
         package.save(str(path))
         _repeatable(path, ct)
     graph = read(path)
@@ -72,51 +67,89 @@ def read(path: Path) -> FileGraph:
     """Read the package's program, fusing quantize and dequantize as the device's compiler does.
 
     Raises:
-        BadInput: not a Core ML package of an ML program.
+        BadInput: not a Core ML package, damaged, or not an ML program of one input and one output.
         MissingComponent: coremltools is not installed.
     """
-    ct = _coremltools()
-    model = path / "Data/com.apple.CoreML/model.mlmodel"
-    if not model.is_file():
-        raise BadInput(f"{path}: not a Core ML package (it has no {model.relative_to(path)})")
-    with quiet(f"reading {path.name}"):
-        from coremltools.converters.mil.frontend.milproto.load import load
-        from google.protobuf.message import DecodeError
+    from edgeres.targets._mil_graph import graph
 
-        spec = ct.proto.Model_pb2.Model()
-        try:
-            spec.ParseFromString(model.read_bytes())
-        except DecodeError as error:
-            raise BadInput(f"{path}: a damaged Core ML package; export it again") from error
-        if not spec.HasField("mlProgram"):
-            raise BadInput(f"{path}: not an ML program (an older Core ML format); export it again")
-        weights = str(path / "Data/com.apple.CoreML/weights")
-        program = load(spec, specification_version=spec.specificationVersion,
-                       file_weights_dir=weights)  # fmt: skip
-    return _graph(program.functions["main"])
+    return graph(packages.load(path, _coremltools()))
 
 
 def session(path: Path, threads: int = 1) -> Session | None:  # noqa: ARG001
-    """Load the package where Core ML exists (macOS); None elsewhere."""
-    if sys.platform != "darwin":
-        return None
+    """Load the package: into Core ML on macOS, elsewhere into the interpreter.
+
+    Args:
+        threads: not obeyed. Core ML chooses for itself, the interpreter uses torch's setting.
+
+    Raises:
+        BadInput: as `read`; or an operation that only Core ML knows.
+    """
     ct = _coremltools()
-    return _Session(ct.models.MLModel(str(path)))
+    if sys.platform != "darwin":
+        return _interpreter(path, ct)
+    packages.load(path, ct)  # says what is wrong with a file in one sentence
+    with quiet(f"loading {path.name} in Core ML"):
+        return _Session(ct.models.MLModel(str(path)))
 
 
-def tracer(path: Path) -> Tracer | None:  # noqa: ARG001
-    """Not yet."""
-    return None
+def tracer(path: Path) -> Tracer | None:
+    """Load the package so that its tensors can be seen; None on macOS, where Core ML hides them.
+
+    Raises:
+        BadInput: as `session`.
+    """
+    if sys.platform == "darwin":
+        return None
+    from edgeres.targets._mil_graph import visible
+
+    return _Tracer(_interpreter(path, _coremltools()), visible(read(path)))
 
 
 class _Session:
+    """Core ML itself."""
+
     def __init__(self, model: Any):
-        self.model = model
+        description = model.get_spec().description
+        self.model, self.input = model, description.input[0].name
+        self.output = description.output[0].name
 
     def run(self, images: np.ndarray) -> np.ndarray:
         import numpy as np
 
-        return np.concatenate([self.model.predict({"input": i[None]})["logits"] for i in images])
+        answers = (self.model.predict({self.input: image[None]}) for image in images)
+        return np.concatenate([answer[self.output] for answer in answers])
+
+
+class _Tracer:
+    """The interpreter, asked for the tensors that a fused program still has."""
+
+    interpreted = True
+
+    def __init__(self, interpreter: Any, names: set[str]):
+        self.interpreter, self.names = interpreter, names
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        found: dict[str, np.ndarray] = self.interpreter.trace(images, self.names)
+        return found
+
+
+def _interpreter(path: Path, ct: Any) -> Any:
+    from edgeres.targets._mil import Interpreter
+
+    return Interpreter(packages.load(path, ct).function, str(path))
+
+
+def _describe(package: Any, source: Source, precision: str) -> None:
+    """What Xcode and apps show of the file."""
+    said, spec = source.metadata, source.model.spec
+    package.short_description = (
+        f"{spec.name}, {precision}: {spec.preprocess.size_px} px images, {spec.classes} classes"
+        + (f" (from {said['edgeres.origin']})" if "edgeres.origin" in said else "")
+    )
+    package.license = said.get("edgeres.licence", "")
+    package.version = said.get("edgeres.version", "")
+    for key, value in sorted(said.items()):
+        package.user_defined_metadata[key] = value
 
 
 def _coremltools() -> Any:
@@ -137,11 +170,10 @@ def _passes(ct: Any) -> Any:
 
 
 def _repeatable(path: Path, ct: Any) -> None:
-    """Replace random ids and unordered maps, so that the same network gives the same bytes."""
-    model = path / "Data/com.apple.CoreML/model.mlmodel"
-    spec = ct.proto.Model_pb2.Model()
-    spec.ParseFromString(model.read_bytes())
-    model.write_bytes(spec.SerializeToString(deterministic=True))
+    """Drop what changes from run to run: random ids, the order of maps, the day."""
+    spec = packages.specification(path, ct)
+    del spec.description.metadata.userDefined[_DATE]
+    (path / packages.MODEL).write_bytes(spec.SerializeToString(deterministic=True))
     manifest = json.loads((path / "Manifest.json").read_text("utf-8"))
     entries = manifest["itemInfoEntries"]
     renamed = {old: str(uuid.uuid5(_PARENT, entries[old]["path"])).upper() for old in entries}
@@ -153,84 +185,3 @@ def _repeatable(path: Path, ct: Any) -> None:
     for extra in path.iterdir():  # a debug map of the converter, not part of the package
         if extra.name not in ("Manifest.json", "Data"):
             shutil.rmtree(extra) if extra.is_dir() else extra.unlink()
-
-
-def _graph(function: Any) -> FileGraph:
-    scales: dict[str, QuantParams] = {}
-    ops = []
-    for op in function.operations:
-        if op.op_type == "const":
-            continue
-        if op.op_type == "quantize":
-            scales[op.outputs[0].name] = _params(op)
-        ops.append(_operation(op))
-    first, last = next(iter(function.inputs.values())), function.outputs[0]
-    return FileGraph("coreml", tuple(ops), _io(first), _io(last), scales)
-
-
-def _operation(op: Any) -> FileOp:
-    kind, role = op.op_type, _ROLES.get(op.op_type, "other")
-    output = op.outputs[0]
-    data = [v for v in (_argument(op, "x"), _argument(op, "y"), _argument(op, "input"))
-            if v is not None and v.val is None]  # fmt: skip
-    if role in ("boundary", "move", "transpose", "other"):
-        names = tuple(v.name for v in data)
-        return FileOp(kind, role, output.name, names, output.name, role == "other")
-    weight, quantization = _weight(_argument(op, "weight"))
-    quantized = _quantized_output(output)
-    sources = tuple(_quantized_source(v) for v in data)
-    integer = quantized is not None and None not in sources
-    integer = integer and (weight is None or quantization is not None)
-    inputs = tuple(s or v.name for s, v in zip(sources, data, strict=True))
-    return FileOp(kind, role, output.name, inputs, quantized or output.name, not integer,
-                  weight, quantization)  # fmt: skip
-
-
-def _argument(op: Any, name: str) -> Any:
-    return op.inputs.get(name)
-
-
-def _quantized_output(var: Any) -> str | None:
-    """The quantize behind a value, through its ReLU: the tensor the fused kernel writes."""
-    while len(var.child_ops) == 1 and var.child_ops[0].op_type == "relu":
-        var = var.child_ops[0].outputs[0]
-    readers = var.child_ops
-    return readers[0].outputs[0].name if readers and readers[0].op_type == "quantize" else None
-
-
-def _quantized_source(var: Any) -> str | None:
-    """The codes a value is dequantized from, if it is."""
-    while var.op is not None and var.op.op_type in ("reshape", "squeeze"):
-        var = var.op.inputs["x"]
-    return var.op.inputs["input"].name if var.op and var.op.op_type == "dequantize" else None
-
-
-def _weight(var: Any) -> tuple[Any, QuantParams | None]:
-    if var is None:
-        return None, None
-    if var.op is None or var.op.op_type != "constexpr_affine_dequantize":
-        return var.val, None
-    op = var.op
-    scale, zero = op.inputs["scale"].val, op.inputs["zero_point"].val
-    return op.inputs["quantized_data"].val, _affine(scale, zero, int(op.inputs["axis"].val))
-
-
-def _params(op: Any) -> QuantParams:
-    zero = op.inputs.get("zero_point")
-    dtype = str(op.inputs["output_dtype"].val)
-    return _affine(op.inputs["scale"].val, zero.val if zero is not None else 0, None, dtype)
-
-
-def _affine(scale: Any, zero: Any, axis: int | None, dtype: str = "int8") -> QuantParams:
-    import numpy as np
-
-    scales = tuple(float(s) for s in np.reshape(scale, -1))
-    zeros = np.asarray(zero).reshape(-1)
-    values = tuple(int(z) for z in zeros) * (len(scales) // len(zeros))
-    return QuantParams(scales, values, dtype, axis if len(scales) > 1 else None)
-
-
-def _io(var: Any) -> TensorSpec:
-    dtype = {"fp32": "float32", "fp16": "float16"}.get(var.dtype.__type_info__().name, "float32")
-    shape = tuple(int(d) for d in var.shape)
-    return TensorSpec(var.name, shape, dtype, "NCHW" if len(shape) == 4 else "NC")

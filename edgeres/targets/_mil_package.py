@@ -1,0 +1,125 @@
+"""A .mlpackage as a folder on disk: loaded into coremltools' program, checked, described."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeres.errors import BadInput, MissingComponent
+from edgeres.quiet import quiet
+
+MODEL = Path("Data/com.apple.CoreML/model.mlmodel")
+_WEIGHTS = MODEL.parent / "weights"
+# specification version -> the oldest systems that load it (coremltools' `_SPECIFICATION_VERSION_*`)
+_SYSTEMS = {6: "iOS 15, macOS 12", 7: "iOS 16, macOS 13", 8: "iOS 17, macOS 14",
+            9: "iOS 18, macOS 15", 10: "iOS 26, macOS 26"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Package:
+    """What a package holds.
+
+    Attributes:
+        function: coremltools' `Function`, one input and one output of known sizes.
+        metadata: the text it says of itself.
+        requires: the oldest systems that load it.
+        versions: of its specification and operator set.
+    """
+
+    function: Any
+    metadata: dict[str, str]
+    requires: str
+    versions: dict[str, int]
+
+
+def load(path: Path, ct: Any) -> Package:
+    """Load a package.
+
+    Args:
+        ct: coremltools.
+
+    Raises:
+        BadInput: no package, damaged, an older kind, or a program of another form.
+    """
+    spec = specification(path, ct)
+    if not spec.HasField("mlProgram"):
+        raise BadInput(f"{path}: not an ML program (an older Core ML format); export it again")
+    (name, function), *others = _functions(spec, path)
+    if others or len(function.inputs) != 1:
+        raise BadInput(f"{path}: its program has {1 + len(others)} functions and "
+                       f"{len(function.inputs)} inputs; edgeres reads one of each")  # fmt: skip
+    with quiet(f"reading {path.name}"):
+        loaded = _program(spec, path).functions[name]
+    _check(loaded, path)
+    opset = "".join(c for c in function.opset if c.isdigit())
+    version = int(spec.specificationVersion)
+    return Package(loaded, dict(spec.description.metadata.userDefined), _SYSTEMS.get(version, ""),
+                   {"specification": version, "opset": int(opset or 0)})  # fmt: skip
+
+
+def specification(path: Path, ct: Any) -> Any:
+    """Parse a package's `model.mlmodel`.
+
+    Raises:
+        BadInput: there is none, or it is damaged.
+    """
+    from google.protobuf.message import DecodeError
+
+    if not (path / MODEL).is_file():
+        raise BadInput(f"{path}: not a Core ML package (it has no {MODEL})")
+    spec = ct.proto.Model_pb2.Model()
+    try:
+        spec.ParseFromString((path / MODEL).read_bytes())
+    except DecodeError as error:
+        raise BadInput(f"{path}: a damaged Core ML package; export it again") from error
+    return spec
+
+
+def _functions(spec: Any, path: Path) -> list[tuple[str, Any]]:
+    functions = list(spec.mlProgram.functions.items())
+    if not functions:
+        raise BadInput(f"{path}: a damaged Core ML package (no program); export it again")
+    return functions
+
+
+def _program(spec: Any, path: Path) -> Any:
+    from coremltools.converters.mil.frontend.milproto import load as milproto
+
+    if milproto.BlobReader is None:
+        raise MissingComponent("reading Core ML weights needs coremltools' native library, which "
+                               "doesn't load on this system; reinstall coremltools")  # fmt: skip
+    for file in _weight_files(spec):
+        if not (path / _WEIGHTS / file).is_file():
+            raise BadInput(f"{path}: its weights {file!r} are missing; copy the whole folder")
+    try:
+        return milproto.load(spec, specification_version=spec.specificationVersion,
+                             file_weights_dir=str(path / _WEIGHTS))  # fmt: skip
+    except (MemoryError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # coremltools and its native library raise whatever they like
+        said = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
+        raise BadInput(f"{path}: coremltools can't read its program ({said})") from error
+
+
+def _weight_files(spec: Any) -> set[str]:
+    """Names of the files that constants lie in."""
+    return {
+        attribute.blobFileValue.fileName.split("/")[-1]
+        for function in spec.mlProgram.functions.values()
+        for block in function.block_specializations.values()
+        for operation in block.operations
+        for attribute in operation.attributes.values()
+        if attribute.HasField("blobFileValue")
+    }
+
+
+def _check(function: Any, path: Path) -> None:
+    """One output, and sizes that are numbers."""
+    if len(function.outputs) != 1:
+        raise BadInput(f"{path}: its program has {len(function.outputs)} outputs; edgeres reads "
+                       "programs of one")  # fmt: skip
+    variables = [*function.inputs.values(), *(v for op in function.operations for v in op.outputs)]
+    for var in variables:
+        if not all(isinstance(d, int) or hasattr(d, "__index__") for d in var.shape or ()):
+            raise BadInput(f"{path}: '{var.name}' has a flexible size; export it with a fixed one")
