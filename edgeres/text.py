@@ -99,14 +99,17 @@ def verify(result: Mapping[str, Any]) -> str:
 
 
 def self_test(result: Mapping[str, Any]) -> str:
-    """A line per fault and file, and what caught it."""
-    rows = [{"target": t["target"], "fault": t["fault"],
-             "verdict": "caught" if t["caught"] else "MISSED" if t["planted"] else "-",
-             "by": t["by"]} for t in result["trials"]]  # fmt: skip
-    caught = sum(t["caught"] for t in result["trials"])
-    planted = sum(t["planted"] for t in result["trials"])
-    listed = table(rows, ("target", "fault", "verdict", "by"))
-    return f"{listed}\n{caught} of {planted} planted faults caught"
+    """A line per fault, then what was missed."""
+    planted = [t for t in result["trials"] if t["planted"]]
+    rows = []
+    for fault in dict.fromkeys(t["fault"] for t in result["trials"]):
+        tried = [t for t in planted if t["fault"] == fault]
+        gates = dict.fromkeys(t["gate"] for t in tried if t["caught"])
+        rows.append({"fault": fault, "files": f"{sum(t['caught'] for t in tried)}/{len(tried)}",
+                     "caught by": ", ".join(gates)})  # fmt: skip
+    missed = [f"MISSED: {t['target']}: {t['fault']}" for t in planted if not t["caught"]]
+    count = f"{len(planted) - len(missed)} of {len(planted)} planted faults caught"
+    return "\n".join([table(rows, tuple(rows[0])), *missed, count])
 
 
 def benchmark(result: Mapping[str, Any]) -> str:

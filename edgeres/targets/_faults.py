@@ -67,7 +67,8 @@ def _onnx(path: Path, number: int, operand: int) -> None:
 
     file = next(path.rglob("*.onnx")) if path.is_dir() else path
     model = onnx.load(file)
-    zero = onnx.numpy_helper.from_array(np.zeros(1, np.float32), _NAME)
+    half = any(i.data_type == onnx.TensorProto.FLOAT16 for i in model.graph.initializer)
+    zero = onnx.numpy_helper.from_array(np.zeros(1, np.float16 if half else np.float32), _NAME)
     model.graph.initializer.append(zero)
     add = [n for n in model.graph.node if n.op_type == "Add"][number]
     add.input[operand] = _NAME

@@ -34,13 +34,16 @@ class Trial:
     Attributes:
         planted: False where the file has nothing to plant it in (no scales in a float file).
         caught: verification refused the copy.
-        by: the first gate that it didn't meet, or the error.
+        gate: the first one that the copy didn't meet and the file does; "error" if the copy can't
+            even be read.
+        by: the same as a sentence.
     """
 
     target: str
     fault: str
     planted: bool
     caught: bool
+    gate: str
     by: str
 
 
@@ -62,14 +65,14 @@ def try_all(
             copy = Path(folder) / path.name
             shutil.copytree(path, copy) if path.is_dir() else shutil.copyfile(path, copy)
             if not plant(copy, reference):
-                yield Trial(exported.target, fault, False, False, "")
+                yield Trial(exported.target, fault, False, False, "", "")
                 continue
             # A changed checksum alone would catch everything: it is made to fit.
             forged = dataclasses.replace(exported, sha256=file_sha256(copy),
                                          size_bytes=folder_size(copy))  # fmt: skip
             failed = _failed(copy, forged, reference, limits)
-            new = [sentence for gate, sentence in failed.items() if gate not in already]
-            yield Trial(exported.target, fault, True, bool(new), new[0] if new else "")
+            new = [(gate, said) for gate, said in failed.items() if gate not in already]
+            yield Trial(exported.target, fault, True, bool(new), *(new[0] if new else ("", "")))
 
 
 def _failed(
