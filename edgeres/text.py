@@ -104,7 +104,8 @@ def self_test(result: Mapping[str, Any]) -> str:
     rows = []
     for fault in dict.fromkeys(t["fault"] for t in result["trials"]):
         tried = [t for t in planted if t["fault"] == fault]
-        gates = dict.fromkeys(t["gate"] for t in tried if t["caught"])
+        gates = dict.fromkeys(t["gate"].replace("error", "it can't be read")
+                              for t in tried if t["caught"])  # fmt: skip
         rows.append({"fault": fault, "files": f"{sum(t['caught'] for t in tried)}/{len(tried)}",
                      "caught by": ", ".join(gates)})  # fmt: skip
     missed = [f"MISSED: {t['target']}: {t['fault']}" for t in planted if not t["caught"]]

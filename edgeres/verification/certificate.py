@@ -198,7 +198,7 @@ def _layer_gates(
         notes.append(f"the first wrong layer is {wrong[0].name}: {wrong[0].worst:g} codes from "
                      "what its own inputs give")  # fmt: skip
     worst = max((c.worst for c in checks), default=float("nan"))
-    return [Gate("worst layer, from its own inputs", worst, "<=", limits.layer_codes, "codes")]
+    return [Gate("worst layer from its own inputs", worst, "<=", limits.layer_codes, "codes")]
 
 
 def _difference_gates(found: Parity, precision: str, limits: VerifySection) -> list[Gate]:
