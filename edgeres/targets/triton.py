@@ -56,12 +56,17 @@ _TYPES = {"uint8": "TYPE_UINT8", "int8": "TYPE_INT8", "float32": "TYPE_FP32",
 def export(source: Source, precision: str, path: Path) -> tuple[TensorSpec, TensorSpec]:
     """Write a .triton folder; its model takes and gives what the `onnx` file does.
 
-    A folder of that name is replaced.
+    A repository of that name is replaced.
+
+    Raises:
+        BadInput: a folder of that name holds something else.
     """
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", source.model.spec.name).strip(".") or "model"
     model = path / name
     with storage_errors(path):
-        if path.is_dir():
+        if path.is_dir() and any(path.iterdir()):
+            if not any(path.glob("*/config.pbtxt")):
+                raise BadInput(f"{path}: holds no Triton repository; move it out of the way")
             shutil.rmtree(path)
         (model / "1").mkdir(parents=True)
         first, last = onnx.export(source, precision, model / "1/model.onnx")
@@ -74,7 +79,7 @@ def export(source: Source, precision: str, path: Path) -> tuple[TensorSpec, Tens
 
 
 def read(path: Path) -> FileGraph:
-    """Read the model inside, and check that Triton is told what it is.
+    """Read the ONNX model inside, and check that Triton is told what it is.
 
     Raises:
         BadInput: not a repository of one ONNX model, or its config.pbtxt doesn't fit the model.
@@ -87,7 +92,7 @@ def read(path: Path) -> FileGraph:
             raise BadInput(f"{path}: config.pbtxt doesn't describe '{actual.name}' of {file.name} "
                            f"({actual.dtype} {list(actual.shape)}); export it again")  # fmt: skip
     parameters = {entry.key: entry.value.string_value for entry in config.parameters}
-    return dataclasses.replace(graph, format="triton", metadata={**graph.metadata, **parameters})
+    return dataclasses.replace(graph, metadata={**graph.metadata, **parameters})
 
 
 def session(path: Path, threads: int = 1) -> Session | None:
