@@ -125,7 +125,7 @@ def require(name: str) -> None:
 
 
 def of_file(path: Path) -> tuple[str, Target]:
-    """The format of a file, by its suffix.
+    """The format of a file, by its suffix (the longest that fits).
 
     Raises:
         BadInput: the file doesn't exist, or no target writes such a suffix.
@@ -133,9 +133,11 @@ def of_file(path: Path) -> tuple[str, Target]:
     if not path.exists():
         raise BadInput(f"{path}: no such file")
     suffixes = {_module(m).SUFFIX: m for m in modules()}
-    if path.suffix not in suffixes:
+    fitting = [suffix for suffix in suffixes if path.name.endswith(suffix)]
+    if not fitting:
         raise BadInput(f"{path}: unknown model format; known: {', '.join(sorted(suffixes))}")
-    return suffixes[path.suffix], _module(suffixes[path.suffix])
+    name = suffixes[max(fitting, key=len)]  # `.trt.onnx` before `.onnx`
+    return name, _module(name)
 
 
 def is_integer(precision: str) -> bool:

@@ -190,7 +190,7 @@ def params(constants: dict[str, Any], names: Any, axis: int | None = None) -> Qu
     """Scale and zero point (0 if left out), None where they are computed at run time."""
     import numpy as np
 
-    scale = constants.get(names[0])
+    scale = constants.get(names[0]) if names else None
     zero = constants.get(names[1]) if len(names) > 1 and names[1] else np.zeros(1, np.uint8)
     if scale is None or zero is None or not scale.size or scale.size % zero.size:
         return None

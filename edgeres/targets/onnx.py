@@ -122,16 +122,21 @@ def tracer(path: Path) -> Tracer | None:
 
 def tracer_of(path: Path, model: Any) -> Tracer:
     """Run `model`, a form of the file at `path`, as it stands."""
-    import onnxruntime
-
     known = {value.name for value in model.graph.output}
     for node in model.graph.node:
         for name in node.output:
             if name and name not in known:
                 model.graph.output.add(name=name)  # onnxruntime finds its type
                 known.add(name)
-    options = {"graph_optimization_level": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL}
-    return _Tracer(path, inference_session(path, _onnx_read.contents(path, model), 1, options))
+    contents = _onnx_read.contents(path, model)
+    return _Tracer(path, inference_session(path, contents, 1, as_written()))
+
+
+def as_written() -> dict[str, Any]:
+    """Session settings that change nothing in a graph."""
+    import onnxruntime
+
+    return {"graph_optimization_level": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL}
 
 
 class Runner:
