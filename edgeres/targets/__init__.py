@@ -88,6 +88,9 @@ class Target(Protocol):
         """
         ...
 
+    # Optional: `refusals(path) -> list[str] | None`, a sentence for each thing that the runtime's
+    # own parser refuses, where it can be asked without the device (None: it isn't installed).
+
 
 def modules() -> tuple[str, ...]:
     """The formats, by module name."""

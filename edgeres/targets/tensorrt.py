@@ -68,6 +68,11 @@ def tracer(path: Path) -> Tracer | None:
         return onnx.tracer_of(path, _onnx_read.load(path))
 
 
+def refusals(path: Path) -> list[str] | None:
+    """What NVIDIA's parser and builder refuse in a file; None where they aren't installed."""
+    return accepts(path) if importlib.util.find_spec(_READER) else None
+
+
 def accepts(path: Path) -> list[str]:
     """Ask NVIDIA's ONNX parser and engine builder (TensorRT for RTX), which need no GPU for this.
 

@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +92,18 @@ def read(path: Path) -> FileGraph:
         if [_told(t) for t in told] != [_actual(actual, config.max_batch_size > 0)]:
             raise BadInput(f"{path}: config.pbtxt doesn't describe '{actual.name}' of {file.name} "
                            f"({actual.dtype} {list(actual.shape)}); export it again")  # fmt: skip
-    parameters = {entry.key: entry.value.string_value for entry in config.parameters}
-    return dataclasses.replace(graph, metadata={**graph.metadata, **parameters})
+    return dataclasses.replace(graph, metadata=_agreed(graph.metadata, config, file.parents[1]))
+
+
+def _agreed(inside: Mapping[str, str], config: Any, folder: Path) -> dict[str, str]:
+    """Notes of the model and of config.pbtxt; one that they don't agree on is no note at all."""
+    outside = {entry.key: entry.value.string_value for entry in config.parameters}
+    notes = {k: v for k, v in {**inside, **outside}.items()
+             if inside.get(k, v) == v == outside.get(k, v)}  # fmt: skip
+    labels = folder / "labels.txt"
+    if labels.is_file() and labels.read_text("utf-8", "replace").rstrip("\n") != notes.get(_LABELS):
+        notes.pop(_LABELS, None)
+    return notes
 
 
 def session(path: Path, threads: int = 1) -> Session | None:

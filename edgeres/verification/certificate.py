@@ -117,6 +117,10 @@ def certify(
         notes += [f"float operator: {name}" for name in graph.float_operators()[:3]]
         checks = _layers(path, exported, graph, reference, limits.layer_samples)
         gates += _layer_gates(checks, limits, notes)
+    refused = target.refusals(path) if hasattr(target, "refusals") else None
+    if refused is not None:
+        gates.append(Gate("refusals by its runtime's own parser", len(refused), "==", 0))
+        notes += refused[:3]
     answered = _answers(path, exported, reference, tick)
     logits, interpreted = answered or (None, False)
     against, before, accuracy, discordant = None, None, None, None
