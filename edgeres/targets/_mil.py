@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgeres.errors import BadInput
+from edgeres.targets._mil_package import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -128,7 +129,7 @@ def _prepare(op: Any, known: dict[str, Any], where: str) -> _Step:
     """Sort an operation's arguments into plain constants and tensors, which may be `known`."""
     kernel = _kernels().get(op.op_type)
     if kernel is None or len(op.outputs) != 1:
-        raise BadInput(f"{where}: operation '{op.op_type}' isn't known here, only Core ML on a "
+        raise BadInput(f"{where}: operation {op.op_type!r} isn't known here, only Core ML on a "
                        "Mac can run it")  # fmt: skip
     constants: dict[str, Any] = {}
     sources: dict[str, str | list[str]] = {}
@@ -165,10 +166,10 @@ def _evaluate(step: _Step, values: Mapping[str, torch.Tensor], where: str) -> to
                    for name, s in step.sources.items()}  # fmt: skip
         result = step.kernel({**step.constants, **tensors})
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
-        said = (str(error).splitlines() or [""])[0][:150]
-        raise BadInput(f"{where}: operation '{step.output}' can't be computed ({said})") from error
+        said = printable(str(error).split("\n")[0])
+        raise BadInput(f"{where}: operation {step.output!r} can't be computed ({said})") from error
     if tuple(result.shape[1:]) != step.shape[1:]:
-        raise BadInput(f"{where}: operation '{step.output}' gives {tuple(result.shape[1:])}, "
+        raise BadInput(f"{where}: operation {step.output!r} gives {tuple(result.shape[1:])}, "
                        f"but the program declares {step.shape[1:]}")  # fmt: skip
     return result.half().float() if step.half else result
 

@@ -108,6 +108,8 @@ def pad(a: Arguments) -> Tensor:
     import torch.nn.functional as F
 
     pads = list(zip(a["pad"][::2], a["pad"][1::2], strict=True))
+    while pads and pads[0] == (0, 0):  # torch reflects only over the last axes
+        pads = pads[1:]
     value = a["constant_val"] if a["mode"] == "constant" else None
     return F.pad(a["x"], _torch_order(pads), a["mode"], value)
 

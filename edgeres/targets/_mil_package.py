@@ -98,7 +98,7 @@ def _program(spec: Any, path: Path) -> Any:
     except (MemoryError, KeyboardInterrupt):
         raise
     except Exception as error:  # coremltools and its native library raise whatever they like
-        said = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
+        said = printable(str(error).strip().split("\n")[-1]) or type(error).__name__
         raise BadInput(f"{path}: coremltools can't read its program ({said})") from error
 
 
@@ -122,4 +122,9 @@ def _check(function: Any, path: Path) -> None:
     variables = [*function.inputs.values(), *(v for op in function.operations for v in op.outputs)]
     for var in variables:
         if not all(isinstance(d, int) or hasattr(d, "__index__") for d in var.shape or ()):
-            raise BadInput(f"{path}: '{var.name}' has a flexible size; export it with a fixed one")
+            raise BadInput(f"{path}: {var.name!r} has a flexible size; export it with a fixed one")
+
+
+def printable(said: str) -> str:
+    """A stranger's message, short and without control characters."""
+    return "".join(c if c.isprintable() else " " for c in said[:200])

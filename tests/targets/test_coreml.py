@@ -1,0 +1,318 @@
+"""Core ML packages off the Mac: the interpreter's numbers, layer by layer, and damaged files."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import images, network
+
+from edgeres.compression import graph, ptq
+from edgeres.errors import BadInput
+from edgeres.models.resnet import ResNet, fold_batchnorm
+from edgeres.targets import Source, coreml, encode
+from edgeres.targets._graph import FileGraph, FileOp
+from edgeres.targets._palette import palette
+from edgeres.training.loop import prepared
+from edgeres.types import QuantParams, ScaleTable
+from edgeres.verification.scales import name_layers
+
+ct = pytest.importorskip("coremltools")
+pytestmark = pytest.mark.skipif(sys.platform == "darwin", reason="Core ML itself runs here")
+
+MODEL = "Data/com.apple.CoreML/model.mlmodel"
+WEIGHTS = "Data/com.apple.CoreML/weights/weight.bin"
+LABELS = "\n".join(f"class {i}" for i in range(10))
+
+
+@pytest.fixture(scope="module")
+def package(quantized: tuple, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The int8 ResNet-8 with all metadata."""
+    _, folded, scales = quantized
+    path = tmp_path_factory.mktemp("coreml") / "m.mlpackage"
+    said = {"edgeres.labels": LABELS, "edgeres.licence": "Apache-2.0", "edgeres.version": "1.2",
+            "edgeres.origin": "quantize 0123"}  # fmt: skip
+    coreml.export(Source(folded, scales, said), "int8", path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "px"), [("resnet8", 16), ("resnet8-A", 16), ("resnet18-w0.1", 64),
+                     ("resnet18-w0.1", 72)],
+)  # fmt: skip
+def test_each_layer_and_the_whole_agree_with_the_quantized_graph(
+    name: str, px: int, tmp_path: Path
+) -> None:
+    """72 px has ImageNet's stem, with its max pool; -A has 0/1 shortcut convolutions."""
+    folded, scales = ptq.quantize(network(name, px), images(32, px))
+    path = tmp_path / "m.mlpackage"
+    first, _ = coreml.export(Source(folded, scales), "int8", path)
+    x = prepared(images(128, px, seed=3), folded.spec.preprocess)
+    given = encode(x.numpy(), first)
+    read, tracer, session = coreml.read(path), coreml.tracer(path), coreml.session(path)
+    assert tracer is not None and session is not None
+    assert session.interpreted
+
+    traced = tracer.run(given)
+    layers = [op for op in read.ops if op.role in ("conv", "linear", "add", "pool")]
+    assert len(layers) == len([k for k in scales if not k.endswith(".weight")]) - 1  # the input
+    for op in layers:
+        expected = _recomputed(op, read, traced, folded, scales)
+        difference = np.abs(expected - traced[op.output].astype(np.int32))
+        assert difference.max() <= 1, op.name
+        assert (difference == 0).mean() > 0.9, op.name
+
+    answers = session.run(given).astype(np.float32)
+    assert np.array_equal(answers.astype(np.float16), traced[read.output.name].astype(np.float16))
+    with torch.no_grad():
+        reference = graph.quantized_graph(folded, scales, fold_weights=True)(x).numpy()
+    codes = np.rint(np.abs(answers - reference) / scales["fc"].scale[0])
+    assert codes.max() <= 5
+    assert _agreement(answers, reference, scales["fc"].scale[0]) >= 0.995
+
+
+def _recomputed(
+    op: FileOp, read: FileGraph, traced: dict, folded: ResNet, scales: ScaleTable
+) -> np.ndarray:
+    """A layer's output codes from the codes it really got, in double precision."""
+    real = [torch.from_numpy(_real(traced[n], read.quantization[n])) for n in op.inputs]
+    if op.role == "add":
+        result = real[0] + real[1]
+    elif op.role == "pool":
+        result = real[0].mean((2, 3), keepdim=True)
+    else:
+        layer = folded.get_submodule(name_layers(read, folded, scales)[op.output])
+        weight, bias = (None if t is None else t.detach().double()
+                        for t in (layer.weight, layer.bias))  # fmt: skip
+        if op.role == "linear":
+            result = torch.nn.functional.linear(real[0], weight, bias)
+        else:
+            result = torch.nn.functional.conv2d(real[0], weight, bias, layer.stride, layer.padding)
+    to = read.quantization[op.output]
+    limits = np.iinfo(to.dtype)
+    codes = np.rint(result.numpy() / to.scale[0]) + to.zero_point[0]
+    return codes.clip(limits.min, limits.max).astype(np.int32)
+
+
+def _real(codes: np.ndarray, params: QuantParams) -> np.ndarray:
+    assert str(codes.dtype) == params.dtype
+    return (codes.astype(np.float64) - params.zero_point[0]) * params.scale[0]
+
+
+def _agreement(answers: np.ndarray, reference: np.ndarray, step: float) -> float:
+    """Share of the same top-1 where the reference's two best are more than a code apart."""
+    best = np.sort(reference, 1)
+    clear = best[:, -1] - best[:, -2] > 1.5 * step
+    return float((answers.argmax(1) == reference.argmax(1))[clear].mean())
+
+
+def test_the_numbers_come_from_the_saved_file(package: Path, tmp_path: Path) -> None:
+    """Doubling one stored scale changes the answers; so does another weight byte."""
+    x = np.random.default_rng(0).normal(0, 1, (8, 3, 16, 16)).astype(np.float16)
+    before = coreml.session(package).run(x)
+    for change in (_double_a_scale, _flip_weights):
+        copy = tmp_path / f"{change.__name__}.mlpackage"
+        shutil.copytree(package, copy)
+        change(copy)
+        assert not np.array_equal(coreml.session(copy).run(x), before)
+
+
+def test_a_batch_gives_what_its_images_give_alone(package: Path) -> None:
+    x = np.random.default_rng(1).normal(0, 1, (5, 3, 16, 16)).astype(np.float16)
+    session = coreml.session(package)
+    alone = np.concatenate([session.run(image[None]) for image in x])
+    np.testing.assert_allclose(session.run(x), alone, atol=0.02)
+
+
+def test_a_file_says_what_it_is(package: Path) -> None:
+    found = coreml.read(package)
+    assert found.metadata["edgeres.labels"] == LABELS
+    assert found.requires == "iOS 17, macOS 14"
+    assert found.versions == {"specification": 8, "opset": 7}
+    convolutions = [op for op in found.ops if op.role == "conv"]
+    assert convolutions[0].shape == (1, 16, 16, 16)
+    assert convolutions[0].macs == 16 * 16 * 16 * 27
+    stored = sum(op.constant_bytes for op in found.ops)
+    size = (package / WEIGHTS).stat().st_size
+    assert 0.9 * size <= stored <= size, "constants are counted once, with their tables"
+    about = ct.models.MLModel(str(package), skip_model_load=True)
+    assert about.license == "Apache-2.0" and about.version == "1.2"
+    assert "int8" in about.short_description and "quantize 0123" in about.short_description
+
+
+def test_other_operations_compute_what_torch_does(tmp_path: Path) -> None:
+    """What our networks don't need but a foreign file may: groups, one-sided padding, and so on."""
+
+    class Foreign(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.grouped = torch.nn.Conv2d(8, 12, 3, 2, 1, dilation=2, groups=4)
+            self.last = torch.nn.Linear(24, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = torch.cat([x, x.sigmoid() * 2], 1)
+            x = torch.nn.functional.pad(x, (1, 0, 2, 3))
+            x = torch.nn.functional.pad(x, (1, 2, 1, 1), mode="reflect")
+            x = self.grouped(x).clamp(-0.5, 6)
+            y = torch.nn.functional.max_pool2d(x, 3, 2, 1)
+            x = torch.nn.functional.avg_pool2d(x, 3, 2, 1, count_include_pad=False)
+            x = torch.cat([(x - y).permute(0, 2, 3, 1).mean((1, 2)), y.mean((2, 3))], 1)
+            return self.last(x)
+
+    torch.manual_seed(0)
+    model = Foreign().eval()
+    program = torch.export.export(model, (torch.zeros(1, 4, 11, 9),)).run_decompositions({})
+    made = ct.convert(program, minimum_deployment_target=ct.target.iOS17,
+                      compute_precision=ct.precision.FLOAT32)  # fmt: skip
+    made.save(str(tmp_path / "f.mlpackage"))
+    x = torch.randn(7, 4, 11, 9)
+    with torch.no_grad():
+        expected = model(x).numpy()
+    session = coreml.session(tmp_path / "f.mlpackage")
+    np.testing.assert_allclose(session.run(x.numpy()), expected, atol=1e-5)
+
+
+def test_a_program_that_mixes_its_batch_runs_image_by_image(tmp_path: Path) -> None:
+    from coremltools.converters.mil.mil import Builder as mb
+
+    @mb.program(input_specs=[mb.TensorSpec((1, 6))], opset_version=ct.target.iOS17)
+    def program(x: Any) -> Any:
+        return mb.add(x=mb.reduce_mean(x=x, axes=[0], keep_dims=True), y=x)
+
+    path = _saved(program, tmp_path)
+    x = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
+    np.testing.assert_allclose(coreml.session(path).run(x), 2 * x, rtol=1e-6)
+
+
+def test_palettized_weights_are_small_and_near(quantized: tuple, tmp_path: Path) -> None:
+    source = Source(fold_batchnorm(quantized[0]))
+    sizes = {}
+    for precision in ("fp16", "palettized"):
+        path = tmp_path / f"{precision}.mlpackage"
+        coreml.export(source, precision, path)
+        sizes[precision] = sum(op.constant_bytes for op in coreml.read(path).ops)
+    assert sizes["palettized"] < 0.6 * sizes["fp16"]
+    weight = np.random.default_rng(0).laplace(0, 0.1, 5000).astype(np.float16)
+    table, indices = palette(weight, 8)
+    spread = np.linspace(weight.min(), weight.max(), 256)
+    nearest = np.abs(weight[:, None] - spread).min(1)
+    error = weight.astype(float) - table[indices]
+    assert (error**2).mean() < 0.5 * (nearest**2).mean(), "k-means beats equal steps"
+    few = np.array([0.5, -1, 0.5, 3], np.float16)
+    table, indices = palette(few, 8)
+    assert np.array_equal(table[indices], few)
+
+
+def test_an_unknown_operation_is_named(tmp_path: Path) -> None:
+    from coremltools.converters.mil.mil import Builder as mb
+
+    @mb.program(input_specs=[mb.TensorSpec((1, 6))], opset_version=ct.target.iOS17)
+    def program(x: Any) -> Any:
+        return mb.erf(x=x)
+
+    path = _saved(program, tmp_path)
+    assert coreml.read(path).float_operators() != []
+    with pytest.raises(BadInput, match="'erf'"):
+        coreml.session(path)
+
+
+def _saved(program: Any, folder: Path) -> Path:
+    made = ct.convert(program, minimum_deployment_target=ct.target.iOS17,
+                      compute_precision=ct.precision.FLOAT32)  # fmt: skip
+    made.save(str(folder / "p.mlpackage"))
+    return folder / "p.mlpackage"
+
+
+def _edited(change: Callable[[Any], None]) -> Callable[[Path], None]:
+    def edit(path: Path) -> None:
+        spec = ct.proto.Model_pb2.Model()
+        spec.ParseFromString((path / MODEL).read_bytes())
+        change(spec)
+        (path / MODEL).write_bytes(spec.SerializeToString())
+
+    return edit
+
+
+def _block(spec: Any) -> Any:
+    function = spec.mlProgram.functions["main"]
+    return function.block_specializations[function.opset]
+
+
+def _double_a_scale(path: Path) -> None:
+    def change(spec: Any) -> None:
+        blocks = _block(spec).operations
+        name = next(o for o in blocks if o.type == "quantize").inputs["scale"].arguments[0].name
+        scale = next(o for o in blocks if o.outputs and o.outputs[0].name == name)
+        value = scale.attributes["val"].immediateValue.tensor.bytes
+        doubled = np.frombuffer(value.values, np.float16) * np.float16(2)
+        value.values = doubled.tobytes()
+
+    _edited(change)(path)
+
+
+def _flip_weights(path: Path) -> None:
+    data = bytearray((path / WEIGHTS).read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 64] = bytes(b ^ 0x55 for b in data[middle : middle + 64])
+    (path / WEIGHTS).write_bytes(bytes(data))
+
+
+def _function_twice(spec: Any) -> None:
+    spec.mlProgram.functions["second"].CopyFrom(spec.mlProgram.functions["main"])
+
+
+def _flexible(spec: Any) -> None:
+    size = spec.mlProgram.functions["main"].inputs[0].type.tensorType.dimensions[2]
+    size.unknown.variadic = False
+
+
+def _no_output(spec: Any) -> None:
+    del _block(spec).outputs[:]
+
+
+def _foreign_operation(spec: Any) -> None:
+    _block(spec).operations[-1].type = "no\nsuch\x1b[31m operation"
+
+
+def _empty_weights(path: Path) -> None:
+    (path / WEIGHTS).write_bytes(b"")
+
+
+DAMAGE: dict[str, Callable[[Path], None]] = {
+    "no weights file": lambda p: (p / WEIGHTS).unlink(),
+    "empty weights": _empty_weights,
+    "short weights": lambda p: (p / WEIGHTS).write_bytes((p / WEIGHTS).read_bytes()[:300]),
+    "foreign weights": lambda p: (p / WEIGHTS).write_bytes(b"\xff" * 5000),
+    "short model": lambda p: (p / MODEL).write_bytes((p / MODEL).read_bytes()[:2000]),
+    "empty model": lambda p: (p / MODEL).write_bytes(b""),
+    "foreign model": lambda p: (p / MODEL).write_bytes(b"not a model at all"),
+    "neural network": _edited(lambda s: s.neuralNetwork.layers.add()),
+    "newer version": _edited(lambda s: setattr(s, "specificationVersion", 99)),
+    "no program": _edited(lambda s: s.mlProgram.functions.clear()),
+    "two functions": _edited(_function_twice),
+    "two inputs": _edited(lambda s: s.mlProgram.functions["main"].inputs.add(name="more")),
+    "no output": _edited(_no_output),
+    "flexible size": _edited(_flexible),
+    "foreign operation": _edited(_foreign_operation),
+    "lost tensor": _edited(lambda s: _block(s).operations.__delitem__(12)),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_or_foreign_package_gets_one_sentence(
+    kind: str, package: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "m.mlpackage"
+    shutil.copytree(package, path)
+    DAMAGE[kind](path)
+    for load in (coreml.read, coreml.session):
+        with pytest.raises(BadInput) as caught:
+            load(path)
+        assert str(caught.value).startswith(str(path))
+        assert str(caught.value).isprintable()
