@@ -1,7 +1,7 @@
 """Plan, then perform: a recipe flows in, finished artifacts and a run folder come out.
 
 `steps` turns a recipe into an ordered list of steps; `plan` looks each one up in the store;
-`perform` makes what is missing. The order of the chain is written here and nowhere else.
+`perform` makes what is missing. What needs what is written here and nowhere else.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ from edgeres.models import spec
 from edgeres.recipe import Recipe, dump
 from edgeres.runs import Run
 
-STAGES = ("data", "teacher", "distill", "prune", "quantize", "export", "verify", "benchmark",
-          "report")  # fmt: skip
 _AT_ONCE = 2
 
 
@@ -130,8 +128,8 @@ def until(chain: tuple[Step, ...], stage: str | None) -> tuple[Step, ...]:
     """
     if stage is None:
         return chain
-    if stage not in STAGES:
-        raise unknown("stage", stage, STAGES)
+    if stage not in stages.ORDER:
+        raise unknown("stage", stage, stages.ORDER)
     ends = [i for i, step in enumerate(chain) if step.stage == stage]
     if not ends:
         raise BadInput(f"the recipe has no `{stage}:` section; add one or choose another stage")

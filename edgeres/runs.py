@@ -20,6 +20,7 @@ from edgeres.artifact import Artifact, Store, load, storage_errors
 from edgeres.errors import BadInput, unknown
 from edgeres.recipe import Recipe, dump
 from edgeres.recipe import load as load_recipe
+from edgeres.stages import ORDER
 
 
 @dataclass
@@ -57,12 +58,10 @@ def all_runs(folder: Path) -> list[Run]:
 
 
 def open_run(path: Path) -> Run:
-    """Read a run folder."""
-    run = Run(path)
-    for link in sorted((path / "artifacts").glob("*")):
-        if (link / "artifact.json").exists():
-            run.artifacts[_step_id(link.name)] = load(link)
-    return run
+    """Read a run folder; its artifacts come in the chain's order."""
+    links = sorted((path / "artifacts").glob("*"))
+    found = {_step_id(link.name): load(link) for link in links if (link / "artifact.json").exists()}
+    return Run(path, dict(sorted(found.items(), key=lambda item: ORDER.index(item[1].stage))))
 
 
 def find_run(name: str | None, folder: Path) -> Run:

@@ -100,16 +100,12 @@ def _significance(row: Row) -> str | None:
     return f"−{lost} +{won}, p = {mcnemar(lost, won):.2g}"
 
 
-def _how(row: Row) -> str | None:
-    return "interpreted" if row.get("interpreted") else "its runtime" if row.get("test") else None
-
-
 _FOUND: dict[str, Callable[[Row], str | None]] = {
     "Same answer as the float network": _same_as_float,
     "Right answers lost and won by it": _significance,
     "Residual adds in their place": lambda row: str(len(row.get("residual_adds") or ())) or None
     if row.get("scales") else None,
-    "Run by": _how,
+    "Run by": lambda row: row.get("run_by") or None,
 }  # fmt: skip
 
 

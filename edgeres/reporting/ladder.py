@@ -181,7 +181,7 @@ def _verification(by_step: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | 
     if not facts:
         return None
     names = ("target", "passed", "gates", "scales", "float_operators", "notes", "test",
-             "against_float", "discordant", "residual_adds", "layers", "interpreted")  # fmt: skip
+             "against_float", "discordant", "residual_adds", "layers", "run_by")  # fmt: skip
     return {
         "passed": facts["passed"],
         "files": [{name: row.get(name) for name in names} for row in facts["files"]],

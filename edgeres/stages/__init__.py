@@ -1,4 +1,4 @@
-"""Stages: one module per step of the chain, found by its file name; the order is in pipeline.py.
+"""Stages: one module per step of the chain, found by its file name.
 
 A stage reads its section of the recipe and the artifacts it needs, writes one folder, and returns
 facts about it. It knows nothing of the stages after it, and handles no tensors itself.
@@ -14,6 +14,11 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:
     from edgeres.artifact import Artifact
+
+
+ORDER = ("data", "teacher", "distill", "prune", "quantize", "export", "verify", "benchmark",
+         "report")  # fmt: skip
+"""The chain; what each step needs is written in pipeline.py."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 from edgeres import devices, targets
 from edgeres.artifact import Artifact
+from edgeres.errors import BadInput
 from edgeres.recipe import BenchmarkSection
 from edgeres.stages import Context, _checkpoint, keyed_as_is
 from edgeres.types import exported_file
@@ -22,6 +23,8 @@ VERSION = 1
 LIBRARIES = ("ai-edge-litert", "onnxruntime")
 
 _LATENCY_SAMPLES = 16  # different inputs, in turn
+
+_RUNNABLE = ("tflite", "onnx")
 
 
 def keyed(section: BenchmarkSection) -> dict[str, Any]:
@@ -36,17 +39,24 @@ def keyed(section: BenchmarkSection) -> dict[str, Any]:
 def run(
     section: BenchmarkSection, inputs: Mapping[str, Artifact], out: Path, context: Context
 ) -> dict[str, Any]:
-    """Measure every export that the devices' runtimes can run (not Core ML off a Mac)."""
+    """Measure every export that the runner on a device can run (`devices/_runner.py`).
+
+    Raises:
+        BadInput: there are exports, but none of them can be run.
+    """
     from edgeres.measurement import protocol
 
     data = inputs.get("data")
     exports = {role: a for role, a in inputs.items() if a.stage == "export"}
     images, labels = _test_images(data) if data else (None, None)
-    candidates = []
-    for artifact in exports.values():
-        if exported_file(artifact.facts["exported"]).target.startswith("coreml"):
-            continue
-        candidates.append(_candidate(artifact, images, labels, section.accuracy, protocol))
+    candidates = [
+        _candidate(artifact, images, labels, section.accuracy, protocol)
+        for artifact in exports.values() if _format(artifact) in _RUNNABLE
+    ]  # fmt: skip
+    if exports and not candidates:
+        formats = ", ".join(sorted(set(map(_format, exports.values()))))
+        raise BadInput(f"no runtime for {formats} files on these devices; only {_RUNNABLE[0]} and "
+                       f"{_RUNNABLE[1]} files can be measured")  # fmt: skip
     reports, samples = [], []
     for name in section.devices:
         with devices.open_device(devices.load(name)) as device:
@@ -58,6 +68,10 @@ def run(
         samples.append({"device": name, "samples": raw})
     (out / "samples.json").write_text(json.dumps({"schema": 1, "devices": samples}), "utf-8")
     return {"reports": reports}
+
+
+def _format(artifact: Artifact) -> str:
+    return exported_file(artifact.facts["exported"]).target.split("-", 1)[0]
 
 
 def _test_images(data: Artifact) -> tuple[Any, Any]:

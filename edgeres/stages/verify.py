@@ -125,7 +125,7 @@ def row(certificate: Certificate) -> dict[str, Any]:
         "residual_adds": list(certificate.adds),
         "float_operators": certificate.graph.float_operators() if audit else [],
         "operators": certificate.graph.operators(),
-        "interpreted": certificate.interpreted,
+        "run_by": certificate.run_by,
         "notes": list(certificate.notes),
     }
 

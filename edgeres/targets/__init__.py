@@ -40,7 +40,10 @@ class Source:
 
 
 class Session(Protocol):
-    """A loaded file that answers."""
+    """A loaded file that answers.
+
+    Where it isn't the file's own runtime that answers, an attribute `stand_in` says what does.
+    """
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Encoded images (N, ...) in the file's own type and layout -> its raw outputs (N, C)."""

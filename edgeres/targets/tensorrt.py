@@ -59,7 +59,9 @@ def session(path: Path, threads: int = 1) -> Session | None:
     """Load the file in onnxruntime, which computes it as written (a reference; no TensorRT)."""
     with quiet(f"loading {path.name} in onnxruntime"):
         settings = onnx.as_written()
-        return onnx.Runner(path, onnx.inference_session(path, str(path), threads, settings))
+        loaded = onnx.Runner(path, onnx.inference_session(path, str(path), threads, settings))
+    loaded.stand_in = "onnxruntime"
+    return loaded
 
 
 def tracer(path: Path) -> Tracer | None:

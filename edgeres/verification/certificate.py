@@ -63,7 +63,7 @@ class Certificate:
             hide their tensors.
         adds: names of the residual adds that were found in their place.
         discordant: (only the float network right, only the file right), for McNemar's test.
-        interpreted: its program was interpreted here, not run by its own runtime.
+        run_by: "its runtime", or what stood in for it here ("" if nothing ran it).
     """
 
     target: str
@@ -77,7 +77,7 @@ class Certificate:
     accuracy: Accuracy | None
     discordant: tuple[int, int] | None
     logits: np.ndarray | None
-    interpreted: bool
+    run_by: str
     notes: tuple[str, ...]
 
     @property
@@ -122,7 +122,7 @@ def certify(
         gates.append(Gate("refusals by its runtime's own parser", len(refused), "==", 0))
         notes += refused[:3]
     answered = _answers(path, exported, reference, tick)
-    logits, interpreted = answered or (None, False)
+    logits, run_by = answered or (None, "")
     against, before, accuracy, discordant = None, None, None, None
     if logits is None:
         notes.append("its runtime doesn't exist on this system: structure and scales only")
@@ -135,7 +135,7 @@ def certify(
         gates.append(Gate("top-1 agreement", against.agreement, ">=", limits.agreement))
         gates += _difference_gates(against, precision, limits)
     return Certificate(exported.target, tuple(gates), graph, found, checks, adds, against, before,
-                       accuracy, discordant, logits, interpreted, tuple(notes))  # fmt: skip
+                       accuracy, discordant, logits, run_by, tuple(notes))  # fmt: skip
 
 
 def integer_gates(graph: FileGraph, model: ResNet) -> list[Gate]:
@@ -227,8 +227,8 @@ def _answers(
     exported: ExportedFile,
     reference: Reference,
     tick: Callable[[int, int, str], None],
-) -> tuple[np.ndarray, bool] | None:
-    """Logits of every sample, and whether the program was only interpreted."""
+) -> tuple[np.ndarray, str] | None:
+    """Logits of every sample, and what ran the file."""
     target, _ = targets.load(exported.target)
     session = target.session(path)
     if session is None:
@@ -239,4 +239,4 @@ def _answers(
         outputs = session.run(targets.encode(x, exported.input))
         parts.append(targets.decode(outputs, exported.output))
         tick(sum(map(len, parts)), len(reference.images), f"running {path.name}")
-    return np.concatenate(parts), bool(getattr(session, "interpreted", False))
+    return np.concatenate(parts), getattr(session, "stand_in", "its runtime")

@@ -149,6 +149,70 @@ def test_the_self_test_catches_every_planted_fault(chain: tuple[Path, dict]) -> 
         assert left_out <= allowed
 
 
+def test_a_file_of_another_tool_is_told_apart(chain: tuple[Path, dict], tmp_path: Path) -> None:
+    """litert-torch's own quantizer leaves residual adds in float; inspect and verify name them."""
+    folder, result = chain
+    foreign = tmp_path / "foreign.tflite"
+    checkpoint = folder / result["artifacts"]["prune"]["path"]
+    made = subprocess.run([sys.executable, "-c", FOREIGN, checkpoint, foreign], check=False,
+                          capture_output=True, text=True)  # fmt: skip
+    assert made.returncode == 0, made.stderr[-2000:]
+    seen = json.loads(edgeres("inspect", foreign, "--json", cwd=folder).stdout)
+    assert any(name.startswith("ADD") for name in seen["float_operators"])
+    assert 0 < seen["integer_share"]["operators"] < 1
+    assert "in float: ADD" in edgeres("inspect", foreign, cwd=folder).stdout
+    done = edgeres("verify", foreign, "--against", result["run"], cwd=folder)
+    assert done.returncode == 1, done.stderr
+    assert "FAILED" in done.stdout
+    assert f"float operators {len(seen['float_operators'])}, needs == 0" in done.stdout
+    assert "float operator: ADD" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("empty.tflite", b""), ("words.onnx", b"not a model"), ("picture.png", b"\x89PNG"),
+     ("really-onnx.tflite", None)],
+)  # fmt: skip
+def test_what_is_no_model_gets_one_sentence(
+    name: str, content: bytes | None, chain: tuple[Path, dict], tmp_path: Path
+) -> None:
+    folder, result = chain
+    file = tmp_path / name
+    if content is None:  # a good file under a wrong name
+        entry = result["artifacts"]["export:onnx-int8"]
+        content = (folder / entry["path"] / entry["facts"]["exported"]["file"]).read_bytes()
+    file.write_bytes(content)
+    for command in (["inspect", file], ["verify", file, "--against", result["run"]]):
+        done = edgeres(*command, cwd=folder)
+        assert done.returncode == 2
+        lines = done.stderr.strip().splitlines()
+        assert lines[-1].startswith("edgeres: ")
+        assert name in lines[-1]
+        assert "Traceback" not in done.stderr
+
+
+FOREIGN = """
+import sys, torch, litert_torch
+from pathlib import Path
+from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config
+from litert_torch.quantize.quant_config import QuantConfig
+from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+from edgeres.models import weights
+from edgeres.models.resnet import fold_batchnorm
+model = fold_batchnorm(weights.load(Path(sys.argv[1])))
+px = model.spec.preprocess.size_px
+quantizer = PT2EQuantizer().set_global(
+    get_symmetric_quantization_config(is_per_channel=True, is_dynamic=False))
+graph = torch.export.export(model, (torch.zeros(1, 3, px, px),)).module()
+prepared = prepare_pt2e(graph, quantizer)
+prepared(torch.randn(1, 3, px, px))
+network = litert_torch.to_channel_last_io(convert_pt2e(prepared, fold_quantize=False), args=[0])
+network.training = False
+litert_torch.convert(network, (torch.zeros(1, px, px, 3),),
+                     quant_config=QuantConfig(pt2e_quantizer=quantizer)).export(sys.argv[2])
+"""
+
+
 def test_inspect_export_benchmark_and_report(chain: tuple[Path, dict]) -> None:
     folder, result = chain
     entry = result["artifacts"]["export:tflite-int8"]

@@ -57,7 +57,7 @@ def test_each_layer_and_the_whole_agree_with_the_quantized_graph(
     given = encode(x.numpy(), first)
     read, tracer, session = coreml.read(path), coreml.tracer(path), coreml.session(path)
     assert tracer is not None and session is not None
-    assert session.interpreted
+    assert session.stand_in == "interpreted"
 
     traced = tracer.run(given)
     layers = [op for op in read.ops if op.role in ("conv", "linear", "add", "pool")]
