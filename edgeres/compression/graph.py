@@ -22,7 +22,7 @@ WEIGHT_RANGE = (-127, 127)
 ACTIVATION_RANGE = (-128, 127)
 _RANGES = {"int8": ACTIVATION_RANGE, "int16": (-32768, 32767)}
 _BIAS_RANGE = (-(2**31), 2**31 - 1)
-SMALLEST_SCALE = 2.0**-24  # keeps an all-zero channel's scale positive and float32-normal
+SMALLEST_SCALE = 2.0**-24  # of float16; keeps an all-zero channel's scale positive
 
 
 def export_program(model: ResNet, batch: int | None = None) -> torch.export.ExportedProgram:
@@ -61,13 +61,24 @@ def quantized_graph(model: ResNet, scales: ScaleTable, *, fold_weights: bool) ->
 
 
 def weight_scales(model: ResNet) -> ScaleTable:
-    """Symmetric per-output-channel scales of folded weights: max |w| / 127."""
+    """Symmetric per-output-channel scales of folded weights: max |w| / 127, made storable."""
     table: ScaleTable = {}
     for name, weight in model.state_dict().items():
         if name.endswith(".weight"):
-            scale = (weight.flatten(1).abs().amax(1) / WEIGHT_RANGE[1]).clamp_min(SMALLEST_SCALE)
+            scale = storable(weight.flatten(1).abs().amax(1) / WEIGHT_RANGE[1])
             table[name] = QuantParams(tuple(scale.tolist()), (0,) * len(scale), "int8", 0)
     return table
+
+
+def storable(scale: Tensor) -> Tensor:
+    """Positive scales rounded up to float16 numbers.
+
+    Core ML stores no wider ones, so that with these every format holds the same numbers; upwards,
+    because then no value is clipped that wasn't before.
+    """
+    half = scale.clamp_min(SMALLEST_SCALE).half()
+    next_up = half.view(torch.int16) + (half.float() < scale)  # bits of positive halves are ordered
+    return next_up.to(torch.int16).view(torch.half).float()
 
 
 @torch.no_grad()

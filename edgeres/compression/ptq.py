@@ -17,6 +17,7 @@ from edgeres.compression.graph import (
     WEIGHT_RANGE,
     export_program,
     snap,
+    storable,
     weight_scales,
 )
 from edgeres.compression.quantizer import ResidualQuantizer, layers
@@ -84,7 +85,7 @@ def _read_back(graph: GraphModule, folded: ResNet) -> ScaleTable:
 def _parameters(node: Node) -> QuantParams:
     exact, zero = node.args[1], node.args[2]
     assert isinstance(exact, float) and isinstance(zero, int)
-    scale = torch.tensor(exact, dtype=torch.float32).item()  # what every file stores
+    scale = storable(torch.tensor(exact)).item()
     return QuantParams((scale,), (zero,), "int8")
 
 

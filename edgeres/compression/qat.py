@@ -26,6 +26,7 @@ from edgeres.compression.graph import (
     WEIGHT_RANGE,
     export_program,
     snap,
+    storable,
     weight_scales,
 )
 from edgeres.compression.quantizer import ResidualQuantizer
@@ -80,7 +81,7 @@ class QatModel:
         folded = fold_batchnorm(self.model.eval())
         scales = weight_scales(folded)
         for module in self._observers():
-            scale, zero = module.scale.item(), int(module.zero_point.item())
+            scale, zero = storable(module.scale).item(), int(module.zero_point.item())
             scales[module.tensor] = QuantParams((scale,), (zero,), "int8")
         if self.exact_input:
             scales["input"] = self.exact_input
@@ -143,9 +144,8 @@ class _WeightPerChannel(FakeQuantizeBase):
     def forward(self, x: Tensor) -> Tensor:
         if not self.fake_quant_enabled[0]:
             return x
-        peak = x.detach().flatten(1).abs().amax(1) / WEIGHT_RANGE[1]
+        scale = storable(x.detach().flatten(1).abs().amax(1) / WEIGHT_RANGE[1])
         zeros = torch.zeros(len(x), dtype=torch.int32)
-        scale = peak.clamp_min(SMALLEST_SCALE)
         return torch.fake_quantize_per_channel_affine(x, scale, zeros, 0, *WEIGHT_RANGE)
 
     def calculate_qparams(self, **_: Any) -> Any:

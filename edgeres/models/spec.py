@@ -71,7 +71,7 @@ def names() -> tuple[str, ...]:
 
 def default_preprocess(size_px: int) -> Preprocess:
     """The preprocessing of networks trained here: int8 input = pixel - 128, exactly."""
-    return Preprocess(size_px, (128 / 255,), (0.25,))
+    return Preprocess(size_px, (128 / 255,), (64 / 255,))
 
 
 def parse(name: str, classes: int, preprocess: Preprocess) -> ModelSpec:
