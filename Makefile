@@ -13,7 +13,7 @@ APT_PACKAGES := chromium
 quickstart: $(VENV)/.installed
 	$(BIN)/edgeres run quickstart
 
-test: $(VENV)/.installed-dev debian-packages
+test: $(VENV)/.installed-dev $(VENV)-tflite-runtime/.installed debian-packages
 	$(BIN)/python -m pytest tests
 
 lint: $(VENV)/.installed-dev
@@ -33,7 +33,7 @@ schema: $(VENV)/.installed
 	$(BIN)/edgeres list recipes --schema > recipes/schema.json
 
 clean:
-	rm -rf $(VENV) runs build dist
+	rm -rf $(VENV) $(VENV)-tflite-runtime runs build dist
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -45,6 +45,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(INSTALL) -e ".[dev]"
 	touch $@ $(VENV)/.installed
+
+# The runtime that boards have, and Android's tools: both need numpy < 2 and Python <= 3.11. Where they
+# don't install, their tests say why they skip.
+$(VENV)-tflite-runtime/.installed:
+	$(PYTHON) -m venv $(VENV)-tflite-runtime
+	-$(VENV)-tflite-runtime/bin/python -m pip install --quiet --disable-pip-version-check \
+	  tflite-runtime==2.14.0 tflite-support==0.4.4 "numpy<2" && touch $@
 
 # What the tests need from Debian: Chromium for the report. Elsewhere those tests say why they skip.
 .PHONY: debian-packages

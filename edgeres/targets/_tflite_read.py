@@ -45,7 +45,7 @@ class _Tensor:
     quantization: QuantParams | None
 
 
-def graph_of(model: Any, path: Path, partitions: int | None) -> FileGraph:
+def graph_of(model: Any, path: Path) -> FileGraph:
     """Turn a file's objects into a `FileGraph` (`path` is for messages).
 
     Raises:
@@ -72,8 +72,8 @@ def graph_of(model: Any, path: Path, partitions: int | None) -> FileGraph:
         release = newer(notes.get(metadata.RUNTIME, ""), oldest_runtime(versions))
         requires = f"TensorFlow Lite {release}" if release else ""
         told = {k: v for k, v in notes.items() if k not in _FOR_RUNTIMES}
-        return FileGraph("tflite", tuple(ops), first, last, quantization, partitions, told,
-                         requires, versions)  # fmt: skip
+        return FileGraph("tflite", tuple(ops), first, last, quantization, None, told, requires,
+                         versions)  # fmt: skip
     except BadInput:
         raise
     except Exception as error:  # indices that point nowhere, sizes that don't fit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,8 +63,8 @@ def read(path: Path) -> FileGraph:
     Raises:
         BadInput: not a TFLite file, a damaged one, or not one with one input and one output.
     """
-    model = file.load(path.read_bytes(), path)
-    return graph_of(model, path, _partitions(path))
+    graph = graph_of(file.load(path.read_bytes(), path), path)
+    return dataclasses.replace(graph, partitions=_partitions(path))
 
 
 def session(path: Path, threads: int = 1) -> Session | None:
