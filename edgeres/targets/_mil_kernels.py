@@ -25,14 +25,16 @@ def quantize(a: Arguments) -> Tensor:
     kind = getattr(torch, a["output_dtype"])
     limits = torch.iinfo(kind)
     codes = torch.div(x, scale).round_()
-    return codes.add_(zero).clamp_(limits.min, limits.max).to(kind)
+    codes = codes.add_(zero) if zero is not None else codes
+    return codes.clamp_(limits.min, limits.max).to(kind)
 
 
 def dequantize(a: Arguments) -> Tensor:
     """scale * (input - zero point)."""
     x = a["input"]
     scale, zero = (_along_axis(a, n, x.ndim) for n in ("scale", "zero_point"))
-    return x.float().sub_(zero).mul_(scale)
+    steps = x.float()
+    return (steps.sub_(zero) if zero is not None else steps).mul_(scale)
 
 
 def affine_weight(a: Arguments) -> Tensor:
@@ -137,11 +139,9 @@ def cast(a: Arguments) -> Tensor:
 
 
 def _along_axis(a: Arguments, name: str, rank: int) -> Any:
-    """A scale or zero point, shaped to meet its axis; 0 if there is none."""
+    """A scale or zero point, shaped to meet its axis; None if there is none."""
     value = a.get(name)
-    if value is None:
-        return 0
-    if isinstance(value, (int, float)):
+    if value is None or isinstance(value, (int, float)):
         return value
     shape = [1] * rank
     shape[a["axis"]] = -1
