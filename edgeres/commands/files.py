@@ -81,13 +81,12 @@ def _matching(path: Path, run: Run) -> tuple[str, Artifact]:
     """A file as if the run had exported it: same target, this file's contents."""
     kind, target = targets.of_file(path)
     graph = target.read(path)
-    integer = bool(graph.quantization)
-    for artifact in run.artifacts.values():
-        if artifact.stage != "export":
-            continue
+    exports = [a for a in run.artifacts.values() if a.stage == "export"]
+    # The same type of input first: int8 and int16x8, or fp32 and fp16, are both there at times.
+    for artifact in sorted(exports, key=lambda a: _input_type(a) != graph.input.dtype):
         exported = exported_file(artifact.facts["exported"])
         module, precision = targets.load(exported.target)
-        if module is target and targets.is_integer(precision) == integer:
+        if module is target and targets.is_integer(precision) == bool(graph.quantization):
             facts = {"exported": {**to_json(exported), "file": path.name,
                                   "sha256": file_sha256(path), "size_bytes": folder_size(path),
                                   "input": to_json(graph.input),
@@ -95,6 +94,10 @@ def _matching(path: Path, run: Run) -> tuple[str, Artifact]:
             return exported.target, Artifact("export", "-", "-", path.resolve().parent, {},
                                              artifact.section, facts, {}, 0.0)  # fmt: skip
     raise BadInput(f"{path}: {run.path} has no {kind} export of this precision to compare with")
+
+
+def _input_type(artifact: Artifact) -> str:
+    return exported_file(artifact.facts["exported"]).input.dtype
 
 
 def _verify(run: Run, exports: Mapping[str, Artifact], quiet: bool) -> dict[str, Any]:
@@ -168,7 +171,8 @@ def _alone(path: Path) -> Artifact:
     """A model file by itself, as an export artifact."""
     kind, target = targets.of_file(path)
     graph = target.read(path)
-    precision = "int8" if graph.quantization else target.PRECISIONS[0]
+    wide = graph.input.dtype == "int16"
+    precision = "int16x8" if wide else "int8" if graph.quantization else target.PRECISIONS[0]
     facts: dict[str, Any] = {
         "exported": {
             "target": f"{kind}-{precision}",
