@@ -61,13 +61,24 @@ def quantized_graph(model: ResNet, scales: ScaleTable, *, fold_weights: bool) ->
 
 
 def weight_scales(model: ResNet) -> ScaleTable:
-    """Symmetric per-output-channel scales of folded weights: max |w| / 127, made storable."""
+    """Symmetric per-output-channel scales of folded weights."""
     table: ScaleTable = {}
     for name, weight in model.state_dict().items():
         if name.endswith(".weight"):
-            scale = storable(weight.flatten(1).abs().amax(1) / WEIGHT_RANGE[1])
+            scale = weight_scale(weight)
             table[name] = QuantParams(tuple(scale.tolist()), (0,) * len(scale), "int8", 0)
     return table
+
+
+def weight_scale(weight: Tensor) -> Tensor:
+    """(O, ...) -> (O,): max |w| / 127, made storable.
+
+    1/64 for a channel of zeros and ones, which a shortcut of option A has: 1 = 64 / 64 exactly.
+    """
+    sizes = weight.detach().flatten(1).abs()
+    peaks = sizes.amax(1)
+    fixed = (peaks == 1) & (sizes.sum(1) == sizes.count_nonzero(1))
+    return torch.where(fixed, 2.0**-6, storable(peaks / WEIGHT_RANGE[1]))
 
 
 def storable(scale: Tensor) -> Tensor:
@@ -77,8 +88,9 @@ def storable(scale: Tensor) -> Tensor:
     because then no value is clipped that wasn't before.
     """
     half = scale.clamp_min(SMALLEST_SCALE).half()
-    next_up = half.view(torch.int16) + (half.float() < scale)  # bits of positive halves are ordered
-    return next_up.to(torch.int16).view(torch.half).float()
+    below = half.float() < scale * (1 - 1e-6)  # more than the noise of computing the scale
+    bits = half.view(torch.int16) + below  # those of positive halves are in the halves' order
+    return bits.to(torch.int16).view(torch.half).float()
 
 
 @torch.no_grad()

@@ -27,6 +27,7 @@ from edgeres.compression.graph import (
     export_program,
     snap,
     storable,
+    weight_scale,
     weight_scales,
 )
 from edgeres.compression.quantizer import ResidualQuantizer
@@ -80,9 +81,7 @@ class QatModel:
         self.model.load_state_dict({k: trained[k] for k in self.model.state_dict()})
         folded = fold_batchnorm(self.model.eval())
         scales = weight_scales(folded)
-        for module in self._observers():
-            scale, zero = storable(module.scale).item(), int(module.zero_point.item())
-            scales[module.tensor] = QuantParams((scale,), (zero,), "int8")
+        scales |= {module.tensor: module.params() for module in self._observers()}
         if self.exact_input:
             scales["input"] = self.exact_input
         snap(folded, scales)
@@ -109,7 +108,7 @@ class QatModel:
     def _start_epoch(self, epoch: int, epochs: int) -> None:
         if epoch >= self.freeze_observers * epochs:
             for module in self._observers():
-                module.enable_observer(False)
+                module.pin(module.params())
         if epoch >= self.freeze_batchnorm * epochs:
             _set_training(self.graph, False)
 
@@ -120,6 +119,11 @@ class _Activation(FusedMovingAvgObsFakeQuantize):
     def __init__(self, tensor: str, **settings: Any):
         super().__init__(**settings)
         self.tensor = tensor
+
+    def params(self) -> QuantParams:
+        """The present range, as files will store it."""
+        scale, zero = storable(self.scale).item(), int(self.zero_point.item())
+        return QuantParams((scale,), (zero,), "int8")
 
     def pin(self, params: QuantParams) -> None:
         """Keep the range of these parameters, from which the fused kernel derives its scale."""
@@ -144,7 +148,7 @@ class _WeightPerChannel(FakeQuantizeBase):
     def forward(self, x: Tensor) -> Tensor:
         if not self.fake_quant_enabled[0]:
             return x
-        scale = storable(x.detach().flatten(1).abs().amax(1) / WEIGHT_RANGE[1])
+        scale = weight_scale(x)
         zeros = torch.zeros(len(x), dtype=torch.int32)
         return torch.fake_quantize_per_channel_affine(x, scale, zeros, 0, *WEIGHT_RANGE)
 
