@@ -232,7 +232,7 @@ class VerifySection(Section):
     ] = 8.0
     mean_codes: Annotated[
         float, Field(ge=0, le=255, description="int8 files: mean difference, in output codes.")
-    ] = 0.5
+    ] = 1.0
     float_tolerance: Annotated[
         float, Field(ge=0, le=1e3, description="float32 files: largest difference of a logit.")
     ] = 1e-2

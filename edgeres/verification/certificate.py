@@ -28,6 +28,7 @@ from edgeres.verification.scales import Audit, audit, name_layers
 
 _CHUNK = 500
 _COMPRESSED = ("dynamic", "palettized")  # other weights than the network's: only answers count
+_FINER = {"int16x8": 16}  # limits are in int8 codes; a 16-bit code is 1/256 of one
 
 
 @dataclass(frozen=True)
@@ -209,8 +210,12 @@ def _difference_gates(found: Parity, precision: str, limits: VerifySection) -> l
     if precision in _COMPRESSED:
         return []
     if targets.is_integer(precision):
-        return [Gate("worst difference", found.worst, "<=", limits.worst_codes, "codes"),
-                Gate("mean difference", found.mean, "<=", limits.mean_codes, "codes")]  # fmt: skip
+        finer = _FINER.get(precision, 1)
+        worst, mean = limits.worst_codes * finer, limits.mean_codes * finer
+        return [
+            Gate("worst difference", found.worst, "<=", worst, "codes"),
+            Gate("mean difference", found.mean, "<=", mean, "codes"),
+        ]
     limit = limits.half_tolerance if precision == "fp16" else limits.float_tolerance
     return [Gate("worst difference", found.worst, "<=", limit, "logits")]
 
