@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import platform
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from edgeres.text import accuracy, table
 _COMPONENTS = {
     "torch": None, "torchao": None, "torch-pruning": None, "nncf": None, "litert-torch": None,
     "ai-edge-litert": None, "onnx": None, "onnxruntime": None, "numpy": None,
-    "coremltools": "coreml",
+    "coremltools": "coreml", "executorch": "executorch",
 }  # fmt: skip
 
 
@@ -75,8 +76,6 @@ def _models() -> list[dict[str, Any]]:
 
 
 def _datasets() -> list[dict[str, Any]]:
-    import importlib
-
     from edgeres import datasets
 
     found = []
@@ -92,12 +91,10 @@ def _targets() -> list[dict[str, Any]]:
 
     found = []
     for name in targets.names():
-        module, precision = targets.load(name)
-        runs_here = "no (macOS only)" if name.startswith("coreml") and sys.platform != "darwin" \
-            else "yes"  # fmt: skip
-        found.append({"target": name, "needs": module.EXTRA or "-", "runs here": runs_here,
-                      "quantized": "yes" if targets.is_integer(precision) else "no",
-                      "about": module.SUMMARY})  # fmt: skip
+        module, _ = targets.load(name)
+        missing = "" if importlib.util.find_spec(module.PACKAGE) else " (missing)"
+        found.append({"target": name, "needs": f"{module.EXTRA or '-'}{missing}",
+                      "run here by": module.RUNTIME, "for": module.SUMMARY})  # fmt: skip
     return found
 
 

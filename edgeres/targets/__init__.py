@@ -69,6 +69,7 @@ class Target(Protocol):
     SUFFIX: str
     PACKAGE: str  # what converts and runs it
     EXTRA: str | None  # the pip extra that brings the converter; None if always installed
+    RUNTIME: str  # what runs its files on this machine: their own, or a stand-in
     # integer precision -> how its scales come from the trained ones (see `_schemes`)
     SCHEMES: Mapping[str, Callable[[ScaleTable], ScaleTable]]
 

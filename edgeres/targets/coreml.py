@@ -29,6 +29,7 @@ PRECISIONS = ("fp16", "int8", "palettized")
 SUFFIX = ".mlpackage"
 PACKAGE = "coremltools"
 EXTRA = "coreml"
+RUNTIME = "Core ML" if sys.platform == "darwin" else "interpreter"
 SCHEMES = {"int8": _schemes.as_trained}
 
 # Bits of a palettized weight. Of a trained ResNet-20's top-1 answers (CIFAR-10, 2000 images) 8 bits

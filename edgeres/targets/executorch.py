@@ -19,11 +19,12 @@ from edgeres.types import TensorSpec
 if TYPE_CHECKING:
     import numpy as np
 
-SUMMARY = "ExecuTorch: PyTorch apps on Android, iOS, Linux"
+SUMMARY = "ExecuTorch: Android, iOS, Linux"
 PRECISIONS = ("fp32", "int8")
 SUFFIX = ".pte"
 PACKAGE = "executorch"
 EXTRA = "executorch"
+RUNTIME = "ExecuTorch"
 SCHEMES = {"int8": _schemes.as_trained}
 
 

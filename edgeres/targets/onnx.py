@@ -21,11 +21,12 @@ from edgeres.types import TensorSpec
 if TYPE_CHECKING:
     import numpy as np
 
-SUMMARY = "ONNX: onnxruntime on servers, PCs, Android, Jetson"
+SUMMARY = "ONNX: servers, PCs, Android, Jetson"
 PRECISIONS = ("fp32", "fp16", "int8")
 SUFFIX = ".onnx"
 PACKAGE = "onnxruntime"
 EXTRA = None
+RUNTIME = "onnxruntime"
 SCHEMES = {"int8": _schemes.as_trained}
 
 _OPSET = 20  # from 21, QuantizeLinear's output_dtype clashes with edited zero points

@@ -21,11 +21,12 @@ from edgeres.targets import Session, Source, Tracer, _onnx_read, _schemes, onnx
 from edgeres.targets._graph import FileGraph, FileOp
 from edgeres.types import QuantParams, TensorSpec
 
-SUMMARY = "TensorRT: Jetson and NVIDIA GPUs, as ONNX for trtexec"
+SUMMARY = "TensorRT: Jetson, NVIDIA GPUs"
 PRECISIONS = ("fp16", "int8")
 SUFFIX = ".trt.onnx"
 PACKAGE = "onnxruntime"
 EXTRA = None  # NVIDIA's own reader (`accepts`) comes with edgeres[tensorrt]
+RUNTIME = "onnxruntime"
 SCHEMES = {"int8": _schemes.symmetric}
 
 _READER = "tensorrt_rtx_bindings"

@@ -24,11 +24,12 @@ from edgeres.types import TensorSpec
 if TYPE_CHECKING:
     import numpy as np
 
-SUMMARY = "TensorFlow Lite / LiteRT: Android, Raspberry Pi, microcontrollers"
+SUMMARY = "LiteRT: Android, Pi, microcontrollers"
 PRECISIONS = ("fp32", "fp16", "dynamic", "int8", "int16x8")
 SUFFIX = ".tflite"
 PACKAGE = "litert_torch"
 EXTRA = None
+RUNTIME = "LiteRT"
 SCHEMES = {"int8": _schemes.as_trained, "int16x8": _schemes.sixteen_bit}
 
 # precision -> what makes its file from the float file

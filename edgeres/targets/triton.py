@@ -23,11 +23,12 @@ from edgeres.targets import Session, Source, Tracer, _schemes, onnx
 from edgeres.targets._graph import FileGraph
 from edgeres.types import TensorSpec
 
-SUMMARY = "Triton Inference Server: a model repository around ONNX"
+SUMMARY = "Triton Inference Server, with ONNX"
 PRECISIONS = ("fp32", "int8")
 SUFFIX = ".triton"
 PACKAGE = "onnxruntime"
 EXTRA = None
+RUNTIME = "onnxruntime"
 SCHEMES = {"int8": _schemes.as_trained}
 
 _LABELS = "edgeres.labels"
