@@ -197,9 +197,10 @@ from pathlib import Path
 from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config
 from litert_torch.quantize.quant_config import QuantConfig
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
-from edgeres.models import weights
-from edgeres.models.resnet import fold_batchnorm
-model = fold_batchnorm(weights.load(Path(sys.argv[1])))
+from edgeres.models import spec, weights
+from edgeres.models.resnet import ResNet
+known = weights.load(Path(sys.argv[1])).spec
+model = ResNet(spec.parse("resnet20-A", known.classes, known.preprocess)).eval()
 px = model.spec.preprocess.size_px
 quantizer = PT2EQuantizer().set_global(
     get_symmetric_quantization_config(is_per_channel=True, is_dynamic=False))
