@@ -14,7 +14,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from edgeres import __version__
-from edgeres.errors import EdgeresError
+from edgeres.errors import DeviceError, EdgeresError
 
 app = typer.Typer(
     name="edgeres", no_args_is_help=True, rich_markup_mode=None, add_completion=False,
@@ -235,6 +235,8 @@ def benchmark(
 
     result = files.benchmarked(what, device or ["host"], preset, accuracy, runs, quiet)
     _print(result, as_json, text.benchmark)
+    if result["error"]:
+        raise DeviceError(result["error"])
 
 
 @app.command()

@@ -128,7 +128,7 @@ def benchmark(result: Mapping[str, Any]) -> str:
             "top-1": accuracy(r["accuracy"]), "valid": "yes" if r["valid"] else "no",
         })  # fmt: skip
         reasons += [f"{r['target']} on {r['device']}: {reason}" for reason in r["reasons"]]
-    return "\n".join([table(rows, tuple(rows[0])), *reasons])
+    return "\n".join([*([table(rows, tuple(rows[0]))] if rows else []), *reasons])
 
 
 def clean(result: Mapping[str, Any]) -> str:

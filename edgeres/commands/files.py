@@ -115,11 +115,14 @@ def _verify(run: Run, exports: Mapping[str, Artifact], quiet: bool) -> dict[str,
 
 def _inputs(run: Run, exports: Mapping[str, Artifact]) -> dict[str, Artifact]:
     """The verify stage's roles, from a run."""
-    model = next(run.artifacts[s] for s in ("prune", "distill", "teacher") if s in run.artifacts)
     known: dict[str, Artifact] = {
         r: run.artifacts[r] for r in ("data", "quantize") if r in run.artifacts
     }
-    return {**known, "model": model, **exports}
+    return {**known, "model": _float_model(run), **exports}
+
+
+def _float_model(run: Run) -> Artifact:
+    return next(run.artifacts[s] for s in ("prune", "distill", "teacher") if s in run.artifacts)
 
 
 def benchmarked(
@@ -138,13 +141,13 @@ def benchmarked(
     )
     module: Any = stages.load("benchmark")
     path = Path(what) if what else None
-    data = None
+    data = model = None
     if path and path.exists() and not (path / "recipe.lock.yaml").exists():
         alone = _alone(path)
         exports = {path.name: alone}
         if accuracy:  # the newest run says which test images, and how they are prepared
             run = find_run(None, runs)
-            data = run.artifacts["data"]
+            data, model = run.artifacts["data"], _float_model(run)
             known = [a for a in run.artifacts.values() if a.stage == "export"]
             if not known:
                 raise BadInput(f"{run.path}: has no export that says how images are prepared")
@@ -154,17 +157,18 @@ def benchmarked(
             exports = {path.name: alone}
     else:
         run = find_run(what, runs)
-        data = run.artifacts["data"]
+        data, model = run.artifacts["data"], _float_model(run)
         exports = {a.section["targets"][0]: a for a in run.artifacts.values()
                    if a.stage == "export"}  # fmt: skip
     if not exports:
         raise BadInput("nothing to measure; `edgeres export` makes files")
-    inputs = exports | ({"data": data} if data else {})
+    inputs = exports | ({"data": data} if data else {}) | ({"model": model} if model else {})
     progress = Progress(quiet)
     with tempfile.TemporaryDirectory() as folder, contextlib.closing(progress):
         progress.started("benchmark", "")
         context = stages.Context(0, Path(folder), progress.tick)
-        return dict(module.run(section, inputs, Path(folder), context))
+        facts, samples = module.measured(section, inputs, context)
+    return {**facts, "samples": samples, "error": module.sentence(facts["failures"])}
 
 
 def _alone(path: Path) -> Artifact:

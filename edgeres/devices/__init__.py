@@ -2,7 +2,7 @@
 
 In: a profile (YAML: how to reach a device). Out: an open Device that can take files, run a program,
 give files back and describe itself. A module in this folder is one kind of transport, with
-`connect(profile) -> Device`; what runs over there is always `_runner.py`, whatever the transport.
+`connect(profile) -> Device`. What runs files over there is in `edgeres.measurement.runners`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +25,7 @@ __all__ = [
     "Completed",
     "Device",
     "DeviceProfile",
+    "Meter",
     "folder",
     "identity",
     "kinds",
@@ -45,12 +47,34 @@ class Completed:
     stderr: str
 
 
+class Meter(Protocol):
+    """Reads a device's power while its `with` block lasts."""
+
+    def __enter__(self) -> Meter: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def watts(self) -> list[dict[str, float]]:
+        """The readings so far: `total` and each rail, in watts."""
+        ...
+
+
 class Device(Protocol):
     """An open connection to one device; leaving its `with` block closes it."""
 
     @property
+    def profile(self) -> DeviceProfile:
+        """What it was opened with."""
+        ...
+
+    @property
     def name(self) -> str:
         """The profile's name."""
+        ...
+
+    @property
+    def address(self) -> str:
+        """Which machine this is, whatever the profile's name: two profiles may mean one phone."""
         ...
 
     def push(self, local: Path) -> str:
@@ -75,6 +99,17 @@ class Device(Protocol):
 
     def identity(self) -> str:
         """A stable id of machine and runtimes, for caching."""
+        ...
+
+    def steady(self) -> AbstractContextManager[dict[str, Any]]:
+        """Set the power mode and clocks that the profile asks for, and restore them afterwards.
+
+        Yields what was set (JSON-ready). What was there comes back even if this process is killed.
+        """
+        ...
+
+    def meter(self) -> Meter | None:
+        """A reader of the device's power; None where it can't be read."""
         ...
 
     def close(self) -> None:

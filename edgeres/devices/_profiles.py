@@ -17,6 +17,9 @@ _TYPES: dict[str, type] = {
     "description": str,
     "threads": int,
     "emulated": bool,
+    "accelerator": str,
+    "runners": list,
+    "tools": dict,
     "settings": dict,
 }
 _REQUIRED = ("name", "kind", "description")
@@ -28,10 +31,13 @@ class DeviceProfile:
 
     Attributes:
         name: what reports call it.
-        kind: the module of edgeres.devices that talks to it ("local").
+        kind: the module of edgeres.devices that talks to it, e.g. "ssh".
         description: one line for lists.
         threads: CPU threads a model may use.
         emulated: the processor is simulated, so its times mean nothing.
+        accelerator: what is asked to compute: "cpu", "gpu", an execution provider of onnxruntime.
+        runners: modules of edgeres.measurement.runners, the preferred ones first.
+        tools: program -> its path, on the device or here, as its runner says.
         settings: what only this kind needs; the kind's module checks it.
     """
 
@@ -40,6 +46,9 @@ class DeviceProfile:
     description: str
     threads: int = 1
     emulated: bool = False
+    accelerator: str = "cpu"
+    runners: tuple[str, ...] = ("python",)
+    tools: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -94,6 +103,11 @@ def _parse(path: Path) -> DeviceProfile:
         raise errors.BadInput(f"{path}: name must be letters, digits, '.', '_' and '-'")
     if not 1 <= data.get("threads", 1) <= 1024:
         raise errors.BadInput(f"{path}: threads must be between 1 and 1024")
+    texts = [*data.get("runners", ()), *data.get("tools", {}), *data.get("tools", {}).values()]
+    if not all(isinstance(text, str) and text for text in texts):
+        raise errors.BadInput(f"{path}: runners and tools are names and paths, as text")
+    if "runners" in data:
+        data["runners"] = tuple(data["runners"])
     return DeviceProfile(**data)
 
 

@@ -16,15 +16,12 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
-from edgeres import errors
-from edgeres.devices import Completed, DeviceProfile, identity, probe
+from edgeres.devices import Completed, DeviceProfile
+from edgeres.devices._base import Base, settings
 from edgeres.devices._events import last_line
-from edgeres.errors import BadInput, DeviceError
+from edgeres.errors import DeviceError
 
-_SETTINGS = ("python",)
 _AFTER_KILL_S = 5.0
 
 
@@ -35,22 +32,17 @@ def connect(profile: DeviceProfile) -> LocalDevice:
         BadInput: a setting is unknown or not text.
         DeviceError: the temporary folder can't be made.
     """
-    for key, value in profile.settings.items():
-        if key not in _SETTINGS:
-            raise errors.unknown("setting of a local device", str(key), _SETTINGS)
-        if not isinstance(value, str):
-            raise BadInput(f"device '{profile.name}': the setting {key} must be text")
-    return LocalDevice(profile)
+    return LocalDevice(profile, **settings(profile, {"python": str}))
 
 
-class LocalDevice:
+class LocalDevice(Base):
     """Implements Device with subprocesses, each in a session of its own."""
 
-    def __init__(self, profile: DeviceProfile) -> None:
-        self.name = profile.name
-        self._emulated = profile.emulated
-        self._python = profile.settings.get("python", sys.executable)
-        self._identity: str | None = None
+    address = "local"
+
+    def __init__(self, profile: DeviceProfile, python: str = sys.executable) -> None:
+        super().__init__(profile)
+        self._python = python
         try:
             self._staging = Path(tempfile.mkdtemp(prefix="edgeres-device-"))
         except OSError as error:
@@ -113,30 +105,9 @@ class LocalDevice:
         """This interpreter, or the one of the profile."""
         return (self._python,)
 
-    def probe(self) -> dict[str, Any]:
-        """The state of this machine, see `_runner.py`."""
-        return probe(self, self._emulated)
-
-    def identity(self) -> str:
-        """A stable id of this machine and its runtimes."""
-        if self._identity is None:
-            self._identity = identity(self.probe())
-        return self._identity
-
     def close(self) -> None:
         """Remove the staging folder."""
         shutil.rmtree(self._staging, ignore_errors=True)
-
-    def __enter__(self) -> LocalDevice:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _kill(process: subprocess.Popen[str]) -> str:

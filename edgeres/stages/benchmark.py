@@ -14,64 +14,94 @@ from typing import Any
 
 from edgeres import devices, targets
 from edgeres.artifact import Artifact
-from edgeres.errors import BadInput
+from edgeres.errors import BadInput, DeviceError
 from edgeres.recipe import BenchmarkSection
 from edgeres.stages import Context, _checkpoint, keyed_as_is
-from edgeres.types import exported_file
+from edgeres.types import exported_file, to_json
 
-VERSION = 1
+VERSION = 2
 LIBRARIES = ("ai-edge-litert", "onnxruntime")
 
 _LATENCY_SAMPLES = 16  # different inputs, in turn
 
-_RUNNABLE = ("tflite", "onnx")
-
 
 def keyed(section: BenchmarkSection) -> dict[str, Any]:
-    """The section with the identities of the devices."""
-    identities = []
-    for name in section.devices:
+    """The section with the identities of the devices; one that is away has none."""
+    return keyed_as_is(section) | {"identities": list(map(_identity, section.devices))}
+
+
+def _identity(name: str) -> str | None:
+    try:
         with devices.open_device(devices.load(name)) as device:
-            identities.append(device.identity())
-    return keyed_as_is(section) | {"identities": identities}
+            return device.identity()
+    except DeviceError:
+        return None
 
 
 def run(
     section: BenchmarkSection, inputs: Mapping[str, Artifact], out: Path, context: Context
 ) -> dict[str, Any]:
-    """Measure every export that the runner on a device can run (`devices/_runner.py`).
+    """Measure every export that can be run on the devices.
 
     Raises:
         BadInput: there are exports, but none of them can be run.
+        DeviceError: a device failed; what the others measured is kept for the next time.
     """
-    from edgeres.measurement import protocol
-
-    data = inputs.get("data")
-    exports = {role: a for role, a in inputs.items() if a.stage == "export"}
-    images, labels = _test_images(data) if data else (None, None)
-    candidates = [
-        _candidate(artifact, images, labels, section.accuracy, protocol)
-        for artifact in exports.values() if _format(artifact) in _RUNNABLE
-    ]  # fmt: skip
-    if exports and not candidates:
-        formats = ", ".join(sorted(set(map(_format, exports.values()))))
-        raise BadInput(f"no runtime for {formats} files on these devices; only {_RUNNABLE[0]} and "
-                       f"{_RUNNABLE[1]} files can be measured")  # fmt: skip
-    reports, samples = [], []
-    for name in section.devices:
-        with devices.open_device(devices.load(name)) as device:
-            measured, raw = protocol.measure(
-                candidates, device, section.preset, threads=section.threads,
-                on_event=lambda note: context.tick(0, 0, note),
-            )  # fmt: skip
-        reports += measured
-        samples.append({"device": name, "samples": raw})
-    (out / "samples.json").write_text(json.dumps({"schema": 1, "devices": samples}), "utf-8")
-    return {"reports": reports}
+    done = {name: context.work / f"device-{i}.json" for i, name in enumerate(section.devices)}
+    missing = [name for name, path in done.items() if not path.exists()]
+    facts, samples = measured(
+        section.model_copy(update={"devices": tuple(missing)}), inputs, context
+    )
+    failed = {failure["device"] for failure in facts["failures"]}
+    for name in missing:
+        device = devices.load(name).name
+        if device not in failed:
+            mine = [r for r in facts["reports"] if r["device"] == device]
+            done[name].write_text(json.dumps([mine, samples[device]]), "utf-8")
+    if failed:
+        raise DeviceError(sentence(facts["failures"]))
+    parts = {name: json.loads(path.read_text("utf-8")) for name, path in done.items()}
+    rows = [{"device": devices.load(name).name, "samples": raw} for name, (_, raw) in parts.items()]
+    (out / "samples.json").write_text(json.dumps({"schema": 1, "devices": rows}), "utf-8")
+    return {"reports": [report for reports, _ in parts.values() for report in reports]}
 
 
-def _format(artifact: Artifact) -> str:
-    return exported_file(artifact.facts["exported"]).target.split("-", 1)[0]
+def measured(
+    section: BenchmarkSection, inputs: Mapping[str, Artifact], context: Context
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reports and failures of every device, and device -> target -> samples of each session.
+
+    Raises:
+        BadInput: there are exports, but none of them can be run on any of the devices.
+    """
+    from edgeres.measurement import farm, runners
+
+    profiles = [devices.load(name) for name in section.devices]
+    exports = [a for a in inputs.values() if a.stage == "export"]
+    runnable = [a for a in exports if any(runners.of(p, _file(a)) for p in profiles)]
+    if profiles and exports and not runnable:
+        formats = ", ".join(sorted({_file(a).suffix for a in exports}))
+        known = ", ".join(dict.fromkeys(r for p in profiles for r in p.runners))
+        raise BadInput(f"nothing runs {formats} files on {', '.join(section.devices)} "
+                       f"(runners: {known})")  # fmt: skip
+    images = _test_images(inputs["data"]) if "data" in inputs else None
+    candidates = [_candidate(a, images, section.accuracy, inputs.get("model")) for a in runnable]
+    found = farm.measure(
+        candidates, profiles, section.preset, threads=section.threads,
+        on_event=lambda note: context.tick(0, 0, note),
+    )  # fmt: skip
+    facts = {"reports": [r for m in found for r in m.reports],
+             "failures": [f for m in found for f in m.failures]}  # fmt: skip
+    return facts, {p.name: m.samples for p, m in zip(profiles, found, strict=True)}
+
+
+def sentence(failures: list[dict[str, str]]) -> str:
+    """What failed, each thing once."""
+    return "; ".join(dict.fromkeys(failure["message"] for failure in failures))
+
+
+def _file(artifact: Artifact) -> Path:
+    return artifact.file(exported_file(artifact.facts["exported"]).file)
 
 
 def _test_images(data: Artifact) -> tuple[Any, Any]:
@@ -79,22 +109,55 @@ def _test_images(data: Artifact) -> tuple[Any, Any]:
     return test.images, test.labels.numpy()
 
 
-def _candidate(artifact: Artifact, images: Any, labels: Any, accuracy: bool, protocol: Any) -> Any:
+def _candidate(artifact: Artifact, images: Any, accuracy: bool, model: Artifact | None) -> Any:
     import numpy as np
 
+    from edgeres.measurement.protocol import Candidate
+
     exported = exported_file(artifact.facts["exported"])
+    accuracy = accuracy and images is not None
     if images is None:  # a file alone: any codes do for latency
-        shape = (_LATENCY_SAMPLES, *exported.input.shape[1:])
-        encoded = np.zeros(shape, exported.input.dtype)
-        accuracy = False
+        encoded = np.zeros((_LATENCY_SAMPLES, *exported.input.shape[1:]), exported.input.dtype)
     else:
-        encoded = _encoded(artifact, images if accuracy else images[:_LATENCY_SAMPLES], exported)
-    return protocol.Candidate(
-        target=exported.target, path=artifact.file(exported.file), sha256=exported.sha256,
-        size_bytes=exported.size_bytes, inputs=encoded[:_LATENCY_SAMPLES],
-        accuracy_inputs=encoded if accuracy else None, labels=labels if accuracy else None,
-        decode=partial(targets.decode, spec=exported.output),
+        chosen = images[0] if accuracy else images[0][:_LATENCY_SAMPLES]
+        encoded = _encoded(artifact, chosen, exported)
+    return Candidate(
+        target=exported.target, path=_file(artifact), sha256=exported.sha256,
+        size_bytes=exported.size_bytes, input=exported.input, output=exported.output,
+        inputs=encoded[:_LATENCY_SAMPLES], accuracy_inputs=encoded if accuracy else None,
+        judge=partial(_judged, file=_file(artifact), exported=exported, encoded=encoded,
+                      labels=images[1], model=model) if accuracy else None,
     )  # fmt: skip
+
+
+def _judged(
+    outputs: Any, *, file: Path, exported: Any, encoded: Any, labels: Any, model: Artifact | None
+) -> dict[str, Any]:
+    """What a device's outputs say: accuracy, and differences from this machine's and float's."""
+    import numpy as np
+
+    from edgeres.statistics import mcnemar
+    from edgeres.verification.parity import compare
+
+    if outputs.shape[:1] != labels.shape or outputs.dtype != np.dtype(exported.output.dtype):
+        raise DeviceError(f"{exported.target}: the device gave {outputs.dtype} outputs of shape "
+                          f"{outputs.shape} for {len(labels)} samples")  # fmt: skip
+    logits = targets.decode(outputs, exported.output)
+    right = logits.argmax(1) == labels
+    found: dict[str, Any] = {"correct": int(right.sum()), "n": len(labels)}
+    _, target = targets.of_file(file)
+    session = target.session(file)
+    if session is not None:
+        here = np.concatenate([session.run(sample[None]) for sample in encoded])
+        quantization = exported.output.quantization
+        step = quantization.scale[0] if quantization else None
+        host = targets.decode(here, exported.output)
+        found["against_host"] = to_json(compare(host, logits, step))
+    if model is not None:
+        before = np.load(model.file("test_logits.npy"), allow_pickle=False).argmax(1) == labels
+        lost, won = int((before & ~right).sum()), int((~before & right).sum())
+        found["against_float"] = {"lost": lost, "won": won, "p": mcnemar(lost, won)}
+    return found
 
 
 def _encoded(artifact: Artifact, images: Any, exported: Any) -> Any:

@@ -12,8 +12,10 @@ from onnx import TensorProto, helper
 from edgeres import devices
 from edgeres.artifact import file_sha256
 from edgeres.errors import BadInput, DeviceError
-from edgeres.measurement import protocol
-from edgeres.measurement.protocol import Candidate, Preset
+from edgeres.measurement import protocol, verdict
+from edgeres.measurement.protocol import Candidate
+from edgeres.measurement.runners import Preset, Session
+from edgeres.types import TensorSpec
 
 
 def linear(path: Path, scale: float) -> Path:
@@ -34,9 +36,11 @@ def candidate(name: str, path: Path, accuracy: bool = True) -> Candidate:
     inputs = np.eye(4, dtype=np.float32).repeat(3, axis=0)
     labels = inputs.argmax(1)
     labels[0] = 3  # one that the file gets wrong
-    return Candidate(name, path, file_sha256(path), path.stat().st_size, inputs,
-                     inputs if accuracy else None, labels if accuracy else None,
-                     lambda outputs: outputs)  # fmt: skip
+    spec = TensorSpec("x", (1, 4), "float32", "NC")
+    return Candidate(name, path, file_sha256(path), path.stat().st_size, spec, spec, inputs,
+                     inputs if accuracy else None,
+                     lambda outputs: {"correct": int((outputs.argmax(1) == labels).sum()),
+                                      "n": len(labels)})  # fmt: skip
 
 
 @pytest.fixture
@@ -51,7 +55,9 @@ def test_two_files_are_measured_in_turn(tmp_path: Path) -> None:
              candidate("b", linear(tmp_path / "b.onnx", 2.0), accuracy=False)]  # fmt: skip
     said: list[str] = []
     with devices.open_device(devices.load("host")) as device:
-        reports, raw = protocol.measure(files, device, "quick", on_event=said.append)
+        found = protocol.measure(files, device, "quick", on_event=said.append)
+    reports, raw = found.reports, found.samples
+    assert found.failures == []
     assert [r["target"] for r in reports] == ["a", "b"]
     for report in reports:
         latency = report["latency"]
@@ -91,8 +97,19 @@ def test_unknown_presets_and_devices_are_named(tmp_path: Path) -> None:
         devices.load("hots")
 
 
-def session(samples: list[int], stable: bool = True) -> dict:
-    return {"samples": {"ns": samples}, "warm": {"stable": stable}, "loaded": {"runtime": {}}}
+def test_one_file_that_fails_leaves_the_others_their_figures(tmp_path: Path, short: None) -> None:
+    bad = tmp_path / "bad.onnx"
+    bad.write_bytes(b"not a model")
+    files = [candidate("bad", bad), candidate("good", linear(tmp_path / "good.onnx", 1.0))]
+    with devices.open_device(devices.load("host")) as device:
+        found = protocol.measure(files, device, "quick")
+    assert [r["target"] for r in found.reports] == ["good"]
+    assert [f["target"] for f in found.failures] == ["bad"]
+    assert "device 'host'" in found.failures[0]["message"]
+
+
+def session(samples: list[int], stable: bool = True) -> Session:
+    return Session({}, samples, settled=stable)
 
 
 STEADY = [100] * 90
@@ -114,7 +131,6 @@ STATE = {"emulated": False, "cores": 2, "busy_cores": 0.1, "throttle_count": 0}
 )
 def test_doubts(samples: list, stable: bool, before: dict, after: dict, says: str | None) -> None:
     sessions = [session(s, stable) for s in samples]
-    medians = [sorted(s)[len(s) // 2] for s in samples]
-    found = protocol._doubts(sessions, samples, medians, protocol.PRESETS["quick"],
-                             {**STATE, **before}, {**STATE, **after})  # fmt: skip
+    found = verdict._doubts(sessions, protocol.PRESETS["quick"],
+                            {**STATE, **before}, {**STATE, **after})  # fmt: skip
     assert (found == []) if says is None else any(says in reason for reason in found)

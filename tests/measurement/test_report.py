@@ -7,19 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeres.measurement import protocol
+from edgeres.measurement import protocol, verdict
+from edgeres.measurement.protocol import Candidate
+from edgeres.measurement.runners import Session
+from edgeres.types import TensorSpec
 
 STATE = {"emulated": False, "cores": 2, "busy_cores": 0.1, "throttle_count": 0}
 
 
 def report(sessions: list[list[int]]) -> dict:
-    file = protocol.Candidate("a", Path("a.onnx"), "0" * 64, 1, np.zeros((1, 4)), None, None, abs)
-    events = [
-        {"samples": {"ns": ns}, "warm": {"stable": True}, "first": {"first_ns": 9},
-         "loaded": {"load_ns": 8, "runtime": {"name": "onnxruntime", "version": "1"}}}
-        for ns in sessions
-    ]  # fmt: skip
-    return protocol._report(file, events, protocol.PRESETS["quick"], STATE, STATE)
+    spec = TensorSpec("x", (1, 4), "float32", "NC")
+    file = Candidate("a", Path("a.onnx"), "0" * 64, 1, spec, spec, np.zeros((1, 4)))
+    events = [Session({"name": "onnxruntime"}, ns, load_ns=8, first_ns=9, settled=True)
+              for ns in sessions]  # fmt: skip
+    return verdict.report(file, events, protocol.PRESETS["quick"], STATE, STATE, None)
 
 
 @pytest.mark.parametrize("counts", [[100] * 5, [1000, 1000, 10, 10, 10], [10, 10, 10, 10, 9000]])

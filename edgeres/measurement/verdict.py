@@ -1,0 +1,146 @@
+"""What sessions mean: samples in, one report with its figures and the doubts about them out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from statistics import mean, median
+from typing import TYPE_CHECKING, Any
+
+from edgeres.measurement.runners import Preset, Session
+from edgeres.measurement.statistics import PERCENTILE_METHOD, early_stopping, median_ci
+
+if TYPE_CHECKING:
+    from edgeres.measurement.protocol import Candidate
+
+_DRIFT = 0.05
+_SPREAD = 0.10
+_BUSY = 0.75
+_PERCENTILES = {"p90_ns": 0.90, "p95_ns": 0.95, "p99_ns": 0.99}
+
+
+def report(
+    candidate: Candidate,
+    sessions: Sequence[Session],
+    preset: Preset,
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    failure: str | None,
+) -> dict[str, Any]:
+    """One file on one device (docs/results.md)."""
+    reasons = _doubts(sessions, preset, before, after)
+    if failure:
+        reasons.append(f"it ended early: {failure}")
+    return {
+        "target": candidate.target,
+        "file_sha256": candidate.sha256,
+        "size_bytes": candidate.size_bytes,
+        "latency": _latency(sessions),
+        "cold": {
+            "load_ns": [s.load_ns for s in sessions if s.load_ns is not None],
+            "first_ns": [s.first_ns for s in sessions if s.first_ns is not None],
+        },
+        "state_before": dict(before),
+        "state_after": dict(after),
+        "runtime": dict(sessions[0].runtime),
+        "build": dict(sessions[0].build),
+        "notes": sorted({note for s in sessions for note in s.notes}),
+        "valid": not reasons,
+        "reasons": reasons,
+        "emulated": bool(before.get("emulated")),
+        "measured_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }  # fmt: skip
+
+
+def energy(session: Session, watts: Sequence[Mapping[str, float]]) -> dict[str, Any] | None:
+    """Energy per inference from the mean power during a session; idle power is in it."""
+    if not watts:
+        return None
+    power = mean(reading["total"] for reading in watts)
+    nanoseconds = _median(session)
+    return {
+        "watts": power, "readings": len(watts),
+        "joules_per_inference": power * nanoseconds / 1e9,
+        "definition": "mean power of the board, idle included, times the median latency",
+    }  # fmt: skip
+
+
+def throttled(state: Mapping[str, Any]) -> bool:
+    """Whether a device says that it is slowing down for heat now (Android: any status at all)."""
+    return bool(state.get("thermal_status") or state.get("throttled_now"))
+
+
+def _latency(sessions: Sequence[Session]) -> dict[str, Any]:
+    medians = [_median(s) for s in sessions]
+    found: dict[str, Any] = {
+        "sessions": len(sessions), "median_ns": median(medians),
+        # Queries of one process resemble each other, sessions don't: the interval is theirs.
+        "median_ci_ns": list(median_ci(medians)), "session_medians_ns": medians,
+    }  # fmt: skip
+    pooled = [ns for s in sessions for ns in s.samples_ns]
+    if pooled:
+        found |= {name: early_stopping(pooled, p)[0] for name, p in _PERCENTILES.items()}
+        return found | {"n": len(pooled), "min_ns": min(pooled), "max_ns": max(pooled),
+                        "percentile_method": PERCENTILE_METHOD}  # fmt: skip
+    known = [s.p90_ns for s in sessions if s.p90_ns is not None]
+    return found | {
+        "n": sum(s.n for s in sessions),
+        "p90_ns": median(known) if known else None, "p95_ns": None, "p99_ns": None,
+        "min_ns": min((s.min_ns for s in sessions if s.min_ns is not None), default=None),
+        "max_ns": max((s.max_ns for s in sessions if s.max_ns is not None), default=None),
+        "percentile_method": f"{sessions[0].runtime.get('tool', 'the tool')}'s own, per session",
+    }  # fmt: skip
+
+
+def _median(session: Session) -> float:
+    if session.samples_ns:
+        return float(median(session.samples_ns))
+    assert session.median_ns is not None
+    return session.median_ns
+
+
+def _doubts(
+    sessions: Sequence[Session],
+    preset: Preset,
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+) -> list[str]:
+    """Why a measurement shouldn't be trusted, in sentences."""
+    reasons = []
+    if before.get("emulated"):
+        reasons.append("the processor is emulated: its times mean nothing")
+    fewest = min(len(s.samples_ns) or s.n for s in sessions)
+    if fewest < preset.min_queries:
+        reasons.append(f"a session made {fewest} queries, {preset.min_queries} are needed")
+    unsettled = sum(s.settled is False for s in sessions)
+    if unsettled > len(sessions) // 2:
+        reasons.append(f"the warm-up of {unsettled} of {len(sessions)} sessions didn't settle")
+    drifting = sum(_drifts(s.samples_ns) for s in sessions)
+    if drifting > len(sessions) // 2:
+        reasons.append(f"latency drifted by over {_DRIFT:.0%} within {drifting} sessions")
+    medians = [_median(s) for s in sessions]
+    middle = median(medians)
+    apart = sum(abs(m - middle) > _SPREAD * middle for m in medians)
+    if apart > 1:  # the median of sessions bears one that was disturbed
+        reasons.append(f"{apart} of {len(sessions)} session medians lie over {_SPREAD:.0%} apart")
+    reasons += sorted({doubt for s in sessions for doubt in s.unsteady})
+    return reasons + _state_doubts(before, after)
+
+
+def _state_doubts(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    reasons = []
+    busy = before.get("busy_cores")
+    if busy is not None and busy > _BUSY * before["cores"]:
+        reasons.append(f"the device was busy before: {busy:.1f} of {before['cores']} cores")
+    heat = (after.get("throttle_count") or 0) > (before.get("throttle_count") or 0)
+    if heat or throttled(before) or throttled(after):
+        reasons.append("the processor throttled for heat")
+    return reasons
+
+
+def _drifts(samples: Sequence[int]) -> bool:
+    if not samples:
+        return False
+    third = max(len(samples) // 3, 1)
+    first, last = median(samples[:third]), median(samples[-third:])
+    return abs(last - first) > _DRIFT * first
