@@ -16,9 +16,10 @@ import typer
 from edgeres import __version__
 from edgeres.errors import DeviceError, EdgeresError
 
+_OPTIONS = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     name="edgeres", no_args_is_help=True, rich_markup_mode=None, add_completion=False,
-    pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False, context_settings=_OPTIONS,
     help="Distill, prune, quantize, export, verify and benchmark ResNets for edge devices.",
 )  # fmt: skip
 
@@ -223,7 +224,9 @@ def benchmark(
         Optional[list[str]],  # noqa: UP045
         typer.Option(help="A device; repeat for several. See `edgeres list devices`."),
     ] = None,
-    preset: Annotated[str, typer.Option(help="quick, normal or submission.")] = "normal",
+    preset: Annotated[
+        str, typer.Option(help="quick, normal, submission, or sustained (ten minutes on end).")
+    ] = "normal",
     accuracy: Annotated[bool, typer.Option("--accuracy", help="Also run the test set.")] = False,
     runs: Runs = DEFAULT_RUNS,
     as_json: Json = False,
@@ -253,6 +256,33 @@ def report(
     from edgeres.commands import housekeeping
 
     _print(housekeeping.reported(run, runs), as_json, text.run)
+
+
+devices_app = typer.Typer(
+    help="Look at devices.", no_args_is_help=True, context_settings=_OPTIONS, rich_markup_mode=None
+)
+app.add_typer(devices_app, name="devices")
+
+
+@devices_app.command()
+def probe(
+    name: Annotated[str, typer.Argument(help="A device; see `edgeres list devices`.")],
+    as_json: Json = False,
+) -> None:
+    """Say what a device is, how it is doing, and what it lacks."""
+    from edgeres import text
+    from edgeres.commands import devices
+
+    _print(devices.probed(name), as_json, text.device)
+
+
+@devices_app.command()
+def discover(as_json: Json = False) -> None:
+    """List attached phones, and the hosts of ~/.ssh/config."""
+    from edgeres import listing
+    from edgeres.commands import devices
+
+    _print(devices.discovered(), as_json, listing.text)
 
 
 @app.command("list")

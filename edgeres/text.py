@@ -114,21 +114,53 @@ def self_test(result: Mapping[str, Any]) -> str:
 
 
 def benchmark(result: Mapping[str, Any]) -> str:
-    """A line per file and device, then the reasons against each measurement."""
-    rows, reasons = [], []
+    """Latency, then everything else of each file and device, then the doubts."""
+    times, rest, reasons = [], [], []
     for r in result["reports"]:
-        latency = r["latency"]
-        memory = r.get("memory") or {}
-        peak = memory.get("peak_rss_bytes")
-        rows.append({
-            "target": r["target"], "device": r["device"],
-            "median": milliseconds(latency["median_ns"]), "p90": milliseconds(latency["p90_ns"]),
-            "n": latency["n"],
-            "memory": f"{(peak - memory['baseline_rss_bytes']) / 1e6:.1f} MB" if peak else "-",
-            "top-1": accuracy(r["accuracy"]), "valid": "yes" if r["valid"] else "no",
+        latency, cold = r["latency"], r["cold"]
+        who = {"target": r["target"], "device": r["device"]}
+        low, high = latency["median_ci_ns"] or (None, None)
+        times.append({
+            **who, "median": milliseconds(latency["median_ns"]),
+            "95 % interval": f"{milliseconds(low)[:-3]}-{milliseconds(high)}" if low else "-",
+            **{p: milliseconds(latency[f"{p}_ns"]) for p in ("p90", "p95", "p99")},
+        })  # fmt: skip
+        rest.append({
+            **who, "load": milliseconds(_middle(cold["load_ns"])),
+            "first": milliseconds(_middle(cold["first_ns"])), "memory": _memory(r.get("memory")),
+            "top-1": accuracy(r["accuracy"]), "n": latency["n"],
+            "valid": "yes" if r["valid"] else "no",
         })  # fmt: skip
         reasons += [f"{r['target']} on {r['device']}: {reason}" for reason in r["reasons"]]
-    return "\n".join([*([table(rows, tuple(rows[0]))] if rows else []), *reasons])
+    tables = [table(rows, tuple(rows[0])) for rows in (times, rest) if rows]
+    return "\n\n".join([*tables, *(["\n".join(reasons)] if reasons else [])])
+
+
+def device(result: Mapping[str, Any]) -> str:
+    """What a device is, how it is doing, and what it lacks."""
+    shown = [(k, v) for k, v in result["state"].items() if v not in (None, {}, [], "")]
+    width = max((len(k) for k, _ in shown), default=0)
+    lines = [f"{k.replace('_', ' ').ljust(width)}  {_value(v)}" for k, v in shown]
+    lacks = [f"missing: {m}" for m in result["missing"]] or ["ready"]
+    return "\n".join([f"{result['device']} ({result['address']})", *lines, *lacks])
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {_value(v)}" for k, v in value.items() if v is not None)
+    if isinstance(value, list):
+        return ", ".join(map(_value, value))
+    return str(value)
+
+
+def _middle(values: Sequence[float]) -> float | None:
+    return sorted(values)[len(values) // 2] if values else None
+
+
+def _memory(found: Mapping[str, Any] | None) -> str:
+    if not found or not found.get("peak_rss_bytes"):
+        return "-"
+    return f"{(found['peak_rss_bytes'] - (found.get('baseline_rss_bytes') or 0)) / 1e6:.1f} MB"
 
 
 def clean(result: Mapping[str, Any]) -> str:

@@ -38,10 +38,11 @@ def refused(done: subprocess.CompletedProcess[str], code: int, *says: str) -> No
 
 @pytest.mark.parametrize(
     "command", ["", "run", "distill", "prune", "quantize", "export", "inspect", "verify",
-                "benchmark", "report", "list", "init", "doctor", "clean"],
+                "benchmark", "report", "list", "init", "doctor", "clean", "devices",
+                "devices probe", "devices discover"],
 )  # fmt: skip
 def test_help_fits_80_columns(command: str, tmp_path: Path) -> None:
-    done = edgeres(*filter(None, [command]), "--help", cwd=tmp_path)
+    done = edgeres(*command.split(), "--help", cwd=tmp_path)
     assert done.returncode == 0
     assert "Usage:" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
@@ -178,3 +179,33 @@ def test_init_writes_a_recipe_that_plans(tmp_path: Path) -> None:
     done = edgeres("run", "recipe.yaml", "--dry-run", "--json", cwd=tmp_path)
     assert json.loads(done.stdout)["run"].startswith("recipe-")
     refused(edgeres("init", cwd=tmp_path), 2, "exists already")
+
+
+def test_a_device_says_what_it_is_and_what_it_lacks(tmp_path: Path) -> None:
+    done = edgeres("devices", "probe", "host", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["device"] == "host"
+    assert found["missing"] == []
+    assert found["state"]["runtimes"]["onnxruntime"]
+    bare = tmp_path / "bare.yaml"
+    bare.write_text(
+        "name: bare\nkind: local\ndescription: a Python without runtimes\n"
+        f"settings: {{python: {_bare_python(tmp_path)}}}\n"
+    )
+    found = json.loads(edgeres("devices", "probe", str(bare), "--json", cwd=tmp_path).stdout)
+    assert [m.split(":")[0] for m in found["missing"]] == [
+        "no runtime for .tflite files", "no runtime for .onnx files",
+    ]  # fmt: skip
+    assert "-m pip install ai-edge-litert" in found["missing"][0]
+
+
+def _bare_python(folder: Path) -> Path:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "bare"], check=True)
+    return folder / "bare" / "bin" / "python"
+
+
+def test_sustained_and_elsewhere_are_refused_where_they_make_no_sense(tmp_path: Path) -> None:
+    done = edgeres("devices", "probe", "host@elsewhere", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "has no other place" in done.stderr

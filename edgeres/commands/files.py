@@ -136,9 +136,14 @@ def benchmarked(
     """Measure a run's files, or one file, anew; nothing is taken from the store."""
     from edgeres.recipe import BenchmarkSection, checked
 
+    sustained = preset == "sustained"  # for one look at a device, not for recipes
     section = checked(
-        BenchmarkSection, {"devices": tuple(devices), "preset": preset, "accuracy": accuracy}
-    )
+        BenchmarkSection,
+        {"devices": tuple(devices), "preset": "normal" if sustained else preset,
+         "accuracy": accuracy},
+    )  # fmt: skip
+    if sustained:
+        section = section.model_copy(update={"preset": preset})
     module: Any = stages.load("benchmark")
     path = Path(what) if what else None
     data = model = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ _TYPES: dict[str, type] = {
     "tools": dict,
     "settings": dict,
 }
+WHERE = {"ssh": "host", "jetson": "host", "adb": "serial"}
+"""Kind -> the setting that says which machine it is."""
 _REQUIRED = ("name", "kind", "description")
 
 
@@ -70,18 +72,31 @@ def profiles() -> list[DeviceProfile]:
 
 
 def load(name_or_path: str | Path) -> DeviceProfile:
-    """Return a shipped profile by its name, or any profile by the path of its .yaml file.
+    """A shipped profile by its name, or any profile by the path of its .yaml file.
+
+    `NAME@WHERE` is the same profile at another place: another host, another phone's serial.
 
     Raises:
-        BadInput: no such device, or the file is not a valid profile.
+        BadInput: no such device, the file is not a valid profile, or its kind has no places.
     """
-    path = Path(name_or_path)
-    if path.suffix in (".yaml", ".yml"):
-        return _parse(path)
-    name = str(name_or_path)
+    text = str(name_or_path)
+    if text.endswith((".yaml", ".yml")):
+        return _parse(Path(text))
+    name, at, where = text.partition("@")
     if name not in names():
         raise errors.unknown("device", name, names())
-    return _parse(folder() / f"{name}.yaml")
+    profile = _parse(folder() / f"{name}.yaml")
+    return _elsewhere(profile, where) if at else profile
+
+
+def _elsewhere(profile: DeviceProfile, where: str) -> DeviceProfile:
+    key = WHERE.get(profile.kind)
+    if key is None:
+        raise errors.BadInput(f"device '{profile.name}' is of kind {profile.kind}, which has no "
+                              f"other place; leave out @{where}")  # fmt: skip
+    place = re.sub(r"[^A-Za-z0-9._-]", "_", where)[:40]  # the name goes into reports and files
+    return replace(profile, name=f"{profile.name}-{place}",
+                   settings={**profile.settings, key: where})  # fmt: skip
 
 
 def _parse(path: Path) -> DeviceProfile:

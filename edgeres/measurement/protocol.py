@@ -26,15 +26,16 @@ if TYPE_CHECKING:
 
     from edgeres.types import TensorSpec
 
-SESSIONS = 6  # the fewest whose range is a 95 % interval of their median
 _COOL_DOWN_S, _COOL_DOWNS = 90.0, 2  # androidx.benchmark's
 
 PRESETS = {
     "quick": Preset(64, 0.5, 10.0, max_warmup_seconds=2.0),
     "normal": Preset(128, 10.0, 60.0),
     "submission": Preset(1024, 60.0, 600.0),
+    "sustained": Preset(1024, 600.0, 600.0, sessions=1),
 }
-"""MLPerf Mobile's presets, but for `quick`, which measures 0.5 s a session in place of 6 s."""
+"""MLPerf Mobile's presets, but for `quick`, which measures 0.5 s a session in place of 6 s, and
+`sustained`, ten minutes without a pause: what heat does to a device."""
 
 
 @dataclass(frozen=True)
@@ -157,11 +158,11 @@ def _sessions(
 ) -> None:
     """Fresh processes, the files in turn."""
     shuffle = random.Random(seed)
-    for session in range(SESSIONS):
+    for session in range(preset.sessions):
         for file in shuffle.sample(files, len(files)):
             if file.failure is None:
                 target = file.candidate.target
-                on_event(f"{target} on {device.name}, session {session + 1} of {SESSIONS}")
+                on_event(f"{target} on {device.name}, session {session + 1} of {preset.sessions}")
                 _guarded(file, file.measure_once, preset)
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _DRIFT = 0.05
 _SPREAD = 0.10
 _BUSY = 0.75
+_WINDOW_NS = 10e9
 _PERCENTILES = {"p90_ns": 0.90, "p95_ns": 0.95, "p99_ns": 0.99}
 
 
@@ -75,8 +76,11 @@ def _latency(sessions: Sequence[Session]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "sessions": len(sessions), "median_ns": median(medians),
         # Queries of one process resemble each other, sessions don't: the interval is theirs.
-        "median_ci_ns": list(median_ci(medians)), "session_medians_ns": medians,
+        "median_ci_ns": list(median_ci(medians)) if len(medians) > 1 else None,
+        "session_medians_ns": medians,
     }  # fmt: skip
+    if len(sessions) == 1:
+        found["curve"] = _curve(sessions[0].samples_ns)
     pooled = [ns for s in sessions for ns in s.samples_ns]
     if pooled:
         found |= {name: early_stopping(pooled, p)[0] for name, p in _PERCENTILES.items()}
@@ -90,6 +94,19 @@ def _latency(sessions: Sequence[Session]) -> dict[str, Any]:
         "max_ns": max((s.max_ns for s in sessions if s.max_ns is not None), default=None),
         "percentile_method": f"{sessions[0].runtime.get('tool', 'the tool')}'s own, per session",
     }  # fmt: skip
+
+
+def _curve(samples: Sequence[int]) -> list[list[float]]:
+    """Seconds since the start, and the median latency in ns, of each ten seconds of queries."""
+    curve: list[list[float]] = []
+    window, elapsed = list[int](), 0
+    for ns in samples:
+        window.append(ns)
+        elapsed += ns
+        if elapsed >= (len(curve) + 1) * _WINDOW_NS:
+            curve.append([elapsed / 1e9, median(window)])
+            window = []
+    return curve
 
 
 def _median(session: Session) -> float:

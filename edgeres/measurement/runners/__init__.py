@@ -12,7 +12,7 @@ import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from edgeres import errors
 from edgeres.devices import Device, DeviceProfile
@@ -28,12 +28,17 @@ STARTUP_S = 120.0
 
 @dataclass(frozen=True)
 class Preset:
-    """How long a session measures: until both minima are met, or the cap is reached."""
+    """How long a session measures: until both minima are met, or the cap is reached.
+
+    Attributes:
+        sessions: how many processes measure each file.
+    """
 
     min_queries: int
     min_seconds: float
     max_seconds: float
     max_warmup_seconds: float = 8.0
+    sessions: int = 6  # the fewest whose range is a 95 % interval of their median
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,10 @@ class Runner(Protocol):
 
     SUFFIXES: tuple[str, ...]
 
+    def missing(self, device: Device, state: Mapping[str, Any]) -> list[str]:
+        """What the device lacks to run such files, each with the command that mends it."""
+        ...
+
     def load(self, device: Device, work: Work) -> Loaded:
         """Bring a file to the device.
 
@@ -118,17 +127,23 @@ def names() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
 
 
+def load(name: str) -> Runner:
+    """A runner by its name.
+
+    Raises:
+        BadInput: there is no such runner.
+    """
+    if name not in names():
+        raise errors.unknown("runner", name, names())
+    runner: Any = importlib.import_module(f"{__name__}.{name}")
+    return cast(Runner, runner)
+
+
 def of(profile: DeviceProfile, path: Path) -> Runner | None:
     """The first of the profile's runners that runs such a file; None if there is none.
 
     Raises:
         BadInput: the profile names a runner that doesn't exist.
     """
-    for name in profile.runners:
-        if name not in names():
-            raise errors.unknown("runner", name, names())
-        module: Any = importlib.import_module(f"{__name__}.{name}")
-        if path.name.endswith(tuple(module.SUFFIXES)):
-            runner: Runner = module
-            return runner
-    return None
+    fitting = (r for r in map(load, profile.runners) if path.name.endswith(tuple(r.SUFFIXES)))
+    return next(fitting, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,19 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".tflite", ".onnx")
 _PROVIDERS = {"cpu": "CPUExecutionProvider"}
+
+
+_PACKAGES = {".tflite": ("ai-edge-litert", "tflite-runtime", "tensorflow"),
+             ".onnx": ("onnxruntime", "onnxruntime-gpu")}  # fmt: skip
+
+
+def missing(device: Device, state: Mapping[str, Any]) -> list[str]:
+    """Runtimes that its Python lacks, with the command that installs them."""
+    there = state.get("runtimes") or {}
+    return [
+        f"no runtime for {suffix} files: {' '.join(device.python())} -m pip install {packages[0]}"
+        for suffix, packages in _PACKAGES.items() if not set(packages) & set(there)
+    ]  # fmt: skip
 
 
 def load(device: Device, work: Work) -> _Loaded:

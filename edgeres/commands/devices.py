@@ -1,0 +1,32 @@
+"""Commands about devices: probe, discover."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from edgeres import devices
+from edgeres.errors import DeviceError, MissingComponent
+from edgeres.measurement import farm, runners
+
+
+def probed(name: str) -> dict[str, Any]:
+    """What a device is and how it is doing, and what it lacks for the runners of its profile."""
+    profile = devices.load(name)
+    with devices.open_device(profile) as device, farm.reserved(device.address):
+        state = device.probe()
+        missing = [m for r in profile.runners for m in runners.load(r).missing(device, state)]
+        return {"device": device.name, "address": device.address, "state": state,
+                "identity": device.identity(), "missing": missing}  # fmt: skip
+
+
+def discovered() -> list[dict[str, Any]]:
+    """What could be used with `--device`, by every kind of device that can look for some."""
+    found: list[dict[str, Any]] = []
+    for kind in devices.kinds():
+        look = getattr(importlib.import_module(f"edgeres.devices.{kind}"), "discover", None)
+        try:
+            found += look() if look else []
+        except (DeviceError, MissingComponent) as error:
+            found.append({"device": "-", "state": "-", "about": str(error)})
+    return found
