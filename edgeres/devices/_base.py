@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -59,7 +60,7 @@ class Base:
         self.close()
 
 
-def settings(profile: DeviceProfile, known: dict[str, type]) -> dict[str, Any]:
+def settings(profile: DeviceProfile, known: Mapping[str, type]) -> dict[str, Any]:
     """The profile's settings, each of its type.
 
     Raises:
