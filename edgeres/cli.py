@@ -243,6 +243,38 @@ def benchmark(
 
 
 @app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="A run, a result (.json) or a model file.")],
+    b: Annotated[str, typer.Argument(help="What is to be judged against it.")],
+    latency: Annotated[float, typer.Option(help="Tolerated, as a share of A's.")] = 0.05,
+    memory: Annotated[float, typer.Option(help="Tolerated, as a share of A's.")] = 0.10,
+    size: Annotated[float, typer.Option(help="Tolerated, as a share of A's.")] = 0.01,
+    accuracy: Annotated[
+        float, typer.Option(help="Tolerated loss of top-1, 0.01: a point.")
+    ] = 0.005,
+    device: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Where two model files are measured; the host if left out."),
+    ] = None,
+    preset: Annotated[str, typer.Option(help="quick, normal or submission.")] = "normal",
+    markdown: Annotated[bool, typer.Option("--markdown", help="For a pull request.")] = False,
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Is B better, the same or worse than A? Exit code 1 if anything got worse."""
+    from edgeres import text
+    from edgeres.commands import compare as command
+    from edgeres.measurement.compare import Tolerance
+
+    tolerance = Tolerance(latency, memory, size, accuracy)
+    result = command.compared(a, b, tolerance, device or ["host"], preset, runs, quiet)
+    _print(result, as_json, text.compare_markdown if markdown else text.compare)
+    if result["verdict"] == "worse":
+        raise typer.Exit(1)
+
+
+@app.command()
 def report(
     run: Annotated[
         Optional[str],  # noqa: UP045

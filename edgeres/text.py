@@ -136,6 +136,51 @@ def benchmark(result: Mapping[str, Any]) -> str:
     return "\n\n".join([*tables, *(["\n".join(reasons)] if reasons else [])])
 
 
+def compare(result: Mapping[str, Any]) -> str:
+    """A row per measure, then what each verdict rests on."""
+    rows = _compared(result)
+    verdict = f"B is {result['verdict']}" if result["verdict"] != "same" else "A and B are the same"
+    return "\n".join(
+        [table(rows, tuple(rows[0])), "", f"{verdict} (A {result['a']}, B {result['b']})"]
+    )
+
+
+def compare_markdown(result: Mapping[str, Any]) -> str:
+    """The same as a Markdown table."""
+    rows = _compared(result)
+    cells = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    lines = [f"| {' | '.join(str(c).replace('|', ' ') for c in row)} |" for row in cells]
+    return "\n".join(
+        [f"**B is {result['verdict']}** (A `{result['a']}`, B `{result['b']}`)", "", *lines]
+    )
+
+
+def _compared(result: Mapping[str, Any]) -> list[dict[str, str]]:
+    return [
+        {"file": r["b_target"] if r["a_target"] == r["b_target"]
+                 else f"{r['a_target']} / {r['b_target']}",
+         "device": r["device"], "measure": r["measure"],
+         "A": _quantity(r["a"], r["unit"]), "B": _quantity(r["b"], r["unit"]),
+         "change": _change(r), "verdict": r["verdict"]}
+        for r in result["rows"]
+    ]  # fmt: skip
+
+
+def _quantity(value: float, unit: str) -> str:
+    if unit == "ns":
+        return milliseconds(value)
+    return f"{value / 1e3:.1f} kB" if unit == "bytes" and value < 1e6 else \
+        f"{value / 1e6:.1f} MB" if unit == "bytes" else f"{value:.2%}"  # fmt: skip
+
+
+def _change(row: Mapping[str, Any]) -> str:
+    low, high = row["interval"] or (0.0, 0.0)
+    if row["unit"] == "share":
+        return f"{row['change'] * 100:+.2f} points" + (
+            f" ({low * 100:+.2f} to {high * 100:+.2f})" if row["interval"] else "")  # fmt: skip
+    return f"{row['change']:.2f}x" + (f" ({low:.2f}-{high:.2f})" if row["interval"] else "")
+
+
 def device(result: Mapping[str, Any]) -> str:
     """What a device is, how it is doing, and what it lacks."""
     shown = [(k, v) for k, v in result["state"].items() if v not in (None, {}, [], "")]

@@ -11,7 +11,7 @@ from typing import Any
 
 from edgeres import stages, targets
 from edgeres.artifact import Artifact, file_sha256, folder_size
-from edgeres.errors import BadInput
+from edgeres.errors import BadInput, DeviceError
 from edgeres.progress import Progress
 from edgeres.runs import Run, find_run
 from edgeres.targets._graph import described
@@ -134,6 +134,48 @@ def benchmarked(
     quiet: bool,
 ) -> dict[str, Any]:
     """Measure a run's files, or one file, anew; nothing is taken from the store."""
+    path = Path(what) if what else None
+    known: dict[str, Artifact] = {}
+    if path and path.exists() and not (path / "recipe.lock.yaml").exists():
+        exports = {path.name: _alone(path)}
+        if accuracy:  # the newest run says which test images, and how they are prepared
+            known, exports = _prepared_as(find_run(None, runs), exports)
+    else:
+        run = find_run(what, runs)
+        known = _test_set(run)
+        exports = {a.section["targets"][0]: a for a in run.artifacts.values()
+                   if a.stage == "export"}  # fmt: skip
+    if not exports:
+        raise BadInput("nothing to measure; `edgeres export` makes files")
+    return _measured(devices, preset, accuracy, {**exports, **known}, quiet)
+
+
+def measured_in_turn(
+    a: Path, b: Path, devices: Sequence[str], preset: str, runs: Path, quiet: bool
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Measure two files in alternating sessions; the reports of each.
+
+    Accuracy is measured too if there is a run that has a test set.
+    """
+    exports = {which: _alone(path) for which, path in (("A", a), ("B", b))}
+    names = {which: x.facts["exported"]["target"] for which, x in exports.items()}
+    for which, artifact in exports.items():  # two files may be of one target
+        artifact.facts["exported"]["target"] = which
+    known: dict[str, Artifact] = {}
+    with contextlib.suppress(BadInput):
+        known, exports = _prepared_as(find_run(None, runs), exports)
+    result = _measured(devices, preset, bool(known), {**exports, **known}, quiet)
+    if result["error"]:
+        raise DeviceError(result["error"])
+    return tuple(  # type: ignore[return-value]
+        [{**r, "target": names[which]} for r in result["reports"] if r["target"] == which]
+        for which in ("A", "B")
+    )
+
+
+def _measured(
+    devices: Sequence[str], preset: str, accuracy: bool, inputs: dict[str, Artifact], quiet: bool
+) -> dict[str, Any]:
     from edgeres.recipe import BenchmarkSection, checked
 
     sustained = preset == "sustained"  # for one look at a device, not for recipes
@@ -145,35 +187,29 @@ def benchmarked(
     if sustained:
         section = section.model_copy(update={"preset": preset})
     module: Any = stages.load("benchmark")
-    path = Path(what) if what else None
-    data = model = None
-    if path and path.exists() and not (path / "recipe.lock.yaml").exists():
-        alone = _alone(path)
-        exports = {path.name: alone}
-        if accuracy:  # the newest run says which test images, and how they are prepared
-            run = find_run(None, runs)
-            data, model = run.artifacts["data"], _float_model(run)
-            known = [a for a in run.artifacts.values() if a.stage == "export"]
-            if not known:
-                raise BadInput(f"{run.path}: has no export that says how images are prepared")
-            alone = replace(
-                alone, facts={**alone.facts, "preprocess": known[0].facts["preprocess"]}
-            )
-            exports = {path.name: alone}
-    else:
-        run = find_run(what, runs)
-        data, model = run.artifacts["data"], _float_model(run)
-        exports = {a.section["targets"][0]: a for a in run.artifacts.values()
-                   if a.stage == "export"}  # fmt: skip
-    if not exports:
-        raise BadInput("nothing to measure; `edgeres export` makes files")
-    inputs = exports | ({"data": data} if data else {}) | ({"model": model} if model else {})
     progress = Progress(quiet)
     with tempfile.TemporaryDirectory() as folder, contextlib.closing(progress):
         progress.started("benchmark", "")
         context = stages.Context(0, Path(folder), progress.tick)
         facts, samples = module.measured(section, inputs, context)
     return {**facts, "samples": samples, "error": module.sentence(facts["failures"])}
+
+
+def _test_set(run: Run) -> dict[str, Artifact]:
+    return {"data": run.artifacts["data"], "model": _float_model(run)}
+
+
+def _prepared_as(
+    run: Run, exports: Mapping[str, Artifact]
+) -> tuple[dict[str, Artifact], dict[str, Artifact]]:
+    """A run's test set, and the files with its way of preparing images."""
+    known = [a for a in run.artifacts.values() if a.stage == "export"]
+    if not known:
+        raise BadInput(f"{run.path}: has no export that says how images are prepared")
+    preprocess = {"preprocess": known[0].facts["preprocess"]}
+    return _test_set(run), {
+        name: replace(a, facts={**a.facts, **preprocess}) for name, a in exports.items()
+    }
 
 
 def _alone(path: Path) -> Artifact:

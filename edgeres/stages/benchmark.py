@@ -6,6 +6,7 @@ measures anew. `edgeres benchmark` always measures anew.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from functools import partial
@@ -144,7 +145,12 @@ def _judged(
                           f"{outputs.shape} for {len(labels)} samples")  # fmt: skip
     logits = targets.decode(outputs, exported.output)
     right = logits.argmax(1) == labels
-    found: dict[str, Any] = {"correct": int(right.sum()), "n": len(labels)}
+    found: dict[str, Any] = {
+        "correct": int(right.sum()), "n": len(labels),
+        # Which samples were right, as bits, so that two measurements can be compared in pairs.
+        "right": np.packbits(right).tobytes().hex(),
+        "samples": hashlib.sha256(labels.tobytes()).hexdigest()[:16],
+    }  # fmt: skip
     _, target = targets.of_file(file)
     session = target.session(file)
     if session is not None:
