@@ -262,7 +262,7 @@ def compare(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Is B better, the same or worse than A? Exit code 1 if anything got worse."""
+    """Say whether B is better, the same or worse than A (exit code 1)."""
     from edgeres import text
     from edgeres.commands import compare as command
     from edgeres.measurement.compare import Tolerance
@@ -271,6 +271,23 @@ def compare(
     result = command.compared(a, b, tolerance, device or ["host"], preset, runs, quiet)
     _print(result, as_json, text.compare_markdown if markdown else text.compare)
     if result["verdict"] == "worse":
+        raise typer.Exit(1)
+
+
+@app.command()
+def check(
+    what: Annotated[str, typer.Argument(metavar="RUN|RESULT.json", help="What was measured.")],
+    budgets: Annotated[Path, typer.Argument(help="A file of limits; see docs/budgets.md.")],
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+) -> None:
+    """Hold what was measured against budgets. Exit code 1 if one is not met."""
+    from edgeres import text
+    from edgeres.commands import check as command
+
+    result = command.checked(what, budgets, runs)
+    _print(result, as_json, text.check)
+    if not result["passed"]:
         raise typer.Exit(1)
 
 

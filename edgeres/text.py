@@ -155,6 +155,19 @@ def compare_markdown(result: Mapping[str, Any]) -> str:
     )
 
 
+def check(result: Mapping[str, Any]) -> str:
+    """A row per limit."""
+    rows = [
+        {"budget": r["measure"], "file": r["target"], "device": r["device"],
+         "limit": f"{r['limit']:g}", "measured": "-" if r["value"] is None else f"{r['value']:.4g}",
+         "verdict": r["verdict"]}
+        for r in result["results"]
+    ]  # fmt: skip
+    met = sum(r["verdict"] == "pass" for r in result["results"])
+    listed = [table(rows, tuple(rows[0]))] if rows else []
+    return "\n".join([*listed, f"{met} of {len(rows)} budgets met"])
+
+
 def _compared(result: Mapping[str, Any]) -> list[dict[str, str]]:
     return [
         {"file": r["b_target"] if r["a_target"] == r["b_target"]

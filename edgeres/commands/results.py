@@ -1,0 +1,65 @@
+"""What was measured, wherever it is kept: a run, or a file that `benchmark --json` wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgeres.errors import BadInput
+from edgeres.runs import find_run
+from edgeres.targets import of_file
+
+_MAX_BYTES = 256 * 1024 * 1024
+
+
+def is_model(what: str) -> bool:
+    """Whether this is the path of a model file."""
+    path = Path(what)
+    if not path.exists() or (path / "recipe.lock.yaml").exists():
+        return False
+    try:
+        of_file(path)
+    except BadInput:
+        return False
+    return True
+
+
+def reports(what: str, runs: Path) -> list[Mapping[str, Any]]:
+    """The device reports of a run or of a result file.
+
+    Raises:
+        BadInput: it is neither, or nothing was measured in it.
+    """
+    path = Path(what)
+    if path.suffix == ".json" and path.is_file():
+        return _of_json(path)
+    if is_model(what):
+        raise BadInput(f"{what}: a model file says nothing of what was measured; measure it: "
+                       f"edgeres benchmark {what} --json > result.json")  # fmt: skip
+    run = find_run(what, runs)
+    if "benchmark" not in run.artifacts:
+        raise BadInput(f"{run.path}: nothing was measured in it; "
+                       f"edgeres benchmark {run.path} --json > result.json")  # fmt: skip
+    found: list[Mapping[str, Any]] = run.artifacts["benchmark"].facts["reports"]
+    return found
+
+
+def _of_json(path: Path) -> list[Mapping[str, Any]]:
+    """What `edgeres benchmark --json` printed."""
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise BadInput(f"{path}: larger than {_MAX_BYTES >> 20} MiB; not a result of edgeres")
+        document = json.loads(path.read_text("utf-8"))
+        reports = document["reports"]
+        for report in reports:
+            assert isinstance(report["device"], str) and isinstance(report["target"], str)
+            assert all(ns > 0 for ns in report["latency"]["session_medians_ns"])
+            assert report["latency"]["median_ns"] > 0 and report["latency"]["sessions"] > 0
+    except OSError as error:
+        raise BadInput(f"{path}: can't be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AssertionError, RecursionError) as error:
+        raise BadInput(f"{path}: not a result of `edgeres benchmark --json` "
+                       f"({type(error).__name__})") from error  # fmt: skip
+    return list(reports)

@@ -1,0 +1,184 @@
+"""Budgets: limits and what was measured flow in, a pass or fail for each flows out.
+
+A budgets file is YAML: a list of limits, each for the files and devices it names (all, if it names
+none). A limit that nothing was measured for fails, unless the file allows it to be unmeasurable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+from edgeres import errors
+from edgeres.errors import BadInput
+
+_MAX_BYTES = 64 * 1024
+Verdict = Literal["pass", "fail", "not measurable"]
+
+
+def _latency(name: str) -> Callable[[Mapping[str, Any]], float | None]:
+    def value(report: Mapping[str, Any]) -> float | None:
+        found = report["latency"].get(f"{name}_ns")
+        return None if found is None or report.get("emulated") else found / 1e6
+
+    return value
+
+
+def _memory(report: Mapping[str, Any]) -> float | None:
+    peak = (report.get("memory") or {}).get("peak_rss_bytes")
+    return None if peak is None or report.get("emulated") else peak / 1e6
+
+
+def _cold(report: Mapping[str, Any]) -> float | None:
+    """Load and first inference of a fresh process, its middle one."""
+    cold = report.get("cold") or {}
+    if report.get("emulated") or not (cold.get("load_ns") and cold.get("first_ns")):
+        return None
+    return (median(cold["load_ns"]) + median(cold["first_ns"])) / 1e6
+
+
+def _energy(report: Mapping[str, Any]) -> float | None:
+    joules = (report.get("energy") or {}).get("joules_per_inference")
+    return None if joules is None else float(joules) * 1e3
+
+
+def _accuracy(report: Mapping[str, Any]) -> float | None:
+    found = report.get("accuracy")
+    return found["correct"] / found["n"] if found else None
+
+
+def _drop(report: Mapping[str, Any]) -> float | None:
+    found = report.get("accuracy") or {}
+    lost = found.get("against_float")
+    return (lost["lost"] - lost["won"]) / found["n"] * 100 if lost else None
+
+
+# key -> (what it reads of a device report, whether the value has to be at most the limit)
+MEASURES: dict[str, tuple[Callable[[Mapping[str, Any]], float | None], bool]] = {
+    "latency_median_ms": (_latency("median"), True),
+    "latency_p90_ms": (_latency("p90"), True),
+    "latency_p95_ms": (_latency("p95"), True),
+    "latency_p99_ms": (_latency("p99"), True),
+    "cold_start_ms": (_cold, True),
+    "memory_mb": (_memory, True),
+    "size_kb": (lambda report: report["size_bytes"] / 1e3, True),
+    "energy_mj": (_energy, True),
+    "accuracy": (_accuracy, False),
+    "accuracy_drop_points": (_drop, True),
+}
+_KEYS = ("target", "device", *MEASURES, "agreement")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """One limit, for a target and a device (None: every one)."""
+
+    measure: str
+    limit: float
+    target: str | None
+    device: str | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """A limit against what was measured; `value` is None if nothing was."""
+
+    measure: str
+    target: str
+    device: str
+    limit: float
+    value: float | None
+    verdict: Verdict
+
+
+def load(path: Path) -> tuple[list[Budget], tuple[str, ...]]:
+    """The limits of a budgets file, and the measures that may be unmeasurable.
+
+    Raises:
+        BadInput: it can't be read, or a key or value is wrong.
+    """
+    document = _document(path)
+    allowed = document.get("allow_unmeasurable", [])
+    rows = document.get("budgets")
+    if not isinstance(rows, list) or not isinstance(allowed, list) or not rows:
+        raise BadInput(f"{path}: `budgets` and `allow_unmeasurable` are lists")
+    for name in allowed:
+        if name not in (*MEASURES, "agreement"):
+            raise errors.unknown(f"measure in {path}", str(name), (*MEASURES, "agreement"))
+    return [b for row in rows for b in _budgets(path, row)], tuple(allowed)
+
+
+def check(
+    budgets: Sequence[Budget],
+    reports: Sequence[Mapping[str, Any]],
+    agreement: Mapping[str, float],
+    allowed: Sequence[str] = (),
+) -> list[Result]:
+    """Each limit against every report it is meant for.
+
+    Args:
+        reports: device reports (docs/results.md).
+        agreement: target -> top-1 agreement of its certificate.
+        allowed: measures that pass if they were not measured.
+    """
+    found = [r for b in budgets for r in _results(b, reports, agreement)]
+    return [r for r in found if r.verdict != "not measurable" or r.measure not in allowed]
+
+
+def _results(
+    budget: Budget, reports: Sequence[Mapping[str, Any]], agreement: Mapping[str, float]
+) -> Iterator[Result]:
+    if budget.measure == "agreement":
+        named = {t: v for t, v in agreement.items() if budget.target in (None, t)}
+        values: dict[tuple[str, str], float | None] = {(t, "-"): v for t, v in named.items()}
+    else:
+        read, _ = MEASURES[budget.measure]
+        values = {(r["target"], r["device"]): read(r) for r in reports
+                  if budget.target in (None, r["target"])
+                  and budget.device in (None, r["device"])}  # fmt: skip
+    if not values:
+        values = {(budget.target or "any file", budget.device or "any device"): None}
+    at_most = budget.measure in MEASURES and MEASURES[budget.measure][1]
+    for (target, device), value in values.items():
+        verdict: Verdict = "not measurable"
+        if value is not None:
+            met = value <= budget.limit if at_most else value >= budget.limit
+            verdict = "pass" if met else "fail"
+        yield Result(budget.measure, target, device, budget.limit, value, verdict)
+
+
+def _budgets(path: Path, row: Any) -> Iterator[Budget]:
+    if not isinstance(row, dict):
+        raise BadInput(f"{path}: each budget is a mapping of {', '.join(_KEYS)}")
+    for key, value in row.items():
+        if key not in _KEYS:
+            raise errors.unknown(f"key in {path}", str(key)[:80], _KEYS)
+        kind = str if key in ("target", "device") else (int, float)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise BadInput(f"{path}: {key} must be {'text' if kind is str else 'a number'}")
+    limits = {k: float(v) for k, v in row.items() if k not in ("target", "device")}
+    if not limits:
+        raise BadInput(f"{path}: a budget without a limit; known: {', '.join(_KEYS[2:])}")
+    for measure, limit in limits.items():
+        yield Budget(measure, limit, row.get("target"), row.get("device"))
+
+
+def _document(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_MAX_BYTES + 1)
+        if len(raw) > _MAX_BYTES:
+            raise BadInput(f"{path}: a budgets file may have at most {_MAX_BYTES} bytes")
+        document = yaml.safe_load(raw.decode("utf-8"))
+    except OSError as error:
+        raise BadInput(f"{path}: can't be read: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: not valid YAML ({type(error).__name__})") from error
+    if not isinstance(document, dict) or set(document) - {"budgets", "allow_unmeasurable"}:
+        raise BadInput(f"{path}: has the keys `budgets` and `allow_unmeasurable` only")
+    return document
