@@ -262,7 +262,7 @@ def compare(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Say whether B is better, the same or worse than A (exit code 1)."""
+    """Say whether B is better than A, the same, or worse."""
     from edgeres import text
     from edgeres.commands import compare as command
     from edgeres.measurement.compare import Tolerance
