@@ -291,6 +291,57 @@ def check(
         raise typer.Exit(1)
 
 
+Channel = Annotated[str, typer.Option("--to", help="stable or canary.")]
+
+
+@app.command()
+def promote(
+    run: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(help="A run; the newest if left out."),
+    ] = None,
+    to: Channel = "canary",
+    reason: Annotated[str, typer.Option(help="Why, though a gate is not met.")] = "",
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+) -> None:
+    """Make a run the stable one or the canary; @stable then means it."""
+    from edgeres import text
+    from edgeres.commands import registry
+
+    _print(registry.promoted(run, to, reason, runs), as_json, text.promoted)
+
+
+@app.command()
+def rollback(
+    to: Annotated[str, typer.Option("--channel", help="stable or canary.")] = "stable",
+    reason: Annotated[str, typer.Option(help="Why.")] = "",
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+) -> None:
+    """Go back to what was promoted before."""
+    from edgeres import text
+    from edgeres.commands import registry
+
+    _print(registry.rolled_back(to, reason, runs), as_json, text.promoted)
+
+
+@app.command()
+def history(
+    channel: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(help="stable or canary; both if left out."),
+    ] = None,
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+) -> None:
+    """List promotions and rollbacks."""
+    from edgeres import text
+    from edgeres.commands import registry
+
+    _print(registry.history(channel, runs), as_json, text.history)
+
+
 @app.command()
 def report(
     run: Annotated[

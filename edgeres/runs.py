@@ -16,6 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from edgeres import registry
 from edgeres.artifact import Artifact, Store, load, storage_errors
 from edgeres.errors import BadInput, unknown
 from edgeres.recipe import Recipe, dump
@@ -65,11 +66,13 @@ def open_run(path: Path) -> Run:
 
 
 def find_run(name: str | None, folder: Path) -> Run:
-    """A run by path or name, or the newest one.
+    """A run by path or name, by `@stable` or `@canary`, or the newest one.
 
     Raises:
-        BadInput: there is none.
+        BadInput: there is none, or it is no longer what was promoted.
     """
+    if name is not None and name.startswith("@"):
+        return _promoted(name[1:], folder)
     if name is not None:
         for path in (Path(name), folder / name):
             if (path / "recipe.lock.yaml").exists():
@@ -79,6 +82,18 @@ def find_run(name: str | None, folder: Path) -> Run:
     if not runs:
         raise BadInput(f"{folder}: no runs yet; start one with `edgeres run quickstart`")
     return runs[-1]
+
+
+def _promoted(channel: str, folder: Path) -> Run:
+    entry = registry.current(folder, channel)
+    if entry is None:
+        raise BadInput(f"nothing is promoted to {channel}; edgeres promote RUN --to {channel}")
+    run = open_run(folder / entry.run)
+    if {step: a.digest for step, a in run.artifacts.items()} != dict(entry.artifacts):
+        raise BadInput(
+            f"{run.path}: isn't any more what was promoted to {channel}; promote it anew"
+        )
+    return run
 
 
 def unreferenced(store: Store, folder: Path) -> list[Artifact]:

@@ -168,6 +168,19 @@ def check(result: Mapping[str, Any]) -> str:
     return "\n".join([*listed, f"{met} of {len(rows)} budgets met"])
 
 
+def promoted(entry: Mapping[str, Any]) -> str:
+    """What a channel points to now."""
+    return f"{entry['channel']}: {entry['run']}"
+
+
+def history(entries: Sequence[Mapping[str, Any]]) -> str:
+    """A row per promotion and rollback."""
+    rows = [{"at": e["at"], "channel": e["channel"], "action": e["action"], "run": e["run"],
+             "gates": "met" if e["passed"] else "NOT MET", "reason": e["reason"]}
+            for e in entries]  # fmt: skip
+    return table(rows, tuple(rows[0])) if rows else "nothing was promoted yet"
+
+
 def _compared(result: Mapping[str, Any]) -> list[dict[str, str]]:
     return [
         {"file": r["b_target"] if r["a_target"] == r["b_target"]

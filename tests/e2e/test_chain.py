@@ -149,6 +149,15 @@ def test_the_self_test_catches_every_planted_fault(chain: tuple[Path, dict]) -> 
         assert left_out <= allowed
 
 
+def test_a_promoted_run_answers_to_its_channel(chain: tuple[Path, dict]) -> None:
+    folder, result = chain
+    assert edgeres("report", "@stable", cwd=folder).returncode == 2
+    done = edgeres("promote", Path(result["run"]).name, "--to", "stable", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert edgeres("report", "@stable", "--json", cwd=folder).returncode == 0
+    assert Path(result["run"]).name in edgeres("history", cwd=folder).stdout
+
+
 def test_a_file_of_another_tool_is_told_apart(chain: tuple[Path, dict], tmp_path: Path) -> None:
     """litert-torch's own quantizer leaves residual adds in float; inspect and verify name them."""
     folder, result = chain

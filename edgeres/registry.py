@@ -1,0 +1,138 @@
+"""The registry: which run is `stable`, which is `canary`, and how it came to that.
+
+A folder of numbered JSON files beside the runs, one per promotion or rollback. They are only ever
+added, each in one step, so that a crash leaves either the old state or the new one; what a channel
+points to is what its last entry says.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from edgeres.artifact import storage_errors
+from edgeres.errors import BadInput, GateFailed
+
+CHANNELS = ("stable", "canary")
+_FOLDER = "registry"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One step of a channel.
+
+    Attributes:
+        run: the run's name; artifacts: its steps and the digests of their contents.
+        passed: whether its gates were met; findings: those that were not.
+        reason: why it was promoted all the same, or rolled back.
+    """
+
+    number: int
+    channel: str
+    action: str
+    run: str
+    artifacts: Mapping[str, str]
+    passed: bool
+    findings: tuple[str, ...]
+    reason: str
+    at: str
+
+
+def history(runs: Path, channel: str | None = None) -> list[Entry]:
+    """Every entry, the oldest first.
+
+    Raises:
+        BadInput: no such channel, or an entry can't be read.
+    """
+    _checked(channel or CHANNELS[0])
+    found = [_read(path) for path in sorted((runs / _FOLDER).glob("[0-9]*.json"))]
+    return [e for e in found if channel in (None, e.channel)]
+
+
+def current(runs: Path, channel: str) -> Entry | None:
+    """What a channel points to; None before its first promotion."""
+    entries = history(runs, channel)
+    return entries[-1] if entries else None
+
+
+def promote(
+    runs: Path, channel: str, run: str, artifacts: Mapping[str, str],
+    findings: tuple[str, ...], reason: str,
+) -> Entry:  # fmt: skip
+    """Point a channel to a run.
+
+    Raises:
+        GateFailed: its gates fail and no reason is given.
+        BadInput: no such channel.
+    """
+    _checked(channel)
+    if findings and not reason:
+        raise GateFailed(f"{run} isn't promoted: {'; '.join(findings)}; with --reason WHY it is, "
+                         "and the reason is kept")  # fmt: skip
+    return _append(runs, channel, "promote", run, artifacts, findings, reason)
+
+
+def rollback(runs: Path, channel: str, reason: str) -> Entry:
+    """Point a channel to the run before the present one; again: to the one before that.
+
+    Raises:
+        BadInput: no such channel, or nothing to go back to.
+    """
+    kept: list[Entry] = []
+    for entry in history(runs, channel):
+        if entry.action == "promote":
+            kept.append(entry)
+        elif kept:
+            kept.pop()
+    if len(kept) < 2:
+        raise BadInput(f"{channel}: there is no earlier run to go back to")
+    before = kept[-2]
+    return _append(runs, channel, "rollback", before.run, before.artifacts, before.findings, reason)
+
+
+def _append(
+    runs: Path, channel: str, action: str, run: str, artifacts: Mapping[str, str],
+    findings: tuple[str, ...], reason: str,
+) -> Entry:  # fmt: skip
+    folder = runs / _FOLDER
+    at = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        while True:
+            number = max((int(p.stem) for p in folder.glob("[0-9]*.json")), default=0) + 1
+            entry = Entry(number, channel, action, run, dict(artifacts), not findings, findings,
+                          reason, at)  # fmt: skip
+            if _placed(folder / f"{number:06}.json", json.dumps(asdict(entry), indent=1)):
+                return entry
+
+
+def _placed(path: Path, text: str) -> bool:
+    """Write a file whole or not at all; False if another process took its name meanwhile."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+        try:
+            os.link(file.name, path)  # unlike a rename, never replaces what is there
+        except FileExistsError:
+            return False
+    return True
+
+
+def _read(path: Path) -> Entry:
+    try:
+        fields: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        return Entry(**{**fields, "findings": tuple(fields["findings"])})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise BadInput(f"{path}: not an entry of the registry ({type(error).__name__})") from error
+
+
+def _checked(channel: str) -> None:
+    if channel not in CHANNELS:
+        raise BadInput(f"there is no channel '{channel}', only {' and '.join(CHANNELS)}")
