@@ -186,7 +186,9 @@ def inspect(
 def verify(
     what: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Argument(metavar="[RUN|FILE]...", help="A run or files; newest run if left out."),
+        typer.Argument(
+            metavar="[RUN|FILE|BUNDLE]...", help="A run, files or a bundle; newest run if left out."
+        ),
     ] = None,
     against: Annotated[
         Optional[str],  # noqa: UP045
@@ -196,18 +198,25 @@ def verify(
         bool,
         typer.Option("--self-test", help="Plant faults in copies; each must be caught."),
     ] = False,
+    public_key: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Of a bundle's signer (PEM); it must be signed with it then."),
+    ] = None,
     runs: Runs = DEFAULT_RUNS,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Check files anew against the model that was trained. Exit code 1 if one fails."""
     from edgeres import text
+    from edgeres.bundle import checking
     from edgeres.commands import files
 
-    check, show = (
-        (files.self_tested, text.self_test) if self_test else (files.verified, text.verify)
-    )
-    result = check(what or [], against, runs, quiet)
+    show = text.self_test if self_test else text.verify
+    if what and len(what) == 1 and checking.is_bundle(Path(what[0])):
+        result, show = checking.check(Path(what[0]), public_key), text.checked_bundle
+    else:
+        check = files.self_tested if self_test else files.verified
+        result = check(what or [], against, runs, quiet)
     _print(result, as_json, show)
     if not result["passed"]:
         raise typer.Exit(1)
@@ -292,6 +301,33 @@ def check(
 
 
 Channel = Annotated[str, typer.Option("--to", help="stable or canary.")]
+
+
+@app.command()
+def bundle(
+    run: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(help="A run, or @stable; the newest if left out."),
+    ] = None,
+    kind: Annotated[
+        str, typer.Option("--for", help="android, ios, jetson or web-service.")
+    ] = "android",
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="The archive; RUN-KIND.zip if left out."),
+    ] = None,
+    key: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Ed25519 private key (PEM) to sign it with."),
+    ] = None,
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+) -> None:
+    """Pack a file with golden outputs, card, SBOM and a sample app."""
+    from edgeres import text
+    from edgeres.commands import bundle as command
+
+    _print(command.bundled(run, kind, out, key, runs), as_json, text.bundle)
 
 
 @app.command()

@@ -168,6 +168,26 @@ def check(result: Mapping[str, Any]) -> str:
     return "\n".join([*listed, f"{met} of {len(rows)} budgets met"])
 
 
+def bundle(result: Mapping[str, Any]) -> str:
+    """Where the archive is."""
+    signed = "signed" if result["signed"] else "not signed"
+    return (f"{result['bundle']}  ({result['target']}, {kilobytes(result['size_bytes'])}, {signed})"
+            f"\ncheck it anywhere: edgeres verify {result['bundle']}")  # fmt: skip
+
+
+def checked_bundle(result: Mapping[str, Any]) -> str:
+    """What is wrong with a bundle, if anything."""
+    golden = result["golden"]
+    lines = [f"wrong: {finding}" for finding in result["findings"]]
+    if golden:
+        worst = f"{golden['worst']:g}, allowed {golden['tolerance']:g}"
+        lines.append(f"golden test: {golden['samples']} samples, worst difference {worst}, "
+                     f"by {golden['run_by']}")  # fmt: skip
+    lines.append(f"signature: {result['signature']}")
+    verdict = "passed" if result["passed"] else "FAILED"
+    return "\n".join([*lines, f"{result['bundle']}: {verdict}"])
+
+
 def promoted(entry: Mapping[str, Any]) -> str:
     """What a channel points to now."""
     return f"{entry['channel']}: {entry['run']}"

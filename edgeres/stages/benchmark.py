@@ -167,12 +167,29 @@ def _judged(
 
 
 def _encoded(artifact: Artifact, images: Any, exported: Any) -> Any:
+    return targets.encode(_prepared(artifact, images), exported.input)
+
+
+def _prepared(artifact: Artifact, images: Any) -> Any:
     from edgeres.training.loop import prepared
     from edgeres.types import Preprocess
 
     known = artifact.facts["preprocess"]
     preprocess = Preprocess(known["size_px"], tuple(known["mean"]), tuple(known["std"]))
-    return targets.encode(prepared(images, preprocess).contiguous().numpy(), exported.input)
+    return prepared(images, preprocess).contiguous().numpy()
+
+
+def prepared_test_images(artifacts: Mapping[str, Artifact], count: int) -> Any:
+    """The first test images of a run as its networks take them: (N, 3, H, W) float32.
+
+    Raises:
+        BadInput: the run has exported nothing.
+    """
+    exports = [a for a in artifacts.values() if a.stage == "export"]
+    if not exports:
+        raise BadInput("the run has no exported files; `edgeres export` makes some")
+    images, _ = _test_images(artifacts["data"])
+    return _prepared(exports[0], images[:count])
 
 
 def summary(facts: Mapping[str, Any]) -> str:

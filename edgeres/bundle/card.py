@@ -1,0 +1,96 @@
+"""The model card: a run's measured facts in, Markdown out. Nothing is in it that wasn't measured.
+
+Its sections are those of Mitchell et al., "Model Cards for Model Reporting" (FAT* 2019), as far as
+edgeres knows them; what only the author can say is left to be filled in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from edgeres.artifact import Artifact
+from edgeres.statistics import wilson
+
+_RUNGS = ("teacher", "distill", "prune", "quantize")
+
+
+def text(run: str, artifacts: Mapping[str, Artifact], target: str, kind: str) -> str:
+    """The card of one exported file."""
+    return "\n".join(_lines(run, artifacts, target, kind)) + "\n"
+
+
+def _lines(run: str, artifacts: Mapping[str, Artifact], target: str, kind: str) -> Iterator[str]:
+    export, data = artifacts[f"export:{target}"], artifacts["data"]
+    exported = export.facts["exported"]
+    model = next(artifacts[s] for s in reversed(_RUNGS) if s in artifacts)
+    yield from (
+        f"# {exported['file']}", "",
+        f"An image classifier for {kind}, made by edgeres in the run `{run}`.", "",
+        "## Model", "",
+        f"- network: {model.facts['model']}, {model.facts['parameters'] / 1e3:,.1f} k parameters, "
+        f"{model.facts['macs'] / 1e6:,.1f} M multiply-accumulates",
+        f"- file: {target}, {exported['size_bytes'] / 1e3:,.1f} kB, sha256 {exported['sha256']}",
+        f"- input: {_tensor(exported['input'])}; output: {_tensor(exported['output'])}",
+        f"- licence: {export.section.get('licence') or 'not stated by its author'}", "",
+        "## Data", "",
+        f"- {data.section.get('name', 'data')}: {len(data.facts['classes'])} classes "
+        f"({', '.join(data.facts['classes'][:20])})", "",
+        "## Accuracy on the test set", "",
+        "| network | top-1 | 95 % interval (Wilson) | n |", "|---|---|---|---|",
+    )  # fmt: skip
+    for step in _RUNGS:
+        if step in artifacts:
+            yield _accuracy(step, artifacts[step].facts["test"])
+    yield from _certified(artifacts, target)
+    yield from _measured(artifacts, target)
+    yield from (
+        "", "## Intended use, limits, ethical considerations", "",
+        "To be written by the model's author: edgeres doesn't know them.",
+    )  # fmt: skip
+
+
+def _certified(artifacts: Mapping[str, Artifact], target: str) -> Iterator[str]:
+    rows = artifacts["verify"].facts["files"] if "verify" in artifacts else ()
+    row: Mapping[str, Any] | None = next((r for r in rows if r["target"] == target), None)
+    if row is None:
+        yield from ("", "The file was not verified.")
+        return
+    if row.get("accuracy"):
+        yield _accuracy(f"`{target}`", row["accuracy"])
+    yield from (
+        "", "## Verification", "",
+        f"The file {'passed' if row['passed'] else 'FAILED'} every gate below against the network "
+        "it was written from (certificate.json).", "",
+        "| gate | measured | limit |", "|---|---|---|",
+    )  # fmt: skip
+    for gate in row["gates"]:
+        limit = f"{gate['comparison']} {gate['limit']:g}"
+        yield f"| {gate['name']} | {gate['measured']:.6g} | {limit} |"
+
+
+def _measured(artifacts: Mapping[str, Artifact], target: str) -> Iterator[str]:
+    reports = artifacts["benchmark"].facts["reports"] if "benchmark" in artifacts else ()
+    mine = [r for r in reports if r["target"] == target and not r["emulated"]]
+    if not mine:
+        return
+    yield from ("", "## Measured", "",
+                "| device | median latency | 95 % interval | p90 | n | valid |",
+                "|---|---|---|---|---|---|")  # fmt: skip
+    for r in mine:
+        latency = r["latency"]
+        low, high = latency["median_ci_ns"]
+        p90 = f"{latency['p90_ns'] / 1e6:.3f} ms" if latency["p90_ns"] else "-"
+        yield (f"| {r['device']} | {latency['median_ns'] / 1e6:.3f} ms "
+               f"| {low / 1e6:.3f}-{high / 1e6:.3f} ms | {p90} | {latency['n']} "
+               f"| {'yes' if r['valid'] else 'no'} |")  # fmt: skip
+
+
+def _accuracy(name: str, found: Mapping[str, Any]) -> str:
+    low, high = wilson(found["correct"], found["n"])
+    share = found["correct"] / found["n"]
+    return f"| {name} | {share:.2%} | {low:.1%} to {high:.1%} | {found['n']} |"
+
+
+def _tensor(spec: Mapping[str, Any]) -> str:
+    return f"{spec['dtype']} {'x'.join(map(str, spec['shape']))} {spec['layout']}"
