@@ -22,7 +22,7 @@ _ROLES: dict[str, Role] = {
 _HARMLESS = {
     *_ROLES, "Const", "Placeholder", "NoOp", "BiasAdd", "FusedBatchNormV3", "Softmax", "Sub", "Mul",
     "RealDiv", "Rsqrt", "Sigmoid", "Tanh", "Maximum", "Minimum", "ConcatV2", "Shape", "Pack",
-    "StridedSlice",
+    "StridedSlice", "ZerosLike",
 }  # fmt: skip
 # What a TensorFlow 2 file calls or keeps beside its graph.
 _ELSEWHERE = ("PartitionedCall", "StatefulPartitionedCall", "VarHandleOp", "VariableV2")
@@ -46,17 +46,22 @@ def graph(path: Path) -> FileGraph:
         raise BadInput(f"{path}: not a TensorFlow network, or a damaged one ({what})") from error
 
 
-def require_harmless(path: Path) -> None:
-    """Make sure that loading a file does nothing but compute: an operator can write files too.
+def runnable(path: Path) -> tuple[Any, str, str]:
+    """A file's graph, its input and its output, to be run without TensorFlow's loader, which runs
+    more than the network.
 
     Raises:
-        BadInput: it holds an operator, used or not, that isn't known here.
+        BadInput: it could do more than compute, as TensorFlow's operators can: write files, say.
     """
-    nodes = _stored(path).graph_def.node
-    unknown = sorted({node.op for node in nodes} - _HARMLESS)
-    if unknown:
-        raise BadInput(f"{path}: holds the operator {unknown[0][:80]!r}; edgeres runs only those "
-                       "that networks of images are made of")  # fmt: skip
+    meta = _stored(path)
+    functions = {function.signature.name for function in meta.graph_def.library.function}
+    strange = sorted(functions | {node.op for node in meta.graph_def.node} - _HARMLESS)
+    if strange:
+        raise BadInput(f"{path}: calls {strange[0][:80]!r}; edgeres runs only the operators that "
+                       "networks of images are made of")  # fmt: skip
+    signature = meta.signature_def["serving_default"]
+    ((_, first),), ((_, last),) = signature.inputs.items(), signature.outputs.items()
+    return meta.graph_def, first.name, last.name
 
 
 def _stored(path: Path) -> Any:
@@ -95,8 +100,8 @@ class _Reader:
         for name in self._ordered():
             node, sources = self.nodes[name], self._sources(name)
             if node.op in _ELSEWHERE:
-                raise BadInput(f"{self.path}: its network is in functions or variables ({node.op}); "
-                               "edgeres reads flat graphs of constants: freeze it")  # fmt: skip
+                raise BadInput(f"{self.path}: its network is in functions or variables "
+                               f"({node.op}); edgeres reads flat graphs of constants")  # fmt: skip
             if node.op == "Const":
                 self.stored[name] = node.attr["value"].tensor
             elif node.op == "Identity" and sources[0] in self.stored:
@@ -139,11 +144,11 @@ class _Reader:
         weight = None
         if role in ("conv", "linear") and len(sources) > 1 and sources[1] in self.stored:
             weight = _weight(node, self.stored[sources[1]])
-        moves = role in ("move", "transpose", "boundary")
+        dtype = _TYPES.get(node.attr["T"].type, "")
+        floating = role not in ("move", "transpose", "boundary") and dtype.startswith("float")
         return FileOp(
             node.op, role, node.name, tuple(map(self._tensor, data)), self._tensor(node.name),
-            not moves and node.attr["T"].type in _TYPES and "int" not in _TYPES[node.attr["T"].type],
-            weight, shape=self._shape(node),
+            floating, weight, shape=self._shape(node),
             constant_bytes=sum(len(tensor.tensor_content) for tensor in constants),
         )  # fmt: skip
 
