@@ -9,7 +9,7 @@ import sys
 import pytest
 
 HEAVY = {"torch", "numpy", "onnx", "onnxruntime", "ai_edge_litert", "litert_torch", "coremltools",
-         "nncf", "torchao", "sklearn", "PIL"}  # fmt: skip
+         "nncf", "torchao", "tensorflow", "sklearn", "PIL"}  # fmt: skip
 PROBE = """
 import json, sys
 sys.argv = ["edgeres", *{arguments!r}]
