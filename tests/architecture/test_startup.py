@@ -18,7 +18,7 @@ try:
     main()
 except SystemExit as stop:
     assert not stop.code, stop.code
-print("\\n" + json.dumps(sorted({{m.split(".")[0] for m in sys.modules}})))
+print("\\n" + json.dumps(sorted({{m.split(".")[0] for m, there in sys.modules.items() if there}})))
 """
 
 
