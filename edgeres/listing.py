@@ -16,7 +16,7 @@ from edgeres.text import accuracy, table
 _COMPONENTS = {
     "torch": None, "torchao": None, "torch-pruning": None, "nncf": None, "litert-torch": None,
     "ai-edge-litert": None, "onnx": None, "onnxruntime": None, "numpy": None,
-    "coremltools": "coreml", "executorch": "executorch",
+    "coremltools": "coreml", "executorch": "executorch", "tensorflow": "tensorflow",
 }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import pkgutil
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 
     from edgeres.models.resnet import ResNet
     from edgeres.targets._graph import FileGraph
+
+# TensorFlow 2.20 and 2.21 show their LLVM to the whole process, by mistake, and the next library
+# with one of its own aborts: Triton, which PyTorch loads if it finds it. Without this module of
+# theirs they don't (github.com/tensorflow/tensorflow/pull/124230 takes it out). It stands here and
+# not where edgeres imports TensorFlow, because coremltools imports it too if it finds it.
+sys.modules.setdefault("tensorflow.python.pywrap_dlopen_global_flags", None)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

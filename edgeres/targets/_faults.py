@@ -24,7 +24,7 @@ def cut_identity(path: Path, format_: str, number: int, operand: int) -> bool:
         Whether it could be done: False for a format that isn't known here.
     """
     cutters: dict[str, Callable[[Path, int, int], None]] = {
-        "tflite": _tflite, "onnx": _onnx, "coreml": _coreml,
+        "tflite": _tflite, "onnx": _onnx, "coreml": _coreml, "savedmodel": _savedmodel,
     }  # fmt: skip
     if format_ not in cutters:
         return False
@@ -89,6 +89,19 @@ def _coreml(path: Path, number: int, operand: int) -> None:
     argument.name = _NAME
     block.operations.insert(0, zeros)
     file.write_bytes(spec.SerializeToString())
+
+
+def _savedmodel(path: Path, number: int, operand: int) -> None:
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    file = path / "saved_model.pb"
+    saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    nodes = saved.meta_graphs[0].graph_def.node
+    add = [n for n in nodes if n.op == "AddV2"][number]
+    zeros = nodes.add(name=_NAME, op="ZerosLike", input=[add.input[operand]])
+    zeros.attr["T"].CopyFrom(add.attr["T"])
+    add.input[operand] = _NAME
+    file.write_bytes(saved.SerializeToString())
 
 
 def _zeros_like(value: Any) -> Any:

@@ -165,8 +165,16 @@ def _describe(package: Any, source: Source, precision: str) -> None:
 
 def _coremltools() -> Any:
     require("coreml-int8")
-    with quiet("importing coremltools"):
-        import coremltools
+    # It imports TensorFlow if it finds it, which takes ten seconds and is for its own converter.
+    barred = {"coremltools", "tensorflow"}.isdisjoint(sys.modules)
+    if barred:
+        sys.modules["tensorflow"] = None  # type: ignore[assignment]
+    try:
+        with quiet("importing coremltools"):
+            import coremltools
+    finally:
+        if barred:
+            del sys.modules["tensorflow"]
     return coremltools
 
 

@@ -196,7 +196,7 @@ def _weights(path: Path, reference: Reference, change: Callable[[np.ndarray], np
         weight = reference.model.state_dict()[name].numpy()
         kinds = [weight, weight.astype(np.float16)]
     for weight in kinds:
-        for axes in ((0, 1, 2, 3), (0, 2, 3, 1)):
+        for axes in ((0, 1, 2, 3), (0, 2, 3, 1), (2, 3, 1, 0)):
             stored, wrong = weight.transpose(axes), change(weight).transpose(axes)
             if _exchange(path, stored.tobytes(), wrong.tobytes()):
                 return True

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 HEAVY = {"torch", "numpy", "onnx", "onnxruntime", "ai_edge_litert", "litert_torch", "coremltools",
-         "nncf", "torchao", "sklearn", "PIL"}  # fmt: skip
+         "nncf", "torchao", "tensorflow", "sklearn", "PIL"}  # fmt: skip
 PROBE = """
 import json, sys
 sys.argv = ["edgeres", *{arguments!r}]
@@ -18,7 +18,7 @@ try:
     main()
 except SystemExit as stop:
     assert not stop.code, stop.code
-print("\\n" + json.dumps(sorted({{m.split(".")[0] for m in sys.modules}})))
+print("\\n" + json.dumps(sorted({{m.split(".")[0] for m, there in sys.modules.items() if there}})))
 """
 
 

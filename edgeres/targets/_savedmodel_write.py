@@ -1,0 +1,83 @@
+"""A folded network as a TensorFlow graph of constants, operation by operation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import fx
+
+    from edgeres.models.resnet import ResNet
+
+
+def saved_model(model: ResNet) -> bytes:
+    """The network as saved_model.pb."""
+    import tensorflow as tf
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    v1 = tf.compat.v1
+    px = model.spec.preprocess.size_px
+    with tf.Graph().as_default() as graph:
+        image = v1.placeholder(tf.float32, (None, px, px, 3), "input")
+        logits = tf.identity(_network(model, image), "logits")
+        signature = v1.saved_model.predict_signature_def({"input": image}, {"logits": logits})
+        # Without attributes at their default, older TensorFlows know them all.
+        meta = v1.train.export_meta_graph(graph=graph, strip_default_attrs=True)
+    meta.meta_info_def.tags.append(tf.saved_model.SERVING)
+    meta.signature_def[tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY].CopyFrom(signature)
+    saved = saved_model_pb2.SavedModel(saved_model_schema_version=1, meta_graphs=[meta])
+    return bytes(saved.SerializeToString(deterministic=True))
+
+
+def _network(model: ResNet, image: Any) -> Any:
+    """Each operation of a folded network as TensorFlow's own, named as PyTorch names it."""
+    import tensorflow as tf
+    from torch import fx
+
+    values: dict[fx.Node, Any] = {}
+    for node in fx.symbolic_trace(model).graph.nodes:
+        inputs = [values[n] for n in node.all_input_nodes]
+        kind = getattr(node.target, "__name__", node.target)
+        if node.op == "placeholder":
+            values[node] = image
+        elif node.op == "output":
+            return inputs[0]
+        elif kind == "flatten":
+            values[node] = inputs[0]  # the average pool left nothing to flatten
+        elif node.op == "call_module":
+            values[node] = _layer(node.target, model.get_submodule(node.target), inputs[0])
+        elif kind == "max_pool2d":
+            side = node.kwargs["padding"]
+            values[node] = tf.nn.max_pool2d(inputs[0], node.args[1], node.kwargs["stride"],
+                                            _padding((side, side)), name=node.name)  # fmt: skip
+        else:
+            values[node] = {"relu": tf.nn.relu, "add": tf.add}[kind](*inputs, name=node.name)
+    raise AssertionError("a traced network has an output")
+
+
+def _layer(name: str, module: Any, x: Any) -> Any:
+    """A module with a name of its own: convolution, average pool, linear layer or nothing."""
+    import tensorflow as tf
+
+    def constant(what: str, tensor: Any) -> Any:
+        return tf.constant(tensor.detach().numpy(), name=f"{name}/{what}")
+
+    kind = type(module).__name__
+    if kind == "Identity":
+        return x
+    if kind == "AdaptiveAvgPool2d":
+        return tf.reduce_mean(x, (1, 2), name=name)
+    if kind == "Conv2d":
+        weight = constant("weight", module.weight.permute(2, 3, 1, 0))
+        y = tf.nn.conv2d(x, weight, module.stride, _padding(module.padding), name=name)
+    else:
+        y = tf.matmul(x, constant("weight", module.weight.T), name=name)
+    if module.bias is None:
+        return y
+    return tf.nn.bias_add(y, constant("bias", module.bias), name=f"{name}/bias_add")
+
+
+def _padding(sides: tuple[int, int]) -> Any:
+    """PyTorch's padding, the same on both sides; TensorFlow's "SAME" has more after than before
+    where a stride leaves it the choice."""
+    return [[0, 0], *([side, side] for side in sides), [0, 0]] if any(sides) else "VALID"
