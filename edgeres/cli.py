@@ -331,6 +331,22 @@ def bundle(
 
 
 @app.command()
+def drift(
+    bundle: Annotated[Path, typer.Argument(help="The bundle that the device runs.")],
+    log: Annotated[Path, typer.Argument(help="What it logged, as JSON lines.")],
+    as_json: Json = False,
+) -> None:
+    """Say whether a device sees what the test set held. Exit code 1 if not."""
+    from edgeres import text
+    from edgeres.commands import bundle as command
+
+    result = command.drifted(bundle, log)
+    _print(result, as_json, text.drift)
+    if result["drifted"]:
+        raise typer.Exit(1)
+
+
+@app.command()
 def promote(
     run: Annotated[
         Optional[str],  # noqa: UP045

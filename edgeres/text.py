@@ -188,6 +188,15 @@ def checked_bundle(result: Mapping[str, Any]) -> str:
     return "\n".join([*lines, f"{result['bundle']}: {verdict}"])
 
 
+def drift(result: Mapping[str, Any]) -> str:
+    """A row per feature, then the verdict."""
+    rows = [{"feature": f["feature"], "distance": f"{f['distance']:.3f}",
+             "threshold": f"{f['threshold']:.3f}", "drifted": "YES" if f["drifted"] else "no"}
+            for f in result["features"]]  # fmt: skip
+    verdict = "drift" if result["drifted"] else "no drift"
+    return f"{table(rows, tuple(rows[0]))}\n{verdict} in {result['n']} inferences"
+
+
 def promoted(entry: Mapping[str, Any]) -> str:
     """What a channel points to now."""
     return f"{entry['channel']}: {entry['run']}"

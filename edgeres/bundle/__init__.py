@@ -25,7 +25,7 @@ from edgeres.types import ExportedFile, exported_file
 if TYPE_CHECKING:
     import numpy as np
 
-MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
+MANIFEST, SIGNATURE, BASELINE = "manifest.json", "manifest.sig", "drift.json"
 # what a bundle is for -> the targets it takes, the first that the run has
 KINDS: dict[str, tuple[str, ...]] = {
     "android": ("tflite-int8", "tflite-int16x8", "tflite-dynamic", "tflite-fp16", "tflite-fp32"),
@@ -43,7 +43,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same run gives the same bytes
 
 def make(
     run: str, artifacts: Mapping[str, Artifact], kind: str, images: np.ndarray, out: Path,
-    key: Path | None = None,
+    key: Path | None = None, baseline: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Write a bundle.
 
@@ -51,6 +51,7 @@ def make(
         run: its name, for the card.
         images: (N, 3, H, W) float32, prepared as the network takes them; the golden inputs.
         key: an Ed25519 private key in PEM, to sign the manifest with.
+        baseline: what the test set looks like, for `edgeres drift` (measurement/drift.py).
 
     Raises:
         BadInput: an unknown kind, a run without a file for it, or a key that isn't one.
@@ -71,6 +72,8 @@ def make(
         shutil.copytree(Path(__file__).parent / "samples" / kind, folder / "sample")
         shutil.copyfile(Path(__file__).with_name("golden_test.py"), folder / "golden_test.py")
         shutil.copyfile(devices.RUNNER, folder / "runner.py")
+        if baseline is not None:
+            (folder / BASELINE).write_text(json.dumps(baseline), "utf-8")
         manifest = _manifest(folder, run, kind, target)
         (folder / MANIFEST).write_text(manifest, "utf-8")
         if key is not None:

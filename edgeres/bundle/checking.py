@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edgeres import targets
-from edgeres.bundle import MANIFEST, SIGNATURE, signing
+from edgeres.bundle import BASELINE, MANIFEST, SIGNATURE, signing
 from edgeres.errors import BadInput
 
 _MAX_BYTES = 4 * 1024**3
@@ -55,6 +55,20 @@ def check(path: Path, public_key: Path | None = None) -> dict[str, Any]:
     return {"bundle": str(path), "for": manifest.get("for"), "target": manifest.get("target"),
             "passed": not findings, "findings": findings, "signature": signature,
             "golden": golden}  # fmt: skip
+
+
+def baseline(path: Path) -> dict[str, Any]:
+    """What a bundle says of its test set.
+
+    Raises:
+        BadInput: not a bundle, a changed one, or one without a baseline.
+    """
+    with _folder(path) as folder:
+        manifest = _json(_bytes(folder / MANIFEST, path), f"{path}: {MANIFEST}")
+        changes = list(_changes(folder, manifest, path))
+        if changes:
+            raise BadInput(f"{path}: {changes[0]}; get the bundle anew")
+        return _json(_bytes(folder / BASELINE, path), f"{path}: {BASELINE}")
 
 
 def _changes(folder: Path, manifest: dict[str, Any], path: Path) -> Iterator[str]:

@@ -1,11 +1,15 @@
-"""The command bundle, and verify of one."""
+"""The commands bundle and drift."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from edgeres.runs import find_run
+from edgeres.errors import BadInput
+from edgeres.runs import Run, find_run
+
+_BASELINE = 2000  # test images: enough for thresholds, and small
 
 
 def bundled(
@@ -17,5 +21,34 @@ def bundled(
     run = find_run(name, runs)
     module: Any = stages.load("benchmark")
     images = module.prepared_test_images(run.artifacts, bundle.GOLDEN)
-    path = out or Path(f"{run.name}-{kind}.zip")
-    return bundle.make(run.name, run.artifacts, kind, images, path, key)
+    path = out or Path(f"{run.name.lstrip('@')}-{kind}.zip")
+    return bundle.make(run.name, run.artifacts, kind, images, path, key, _baseline(run))
+
+
+def drifted(path: Path, log: Path) -> dict[str, Any]:
+    """How far a device's log is from the test set of the bundle it runs."""
+    from edgeres.bundle import checking
+    from edgeres.measurement import drift
+
+    baseline = checking.baseline(path)
+    sizes = {len(baseline.get(name) or ()) for name in drift.FEATURES}
+    if len(sizes) != 1 or min(sizes) < 2 * drift.SHORTEST:
+        raise BadInput(f"{path}: its test set is too small to judge drift by")
+    logged = drift.read_log(log)
+    found = drift.judge(baseline, logged)
+    return {"drifted": any(d.drifted for d in found), "n": len(logged["top1"]),
+            "features": [{**asdict(d), "drifted": d.drifted} for d in found]}  # fmt: skip
+
+
+def _baseline(run: Run) -> dict[str, Any]:
+    import numpy as np
+
+    from edgeres import stages
+    from edgeres.measurement import drift
+
+    module: Any = stages.load("benchmark")
+    images, _ = module.test_images(run.artifacts["data"])
+    last = next(run.artifacts[s] for s in ("quantize", "prune", "distill", "teacher")
+                if s in run.artifacts)  # fmt: skip
+    logits = np.load(last.file("test_logits.npy"), allow_pickle=False)[:_BASELINE]
+    return drift.features(images[:_BASELINE].numpy(), logits)

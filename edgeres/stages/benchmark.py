@@ -85,7 +85,7 @@ def measured(
         known = ", ".join(dict.fromkeys(r for p in profiles for r in p.runners))
         raise BadInput(f"nothing runs {formats} files on {', '.join(section.devices)} "
                        f"(runners: {known})")  # fmt: skip
-    images = _test_images(inputs["data"]) if "data" in inputs else None
+    images = test_images(inputs["data"]) if "data" in inputs else None
     candidates = [_candidate(a, images, section.accuracy, inputs.get("model")) for a in runnable]
     found = farm.measure(
         candidates, profiles, section.preset, threads=section.threads,
@@ -105,7 +105,8 @@ def _file(artifact: Artifact) -> Path:
     return artifact.file(exported_file(artifact.facts["exported"]).file)
 
 
-def _test_images(data: Artifact) -> tuple[Any, Any]:
+def test_images(data: Artifact) -> tuple[Any, Any]:
+    """uint8 (N, 3, H, W), and their labels (N,)."""
     _, _, test = _checkpoint.splits(data)
     return test.images, test.labels.numpy()
 
@@ -179,7 +180,7 @@ def _prepared(artifact: Artifact, images: Any) -> Any:
     return prepared(images, preprocess).contiguous().numpy()
 
 
-def prepared_test_images(artifacts: Mapping[str, Artifact], count: int) -> Any:
+def preparedtest_images(artifacts: Mapping[str, Artifact], count: int) -> Any:
     """The first test images of a run as its networks take them: (N, 3, H, W) float32.
 
     Raises:
@@ -188,7 +189,7 @@ def prepared_test_images(artifacts: Mapping[str, Artifact], count: int) -> Any:
     exports = [a for a in artifacts.values() if a.stage == "export"]
     if not exports:
         raise BadInput("the run has no exported files; `edgeres export` makes some")
-    images, _ = _test_images(artifacts["data"])
+    images, _ = test_images(artifacts["data"])
     return _prepared(exports[0], images[:count])
 
 

@@ -20,6 +20,7 @@ from edgeres import bundle, targets
 from edgeres.artifact import Artifact, file_sha256, folder_size
 from edgeres.bundle import checking
 from edgeres.errors import BadInput
+from edgeres.measurement import drift
 from edgeres.training.loop import prepared
 from edgeres.types import ExportedFile, to_json
 
@@ -196,3 +197,23 @@ def test_the_web_service_answers_with_labels(
         service.kill()
     expected = np.load(tmp_path / "b" / "golden" / "outputs.npy").argmax(1)
     assert labels == [f"class {n}" for n in expected]
+
+
+def test_drift_against_a_bundle(run: dict, pictures: np.ndarray, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    pixels = random.integers(50, 150, (400, 3, 4, 4)).astype(np.uint8)
+    baseline = drift.features(pixels, random.normal(size=(400, 10)))
+    path = tmp_path / "b.zip"
+    bundle.make("a-run", run, "android", pictures, path, baseline=baseline)
+    assert checking.check(path)["passed"]
+    for shift, says in ((0, "no drift"), (60, "drift")):
+        seen = drift.features(pixels[:100] + np.uint8(shift), random.normal(size=(100, 10)))
+        rows = [dict(zip(seen, values, strict=True)) for values in zip(*seen.values(), strict=True)]
+        log = tmp_path / "log.jsonl"
+        log.write_text(
+            "".join(json.dumps({**row, "top1": int(row["top1"])}) + "\n" for row in rows)
+        )
+        done = subprocess.run([sys.executable, "-m", "edgeres", "drift", path, log], check=False,
+                              capture_output=True, text=True)  # fmt: skip
+        assert done.returncode == (says == "drift"), done.stderr
+        assert done.stdout.endswith(f"{says} in 100 inferences\n")

@@ -156,6 +156,12 @@ def test_a_promoted_run_answers_to_its_channel(chain: tuple[Path, dict]) -> None
     assert done.returncode == 0, done.stderr
     assert edgeres("report", "@stable", "--json", cwd=folder).returncode == 0
     assert Path(result["run"]).name in edgeres("history", cwd=folder).stdout
+    for kind in ("android", "ios", "web-service"):
+        done = edgeres("bundle", "@stable", "--for", kind, "--out", f"{kind}.zip", cwd=folder)
+        assert done.returncode == 0, done.stderr
+        done = edgeres("verify", f"{kind}.zip", cwd=folder)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "worst difference 0" in done.stdout
 
 
 def test_a_file_of_another_tool_is_told_apart(chain: tuple[Path, dict], tmp_path: Path) -> None:
