@@ -68,6 +68,6 @@ def _last_words(done: Completed, events: Mapping[str, Mapping[str, Any]]) -> str
 
 
 def last_line(text: str) -> str:
-    """The last line that is not blank, shortened."""
+    """The last line that is not blank, shortened; what a terminal would obey becomes a space."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else ""
+    return "".join(c if c.isprintable() else " " for c in lines[-1][:300]) if lines else ""
