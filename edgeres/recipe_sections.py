@@ -152,7 +152,8 @@ class DistillSection(Section):
         Text, Field(description="Architecture; -w0.5 halves the width of each layer.")
     ] = "resnet18-w0.5"
     loss: Annotated[
-        Literal["kd", "none"], Field(description="none trains on the labels alone.")
+        Literal["kd", "dkd", "dist", "mse", "cosine", "none"],
+        Field(description="How the student imitates; none trains on the labels alone."),
     ] = "kd"
     temperature: Temperature = 4.0
     alpha: Alpha = 0.9

@@ -29,10 +29,11 @@ def run(
     student = resnet.build(architecture, seed=context.seed + 1)
     smoothing = section.train.label_smoothing
     objective = objectives.supervised(preprocess, smoothing)
-    if section.loss == "kd":
+    if section.loss != "none":
         objective = objectives.distilled(
             weights.load(inputs["teacher"].path), preprocess,
             temperature=section.temperature, alpha=section.alpha, smoothing=smoothing,
+            loss=section.loss,
         )  # fmt: skip
     train, validation, _ = _checkpoint.splits(data)
     history = loop.fit(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -30,3 +33,77 @@ def kd(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
         log_target=True,
     )
     return divergence * temperature**2
+
+
+def dkd(
+    student: Tensor, teacher: Tensor, labels: Tensor, temperature: float,
+    target: float = 1.0, others: float = 8.0,
+) -> Tensor:  # fmt: skip
+    """Decoupled KD: the label's share and the other classes' proportions, weighted apart.
+
+    `T^2 (target KL(b_t || b_s) + others KL(q_t || q_s))`, where b is (label's probability, rest)
+    and q the softmax over the other classes only.
+
+    Args:
+        labels: (N,) class indices.
+        target, others: the paper's alpha and beta; 8 is its choice for CIFAR.
+
+    Source: Zhao et al. 2022, "Decoupled Knowledge Distillation", equations 6 and 7.
+    """
+    mine, theirs = student / temperature, teacher.detach() / temperature
+    at = F.one_hot(labels, student.shape[1]).bool()
+
+    def parts(logits: Tensor) -> tuple[Tensor, Tensor]:
+        log_p = F.log_softmax(logits, dim=1)
+        other = logits.masked_select(~at).view(len(logits), -1)
+        rest = log_p.masked_select(~at).view(len(logits), -1).logsumexp(1)
+        return torch.stack([log_p[at], rest], 1), F.log_softmax(other, dim=1)
+
+    (own_s, rest_s), (own_t, rest_t) = parts(mine), parts(theirs)
+    of_label = F.kl_div(own_s, own_t, reduction="batchmean", log_target=True)
+    of_others = F.kl_div(rest_s, rest_t, reduction="batchmean", log_target=True)
+    return (target * of_label + others * of_others) * temperature**2
+
+
+def dist(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Relations instead of values: `T^2 (1 - corr of rows + 1 - corr of columns)` of softmax(x/T).
+
+    Pearson's correlation, over the classes of each sample and over the batch for each class.
+
+    Source: Huang et al. 2022, "Knowledge Distillation from A Stronger Teacher", equations 6 to 9,
+    with both weights 1.
+    """
+    mine = F.softmax(student / temperature, dim=1)
+    theirs = F.softmax(teacher.detach() / temperature, dim=1)
+    rows, columns = _correlation(mine, theirs), _correlation(mine.t(), theirs.t())
+    return (2 - rows.mean() - columns.mean()) * temperature**2
+
+
+def mse(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference of the logits.
+
+    Source: Kim et al. 2021, "Comparing Kullback-Leibler Divergence and Mean Squared Error Loss in
+    Knowledge Distillation", equation 3.
+    """
+    return F.mse_loss(student, teacher.detach())
+
+
+def cosine(student: Tensor, teacher: Tensor) -> Tensor:
+    """One minus the cosine between the two vectors of logits, over the batch's mean."""
+    return (1 - F.cosine_similarity(student, teacher.detach(), dim=1)).mean()
+
+
+IMITATIONS: Mapping[str, Callable[[Tensor, Tensor, Tensor, float], Tensor]] = {
+    "kd": lambda student, teacher, labels, temperature: kd(student, teacher, temperature),
+    "dkd": dkd,
+    "dist": lambda student, teacher, labels, temperature: dist(student, teacher, temperature),
+    "mse": lambda student, teacher, labels, temperature: mse(student, teacher),
+    "cosine": lambda student, teacher, labels, temperature: cosine(student, teacher),
+}
+"""Name -> how far a student's logits are from the teacher's: (student, teacher, labels, T)."""
+
+
+def _correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Pearson's correlation of each row."""
+    a, b = (x - x.mean(1, keepdim=True) for x in (a, b))
+    return F.cosine_similarity(a, b, dim=1, eps=1e-8)

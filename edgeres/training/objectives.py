@@ -21,15 +21,18 @@ def supervised(preprocess: Preprocess, smoothing: float) -> Objective:
 
 
 def distilled(
-    teacher: ResNet, preprocess: Preprocess, *, temperature: float, alpha: float, smoothing: float
-) -> Objective:
-    """`alpha` KD + `(1 - alpha)` cross entropy; teacher and student see the same augmented view.
+    teacher: ResNet, preprocess: Preprocess, *, temperature: float, alpha: float, smoothing: float,
+    loss: str = "kd",
+) -> Objective:  # fmt: skip
+    """`alpha` imitation + `(1 - alpha)` cross entropy; both networks see the same augmented view.
 
     Args:
         teacher: answers in evaluation mode, from images in its own preprocessing; batch norm is
             folded first, the same function in less time.
         preprocess: the student's.
+        loss: how the imitation is measured, a name of `losses.IMITATIONS`.
     """
+    measure = losses.IMITATIONS[loss]
     teachers = teacher.spec.preprocess
     folded = fold_batchnorm(teacher.eval()).requires_grad_(False)
     frozen = in_layout(folded, teachers)
@@ -38,7 +41,7 @@ def distilled(
         with torch.no_grad():
             answer = frozen(prepared(images, teachers))
         logits = module(prepared(images, preprocess))
-        imitation = losses.kd(logits, answer, temperature)
+        imitation = measure(logits, answer, labels, temperature)
         if alpha == 1:
             return imitation
         return alpha * imitation + (1 - alpha) * losses.cross_entropy(logits, labels, smoothing)

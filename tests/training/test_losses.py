@@ -45,3 +45,79 @@ def test_label_smoothing_by_hand() -> None:
     target = torch.tensor([0.9 + 0.1 / 3, 0.1 / 3, 0.1 / 3])
     expected = -(target * log_p).sum().item()
     assert losses.cross_entropy(logits, label, 0.1).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_dkd_by_hand() -> None:
+    student, teacher = torch.tensor([[1.0, 0.0, -1.0]]), torch.tensor([[2.0, 1.0, 0.5]])
+    t = 2.0
+
+    def softmax(*values: float) -> list[float]:
+        powers = [math.exp(v / t) for v in values]
+        return [p / sum(powers) for p in powers]
+
+    def divergence(p: list[float], q: list[float]) -> float:
+        return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+
+    p, q = softmax(2.0, 1.0, 0.5), softmax(1.0, 0.0, -1.0)
+    label = 1
+    of_label = divergence([p[label], 1 - p[label]], [q[label], 1 - q[label]])
+    of_others = divergence(softmax(2.0, 0.5), softmax(1.0, -1.0))
+    expected = t * t * (1.0 * of_label + 8.0 * of_others)
+    found = losses.dkd(student, teacher, torch.tensor([label]), t)
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_dkd_splits_kd() -> None:
+    """The paper's equation 5: KD is TCKD + (1 - the teacher's probability of the label) NCKD."""
+    student, teacher, labels = torch.randn(1, 6), torch.randn(1, 6), torch.tensor([2])
+    others = 1 - torch.softmax(teacher / 3.0, 1)[0, 2].item()
+    split = losses.dkd(student, teacher, labels, 3.0, target=1.0, others=others)
+    assert split.item() == pytest.approx(losses.kd(student, teacher, 3.0).item(), rel=1e-5)
+
+
+def test_dist_by_hand() -> None:
+    student = torch.tensor([[1.0, 0.0, 0.5], [0.2, 0.3, 2.0]])
+    teacher = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 3.0]])
+    t = 2.0
+
+    def pearson(x: list[float], y: list[float]) -> float:
+        mx, my = sum(x) / len(x), sum(y) / len(y)
+        top = sum((a - mx) * (b - my) for a, b in zip(x, y, strict=True))
+        spread = [math.sqrt(sum((v - m) ** 2 for v in w)) for w, m in ((x, mx), (y, my))]
+        return top / (spread[0] * spread[1])
+
+    def softmax(row: list[float]) -> list[float]:
+        powers = [math.exp(v / t) for v in row]
+        return [p / sum(powers) for p in powers]
+
+    a, b = [[softmax(r) for r in m.tolist()] for m in (student, teacher)]
+    rows = sum(map(pearson, a, b)) / 2
+    columns = (
+        sum(
+            pearson(list(x), list(y))
+            for x, y in zip(zip(*a, strict=True), zip(*b, strict=True), strict=True)
+        )
+        / 3
+    )
+    found = losses.dist(student, teacher, t).item()
+    assert found == pytest.approx(t * t * ((1 - rows) + (1 - columns)), rel=1e-4)
+
+
+def test_mse_and_cosine_by_hand() -> None:
+    student, teacher = torch.tensor([[3.0, 4.0]]), torch.tensor([[4.0, 3.0]])
+    assert losses.mse(student, teacher).item() == pytest.approx(1.0)
+    assert losses.cosine(student, teacher).item() == pytest.approx(1 - 24 / 25, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", losses.IMITATIONS)
+def test_every_imitation_is_least_for_the_teachers_own_answers(name: str) -> None:
+    measure, labels = losses.IMITATIONS[name], torch.tensor([0, 1, 2, 3])
+    teacher = torch.randn(4, 6, requires_grad=True)
+    student = torch.randn(4, 6, requires_grad=True)
+    same = measure(teacher.detach().clone(), teacher, labels, 4.0)
+    assert same.item() == pytest.approx(0, abs=1e-4)
+    loss = measure(student, teacher, labels, 4.0)
+    loss.backward()
+    assert loss.item() > 0.01
+    assert teacher.grad is None
+    assert torch.isfinite(student.grad).all()
