@@ -110,7 +110,7 @@ class Link:
         if "shell_v2" in self._features():
             return self._shell_v2(script, timeout_s, deadline)
         mark = secrets.token_hex(8)  # an old phone's shell tells only what it printed
-        script = f"( {script}\n) 2>&1; echo; echo {mark}$?"
+        script = f"exec 2>&1; trap 'status=$?; echo; echo {mark}$status' EXIT; {script}"
         raw = b""
         with self._opened(f"shell:{script}", timeout_s) as stream:
             try:
@@ -151,9 +151,10 @@ class Link:
 
     def _features(self) -> set[str]:
         if not hasattr(self, "_known_features"):
-            with self._explained():
-                device = _client(self._port).device(serial=self.serial)
-                self._known_features = set(device.get_features().split(","))
+            with self._explained(_START_S), _client(self._port).make_connection(_START_S) as server:
+                server.send_command(f"host-serial:{self.serial}:features")
+                server.check_okay()
+                self._known_features = set(server.read_string_block().split(","))
         return self._known_features
 
     def _shell_v2(self, script: str, timeout_s: float, deadline: float) -> Completed:
@@ -209,16 +210,15 @@ class Link:
     @contextlib.contextmanager
     def _opened(self, service: str, timeout_s: float) -> Iterator[socket.socket]:
         """A connection to one service of the phone."""
-        with self._explained(timeout_s):
-            device = _client(self._port).device(serial=self.serial)
-            connection = device.open_transport(timeout=max(timeout_s, 1.0))
-            with connection:
-                connection.send_command(service)
-                connection.check_okay()
-                yield connection.conn
+        patience_s = max(timeout_s, 1.0)
+        with self._explained(timeout_s), _client(self._port).make_connection(patience_s) as server:
+            for command in (f"host:transport:{self.serial}", service):
+                server.send_command(command)
+                server.check_okay()
+            yield server.conn
 
     @contextlib.contextmanager
-    def _explained(self, timeout_s: float = _START_S) -> Iterator[None]:
+    def _explained(self, timeout_s: float) -> Iterator[None]:
         with _explained(self._who, timeout_s, self.check):
             yield
 

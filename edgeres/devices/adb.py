@@ -100,7 +100,7 @@ class AdbDevice(Base):
         self._workdir, own = workdir, f"{host}-{os.getpid()}-{secrets.token_hex(4)}"
         self._folder: str | None = f"{workdir}/{own}"
         done = self._must(f"make {self._folder}",
-                          f"mkdir -p {shlex.quote(workdir)} && mkdir -m 700 {self._quoted()} || exit; "
+                          f"umask 077; mkdir -p {self._quoted()} || exit; "
                           f"{{ getprop ro.serialno || echo; }} 2>/dev/null; "
                           f"ls {shlex.quote(workdir)}")  # fmt: skip
         self.address, *names = [*done.stdout.splitlines(), ""]

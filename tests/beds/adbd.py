@@ -55,6 +55,7 @@ class Adbd:
 
     Attributes:
         authorized: False: it goes on asking for a key that it knows.
+        mute: it takes a connection and doesn't greet.
         silent: it accepts services and answers nothing.
         garbage: what a shell prints is random bytes that follow no protocol.
         capacity: bytes that a file may have before the phone is full.
@@ -65,11 +66,12 @@ class Adbd:
     def __init__(self, root: Path, shell: Sequence[str], features: str = "shell_v2,cmd") -> None:
         self.root, self.shell = root, list(shell)
         self.banner = f"device::ro.product.name=arm;ro.product.model=ARM_Phone;features={features}"
-        self.authorized, self.silent, self.garbage = True, False, False
+        self.authorized, self.mute, self.silent, self.garbage = True, False, False, False
         self.capacity: int | None = None
         self.cut_during: str | None = None
         self.v2 = "shell_v2" in features
         self.services: list[str] = []
+        self.programs: list[asyncio.subprocess.Process] = []
         self._writers: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -82,15 +84,24 @@ class Adbd:
         self._now(self._cut())
 
     def stop(self) -> None:
-        """End the daemon."""
+        """End the daemon, and with it what waits for a program's output."""
         self._server.close()
         self.cut()
+        self._now(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
         self._loop.close()
 
     def _now(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
+    async def _end(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        for program in self.programs:
+            program._transport.close()  # type: ignore[attr-defined]
 
     async def _cut(self) -> None:
         for writer in list(self._writers):
@@ -129,7 +140,7 @@ class _Connection:
             if head[5] != command ^ 0xFFFFFFFF or size > _MAX_DATA:
                 return
             data = await self.reader.readexactly(size)
-            if command == _CNXN:
+            if command == _CNXN and not self.adbd.mute:
                 self.max_data = min(_MAX_DATA, second)
                 if self.adbd.authorized:
                     await self.send(_CNXN, _VERSION, _MAX_DATA, self.adbd.banner.encode())
@@ -209,6 +220,7 @@ async def _shell(adbd: Adbd, stream: _Stream, v2: bool, command: str) -> None:
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE if v2 else asyncio.subprocess.STDOUT,
     )  # fmt: skip
+    adbd.programs.append(process)
     lock = asyncio.Lock()
 
     async def pump(pipe: asyncio.StreamReader, kind: int) -> None:

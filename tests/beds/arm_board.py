@@ -26,6 +26,7 @@ from beds import arm_root
 CPUS = ("cortex-a72", "cortex-a76")
 """Raspberry Pi 4 (no int8 dot product) and 5 (has it)."""
 
+_FIRST_PROCESS = Path(__file__).with_suffix(".sh")
 _BINFMT = Path("/usr/lib/binfmt.d/qemu-aarch64.conf")
 # onnxruntime chooses kernels by this file: one that promises more than QEMU_CPU has ends in SIGILL.
 _CPUINFO = {
@@ -35,38 +36,6 @@ _CPUINFO = {
         "dcpop asimddp", "0x4", "0xd0b", "1", "5 Model B Rev 1.0",
     ),
 }  # fmt: skip
-# /proc stays this machine's in here, so /proc/self/stat tells the process id that nsenter needs.
-# The handler for ARM programs: since Linux 6.7 it goes with the last mount of binfmt_misc, before
-# that it stays, as the package itself leaves it.
-_FIRST_PROCESS = r"""
-set -e
-base=$1 work=$2 root=$1/root
-mount -t tmpfs tmpfs "$base/scratch"
-mkdir "$base/scratch/upper" "$base/scratch/work"
-mount -t overlay overlay \
-  -o "lowerdir=$root,upperdir=$base/scratch/upper,workdir=$base/scratch/work" "$root"
-mount -t binfmt_misc none /proc/sys/fs/binfmt_misc
-[ -e /proc/sys/fs/binfmt_misc/qemu-aarch64 ] || cat "$3" >/proc/sys/fs/binfmt_misc/register
-mount -t proc proc "$root/proc"
-mount --bind /sys "$root/sys"
-mount --bind /dev "$root/dev"
-mount -t tmpfs -o size=64k,mode=1777 tmpfs "$root/small"
-mount -t tmpfs tmpfs /run
-mkdir /run/sshd
-cp "$work/authorized_keys" /run  # sshd reads it as the user, who may not enter $work
-mount --bind "$work/passwd" /etc/passwd
-mount --bind "$work/shadow" /etc/shadow
-shift 3
-for cpu; do
-  unshare --mount sh -c '
-    mount --bind "$1/$3.cpuinfo" "$2/proc/cpuinfo"
-    read -r pid _ </proc/self/stat
-    echo "$3 $pid"
-    exec /usr/sbin/sshd -D -f "$1/$3.sshd_config" -E "$1/$3.log" >/dev/null
-  ' sh "$work" "$root" "$cpu" &
-done
-cat >/dev/null
-"""
 _SSH_CONFIG = """\
 Host *
   HostName 127.0.0.1
@@ -129,11 +98,11 @@ class ArmBoard:
 
     def processes(self) -> dict[int, str]:
         """What runs on the board, by this machine's process ids: pid -> command line."""
-        inside = os.readlink(f"/proc/{self.pids[CPUS[0]]}/ns/pid")
+        inside = Path(f"/proc/{self.pids[CPUS[0]]}/ns/pid").readlink()
         found = {}
         for folder in Path("/proc").glob("[0-9]*"):
             try:
-                if os.readlink(folder / "ns/pid") == inside:
+                if (folder / "ns/pid").readlink() == inside:
                     words = folder.joinpath("cmdline").read_bytes().split(b"\0")
                     found[int(folder.name)] = b" ".join(words).decode("utf-8", "replace").strip()
             except OSError:
@@ -150,8 +119,8 @@ def arm_board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ArmBoard]:
     base, work = arm_root.folder(), tmp_path_factory.mktemp("arm_board")
     ports = _configure(work, base / "root")
     holder = subprocess.Popen(
-        ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", _FIRST_PROCESS,
-         "sh", str(base), str(work), str(_BINFMT), *CPUS],
+        ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", str(_FIRST_PROCESS),
+         str(base), str(work), str(_BINFMT), *CPUS],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert holder.stdin and holder.stdout
@@ -170,10 +139,23 @@ def _configure(work: Path, root: Path) -> dict[str, int]:
     """Keys, accounts, both sides' settings; returns each sshd's port."""
     work.chmod(0o755)
     for name in ("host_key", "user_key"):
-        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(work / name)]
+        command = [
+            "ssh-keygen",
+            "-q",
+            "-t",
+            "ed25519",
+            "-N",
+            "",
+            "-C",
+            name,
+            "-f",
+            str(work / name),
+        ]
         subprocess.run(command, check=True)
     sshd = pwd.getpwnam("sshd")  # sshd's own helper runs as it; people come from the board's list
-    (work / "passwd").write_text(f"{arm_root.PASSWD}sshd:*:{sshd.pw_uid}:{sshd.pw_gid}::/run:/none\n")
+    (work / "passwd").write_text(
+        f"{arm_root.PASSWD}sshd:*:{sshd.pw_uid}:{sshd.pw_gid}::/run:/none\n"
+    )
     names = ("root", "pi", "sshd")
     (work / "shadow").write_text("".join(f"{name}:*:19000:0:99999:7:::\n" for name in names))
     with contextlib.ExitStack() as reserved:

@@ -205,11 +205,17 @@ def attached(board: ArmBoard, port: int, features: str = "shell_v2,cmd") -> Iter
 
 
 def _shell(board: ArmBoard) -> list[str]:
-    """The start of a command line that ends in the phone's shell: user, group and PATH as there."""
-    argv = [a if not a.startswith("PATH=") else "PATH=/system/bin:/bin:/usr/bin"
-            for a in board.chroot_argv(CPU)]  # fmt: skip
-    argv.insert(argv.index("chroot") + 1, f"--userspec={SHELL_USER}:{SHELL_USER}")
-    return [*argv[:-2], "setsid", *argv[-2:]]
+    """The start of a command line that ends in the phone's shell: user, group and PATH as there.
+
+    What can be done by this machine's programs isn't left to emulated ones.
+    """
+    argv = board.chroot_argv(CPU)
+    at = argv.index("chroot")
+    variables = [a if not a.startswith("PATH=") else "PATH=/system/bin:/bin:/usr/bin"
+                 for a in argv[at + 3 : -2]]  # fmt: skip
+    user = f"--userspec={SHELL_USER}:{SHELL_USER}"
+    chroot = shutil.which("chroot", path="/usr/sbin:/usr/bin:/sbin:/bin") or "chroot"
+    return [*argv[:at], "setsid", "env", *variables, chroot, user, argv[at + 1], *argv[-2:]]
 
 
 def _install(root: Path) -> None:
