@@ -8,22 +8,29 @@ deadline for all of its output, and a refused file needs the phone's own words.
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import socket
 import struct
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from edgeres.devices import Completed
-from edgeres.errors import DeviceError, MissingComponent
+from edgeres.devices._adb_server import (
+    ANSWER_S,
+    CUT,
+    NO_ADB,
+    Cut,
+    TimedOut,
+    attached,
+    client,
+    explained,
+)
+from edgeres.errors import DeviceError
 
 _BLOCK = 64 * 1024  # the most that one DATA packet may hold
 _MAX_OUTPUT = 16 << 20
-_START_S = 20.0
 _STATES = {
     "unauthorized": "has not authorized this computer: unlock it and accept its question about "
     "USB debugging",
@@ -42,51 +49,13 @@ _MENDS = {
 }
 
 
-class Cut(DeviceError):
-    """The connection ended before the answer did."""
-
-
-class TimedOut(DeviceError):
-    """The phone did not answer in time; `said` is what had come until then."""
-
-    said = ""
-
-
-def adbutils() -> Any:
-    """The package, imported when it is needed.
-
-    Raises:
-        MissingComponent: it isn't installed.
-    """
-    try:
-        import adbutils as package
-    except ImportError as error:
-        raise MissingComponent("phones need adbutils: pip install 'edgeres[android]'") from error
-    return package
-
-
-def attached(port: int | None = None) -> list[dict[str, str]]:
-    """The phones that the adb server knows: serial, state, model.
-
-    Raises:
-        DeviceError: there is no adb server and none can be started.
-        MissingComponent: adbutils isn't installed.
-    """
-    client = _client(port)
-    with _explained("adb server", _START_S):
-        return [
-            {"serial": info.serial, "state": info.state,
-             "model": info.tags.get("model", "").replace("_", " ")}
-            for info in client.list(extended=True)
-        ]  # fmt: skip
-
-
 class Link:
     """One phone, named by its serial in every request."""
 
     def __init__(self, who: str, serial: str, port: int | None = None) -> None:
         """`who` begins every message."""
         self._who, self.serial, self._port = who, serial, port
+        self._known_features: set[str] | None = None
 
     def check(self) -> None:
         """Raise DeviceError unless the phone is there and lets itself be used."""
@@ -111,17 +80,17 @@ class Link:
             return self._shell_v2(script, timeout_s, deadline)
         mark = secrets.token_hex(8)  # an old phone's shell tells only what it printed
         script = f"exec 2>&1; trap 'status=$?; echo; echo {mark}$status' EXIT; {script}"
-        raw = b""
+        raw = bytearray()
         with self._opened(f"shell:{script}", timeout_s) as stream:
             try:
                 while block := _receive(stream, _BLOCK, deadline):
-                    raw = _grown(raw, block, self._who)
+                    self._add(raw, block)
             except TimeoutError as error:
                 raise self._timed_out(timeout_s, raw) from error
         text = raw.decode("utf-8", "replace").replace("\r\n", "\n")
         output, found, status = text.rpartition(f"\n{mark}")
         if not found or not status.strip().isdigit():
-            raise Cut(f"{self._who}: {_CUT}")
+            raise Cut(f"{self._who}: {CUT}")
         return Completed(_signed(int(status)), output, "")
 
     def send(self, local: Path, remote: str, timeout_s: float) -> None:
@@ -136,40 +105,41 @@ class Link:
                     _send(stream, struct.pack("<4sI", b"DONE", int(time.time())), deadline)
                 self._accepted(stream, f"can't take {local.name}", deadline)
             except TimeoutError as error:
-                raise self._timed_out(timeout_s, b"") from error
+                raise self._timed_out(timeout_s) from error
 
     def receive(self, remote: str, local: Path, timeout_s: float) -> None:
         """Copy a file from the phone."""
         deadline = time.monotonic() + timeout_s
-        with self._opened("sync:", timeout_s) as stream, local.open("wb") as file:
+        with local.open("wb") as file, self._opened("sync:", timeout_s) as stream:
             try:
                 _send(stream, _packet(b"RECV", remote.encode()), deadline)
-                while (size := self._accepted(stream, f"can't give {remote}", deadline)) is not None:
+                doing = f"can't give {remote}"
+                while (size := self._accepted(stream, doing, deadline)) is not None:
                     file.write(self._exactly(stream, size, deadline))
             except TimeoutError as error:
-                raise self._timed_out(timeout_s, b"") from error
+                raise self._timed_out(timeout_s) from error
 
     def _features(self) -> set[str]:
-        if not hasattr(self, "_known_features"):
-            with self._explained(_START_S), _client(self._port).make_connection(_START_S) as server:
+        if self._known_features is None:
+            with self._server(ANSWER_S) as server:
                 server.send_command(f"host-serial:{self.serial}:features")
                 server.check_okay()
                 self._known_features = set(server.read_string_block().split(","))
         return self._known_features
 
     def _shell_v2(self, script: str, timeout_s: float, deadline: float) -> Completed:
-        streams = {1: b"", 2: b""}
+        streams = {1: bytearray(), 2: bytearray()}
         with self._opened(f"shell,v2,raw:{script}", timeout_s) as stream:
             try:
                 while True:
                     kind, size = struct.unpack("<BI", self._exactly(stream, 5, deadline))
                     if size > _MAX_OUTPUT:
-                        raise DeviceError(f"{self._who}: {_NO_ADB}")
+                        raise DeviceError(f"{self._who}: {NO_ADB}")
                     data = self._exactly(stream, size, deadline)
                     if kind == 3:
                         break
                     if kind in streams:
-                        streams[kind] = _grown(streams[kind], data, self._who)
+                        self._add(streams[kind], data)
             except TimeoutError as error:
                 raise self._timed_out(timeout_s, streams[2] or streams[1]) from error
         out, err = (streams[i].decode("utf-8", "replace") for i in (1, 2))
@@ -183,9 +153,9 @@ class Link:
         if word == b"DATA" and size <= _BLOCK:
             return int(size)
         if word == b"FAIL" and size <= _BLOCK:
-            raise DeviceError(self.refusal(
-                doing, self._exactly(stream, size, deadline).decode("utf-8", "replace")))  # fmt: skip
-        raise DeviceError(f"{self._who}: {_NO_ADB}")
+            said = self._exactly(stream, size, deadline).decode("utf-8", "replace")
+            raise DeviceError(self.refusal(doing, said))
+        raise DeviceError(f"{self._who}: {NO_ADB}")
 
     def refusal(self, doing: str, said: str) -> str:
         """The sentence for something that the phone declined with these words."""
@@ -194,15 +164,20 @@ class Link:
         return f"{self._who}: {doing}: {said}" + (f": {mend}" if mend else "")
 
     def _exactly(self, stream: socket.socket, size: int, deadline: float) -> bytes:
-        data = b""
+        data = bytearray()
         while len(data) < size:
             block = _receive(stream, size - len(data), deadline)
             if not block:
-                raise Cut(f"{self._who}: {_CUT}")
+                raise Cut(f"{self._who}: {CUT}")
             data += block
-        return data
+        return bytes(data)
 
-    def _timed_out(self, timeout_s: float, said: bytes) -> TimedOut:
+    def _add(self, data: bytearray, block: bytes) -> None:
+        data += block
+        if len(data) > _MAX_OUTPUT:
+            raise DeviceError(f"{self._who}: a program there printed over {_MAX_OUTPUT >> 20} MiB")
+
+    def _timed_out(self, timeout_s: float, said: bytes | bytearray = b"") -> TimedOut:
         error = TimedOut(f"{self._who}: the phone did not answer in {timeout_s:g} s")
         error.said = said.decode("utf-8", "replace")
         return error
@@ -210,70 +185,20 @@ class Link:
     @contextlib.contextmanager
     def _opened(self, service: str, timeout_s: float) -> Iterator[socket.socket]:
         """A connection to one service of the phone."""
-        patience_s = max(timeout_s, 1.0)
-        with self._explained(timeout_s), _client(self._port).make_connection(patience_s) as server:
+        with self._server(timeout_s) as server:
             for command in (f"host:transport:{self.serial}", service):
                 server.send_command(command)
                 server.check_okay()
             yield server.conn
 
     @contextlib.contextmanager
-    def _explained(self, timeout_s: float) -> Iterator[None]:
-        with _explained(self._who, timeout_s, self.check):
-            yield
-
-
-_CUT = "the connection to the phone was cut; plug it in again and repeat"
-_NO_ADB = "what came back is no answer of adb; run 'adb kill-server' and repeat"
-
-
-@contextlib.contextmanager
-def _explained(who: str, timeout_s: float, check: Any = None) -> Iterator[None]:
-    """adbutils' errors as ours; `check` may know a better reason than 'closed'."""
-    errors = adbutils().AdbError
-    try:
-        yield
-    except DeviceError:
-        raise
-    except (errors, OSError, EOFError, ValueError) as error:
-        if isinstance(error, (TimeoutError, adbutils().AdbTimeout)):
-            raise TimedOut(f"{who}: the phone did not answer in {timeout_s:g} s") from error
-        if check is not None:
-            check()
-        said = " ".join(str(error).split())[:300]
-        if not said or isinstance(error, (ConnectionError, EOFError)) or "closed" in said:
-            raise Cut(f"{who}: {_CUT}") from error
-        raise Cut(f"{who}: {_CUT} (adb said: {said})") from error
-
-
-def _client(port: int | None) -> Any:
-    """A client of the adb server, which is started if there is none."""
-    package = adbutils()
-    client = package.AdbClient(port=port, socket_timeout=_START_S)
-    if not _listening(client.host, client.port):
-        _start_server(client.host, client.port)
-    return client
-
-
-def _listening(host: str, port: int) -> bool:
-    try:
-        with socket.create_connection((host, port), timeout=3):
-            return True
-    except OSError:
-        return False
-
-
-def _start_server(host: str, port: int) -> None:
-    """What `adb devices` does too; adbutils itself would forget the port."""
-    with contextlib.suppress(OSError, subprocess.SubprocessError, adbutils().AdbError):
-        subprocess.run(
-            [adbutils().adb_path(), "-P", str(port), "start-server"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            timeout=_START_S, check=False, env={**os.environ, "ADB_SERVER_SOCKET": ""},
-        )  # fmt: skip
-    if not _listening(host, port):
-        raise DeviceError(f"no adb server answers on {host}:{port}, and none could be started: "
-                          f"install Android's platform tools and run 'adb devices'")  # fmt: skip
+    def _server(self, timeout_s: float) -> Iterator[Any]:
+        patience_s = max(timeout_s, 1.0)
+        with (
+            explained(self._who, timeout_s, check=self.check),
+            client(self._port).make_connection(patience_s) as server,
+        ):
+            yield server
 
 
 def _packet(word: bytes, data: bytes) -> bytes:
@@ -288,12 +213,6 @@ def _send(stream: socket.socket, data: bytes, deadline: float) -> None:
 def _receive(stream: socket.socket, size: int, deadline: float) -> bytes:
     stream.settimeout(max(deadline - time.monotonic(), 0.001))
     return stream.recv(min(size, _BLOCK))
-
-
-def _grown(data: bytes, block: bytes, who: str) -> bytes:
-    if len(data) + len(block) > _MAX_OUTPUT:
-        raise DeviceError(f"{who}: a program there printed over {_MAX_OUTPUT >> 20} MiB")
-    return data + block
 
 
 def _signed(status: int) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 CPU = "/sys/devices/system/cpu"
@@ -61,7 +61,7 @@ def sections(text: str, mark: str) -> dict[str, str]:
 def state(said: Mapping[str, str], emulated: bool = False) -> dict[str, Any]:
     """What the phone is and how it is doing, from its `sections`; `emulated` is the profile's."""
     props = properties(said.get("getprop", ""))
-    kernel, machine = (said.get("uname", "").split() + [None, None])[:2]  # type: ignore[operator]
+    kernel, machine, *_ = [*said.get("uname", "").split(), None, None]
     counted = cores(said.get("cores", ""), said.get("cpuinfo", ""))
     heat, power = thermal(said.get("thermal", "")), battery(said.get("battery", ""))
     fingerprint = props.get("ro.build.fingerprint")

@@ -24,7 +24,8 @@ from typing import Any
 
 from edgeres.artifact import file_sha256
 from edgeres.devices import Completed, DeviceProfile, _android
-from edgeres.devices._adb_link import Cut, Link, TimedOut, attached
+from edgeres.devices._adb_link import Link
+from edgeres.devices._adb_server import Cut, TimedOut, attached
 from edgeres.devices._base import Base, settings
 from edgeres.devices._events import last_line
 from edgeres.errors import BadInput, DeviceError
@@ -110,10 +111,12 @@ class AdbDevice(Base):
     def push(self, local: Path) -> str:
         """Copy a file over unless its content is already there; it may be executed there."""
         try:
-            digest = file_sha256(local)
             seconds = _ANSWER_S + local.stat().st_size / _SLOWEST
+            return self._push(local, file_sha256(local), seconds)
         except OSError as error:
             raise DeviceError(f"{self._who}: can't take {local}: {error.strerror}") from error
+
+    def _push(self, local: Path, digest: str, seconds: float) -> str:
         name = re.sub(r"[^A-Za-z0-9._-]", "_", local.name)[-80:]
         remote = f"{self._there()}/{digest[:16]}-{name}"
         if self._digest(remote, seconds) == digest:

@@ -23,9 +23,7 @@ from pathlib import Path
 from typing import Any
 
 _VERSION, _MAX_DATA = 0x01000001, 1 << 20
-_CNXN, _AUTH, _OPEN, _OKAY, _CLSE, _WRTE = (
-    int.from_bytes(word, "little") for word in (b"CNXN", b"AUTH", b"OPEN", b"OKAY", b"CLSE", b"WRTE")
-)
+_CNXN, _AUTH, _OPEN, _OKAY, _CLSE, _WRTE = struct.unpack("<6I", b"CNXNAUTHOPENOKAYCLSEWRTE")
 SHELL_USER = 2000
 
 
@@ -44,7 +42,7 @@ def inside(root: Path, path: str) -> Path:
             links += 1
             if links > 20:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-            target = os.readlink(found)
+            target = str(found.readlink())
             here = [] if target.startswith("/") else here
             todo.extend(target.split("/")[::-1])
     return root.joinpath(*here)

@@ -7,6 +7,7 @@ between stdout and stderr as theirs, and the result file. It runs on the ARM boa
 import struct
 import sys
 import time
+from pathlib import Path
 
 KIND = "classic"
 COMMON = {
@@ -24,7 +25,8 @@ FLAGS = {
 
 def write(path, kind):
     """This file as the program of one kind, ready to be pushed."""
-    text = open(__file__, encoding="utf-8").read().replace('KIND = "classic"', f'KIND = "{kind}"', 1)
+    text = Path(__file__).read_text("utf-8")
+    text = text.replace('KIND = "classic"', f'KIND = "{kind}"', 1)
     path.write_text("#!/usr/bin/python3\n" + text)
     path.chmod(0o755)
     return path
@@ -109,8 +111,7 @@ def save(path, init_us, warm, us, peak_mib):
     latency = b"".join(number(i + 1, x / 1000) for i, x in enumerate(figures))
     memory = integer(1, 4096) + integer(2, 8192) + (number(3, peak_mib) if peak_mib else b"")
     misc = number(1, 0.01) + integer(2, len(us)) + integer(3, len(warm))
-    with open(path, "wb") as file:
-        file.write(message(2, latency) + message(3, memory) + message(4, misc))
+    Path(path).write_bytes(message(2, latency) + message(3, memory) + message(4, misc))
 
 
 def main():
@@ -138,7 +139,7 @@ def main():
     data = np.random.default_rng(0).random(source["shape"]).astype(source["dtype"])
     if given.get("input_layer_value_files"):
         shape = [int(n) for n in given["input_layer_shape"].split(",")]
-        raw = open(given["input_layer_value_files"].partition(":")[2], "rb").read()
+        raw = Path(given["input_layer_value_files"].partition(":")[2]).read_bytes()
         if len(raw) != data.nbytes:
             fail(f"The size of the file is {len(raw)} bytes. It should be {data.nbytes} bytes.")
         data = np.frombuffer(raw, source["dtype"]).reshape(shape)
@@ -150,8 +151,7 @@ def main():
     peak = 54.2 if given["report_peak_memory_footprint"] == "true" else 0
     report(init_us, warm or [0], us, peak)
     if given.get("output_filepath"):
-        with open(given["output_filepath"], "wb") as file:
-            file.write(interpreter.get_tensor(sink["index"]).tobytes())
+        Path(given["output_filepath"]).write_bytes(interpreter.get_tensor(sink["index"]).tobytes())
     if given["result_file_path"]:
         save(given["result_file_path"], init_us, warm or [0], us, peak)
 

@@ -25,7 +25,7 @@ from edgeres.errors import BadInput, DeviceError, MissingComponent
 from edgeres.measurement import verdict
 
 # {1} gets the id of a process that outlives its shell
-LINGER = "export at={1}; setsid sh -c 'echo $$ >\"$at\"; exec sleep {0}.5' >/dev/null 2>&1 & sleep 0.5"
+LINGER = "export at={1}; setsid sh -c 'echo $$ >\"$at\"; exec sleep {0}.5' >&- 2>&- & sleep 0.5"
 PIDS = "for p in /proc/[0-9]*; do echo ${p#/proc/}:$(tr '\\0' ' ' <$p/cmdline); done 2>/dev/null"
 SLEEP = "sleep 3{0}.5 & echo waiting; sleep 3{0}.5"  # a text of its own per test
 
@@ -51,9 +51,9 @@ def test_a_phone_takes_runs_gives_and_describes(phone: Phone, tmp_path: Path) ->
         assert device.address == "37181FDJH002AB"
         assert device.identity() == device.identity() != ""
         state = device.probe()
-        with pytest.raises(DeviceError, match="a phone has no Python"):
+        with pytest.raises(DeviceError, match=r"a phone has no Python"):
             device.python()
-        with pytest.raises(DeviceError, match="can't give .*missing: No such file"):
+        with pytest.raises(DeviceError, match=r"can't give .*missing: No such file"):
             device.pull("missing", tmp_path / "missing")
         assert device.run(["sh", "-c", "kill -9 $$"], 30).returncode == -9
     assert (tmp_path / "back.txt").read_text("utf-8") == "grüße"
@@ -79,14 +79,14 @@ def test_push_copies_content_once_and_mends_it(phone: Phone, tmp_path: Path) -> 
     assert there.stat().st_mode & 0o777 == 0o755
     there.write_bytes(b"two")
     assert device.push(file) == first and there.read_bytes() == b"one"
-    with pytest.raises(DeviceError, match="can't take .*nothing.tflite"):
+    with pytest.raises(DeviceError, match=r"can't take .*nothing.tflite"):
         device.push(tmp_path / "nothing.tflite")
 
 
 def test_no_name_is_ever_executed(phone: Phone, tmp_path: Path) -> None:
     canary = "/data/local/tmp/canary"
-    hostile = f"a'\"$(touch {canary})`touch {canary}`;touch {canary}\n-rf &.tflite".replace("/", ":")
-    file = tmp_path / hostile
+    hostile = f"a'\"$(touch {canary})`touch {canary}`;touch {canary}\n-rf &.tflite"
+    file = tmp_path / hostile.replace("/", ":")
     file.write_bytes(b"x")
     workdir = f"/data/local/tmp/w'\"$(touch {canary})`touch {canary}`; touch {canary}"
     device = phone.open(settings={"workdir": workdir})
@@ -99,7 +99,7 @@ def test_no_name_is_ever_executed(phone: Phone, tmp_path: Path) -> None:
     assert (tmp_path / "back").read_bytes() == b"x"
     assert [path for path in phone.left_behind() if path.endswith("/canary")] == []
     for serial in (f"$(touch {canary})", f"{phone.serial}; touch {canary}", "x:kill", "-s", "\n"):
-        with pytest.raises(DeviceError, match="no phone has the serial"):
+        with pytest.raises(DeviceError, match=r"no phone has the serial"):
             phone.open(settings={"serial": serial})
 
 
@@ -115,7 +115,7 @@ def test_an_old_phone_tells_its_exit_status_too(old_phone: Phone, tmp_path: Path
     file = tmp_path / "a"
     file.write_bytes(b"a")
     assert device.run(["cat", device.push(file)], 30).stdout.strip() == "a"
-    with pytest.raises(DeviceError, match="did not finish in 1 s; it last said: waiting"):
+    with pytest.raises(DeviceError, match=r"did not finish in 1 s; it last said: waiting"):
         device.run(["sh", "-c", SLEEP.format(0)], 1)
     assert gone(old_phone, SLEEP.format(0)[:10])
 
@@ -150,7 +150,7 @@ def test_a_phone_that_comes_back_has_nothing_running(phone: Phone) -> None:
     device = phone.open()
     phone.daemon.cut_during = "sleep 33.5"
     threading.Timer(2.0, phone.plug).start()
-    with pytest.raises(DeviceError, match="device 'phone': .*(cut|offline|no phone)"):
+    with pytest.raises(DeviceError, match=r"device 'phone': .*(cut|offline|no phone)"):
         device.run(["sh", "-c", SLEEP.format(3)], 60)
     assert gone(phone, "sleep 33.5")
 
@@ -164,7 +164,7 @@ def test_a_phone_that_comes_back_late_is_cleaned_then(
     with pytest.raises(DeviceError):
         device.run(["sh", "-c", SLEEP.format(4)], 60)
     assert phone.left_running("sleep 34.5")
-    with pytest.raises(DeviceError, match="device 'phone': "):
+    with pytest.raises(DeviceError, match=r"device 'phone': "):
         device.run(["true"], 10)
     phone.daemon.mute = False
     phone.plug()
@@ -228,7 +228,7 @@ def test_a_full_phone(phone: Phone, tmp_path: Path) -> None:
     file = tmp_path / "big.tflite"
     file.write_bytes(bytes(256 * 1024))
     device = phone.open(settings={"workdir": "/small/edgeres"})
-    with pytest.raises(DeviceError, match="can't take big.tflite.*No space left.*free some"):
+    with pytest.raises(DeviceError, match=r"can't take big.tflite.*No space left.*free some"):
         device.push(file)
     device.close()
     assert phone.left_behind("small") == []
@@ -238,7 +238,7 @@ def test_a_folder_that_became_forbidden(phone: Phone, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"a")
     device = phone.open()
     device.run(["sh", "-c", "chmod 500 ."], 30)
-    with pytest.raises(DeviceError, match="can't take a: .*Permission denied"):
+    with pytest.raises(DeviceError, match=r"can't take a: .*Permission denied"):
         device.push(tmp_path / "a")
     device.run(["sh", "-c", "chmod 700 ."], 30)
 
@@ -249,20 +249,20 @@ def test_a_phone_that_answers_nothing(phone: Phone, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(adb, "_END_S", 0.5)
     monkeypatch.setattr(adb, "_PROBE_S", 0.5)
     phone.daemon.silent = True
-    with pytest.raises(DeviceError, match="the phone did not answer in 0.5 s"):
+    with pytest.raises(DeviceError, match=r"the phone did not answer in 0.5 s"):
         device.probe()
-    with pytest.raises(DeviceError, match="true did not finish in 0.5 s and said nothing"):
+    with pytest.raises(DeviceError, match=r"true did not finish in 0.5 s and said nothing"):
         device.run(["true"], 0.5)
 
 
 def test_a_phone_that_talks_garbage(phone: Phone, monkeypatch: pytest.MonkeyPatch) -> None:
     device = phone.open()
     phone.daemon.garbage = True
-    with pytest.raises(DeviceError, match="no answer of adb|was cut"):
+    with pytest.raises(DeviceError, match=r"no answer of adb|was cut"):
         device.run(["true"], 5)
     phone.daemon.garbage = False
     monkeypatch.setattr(_adb_link, "_MAX_OUTPUT", 100_000)
-    with pytest.raises(DeviceError, match="printed over"):
+    with pytest.raises(DeviceError, match=r"printed over"):
         device.run(["sh", "-c", "while true; do echo 'a flood 37.5'; done"], 30)
     assert gone(phone, "a flood")
 
@@ -278,23 +278,23 @@ def test_one_phone_needs_no_serial_several_do(
         {"serial": phone.serial, "state": "device", "model": "ARM Phone"}
     ]
     for second in bed.attached(arm_board, adb_server):
-        with pytest.raises(BadInput, match="several phones are attached.*setting serial") as caught:
+        with pytest.raises(
+            BadInput, match=r"several phones are attached.*setting serial"
+        ) as caught:
             devices.open_device(profile)
         assert phone.serial in str(caught.value) and second.serial in str(caught.value)
 
 
-def test_no_phone_no_server_no_package(
-    adb_server: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_phone_no_server_no_package(adb_server: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def profile(port: int) -> DeviceProfile:
         return DeviceProfile("none", "adb", "", settings={"server_port": port})
 
-    with pytest.raises(DeviceError, match="no phone is attached; connect one by USB"):
+    with pytest.raises(DeviceError, match=r"no phone is attached; connect one by USB"):
         devices.open_device(profile(adb_server))
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setenv("ADBUTILS_ADB_PATH", "/bin/false")
-        with pytest.raises(DeviceError, match="no adb server answers .*platform tools"):
+        with pytest.raises(DeviceError, match=r"no adb server answers .*platform tools"):
             devices.open_device(profile(unused.getsockname()[1]))
     monkeypatch.setitem(sys.modules, "adbutils", None)
     with pytest.raises(MissingComponent, match=r"pip install 'edgeres\[android\]'"):

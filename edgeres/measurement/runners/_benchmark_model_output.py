@@ -29,9 +29,10 @@ _N = r"([-+\d.e]{1,24}|inf|nan)"
 _COUNT = re.compile(r"\bcount=(\d{1,12})\b([^\n]*)")
 _PAIR = re.compile(rf"\b(\w+)={_N}(?=[\s(]|$)")
 _TIMINGS = re.compile(rf"Inference timings in us: Init: {_N}, First inference: {_N},")
-_FOOTPRINT = re.compile(rf"footprint delta from the start of the tool \(MB\): init={_N} overall={_N}")
+_FOOTPRINT = re.compile(rf"delta from the start of the tool \(MB\): init={_N} overall={_N}")
 _PEAK = re.compile(rf"Overall peak memory footprint \(MB\) via periodic monitoring: {_N}")
-_BLOCK = re.compile(rf"\b([A-Z][a-z]+(?: [a-z]+)?(?: \([a-z]+\))?):\s+{_N}(?: (ms|MB))?"
+# The unit tells LiteRT's block from TFLite's line of timings, which has the same names.
+_BLOCK = re.compile(rf"\b([A-Z][a-z]+(?: [a-z]+)?(?: \([a-z]+\))?):\s+{_N} (?:ms|MB)"
                     r"(?: \((\d{1,12}) runs\))?\s*$", re.M)  # fmt: skip
 _BLOCK_NAMES = {
     "Model initialization": ("load_ns", _MS), "Warmup (first)": ("first_ns", _MS),
@@ -42,8 +43,9 @@ _BLOCK_NAMES = {
 _APPLIED = re.compile(
     r"Explicitly applied ([A-Za-z]{1,40}) delegate, and the model graph will be (\w+) executed"
 )
-_NOT_APPLIED = re.compile(r"Though ([A-Za-z]{1,40}) delegate is explicitly applied, the model graph "
-                          r"will not be")  # fmt: skip
+_NOT_APPLIED = re.compile(
+    r"Though ([A-Za-z]{1,40}) delegate is explicitly applied, the model graph will not be"
+)
 _REPLACED = re.compile(
     r"Replacing (\d{1,9}) out of (\d{1,9}) node\(s\) with delegate \((\w{1,80})\)"
 )
@@ -118,14 +120,14 @@ def _from_text(text: str) -> dict[str, float]:
             pairs |= dict.fromkeys(("min", "max", "avg", "median"), pairs["curr"])
         names = {name: f"{name}_ns" for name in ("min", "max", "avg", "median")}
         found |= {names[k]: v * _US for k, v in pairs.items() if k in names}
-    for pattern, names, scale in (
+    for pattern, figures_, scale in (
         (_TIMINGS, ("load_ns", "first_ns"), _US),
         (_FOOTPRINT, ("init_bytes", "overall_bytes"), _MIB),
         (_PEAK, ("peak_bytes",), _MIB),
     ):
         if match := pattern.search(text):
-            found |= {n: _number(v) * scale for n, v in zip(names, match.groups(), strict=True)}
-    for name, value, _unit, runs in _BLOCK.findall(text):
+            found |= {n: _number(v) * scale for n, v in zip(figures_, match.groups(), strict=True)}
+    for name, value, runs in _BLOCK.findall(text):
         if name in _BLOCK_NAMES:
             figure, scale = _BLOCK_NAMES[name]
             found.setdefault(figure, _number(value) * scale)
@@ -162,7 +164,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, float | bytes]]:
         wire = key & 7
         if wire == 0:
             value, at = _varint(data, at)
-            yield key >> 3, float(value)
+            yield key >> 3, float(value - (value >> 63 << 64))  # an int64; growth may be negative
         elif wire == 2:
             size, at = _varint(data, at)
             yield key >> 3, data[at : at + size]
@@ -180,7 +182,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         value |= (data[at] & 0x7F) << shift
         at += 1
         if data[at - 1] < 0x80:
-            return value, at
+            return value & 0xFFFFFFFFFFFFFFFF, at
     raise IndexError("a number of over 10 bytes")
 
 

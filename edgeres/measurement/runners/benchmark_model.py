@@ -122,6 +122,7 @@ class _Loaded:
             doubts.append(f"this build of {TOOL} tells no median: its mean stands in for it")
         asked = self.device.profile.accelerator
         actual, doubt = output.computed_by(text, asked)
+        doubts += [doubt] if doubt else []
         return Session(
             runtime={
                 "name": f"{self.kind} {TOOL}", "version": self.digest[:12], "tool": TOOL,
@@ -130,7 +131,7 @@ class _Loaded:
             n=found["n"], median_ns=found.get("median_ns", found.get("avg_ns")),
             min_ns=found.get("min_ns"), max_ns=found.get("max_ns"),
             load_ns=found.get("load_ns"), first_ns=found.get("first_ns"),
-            notes=["random inputs, run from a shell"], unsteady=[*doubts, *([doubt] if doubt else [])],
+            notes=["random inputs, run from a shell"], unsteady=doubts,
         )  # fmt: skip
 
     def memory(self) -> dict[str, Any] | None:
