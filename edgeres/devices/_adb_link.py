@@ -37,7 +37,7 @@ _STATES = {
     "authorizing": "has not authorized this computer yet: unlock it and accept its question about "
     "USB debugging",
     "offline": "is offline: unplug it and plug it in again, or run 'adb reconnect'",
-    "no": "may not be opened by this user: add a udev rule for it, see "
+    "no permissions": "may not be opened by this user: add a udev rule for it, see "
     "https://developer.android.com/studio/run/device",
 }
 _MENDS = {

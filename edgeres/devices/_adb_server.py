@@ -50,7 +50,7 @@ def attached(port: int | None = None) -> list[dict[str, str]]:
     """
     with explained("adb server", ANSWER_S, NO_ADB):
         return [
-            {"serial": info.serial, "state": info.state,
+            {"serial": info.serial, "state": {"no": "no permissions"}.get(info.state, info.state),
              "model": info.tags.get("model", "").replace("_", " ")}
             for info in client(port).list(extended=True)
         ]  # fmt: skip

@@ -27,8 +27,8 @@ QUESTIONS = {
     '$(cat $p/scaling_cur_freq)|$(cat $p/scaling_max_freq)"; done',
     "zones": "for z in /sys/class/thermal/thermal_zone*; do "
     'echo "${z##*/}|$(cat $z/type)|$(cat $z/temp)"; done',
-    "thermal": "dumpsys -t 5 thermalservice",
-    "battery": "dumpsys -t 5 battery",
+    "thermal": "dumpsys thermalservice",
+    "battery": "dumpsys battery",
 }
 
 # HardwareProperties' and Temperature's types, as far as they have a name here

@@ -1,8 +1,9 @@
 """An Android phone. In: a profile of kind adb. Out: a Device behind the adb server.
 
 Files live in a private folder under `workdir`, named after this process: what a killed process left
-there is removed by the next one. A program writes its process group's id beside them while it runs,
-so that it can be ended after a timeout, an interruption, or a cut connection.
+there, or a phone that was away at the end, is removed by the next one. A program writes its process
+group's id beside them while it runs, so that it can be ended after a timeout, an interruption, or a
+cut connection.
 
 Settings: `serial` (the only phone attached if left out), `server_port`, `workdir`, and `cpu_mask`,
 the hex mask of the cores that programs may use.
@@ -36,6 +37,7 @@ _PROBE_S = 60.0
 _END_S = 5.0  # for one attempt at ending a program
 _BACK_S = 5.0  # what a phone that was cut off gets to come back
 _SLOWEST = 1 << 20  # bytes/s that a file is moved with at least
+_open_folders: set[str] = set()  # of this process
 # The shell that adbd starts leads a process group of its own.
 # Its id may belong to another program by now; then that one works elsewhere.
 _END = (
@@ -100,6 +102,7 @@ class AdbDevice(Base):
         host = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
         self._workdir, own = workdir, f"{host}-{os.getpid()}-{secrets.token_hex(4)}"
         self._folder: str | None = f"{workdir}/{own}"
+        _open_folders.add(own)
         done = self._must(f"make {self._folder}",
                           f"umask 077; mkdir -p {self._quoted()} || exit; "
                           f"{{ getprop ro.serialno || echo; }} 2>/dev/null; "
@@ -123,8 +126,12 @@ class AdbDevice(Base):
             return remote
         partial = f"{remote}.partial"
         self._link.send(local, partial, seconds)
-        if self._digest(partial, seconds) != digest:
-            raise DeviceError(f"{self._who}: {local.name} arrived damaged; check the cable")
+        arrived = self._digest(partial, seconds)
+        if arrived != digest:
+            why = "arrived damaged; check the cable"
+            if arrived is None:
+                why = "can't be checked: the phone has no sha256sum (Android 8 and later have)"
+            raise DeviceError(f"{self._who}: {local.name} {why}")
         partial, quoted = shlex.quote(partial), shlex.quote(remote)
         self._must(f"take {local.name}", f"chmod 755 {partial} && mv {partial} {quoted}")
         return remote
@@ -184,6 +191,7 @@ class AdbDevice(Base):
             return
         script = self._removal(self._folder)
         self._patiently(script, _BACK_S if self._unended else 0)
+        _open_folders.discard(self._folder.rpartition("/")[2])
         self._folder = None
 
     def _there(self) -> str:
@@ -230,11 +238,13 @@ class AdbDevice(Base):
                 f"rmdir {shlex.quote(self._workdir)} 2>/dev/null")  # fmt: skip
 
     def _remove_abandoned(self, host: str, names: Sequence[str]) -> None:
-        """What a process of this computer left behind that no longer lives."""
-        for name in names:
-            found = re.fullmatch(rf"{host}-(\d{{1,10}})-[0-9a-f]{{8}}", name.strip())
-            if found and not _alive(int(found[1])):
-                self._patiently(self._removal(f"{self._workdir}/{name.strip()}"), 0)
+        """What an earlier process of this computer left, or this one on a phone that was away."""
+        for name in map(str.strip, names):
+            found = re.fullmatch(rf"{host}-(\d{{1,10}})-[0-9a-f]{{8}}", name)
+            if found and name not in _open_folders:
+                pid = int(found[1])
+                if pid == os.getpid() or not _alive(pid):
+                    self._patiently(self._removal(f"{self._workdir}/{name}"), 0)
 
 
 def _only_one(who: str, port: int | None) -> str:

@@ -94,8 +94,8 @@ def _tool(device: Device) -> tuple[str, str]:
         there = path.removeprefix("device:")
         said = device.run(["sha256sum", there], STARTUP_S).stdout.split()
         return there, said[0] if said else "unknown"
-    found = shutil.which(path) or path  # which() takes paths, too, but only of programs
-    if not Path(found).is_file():
+    found = path if Path(path).is_file() else shutil.which(path)
+    if found is None:
         raise DeviceError(f"device '{device.name}': there is no {TOOL} at '{path}'; {_WHERE}")
     return device.push(Path(found)), file_sha256(Path(found))
 
