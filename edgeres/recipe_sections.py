@@ -250,7 +250,14 @@ class BenchmarkSection(Section):
         Literal["quick", "normal", "submission"],
         Field(description="How long is measured; numbers to publish need `submission`."),
     ] = "quick"
-    threads: Annotated[int, Field(ge=1, le=256, description="CPU threads of the runtime.")] = 1
+    threads: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=256,
+            description="CPU threads of the runtime; null is what a device's profile says.",
+        ),
+    ] = None
     accuracy: Annotated[bool, Field(description="Also run the test set on the device.")] = True
 
 

@@ -31,10 +31,13 @@ def measure(
     profiles: Sequence[DeviceProfile],
     preset: str,
     *,
-    threads: int = 1,
+    threads: int | None = None,
     on_event: Callable[[str], None] = lambda note: None,
 ) -> list[Measured]:
     """Measure files on each device, in the order of `profiles`; one that fails has only failures.
+
+    Args:
+        threads: of the runtimes; what each profile says if None.
 
     Raises:
         BadInput: an unknown preset, or a wrong setting in a profile.
@@ -44,8 +47,9 @@ def measure(
         try:
             with devices.open_device(profile) as device, reserved(device.address, on_event):
                 return protocol.measure(
-                    candidates, device, preset, threads=threads, on_event=on_event
-                )
+                    candidates, device, preset, threads=threads or profile.threads,
+                    on_event=on_event,
+                )  # fmt: skip
         except DeviceError as error:
             return Measured(
                 failures=[{"device": profile.name, "target": "", "message": str(error)}]

@@ -28,7 +28,10 @@ _LATENCY_SAMPLES = 16  # different inputs, in turn
 
 def keyed(section: BenchmarkSection) -> dict[str, Any]:
     """The section with the identities of the devices; one that is away has none."""
-    return keyed_as_is(section) | {"identities": list(map(_identity, section.devices))}
+    threads = [section.threads or devices.load(name).threads for name in section.devices]
+    return keyed_as_is(section) | {
+        "identities": list(map(_identity, section.devices)), "threads": threads,
+    }  # fmt: skip
 
 
 def _identity(name: str) -> str | None:

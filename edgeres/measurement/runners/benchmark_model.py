@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,6 +82,15 @@ def load(device: Device, work: Work) -> _Loaded:
                           f"'{asked}', only {', '.join(_FLAGS[kind])}")  # fmt: skip
     gives = all(f"--{flag}=" in text for flag in ("output_filepath", "input_layer_value_files"))
     return _Loaded(device, work, tool, digest, device.push(work.path), kind, gives)
+
+
+def missing(device: Device, state: Mapping[str, Any]) -> list[str]:
+    """The program itself, if it isn't there."""
+    try:
+        _tool(device)
+    except DeviceError as error:
+        return [str(error)]
+    return []
 
 
 def _tool(device: Device) -> tuple[str, str]:
