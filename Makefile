@@ -6,7 +6,7 @@ PIP_FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
-APT_PACKAGES := chromium
+APT_PACKAGES := chromium qemu-user-static mmdebstrap arch-test openssh-server openssh-client
 
 .PHONY: quickstart test lint format bench schema clean
 
@@ -53,7 +53,7 @@ $(VENV)-tflite-runtime/.installed:
 	-$(VENV)-tflite-runtime/bin/python -m pip install --quiet --disable-pip-version-check \
 	  tflite-runtime==2.14.0 tflite-support==0.4.4 "numpy<2" && touch $@
 
-# What the tests need from Debian: Chromium for the report. Elsewhere those tests say why they skip.
+# What the tests need from Debian: Chromium for the report, the others for an emulated ARM board. Elsewhere those tests say why they skip.
 .PHONY: debian-packages
 debian-packages:
 	@if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
