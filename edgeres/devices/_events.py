@@ -58,7 +58,7 @@ def identity(state: Mapping[str, Any]) -> str:
 def _last_words(done: Completed, events: Mapping[str, Mapping[str, Any]]) -> str:
     """Why the runner failed, in its own words if it had any."""
     if "error" in events:
-        return str(events["error"].get("message"))
+        return last_line(str(events["error"].get("message")))
     if done.returncode < 0:
         how = f"the runner was ended by signal {-done.returncode}"
     else:
@@ -68,6 +68,6 @@ def _last_words(done: Completed, events: Mapping[str, Mapping[str, Any]]) -> str
 
 
 def last_line(text: str) -> str:
-    """The last line that is not blank, shortened; what a terminal would obey becomes a space."""
+    """The last line that is not blank, shortened, and harmless to a terminal."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return "".join(c if c.isprintable() else " " for c in lines[-1][:300]) if lines else ""

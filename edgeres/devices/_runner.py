@@ -47,6 +47,11 @@ def version(package):
         return None
 
 
+def install(package):
+    """The command that installs a package for this very Python."""
+    return f"`{sys.executable} -m pip install {package}`"
+
+
 # --- runtimes: a runtime is imported first, so that its import is no part of the load time
 
 
@@ -68,7 +73,8 @@ class Tflite:
                 return
         names = ", ".join(package for package, _ in self.PACKAGES)
         raise RuntimeError(
-            f"no runtime for .tflite files is installed here; install one of {names}"
+            f"no runtime for .tflite files is installed here; install one of {names}: "
+            + install("ai-edge-litert")
         )
 
     def load(self, path):
@@ -90,7 +96,10 @@ class Onnx:
 
     def __init__(self, args):
         if not version("onnxruntime") and not version("onnxruntime-gpu"):
-            raise RuntimeError("no runtime for .onnx files is installed here; install onnxruntime")
+            raise RuntimeError(
+                "no runtime for .onnx files is installed here; install onnxruntime: "
+                + install("onnxruntime")
+            )
         self.ort = importlib.import_module("onnxruntime")
         if hasattr(self.ort, "disable_telemetry_events"):
             self.ort.disable_telemetry_events()
@@ -132,6 +141,8 @@ def runtime(args):
 
 def load_inputs(path):
     """The batch-1 inputs, in the order of the file."""
+    if not version("numpy"):
+        raise RuntimeError("numpy is not installed here; install it: " + install("numpy"))
     import numpy as np
 
     inputs = np.load(path, allow_pickle=False)
@@ -267,6 +278,8 @@ def state(args):
         python=platform.python_version(),
         runtimes={name: version(name) for name in RUNTIMES if version(name)},
         frequency=frequencies(),
+        capacities=capacities(),
+        **throttled(),
         throttle_count=total("/sys/devices/system/cpu/cpu*/thermal_throttle/*_throttle_count"),
         cooling_state=cooling(),
         temperatures_c=temperatures(),
@@ -334,6 +347,26 @@ def frequencies():
     }
 
 
+def capacities():
+    """Per processor what it can do, the strongest being 1024: its cluster; empty if all are alike."""
+    pattern = "/sys/devices/system/cpu/cpu*/cpu_capacity"
+    return {path.split("/")[-2]: number(path) for path in sorted(glob.glob(pattern))}
+
+
+def throttled():
+    """What the firmware of a Raspberry Pi says: slowed down now, and all its bits (16-19: since boot)."""
+    try:
+        done = subprocess.run(
+            ["vcgencmd", "get_throttled"],
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=5, check=False,
+        )  # fmt: skip
+        bits = int(done.stdout.decode("ascii", "replace").strip().partition("throttled=")[2], 16)
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return {"throttled_now": None, "throttled_bits": None}
+    # under-voltage, frequency capped, throttled, soft temperature limit
+    return {"throttled_now": bool(bits & 0xF), "throttled_bits": bits}
+
+
 def temperatures():
     """Degrees Celsius per thermal zone."""
     zones = {}
@@ -386,7 +419,20 @@ def emulated(machine, cpu, cpuinfo):
     handler = read("/proc/sys/fs/binfmt_misc/qemu-" + machine) or ""
     foreign = machine.startswith(("arm", "aarch")) and "vendor_id" in cpuinfo
     rosetta = sysctl("sysctl.proc_translated") == "1"
-    return handler.startswith("enabled") or foreign or "TCG" in cpu or rosetta
+    known = handler.startswith("enabled") or foreign or "TCG" in cpu or rosetta
+    return known or "qemu" in interpreter_of_this()
+
+
+def interpreter_of_this():
+    """The program that runs this one, as another process sees it: qemu shows itself to others only."""
+    try:
+        done = subprocess.run(
+            ["cat", "/proc/%d/cmdline" % os.getpid()],
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=5, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.split(b"\0")[0].decode("utf-8", "replace")
 
 
 MODES = {"latency": latency, "accuracy": accuracy, "memory": memory, "state": state}

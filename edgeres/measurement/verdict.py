@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _DRIFT = 0.05
 _SPREAD = 0.10
 _BUSY = 0.75
-_WINDOW_NS = 10e9
+_SINCE_BOOT = 0xF0000  # Raspberry Pi's bits for what it has met since it started
 _PERCENTILES = {"p90_ns": 0.90, "p95_ns": 0.95, "p99_ns": 0.99}
 
 
@@ -150,7 +150,8 @@ def _state_doubts(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[s
     if busy is not None and busy > _BUSY * before["cores"]:
         reasons.append(f"the device was busy before: {busy:.1f} of {before['cores']} cores")
     heat = (after.get("throttle_count") or 0) > (before.get("throttle_count") or 0)
-    if heat or throttled(before) or throttled(after):
+    met = (after.get("throttled_bits") or 0) & ~(before.get("throttled_bits") or 0)
+    if heat or met & _SINCE_BOOT or throttled(before) or throttled(after):
         reasons.append("the processor throttled for heat")
     return reasons
 

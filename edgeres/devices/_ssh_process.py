@@ -1,0 +1,103 @@
+"""One ssh process. In: a command line and a time limit. Out: what it printed, and no process left.
+
+Its stdin is a pipe that stays open for as long as the other side shall run: a script there reads it
+in the background, and its end means "stop". That end also comes when this process is killed or the
+connection is cut, which no message could announce.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import IO
+
+_MOST_BYTES = 256 << 20  # a day of samples is less
+_LAST_WORDS_S = 5.0
+
+
+class Process:
+    """A running ssh.
+
+    Attributes:
+        stdout, stderr: what it has printed until now.
+    """
+
+    def __init__(self, argv: Sequence[str], stdin: IO[bytes] | None = None) -> None:
+        """Start it. Without `stdin` it gets the pipe that `end` closes.
+
+        Raises:
+            OSError: there is no ssh.
+        """
+        self.stdout, self.stderr = bytearray(), bytearray()
+        reading, writing = (None, None) if stdin else os.pipe()
+        self._lifeline: int | None = writing
+        try:
+            self._process = subprocess.Popen(
+                argv,
+                stdin=stdin or reading,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,  # the terminal's Ctrl-C is ours to answer
+            )
+        except BaseException:
+            self._let_go()
+            raise
+        finally:
+            if reading is not None:
+                os.close(reading)
+        assert self._process.stdout and self._process.stderr
+        self._open: dict[IO[bytes], bytearray] = {
+            self._process.stdout: self.stdout,
+            self._process.stderr: self.stderr,
+        }
+
+    def read(self, timeout_s: float, enough: Callable[[], bool] = lambda: False) -> None:
+        """Collect what it prints until `enough`, or until both streams have ended.
+
+        Raises:
+            TimeoutError: neither came in time.
+            OverflowError: it prints without end.
+        """
+        deadline = time.monotonic() + timeout_s
+        with selectors.DefaultSelector() as selector:
+            for stream in self._open:
+                selector.register(stream, selectors.EVENT_READ, stream)
+            while self._open and not enough():
+                ready = selector.select(max(0.0, deadline - time.monotonic()))
+                if not ready:
+                    raise TimeoutError
+                for key, _ in ready:
+                    block = os.read(key.fd, 1 << 16)
+                    self._open[key.data] += block
+                    if len(self._open[key.data]) > _MOST_BYTES:
+                        raise OverflowError
+                    if not block:
+                        selector.unregister(key.data)
+                        del self._open[key.data]
+                        key.data.close()
+
+    def returncode(self) -> int | None:
+        """Its exit status; None while it runs."""
+        return self._process.poll()
+
+    def end(self, timeout_s: float = _LAST_WORDS_S) -> None:
+        """Tell the other side to stop, hear its last words, leave no process. Safe to repeat."""
+        self._let_go()
+        with suppress(TimeoutError, OverflowError):
+            self.read(timeout_s)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(0 if self._open else _LAST_WORDS_S)
+        self._process.kill()
+        self._process.wait()
+        for stream in self._open:
+            stream.close()
+        self._open = {}
+
+    def _let_go(self) -> None:
+        if self._lifeline is not None:
+            os.close(self._lifeline)
+            self._lifeline = None
