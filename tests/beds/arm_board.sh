@@ -13,6 +13,8 @@ mount -t proc proc "$root/proc"
 mount --bind /sys "$root/sys"
 mount --bind /dev "$root/dev"
 mount -t tmpfs -o size=64k,mode=1777 tmpfs "$root/small"
+mkdir "$root/frozen"
+mount -t tmpfs -o ro tmpfs "$root/frozen"
 
 # Since Linux 6.7 the handler goes with the last mount of binfmt_misc; before that it stays, as
 # the package itself would have left it.

@@ -257,6 +257,8 @@ def test_the_sensors_of_a_board_are_read(board: dict[str, str]) -> None:
         f"{thermal}/cooling_device0/cur_state": "2",
         f"{thermal}/cooling_device1/type": "pwm-fan",
         f"{thermal}/cooling_device1/cur_state": "9",
+        "/sys/devices/system/cpu/cpu0/cpu_capacity": "446",
+        "/sys/devices/system/cpu/cpu4/cpu_capacity": "1024",
         f"{throttle}/core_throttle_count": "3",
         f"{throttle}/package_throttle_count": "4",
     }
@@ -265,13 +267,51 @@ def test_the_sensors_of_a_board_are_read(board: dict[str, str]) -> None:
     }
     assert _runner.temperatures() == {"thermal_zone0:cpu-thermal": 48.312}
     assert _runner.cooling() == 2  # a fan slows nothing down
+    assert _runner.capacities() == {"cpu0": 446, "cpu4": 1024}
     assert _runner.total("/sys/devices/system/cpu/cpu*/thermal_throttle/*_throttle_count") == 7
 
 
 def test_nothing_readable_is_none_not_zero(board: dict[str, str]) -> None:
     assert _runner.frequencies() == {} and _runner.temperatures() == {}
     assert _runner.cooling() is None and _runner.total("/sys/x/*") is None
-    assert _runner.power_source() is None
+    assert _runner.power_source() is None and _runner.capacities() == {}
+
+
+@pytest.mark.parametrize(
+    ("answer", "now", "bits"),
+    [
+        ("echo throttled=0x0", False, 0),
+        ("echo throttled=0x50005", True, 0x50005),
+        ("echo throttled=0xe0000", False, 0xE0000),  # it was, and has recovered
+        ("echo VCHI initialization failed; exit 255", None, None),
+        ("echo throttled=lots", None, None),
+        (None, None, None),
+    ],
+)
+def test_the_firmware_of_a_raspberry_pi_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    answer: str | None,
+    now: bool | None,
+    bits: int | None,
+) -> None:
+    if answer:
+        program = tmp_path / "vcgencmd"
+        program.write_text(f'#!/bin/sh\n[ "$*" = get_throttled ] && {answer}\n')
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert _runner.throttled() == {"throttled_now": now, "throttled_bits": bits}
+
+
+def test_qemu_shows_itself_to_other_processes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert "python" in _runner.interpreter_of_this()
+    program = tmp_path / "cat"
+    program.write_text(r"#!/bin/sh" + "\n" + r"printf '/usr/bin/qemu-aarch64\0/usr/bin/python3\0'")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert _runner.emulated("aarch64", "0xd0b", "CPU part: 0xd0b") is True
 
 
 @pytest.mark.parametrize(

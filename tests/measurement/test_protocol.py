@@ -95,6 +95,9 @@ STATE = {"emulated": False, "cores": 2, "busy_cores": 0.1, "throttle_count": 0}
         ([STEADY, STEADY, [200] * 90, [50] * 90], True, {}, {}, "session medians lie"),
         ([STEADY, STEADY], True, {"busy_cores": 1.9}, {}, "busy before"),
         ([STEADY, STEADY], True, {}, {"throttle_count": 3}, "throttled"),
+        ([STEADY, STEADY], True, {}, {"throttled_bits": 0x40000}, "throttled"),
+        ([STEADY, STEADY], True, {"throttled_bits": 0x50000}, {"throttled_bits": 0x50000}, None),
+        ([STEADY, STEADY], True, {"throttled_now": True}, {}, "throttled"),
         ([STEADY, STEADY], True, {"emulated": True}, {}, "emulated"),
     ],
 )

@@ -1,0 +1,84 @@
+"""Files on ARM's kernels, as a Raspberry Pi 4 and 5 choose them, compute what they do here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from beds.arm_board import CPUS, ArmBoard
+from conftest import images
+
+from edgeres import devices, targets
+from edgeres.artifact import file_sha256
+from edgeres.devices import Device, DeviceProfile
+from edgeres.measurement import protocol
+from edgeres.measurement.protocol import Candidate
+from edgeres.measurement.runners import Preset, Work, python
+from edgeres.models.resnet import fold_batchnorm
+from edgeres.training.loop import prepared
+
+
+@pytest.fixture(scope="module", params=CPUS)
+def device(request: pytest.FixtureRequest, arm_board: ArmBoard) -> Iterator[Device]:
+    """Each of the boards."""
+    settings = {"host": request.param, "config": str(arm_board.config)}
+    profile = DeviceProfile(request.param, "ssh", "", emulated=True, settings=settings)
+    with devices.open_device(profile) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def works(quantized: tuple, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Work]:
+    """Files of a tiny network in both formats and precisions."""
+    model, folded, scales = quantized
+    folder = tmp_path_factory.mktemp("works")
+    pixels = prepared(images(8, seed=3), folded.spec.preprocess).numpy()
+    found = {}
+    for name in ("tflite-fp32", "tflite-int8", "onnx-fp32", "onnx-int8"):
+        target, precision = targets.load(name)
+        integer = targets.is_integer(precision)
+        source = targets.Source(folded if integer else fold_batchnorm(model),
+                                targets.scales_for(name, scales) if integer else None)  # fmt: skip
+        path = folder / f"{name}{target.SUFFIX}"
+        first, last = target.export(source, precision, path)
+        (folder / name).mkdir()
+        inputs = targets.encode(pixels, first)
+        found[name] = Work(path, inputs, first, last, 1, folder / name)
+    return found
+
+
+@pytest.mark.parametrize("name", ["tflite-fp32", "tflite-int8", "onnx-fp32", "onnx-int8"])
+def test_a_board_computes_what_this_machine_does(
+    device: Device, works: dict[str, Work], name: str
+) -> None:
+    work = works[name]
+    session = targets.of_file(work.path)[1].session(work.path)
+    assert session is not None
+    here, there = session.run(work.inputs), python.load(device, work).outputs(work.inputs)
+    assert (here.shape, here.dtype) == (there.shape, there.dtype)
+    if name.endswith("int8"):  # ARM's rounding may differ from x86's by one code
+        assert np.abs(here.astype(np.int32) - there.astype(np.int32)).max() <= 1
+    else:
+        np.testing.assert_allclose(there, here, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("device", CPUS[1:], indirect=True)
+def test_a_measurement_there_says_that_it_is_emulated(
+    device: Device, works: dict[str, Work], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(protocol.PRESETS, "quick", Preset(4, 0.01, 1.0, max_warmup_seconds=0.1))
+    monkeypatch.setattr(protocol, "SESSIONS", 1)
+    work = works["tflite-int8"]
+    size, digest = work.path.stat().st_size, file_sha256(work.path)
+    candidate = Candidate("tflite-int8", work.path, digest, size, work.input, work.output,
+                          work.inputs)  # fmt: skip
+    found = protocol.measure([candidate], device, "quick")
+    assert found.failures == []
+    report = found.reports[0]
+    assert report["emulated"] is True and report["valid"] is False
+    assert any("emulated" in reason for reason in report["reasons"])
+    assert report["latency"]["n"] >= 4 and report["runtime"]["name"] == "ai-edge-litert"
+    assert report["state_before"]["machine"] == "aarch64"
+    assert Path(work.path).exists() and report["device"] == device.name
