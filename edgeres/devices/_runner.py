@@ -141,9 +141,10 @@ def runtime(args):
 
 def load_inputs(path):
     """The batch-1 inputs, in the order of the file."""
-    if not version("numpy"):
-        raise RuntimeError("numpy is not installed here; install it: " + install("numpy"))
-    import numpy as np
+    try:
+        import numpy as np
+    except ImportError:
+        raise RuntimeError("numpy is not installed here; install it: " + install("numpy")) from None
 
     inputs = np.load(path, allow_pickle=False)
     if inputs.ndim < 2 or not len(inputs):

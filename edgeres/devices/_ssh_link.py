@@ -161,36 +161,44 @@ class Link:
             process.read(timeout_s)
         except TimeoutError as error:
             process.end()
-            said = (process.stderr.partition(begin)[2], process.stdout.partition(begin)[2])
-            raise TimeoutError(last_line(_text(said[0])) or last_line(_text(said[1]))) from error
+            streams = (process.stderr, process.stdout)
+            words = [last_line(_text(stream.partition(begin)[2])) for stream in streams]
+            raise TimeoutError(words[0] or words[1]) from error
         except OverflowError as error:
             raise DeviceError(f"device '{self.name}': a program prints without end") from error
         finally:
             process.end()
-        stdout, stderr = process.stdout.partition(begin)[2], process.stderr.partition(begin)[2]
+        said, started, stderr = process.stderr.partition(begin)
+        if not started:
+            raise self.fault(self._last_words() or _text(said))
+        stdout = process.stdout.partition(begin)[2]
         stderr, _, status = stderr.rpartition(f"{marker} ".encode())
         if not re.match(rb"\d{1,3}\n", status):
-            raise self._lost(_text(process.stderr).replace(marker, ""))
+            raise self._lost(self._last_words() or _text(status).replace(marker, ""))
         stderr = stderr.replace(f"{marker}: ".encode(), b"")  # a shell says $0 before its words
         return Said(int(status.partition(b"\n")[0]), bytes(stdout), bytes(stderr))
-
-    def _lost(self, said: str) -> DeviceError:
-        """The error for a script that never came to its end."""
-        with contextlib.suppress(TimeoutError, OverflowError):
-            self._keeper.read(1)
-        return self.fault(_text(self._keeper.stderr) or said)
 
     def fault(self, said: str) -> DeviceError:
         """The error for what ssh, or a shell over there, said last."""
         how = shlex.join(["ssh", *(a for a in self.address.argv() if a != "--")])
-        words = last_line(said) or "it ended without a word"
-        text = f"the connection to {self.address} was lost: {words}"
         for pattern, sentence in _FAULTS:
-            lines = [line for line in said.splitlines() if re.search(pattern, line)]
-            if lines:
-                text = sentence.format(where=self.address, ssh=how, said=last_line(lines[0]))
-                break
-        return DeviceError(f"device '{self.name}': {text}")
+            for line in said.splitlines():
+                if re.search(pattern, line):
+                    text = sentence.format(where=self.address, ssh=how, said=last_line(line))
+                    return DeviceError(f"device '{self.name}': {text}")
+        return self._lost(said)
+
+    def _lost(self, said: str) -> DeviceError:
+        words = last_line(said) or "it ended without a word"
+        return DeviceError(
+            f"device '{self.name}': the connection to {self.address} was lost: {words}"
+        )
+
+    def _last_words(self) -> str:
+        """What the first ssh said, if it has ended."""
+        with contextlib.suppress(TimeoutError, OverflowError):
+            self._keeper.read(1)
+        return _text(self._keeper.stderr)
 
     def _start(
         self,

@@ -67,7 +67,8 @@ class Process:
             for stream in self._open:
                 selector.register(stream, selectors.EVENT_READ, stream)
             while self._open and not enough():
-                ready = selector.select(max(0.0, deadline - time.monotonic()))
+                left = deadline - time.monotonic()
+                ready = selector.select(left) if left > 0 else []
                 if not ready:
                     raise TimeoutError
                 for key, _ in ready:

@@ -57,7 +57,7 @@ export ORT_DISABLE_TELEMETRY=1
 exec 3<&0 4>&2
 (cat <&3; kill -9 -$$) >/dev/null 2>&1 4>&- &
 exec 2>/dev/null
-"$@" </dev/null 2>&4 3<&- 4>&-
+(exec "$@" </dev/null 2>&4 3<&- 4>&-)
 echo "$0 $?" >&4
 kill -9 -$$
 """
@@ -124,6 +124,9 @@ class SshDevice(Base):
         folder = f"session-{secrets.token_hex(8)}"
         self._link = Link(self.name, where, _KEEPER, workdir, folder)
         home, self._staging = [*self._link.greeting, "", ""][:2]
+        if not (home + self._staging).isprintable() or not self._staging.startswith("/"):
+            self.close()
+            raise DeviceError(f"device '{self.name}': the shell of {host} names no folder")
         self._python = f"{home}{python[1:]}" if python.startswith("~/") else python
         self._pushed: dict[str, str] = {}
 

@@ -152,7 +152,7 @@ def _state_doubts(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[s
     heat = (after.get("throttle_count") or 0) > (before.get("throttle_count") or 0)
     met = (after.get("throttled_bits") or 0) & ~(before.get("throttled_bits") or 0)
     if heat or met & _SINCE_BOOT or throttled(before) or throttled(after):
-        reasons.append("the processor throttled for heat")
+        reasons.append("the processor throttled for heat or power")
     return reasons
 
 
