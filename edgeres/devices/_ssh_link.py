@@ -96,10 +96,12 @@ class Link:
             DeviceError: no connection; says why and the mend.
         """
         self.name, self.address = name, address
-        # Sockets have short paths only, shorter than a user's temporary folder may be.
-        short = "/tmp" if Path("/tmp").is_dir() else None
+        # A socket's path may have 104 characters at most, and ssh adds some while it makes one.
+        usual = tempfile.gettempdir()
         try:
-            self._folder = tempfile.mkdtemp(prefix="edgeres-ssh-", dir=short)
+            self._folder = tempfile.mkdtemp(
+                prefix="edgeres-ssh-", dir=usual if len(usual) <= 60 else "/tmp"
+            )
         except OSError as error:
             raise DeviceError(f"device '{name}': no folder for ssh: {error}") from error
         self._control = ["-S", f"{self._folder}/s"]

@@ -126,6 +126,7 @@ def arm_board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ArmBoard]:
     assert holder.stdin and holder.stdout
     try:
         lines = [holder.stdout.readline().split() for _ in CPUS]
+        assert all(lines), "the board's first process failed; its words are above"
         pids = {cpu: int(pid) for cpu, pid in lines}
         root = Path(f"/proc/{pids[CPUS[0]]}/root{base}/root")
         for port in ports.values():

@@ -49,6 +49,9 @@ def missing() -> str | None:
     absent = sorted({p for name, p in PROGRAMS.items() if not shutil.which(name, path=path)})
     if absent:
         return f"the ARM board needs `apt-get install {' '.join(absent)}`"
+    trial = subprocess.run(["unshare", "--mount", "--pid", "--fork", "true"], capture_output=True)
+    if trial.returncode:
+        return "the ARM board needs to mount (CAP_SYS_ADMIN), which this container forbids"
     return None
 
 

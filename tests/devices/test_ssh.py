@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +30,18 @@ HOSTILE = ["a b", "it's", 'say "hi"', "; touch hit", "$(touch hit)", "`touch hit
 def profile(arm_board: ArmBoard, **more: Any) -> DeviceProfile:
     settings = {"host": "cortex-a76", "config": str(arm_board.config), **more}
     return DeviceProfile("pi", "ssh", "", settings=settings)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sockets() -> Iterator[Path]:
+    """Where ssh's sockets go: a folder of ours, with a short path."""
+    with (
+        tempfile.TemporaryDirectory(prefix="e-", dir="/tmp") as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(tempfile, "tempdir", folder)
+        patch.setenv("TMPDIR", folder)
+        yield Path(folder)
 
 
 @pytest.fixture(scope="module")
@@ -291,16 +304,18 @@ def test_a_cut_connection_is_told_and_leaves_a_restored_and_empty_board(
     assert settles(lambda: sessions(arm_board) == before)
 
 
-def test_closing_removes_everything_on_both_sides(arm_board: ArmBoard, tmp_path: Path) -> None:
-    before, here = sessions(arm_board), set(Path("/tmp").glob("edgeres-ssh-*"))
+def test_closing_removes_everything_on_both_sides(
+    arm_board: ArmBoard, sockets: Path, tmp_path: Path
+) -> None:
+    before, here = sessions(arm_board), set(sockets.iterdir())
     (tmp_path / "a").write_text("a")
     device = ssh.connect(profile(arm_board))
     device.push(tmp_path / "a")
-    assert sessions(arm_board) != before and set(Path("/tmp").glob("edgeres-ssh-*")) != here
+    assert sessions(arm_board) != before and set(sockets.iterdir()) != here
     device.close()
     device.close()
     assert settles(lambda: sessions(arm_board) == before)
-    assert set(Path("/tmp").glob("edgeres-ssh-*")) == here
+    assert set(sockets.iterdir()) == here
     with pytest.raises(DeviceError, match="device 'pi'"):
         device.run(["true"], 5)
 
@@ -310,10 +325,10 @@ def test_closing_removes_everything_on_both_sides(arm_board: ArmBoard, tmp_path:
 
 def refused(arm_board: ArmBoard, **settings: Any) -> str:
     """The sentence that a board which can't be used ends with."""
-    here = set(Path("/tmp").glob("edgeres-ssh-*"))
+    here = set(Path(tempfile.gettempdir()).iterdir())
     with pytest.raises(DeviceError) as caught:
         ssh.connect(profile(arm_board, **settings)).close()
-    assert set(Path("/tmp").glob("edgeres-ssh-*")) == here
+    assert set(Path(tempfile.gettempdir()).iterdir()) == here
     text = str(caught.value)
     assert text.startswith("device 'pi': ") and text.isprintable() and len(text) < 700
     return text
