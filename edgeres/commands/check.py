@@ -18,7 +18,7 @@ def checked(what: str, file: Path, runs: Path) -> dict[str, Any]:
         BadInput: as `budgets.load` and `results.reports`.
     """
     limits, allowed = budgets.load(file)
-    agreement = {} if Path(what).suffix == ".json" else _agreement(what, runs)
+    agreement = {} if Path(what).is_file() else _agreement(what, runs)
     found = budgets.check(limits, reports(what, runs), agreement, allowed)
     return {"passed": all(r.verdict == "pass" for r in found),
             "results": [asdict(r) for r in found]}  # fmt: skip

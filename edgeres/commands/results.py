@@ -1,4 +1,4 @@
-"""What was measured, wherever it is kept: a run, or a file that `benchmark --json` wrote."""
+"""What was measured, wherever it is kept: a run, what `benchmark --json` printed, or other tools."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeres.errors import BadInput
+from edgeres.measurement import importers
 from edgeres.runs import find_run
 from edgeres.targets import of_file
 
@@ -27,14 +28,14 @@ def is_model(what: str) -> bool:
 
 
 def reports(what: str, runs: Path) -> list[Mapping[str, Any]]:
-    """The device reports of a run or of a result file.
+    """The device reports of a run or of a file of results, ours or another tool's.
 
     Raises:
         BadInput: it is neither, or nothing was measured in it.
     """
     path = Path(what)
-    if path.suffix == ".json" and path.is_file():
-        return _of_json(path)
+    if path.is_file() and not is_model(what):
+        return _ours(path) or [importers.of_file(path)]
     if is_model(what):
         raise BadInput(f"{what}: a model file says nothing of what was measured; measure it: "
                        f"edgeres benchmark {what} --json > result.json")  # fmt: skip
@@ -46,20 +47,25 @@ def reports(what: str, runs: Path) -> list[Mapping[str, Any]]:
     return found
 
 
-def _of_json(path: Path) -> list[Mapping[str, Any]]:
-    """What `edgeres benchmark --json` printed."""
+def _ours(path: Path) -> list[Mapping[str, Any]]:
+    """What `edgeres benchmark --json` printed; nothing if this isn't it."""
     try:
         if path.stat().st_size > _MAX_BYTES:
-            raise BadInput(f"{path}: larger than {_MAX_BYTES >> 20} MiB; not a result of edgeres")
+            raise BadInput(f"{path}: larger than {_MAX_BYTES >> 20} MiB; not a result")
         document = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise BadInput(f"{path}: can't be read: {error.strerror}") from error
+    except (ValueError, RecursionError):
+        return []
+    if not isinstance(document, dict) or "reports" not in document:
+        return []
+    try:
         reports = document["reports"]
         for report in reports:
             assert isinstance(report["device"], str) and isinstance(report["target"], str)
             assert all(ns > 0 for ns in report["latency"]["session_medians_ns"])
             assert report["latency"]["median_ns"] > 0 and report["latency"]["sessions"] > 0
-    except OSError as error:
-        raise BadInput(f"{path}: can't be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AssertionError, RecursionError) as error:
+    except (KeyError, TypeError, AssertionError) as error:
         raise BadInput(f"{path}: not a result of `edgeres benchmark --json` "
                        f"({type(error).__name__})") from error  # fmt: skip
     return list(reports)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _DRIFT = 0.05
 _SPREAD = 0.10
 _BUSY = 0.75
+_WINDOW_NS = 10e9
 _SINCE_BOOT = 0xF0000  # Raspberry Pi's bits for what it has met since it started
 _PERCENTILES = {"p90_ns": 0.90, "p95_ns": 0.95, "p99_ns": 0.99}
 
