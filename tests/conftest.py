@@ -14,7 +14,8 @@ from edgeres.models import resnet, spec
 from edgeres.models.resnet import ResNet
 from edgeres.types import ScaleTable
 
-pytest_plugins = ("beds.arm_board", "beds.phone")
+pytest_plugins = ("beds.jetson_board",)
+
 PX = 16
 
 
