@@ -128,7 +128,8 @@ class Jetson(Base):
 
     def meter(self) -> TegraMeter | None:
         """A reader of the power rails; None where there is no tegrastats."""
-        return TegraMeter(self, self._root) if self._said("which", "tegrastats") else None
+        there = self._said("sh", "-c", "command -v tegrastats")
+        return TegraMeter(self, self._root) if there else None
 
     def _mode(self) -> PowerMode | None:
         return _tegra.power_mode(self._said(*self._root, "nvpmodel", "-q"))
