@@ -46,10 +46,13 @@ def test_the_mode_and_clocks_are_set_and_come_back(jetson: JetsonBoard, mode: in
 
 
 def test_they_come_back_after_an_error(jetson: JetsonBoard) -> None:
-    device = jetson.open(power_mode="7W")
-    with pytest.raises(KeyboardInterrupt), device.steady():
-        assert left(jetson) == ("1", "mode-1")
-        raise KeyboardInterrupt
+    def interrupted() -> None:
+        with jetson.open(power_mode="7W") as device, device.steady():
+            assert left(jetson) == ("1", "mode-1")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert left(jetson) == BEFORE
 
 
@@ -98,12 +101,12 @@ def test_kill_9_of_this_process_brings_them_back(jetson: JetsonBoard, tmp_path: 
 
 def test_a_mode_that_needs_a_restart_is_refused(jetson: JetsonBoard) -> None:
     jetson.set(reboot="2\n")
-    with jetson.open(power_mode="MAXN_SUPER", clocks="max") as device:
-        with (
-            pytest.raises(DeviceError, match=r"needs a restart.*sudo nvpmodel -m 2"),
-            device.steady(),
-        ):
-            pass
+    with (
+        jetson.open(power_mode="MAXN_SUPER", clocks="max") as device,
+        pytest.raises(DeviceError, match=r"needs a restart.*sudo nvpmodel -m 2"),
+        device.steady(),
+    ):
+        pass
     assert not (jetson.state / "rebooted").exists()
     assert left(jetson) == BEFORE
 
@@ -136,9 +139,12 @@ def test_root_comes_from_sudo_or_is_asked_for(jetson: JetsonBoard) -> None:
 def test_an_unknown_mode_names_the_board_s_own(
     jetson: JetsonBoard, mode: int | str, says: str
 ) -> None:
-    with jetson.open(power_mode=mode) as device, pytest.raises(DeviceError, match=says):
-        with device.steady():
-            pass
+    with (
+        jetson.open(power_mode=mode) as device,
+        pytest.raises(DeviceError, match=says),
+        device.steady(),
+    ):
+        pass
     assert left(jetson) == BEFORE
 
 
@@ -188,12 +194,16 @@ def test_without_a_total_the_rails_are_summed(jetson: JetsonBoard) -> None:
 
 
 def test_an_error_in_the_block_stops_tegrastats(jetson: JetsonBoard) -> None:
-    with jetson.open() as device:
-        meter = device.meter()
-        assert meter is not None
-        with pytest.raises(ZeroDivisionError), meter:
-            wait_for(lambda: running(jetson))
-            raise ZeroDivisionError
+    def interrupted() -> None:
+        with jetson.open() as device:
+            meter = device.meter()
+            assert meter is not None
+            with meter:
+                wait_for(lambda: running(jetson))
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        interrupted()
     assert not running(jetson)
 
 
@@ -228,7 +238,9 @@ def test_the_probe_says_which_jetson_it_is(jetson: JetsonBoard) -> None:
 def test_garbage_from_every_program_is_survived(jetson: JetsonBoard) -> None:
     for name in ("tegrastats", "nvpmodel", "jetson_clocks"):
         program = jetson.programs / name
-        program.write_text(f"#!/bin/sh\nprintf {shlex.quote(chr(92) + '377')}garbage%s 'RAM CPU ['\n")
+        program.write_text(
+            f"#!/bin/sh\nprintf {shlex.quote(chr(92) + '377')}garbage%s 'RAM CPU ['\n"
+        )
     jetson.set(model="", nv_tegra_release="R36?")
     with jetson.open(clocks="max") as device:
         state = device.probe()

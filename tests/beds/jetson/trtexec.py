@@ -7,6 +7,7 @@ An "engine" is a line that names its TensorRT, and the ONNX file, which onnxrunt
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -14,20 +15,20 @@ import time
 from pathlib import Path
 
 STATE = Path(__file__).with_name("state")
-COMMON = set(
-    "--onnx --saveEngine --loadEngine --skipInference --shapes --profilingVerbosity --warmUp "
-    "--duration --iterations --avgRuns --percentile --infStreams --idleTime --loadInputs "
-    "--exportTimes --exportProfile --exportLayerInfo --exportOutput --dumpProfile --device "
-    "--memPoolSize --useDLACore --allowGPUFallback --timingCacheFile --help".split()
-)
+COMMON = """
+--onnx --saveEngine --loadEngine --skipInference --shapes --profilingVerbosity --warmUp --duration
+--iterations --avgRuns --percentile --infStreams --idleTime --loadInputs --exportTimes
+--exportProfile --exportLayerInfo --exportOutput --dumpProfile --device --memPoolSize --useDLACore
+--allowGPUFallback --timingCacheFile --help
+"""
 FLAGS = {
-    8: COMMON | set("--fp16 --int8 --best --calib --noDataTransfers --useCudaGraph --useSpinWait "
-                    "--separateProfileRun".split()),
-    10: COMMON | set("--fp16 --int8 --best --calib --stronglyTyped --noDataTransfers "
-                     "--useCudaGraph --useSpinWait --separateProfileRun".split()),
-    11: COMMON | set("--stronglyTyped --includeDataTransfers --noCudaGraph --noSpinWait "
-                     "--loadRefOutputs --accuracyAlgorithm".split()),
-}  # fmt: skip
+    8: "--fp16 --int8 --best --calib --noDataTransfers --useCudaGraph --useSpinWait "
+    "--separateProfileRun",
+    10: "--fp16 --int8 --best --calib --stronglyTyped --noDataTransfers --useCudaGraph "
+    "--useSpinWait --separateProfileRun",
+    11: "--stronglyTyped --includeDataTransfers --noCudaGraph --noSpinWait --loadRefOutputs "
+    "--accuracyAlgorithm",
+}
 VERSION = (STATE / "tensorrt").read_text().strip()
 MAJOR, MINOR, PATCH = map(int, VERSION.split("."))
 NUMBER = MAJOR * 10000 + MINOR * 100 + PATCH if MAJOR >= 10 else MAJOR * 1000 + MINOR * 100 + PATCH
@@ -57,7 +58,7 @@ def options() -> dict[str, str]:
     found = {}
     for argument in sys.argv[1:]:
         key, _, value = argument.partition("=")
-        if key not in FLAGS[MAJOR]:
+        if key not in f"{COMMON} {FLAGS[MAJOR]}".split():
             print("=== Help ===\n" * 3)
             fail(f"Unknown option: {key} {value}")
         found[key] = value
@@ -102,17 +103,15 @@ def layers(flags: dict[str, str], model: object) -> None:
     makers = {name: n.op_type for n in model.graph.node for name in n.output}
     rows = []
     for node in model.graph.node:
+        row = {"Name": "@", "LayerType": "NoOp", "Inputs": [], "Outputs": []}
         if node.op_type == "Conv":
             integer = makers.get(node.input[1]) == "DequantizeLinear"
             kind = "FP16" if said("float_convolutions") or not integer else "Int8"
-            row = ('{ "Name": "%s", "LayerType": "CaskConvolution", "Inputs": [ { "Name": "a", '
-                   '"Location": "Device", "Dimensions": [-1,3], '
-                   '"Format/Datatype": "N/A due to dynamic shapes" } ], "Outputs": [ ], '
-                   '"ParameterType": "Convolution", "Weights": {"Type": "%s", "Count": 27} }')
-            rows.append(row % (node.name, kind))  # fmt: skip
-        else:
-            rows.append('{ "Name": "%s", "LayerType": "NoOp", "Inputs": [], "Outputs": [] }'
-                        % node.name)  # fmt: skip
+            tensor = {"Name": "a", "Location": "Device", "Dimensions": [-1, 3],
+                      "Format/Datatype": "N/A due to dynamic shapes"}  # fmt: skip
+            row |= {"LayerType": "CaskConvolution", "ParameterType": "Convolution",
+                    "Inputs": [tensor], "Weights": {"Type": kind, "Count": 27}}  # fmt: skip
+        rows.append(json.dumps(row).replace("@", node.name))  # it doesn't escape names
     text = '{"Layers": [' + ",\n".join(rows) + '],\n"Bindings": ["x", "y"]}'
     Path(flags["--exportLayerInfo"]).write_text(text)
 
@@ -145,7 +144,7 @@ def infer(flags: dict[str, str], data: bytes) -> None:
     if len(raw) != int(np.prod(shape)) * kind.itemsize:
         fail(f"Mismatched file size: {len(raw)}")
     result = session.run(None, {name: np.frombuffer(raw, kind).reshape(shape)})[0]
-    values = ", ".join("%g" % x for x in result.ravel())
+    values = ", ".join(f"{x:g}" for x in result.ravel())
     dims = "x".join(map(str, result.shape))
     Path(flags["--exportOutput"]).write_text(
         f'[\n  {{ "name" : "{session.get_outputs()[0].name}"\n  , "dimensions" : "{dims}"\n'
@@ -181,8 +180,10 @@ def measure(flags: dict[str, str]) -> None:
     say(f"Latency: min = {low:g} ms, max = {high:g} ms, mean = {mid:g} ms, median = {mid:g} ms, "
         f"percentile(90%) = {p90:g} ms, percentile(95%) = {p90:g} ms, "
         f"percentile(99%) = {p90:g} ms")  # fmt: skip
-    say(f"GPU Compute Time: min = {compute:g} ms, max = {high:g} ms, mean = {compute:g} ms, "
-        f"median = {compute + 0.045:g} ms, percentile(90%) = {compute:g} ms")
+    say(
+        f"GPU Compute Time: min = {compute:g} ms, max = {high:g} ms, mean = {compute:g} ms, "
+        f"median = {compute + 0.045:g} ms, percentile(90%) = {compute:g} ms"
+    )
     say("Total Host Walltime: 3.00 s")
     say("* GPU compute time is unstable, with coefficient of variance = 2.3%.", "W")
 

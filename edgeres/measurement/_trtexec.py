@@ -1,0 +1,219 @@
+"""What NVIDIA's trtexec prints and writes, as values. Pure functions: text in, values out.
+
+Its JSON is written by hand: names aren't escaped, numbers may be `nan` or `inf`. Numbers in its
+text have six digits. Text that isn't trtexec's gives None or an empty value, never an error.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+_HEADER = re.compile(r"^&&&& (?:RUNNING|PASSED|FAILED|WAIVED) \S+ \[TensorRT v(\d{4,6})\]", re.M)
+_VERSION = re.compile(r"\[I\] TensorRT version: (\d{1,3}\.\d{1,3}\.\d{1,3})")
+_END = re.compile(r"^&&&& (PASSED|FAILED|WAIVED) ", re.M)
+_ERROR = re.compile(r"^(?:\[[^\]\n]{0,40}\] ?)?\[E\] (.{1,500})$", re.M)
+_WARNING = re.compile(r"\[W\] \* ([^,.\n]{1,200})")
+_ROW = re.compile(r"\[I\] (Latency|GPU Compute Time|H2D Latency|D2H Latency): (.{1,1000})$", re.M)
+_VALUE = re.compile(r"(min|max|mean|median|percentile\(90%\)) = ([\d.e+-]{1,30}|inf|nan) ms")
+_QUERIES = re.compile(r"\[I\] Timing trace has (\d{1,12}) queries over")
+_SECONDS = r" in (\d{1,9}(?:\.\d{1,9})?(?:e[+-]?\d{1,3})?) sec"
+_BUILT = re.compile("Engine built" + _SECONDS)
+_LOADED = re.compile("Engine (?:deserialized|loaded)" + _SECONDS)
+_GPU = re.compile(r"\[I\] Selected Device: ([^\n]{1,100})")
+_NOT_JSON = re.compile(r"(?<![\w\"'])(-?)(nan|inf)(?![\w\"'])", re.I)
+_STRING = re.compile(
+    r'("[\w /]{1,40}"\s?:\s?")([^\n]{0,2000}?)("\s{0,8}(?:,\s{0,8}["{\[]|[}\]]|\n))'
+)
+_TYPE = re.compile(r"\b(int8|int4|fp8|fp4|fp16|half|bf16|fp32|float)\b", re.I)
+
+
+def version(text: str) -> str | None:
+    """The version of TensorRT, such as "10.3.0"."""
+    said = _VERSION.search(text)
+    if said:
+        return said[1]
+    header = _HEADER.search(text)
+    if not header:
+        return None
+    number = int(header[1])
+    major = 10_000 if number >= 100_000 else 1000  # two digits for each part since TensorRT 10
+    return f"{number // major}.{number % major // 100}.{number % 100}"
+
+
+def outcome(text: str) -> str | None:
+    """PASSED, FAILED or WAIVED; None if it ended without a word."""
+    found = _END.findall(text)
+    return found[-1] if found else None
+
+
+def last_words(text: str) -> str:
+    """Its last errors, or else its last line, in one line."""
+    errors = _ERROR.findall(text)[-3:]
+    lines = [line for line in text.splitlines() if line.strip()]
+    said = "; ".join(errors) or (lines[-1] if lines else "")
+    return " ".join("".join(c if c.isprintable() else " " for c in said).split())[-400:]
+
+
+def warnings(text: str) -> list[str]:
+    """What it warns of: the sentences without their numbers, so that sessions say the same."""
+    return sorted({" ".join(found.split()) for found in _WARNING.findall(text)})
+
+
+def build_seconds(text: str) -> float | None:
+    """What it took to build the engine."""
+    return _seconds(_BUILT, text)
+
+
+def load_seconds(text: str) -> float | None:
+    """What it took to load the engine."""
+    return _seconds(_LOADED, text)
+
+
+def gpu(text: str) -> str | None:
+    """The GPU it ran on."""
+    found = _GPU.search(text)
+    return found[1].strip() if found else None
+
+
+def _seconds(pattern: re.Pattern[str], text: str) -> float | None:
+    found = pattern.search(text)
+    return float(found[1]) if found else None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """trtexec's own figures of its measured queries, in ns."""
+
+    n: int
+    median_ns: float
+    p90_ns: float | None
+    min_ns: float | None
+    max_ns: float | None
+    compute_median_ns: float | None
+
+
+def summary(text: str) -> Summary | None:
+    """The performance summary at the end of a log; None if there is none."""
+    rows = {name: dict(_VALUE.findall(values)) for name, values in _ROW.findall(text)}
+    latency = {key: ns(value) for key, value in rows.get("Latency", {}).items()}
+    queries, middle = _QUERIES.search(text), latency.get("median")
+    if middle is None:
+        return None
+    return Summary(
+        n=int(queries[1]) if queries else 0, median_ns=middle,
+        p90_ns=latency.get("percentile(90%)"),
+        min_ns=latency.get("min"), max_ns=latency.get("max"),
+        compute_median_ns=ns(rows.get("GPU Compute Time", {}).get("median")),
+    )  # fmt: skip
+
+
+def ns(milliseconds: Any) -> float | None:
+    """Milliseconds as a whole number of ns; None if it is no time."""
+    try:
+        value = float(milliseconds)
+    except (TypeError, ValueError):
+        return None
+    return float(round(value * 1e6)) if math.isfinite(value) and 0 < value < 1e9 else None
+
+
+def times(text: str, warm_up_ms: float = 0.0) -> list[tuple[int, int | None]]:
+    """--exportTimes: the latency and the GPU's part of each query, in ns.
+
+    Args:
+        warm_up_ms: leave out what started to compute before; TensorRT 8 lists its warm-up too.
+    """
+    rows = loose_json(text)
+    found = []
+    for row in rows if isinstance(rows, list) else ():
+        if not isinstance(row, dict):
+            continue
+        started, latency, compute = (
+            row.get(k) for k in ("startComputeMs", "latencyMs", "computeMs")
+        )
+        early = isinstance(started, int | float) and started < warm_up_ms
+        whole, part = ns(latency), ns(compute)
+        if whole is not None and not early:
+            found.append((int(whole), None if part is None else int(part)))
+    return found
+
+
+def convolutions(text: str) -> dict[str, int]:
+    """--exportLayerInfo: the type that convolutions compute in -> how many; "" if it isn't told.
+
+    The weights' type first: an engine for any batch says "N/A due to dynamic shapes" of the rest.
+    """
+    content = loose_json(text)
+    layers = content.get("Layers") if isinstance(content, dict) else content
+    found: dict[str, int] = {}
+    for layer in layers if isinstance(layers, list) else ():
+        if isinstance(layer, dict) and _convolves(layer):
+            kind = next(filter(None, map(_type, _types(layer))), "")
+            found[kind] = found.get(kind, 0) + 1
+    return found
+
+
+def _convolves(layer: dict[str, Any]) -> bool:
+    kinds = (layer.get("ParameterType"), layer.get("LayerType"))
+    return any(isinstance(kind, str) and "convolution" in kind.lower() for kind in kinds)
+
+
+def _types(layer: dict[str, Any]) -> Iterator[Any]:
+    weights = layer.get("Weights")
+    yield weights.get("Type") if isinstance(weights, dict) else None
+    for key in ("Inputs", "Outputs"):
+        tensors = layer.get(key)
+        for tensor in tensors if isinstance(tensors, list) else ():
+            yield tensor.get("Format/Datatype") if isinstance(tensor, dict) else None
+
+
+def _type(text: Any) -> str | None:
+    found = _TYPE.search(text) if isinstance(text, str) else None
+    return (
+        {"half": "fp16", "float": "fp32"}.get(found[1].lower(), found[1].lower()) if found else None
+    )
+
+
+def outputs(text: str, name: str) -> list[list[float]]:
+    """--exportOutput of one process after the other: each one's values of an output.
+
+    Raises:
+        ValueError: it isn't that.
+    """
+    found = []
+    decoder, text, at = json.JSONDecoder(), _numbers(text).strip(), 0
+    while at < len(text):
+        content, at = decoder.raw_decode(text, at)
+        tensors = [t for t in content if isinstance(t, dict)] if isinstance(content, list) else []
+        values = next(
+            (t["values"] for t in tensors if t.get("name") == name and "values" in t), None
+        )
+        if values is None and len(tensors) == 1:  # the name may be one that its JSON can't hold
+            values = tensors[0].get("values")
+        if not isinstance(values, list) or not all(isinstance(v, int | float) for v in values):
+            raise ValueError(f"no values of '{name}'")
+        found.append([float(v) for v in values])
+        at += len(text[at:]) - len(text[at:].lstrip())
+    return found
+
+
+def loose_json(text: str) -> Any:
+    """JSON as trtexec writes it; None if it can't be read at all."""
+    for mended in (_numbers, lambda text: _STRING.sub(_escaped, _numbers(text))):
+        try:
+            return json.loads(mended(text), strict=False)
+        except (ValueError, RecursionError):
+            continue
+    return None
+
+
+def _numbers(text: str) -> str:
+    return _NOT_JSON.sub(lambda m: f"{m[1]}Infinity" if m[2].lower() == "inf" else "NaN", text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return match[1] + json.dumps(match[2])[1:-1] + match[3]
