@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -35,11 +34,17 @@ _SHORT_S, _SWITCH_S = 20.0, 120.0
 _INTERVAL_MS = 100
 _ROOT = ("log in as root, or set 'sudo: true' and let the user run nvpmodel, jetson_clocks and "
          "tegrastats by sudo without a password")  # fmt: skip
-# Both streams in one, and exit status 127 for a program that isn't there.
-_QUIET = 'exec "$@" 2>&1'
+# Both streams in one. One status for all failures: of 127, a device says that `sh` isn't there.
+_QUIET = '"$@" 2>&1 || exit 1'
 # To the question whether to restart now the answer is no; a mode that needs it isn't entered.
-_ANSWER_NO = 'echo no | "$@" 2>&1'
-_START = 'cd "$1" && shift && { "$@" >log 2>&1 </dev/null & echo $! >pid; }'
+_ANSWER_NO = 'echo no | "$@" 2>&1 || exit 1'
+# In a session of its own, which must stand before this command ends: a device may then end all that
+# is left in the command's process group.
+_START = """
+cd "$1" && shift || exit 1
+$(command -v setsid) sh -c 'echo $$ >pid && exec "$@"' sh "$@" >log 2>&1 </dev/null &
+until [ -s pid ]; do sleep 0.1; done
+"""
 _OVER_CURRENT = "cat /sys/class/hwmon/hwmon*/oc*_event_cnt"
 
 
@@ -58,7 +63,8 @@ class Jetson(Base):
 
         def run(self, argv: Sequence[str], timeout_s: float) -> Completed: ...
 
-        def held(self, restore: Sequence[Sequence[str]]) -> AbstractContextManager[object]: ...
+        @contextlib.contextmanager
+        def held(self, restore: Sequence[Sequence[str]]) -> Iterator[None]: ...
 
     def __init__(
         self,

@@ -147,7 +147,7 @@ def _build(device: Device, work: Work, base: str, command: Sequence[str]) -> str
 
 def _version(device: Device, tool: str) -> str:
     """Of the TensorRT that trtexec belongs to."""
-    done = device.run(["sh", "-c", 'exec "$@" 2>&1', "sh", tool, "--help"], SHORT_S)
+    done = device.run(["sh", "-c", '"$@" 2>&1 || exit 1', "sh", tool, "--help"], SHORT_S)
     version = _trtexec.version(done.stdout)
     if version is None:
         said = _trtexec.last_words(done.stdout) or "nothing"
@@ -208,6 +208,9 @@ def _log(done: Completed) -> str:
 
 
 def _sh(device: Device, script: str, *arguments: str) -> str:
-    """What a shell's script printed; "" if it failed."""
-    done = device.run(["sh", "-c", script, "sh", *arguments], SHORT_S)
+    """What a shell's script printed; "" if it failed.
+
+    One status for all failures: of 127, a device says that `sh` isn't there.
+    """
+    done = device.run(["sh", "-c", f"{{ {script}\n}} || exit 1", "sh", *arguments], SHORT_S)
     return done.stdout if done.returncode == 0 else ""

@@ -78,7 +78,7 @@ class _Loaded:
                 "name": "TensorRT", "version": self.engine.version, "tool": "trtexec",
                 "accelerator": _trtexec.gpu(log) or "gpu", "gpu_compute_median_ns": compute,
             },
-            samples_ns=[latency for latency, _ in times],
+            samples_ns=tuple(latency for latency, _ in times),
             load_ns=None if seconds is None else round(seconds * 1e9),
             notes=self.engine.notes() + [f"trtexec: {said}" for said in _trtexec.warnings(log)],
             unsteady=self.engine.doubts(), build=self.engine.build,

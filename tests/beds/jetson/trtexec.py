@@ -7,6 +7,7 @@ An "engine" is a line that names its TensorRT, and the ONNX file, which onnxrunt
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -75,9 +76,11 @@ def named(value: str) -> tuple[str, str]:
 
 
 def build(flags: dict[str, str]) -> bytes:
+    data = Path(flags["--onnx"]).read_bytes()
+    if not importlib.util.find_spec("onnx"):  # a small board: it takes what it is given
+        return f"ENGINE {VERSION}\n".encode() + data
     import onnx
 
-    data = Path(flags["--onnx"]).read_bytes()
     try:
         model = onnx.load_from_string(data)
         onnx.checker.check_model(model)
