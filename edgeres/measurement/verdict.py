@@ -37,7 +37,7 @@ def report(
         "target": candidate.target,
         "file_sha256": candidate.sha256,
         "size_bytes": candidate.size_bytes,
-        "latency": _latency(sessions),
+        "latency": latency(sessions),
         "cold": {
             "load_ns": [s.load_ns for s in sessions if s.load_ns is not None],
             "first_ns": [s.first_ns for s in sessions if s.first_ns is not None],
@@ -72,7 +72,7 @@ def throttled(state: Mapping[str, Any]) -> bool:
     return bool(state.get("thermal_status") or state.get("throttled_now"))
 
 
-def _latency(sessions: Sequence[Session]) -> dict[str, Any]:
+def latency(sessions: Sequence[Session]) -> dict[str, Any]:
     medians = [_median(s) for s in sessions]
     found: dict[str, Any] = {
         "sessions": len(sessions), "median_ns": median(medians),
