@@ -4,7 +4,7 @@ In: a device that runs programs on the board and keeps a guard there (`held`). O
 that sets the power mode it is measured in, reads its power, and knows which Jetson it is.
 
 nvpmodel chooses a power mode, jetson_clocks pins the clocks to the mode's maxima, tegrastats prints
-the power rails. All but the last need root.
+the power rails. The first two need root.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _CLOCKS = ("", "max")
 _MODEL, _RELEASE = "/proc/device-tree/model", "/etc/nv_tegra_release"
 _SHORT_S, _SWITCH_S = 20.0, 120.0
 _INTERVAL_MS = 100
-_ROOT = ("log in as root, or set 'sudo: true' and let the user run nvpmodel, jetson_clocks and "
-         "tegrastats by sudo without a password")  # fmt: skip
+_ROOT = ("log in as root, or set 'sudo: true' and let the user run nvpmodel and jetson_clocks by "
+         "sudo without a password")  # fmt: skip
 # Both streams in one. One status for all failures: of 127, a device says that `sh` isn't there.
 _QUIET = '"$@" 2>&1 || exit 1'
 # To the question whether to restart now the answer is no; a mode that needs it isn't entered.
@@ -135,7 +135,7 @@ class Jetson(Base):
     def meter(self) -> TegraMeter | None:
         """A reader of the power rails; None where there is no tegrastats."""
         there = self._said("sh", "-c", "command -v tegrastats")
-        return TegraMeter(self, self._root) if there else None
+        return TegraMeter(self) if there else None
 
     def _mode(self) -> PowerMode | None:
         return _tegra.power_mode(self._said(*self._root, "nvpmodel", "-q"))
@@ -193,18 +193,18 @@ class Jetson(Base):
 class TegraMeter:
     """Reads the power rails with tegrastats, which runs on the board while the block lasts."""
 
-    def __init__(self, device: Jetson, root: Sequence[str]) -> None:
-        self._device, self._root = device, tuple(root)
+    def __init__(self, device: Jetson) -> None:
+        self._device = device
         self._stack = contextlib.ExitStack()
         self._lines: list[str] | None = None
 
     def __enter__(self) -> Self:
         self._log = self._device._folder()
         # The guard stands before the program starts: nothing stays behind whatever happens.
-        kill = f'{" ".join(self._root)} kill "$(cat "$1/pid")"; rm -rf "$1"'
+        kill = 'kill "$(cat "$1/pid")"; rm -rf "$1"'
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._device.held([("sh", "-c", kill, "sh", self._log)]))
-            argv = (*self._root, "tegrastats", "--interval", str(_INTERVAL_MS))
+            argv = ("tegrastats", "--interval", str(_INTERVAL_MS))  # the rails need no root
             self._device._sh(_START, (self._log, *argv), _SHORT_S)
             self._stack = stack.pop_all()
         return self

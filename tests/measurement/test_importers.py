@@ -16,15 +16,8 @@ from onnx import TensorProto, helper
 
 from edgeres.errors import BadInput
 from edgeres.measurement import importers
-from edgeres.measurement.importers import (
-    _report,
-    ai_hub,
-    benchmark_model,
-    trtexec,
-)
-from edgeres.measurement.importers import (
-    onnxruntime as onnxruntime_profile,
-)
+from edgeres.measurement.importers import _report, ai_hub, benchmark_model, trtexec
+from edgeres.measurement.importers import onnxruntime as onnxruntime_profile
 
 TRT_LOG = """\
 &&&& RUNNING TensorRT.trtexec [TensorRT v100300] # trtexec --onnx=m.onnx
