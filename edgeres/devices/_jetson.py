@@ -116,18 +116,21 @@ class Jetson(Base):
             yield {}
             return
         before, wanted = self._mode(), self._wanted()
+        if wanted and before is None:
+            raise DeviceError(f"device '{self.name}': nvpmodel doesn't tell the power mode that is "
+                              f"set, so that it can't be restored; {_ROOT}")  # fmt: skip
         folder = self._folder()
         stored = f"{folder}/clocks"  # a new one: jetson_clocks asks before it overwrites
         # The clocks are stored in the old mode, so they come back after it. Also where only the
         # mode changes: entering one sets clocks that somebody may have pinned before.
         restore = [(*self._root, "jetson_clocks", "--restore", stored), ("rm", "-rf", folder)]
-        changes = wanted is not None and (before is None or wanted.id != before.id)
+        changes = wanted if wanted and before and wanted.id != before.id else None
         if changes and before:
             restore.insert(0, (*self._root, "nvpmodel", "-m", str(before.id)))
         with self.held(restore):
             self._as_root("jetson_clocks", "--store", stored)
-            if wanted and changes:
-                self._enter(wanted)
+            if changes:
+                self._enter(changes)
             if self._clocks:
                 self._as_root("jetson_clocks")
             yield {"power_mode": wanted and wanted.name, "clocks": self._clocks}

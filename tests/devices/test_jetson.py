@@ -148,6 +148,18 @@ def test_an_unknown_mode_names_the_board_s_own(
     assert left(jetson) == BEFORE
 
 
+def test_a_mode_that_could_not_come_back_is_not_left(jetson: JetsonBoard) -> None:
+    program = jetson.programs / "nvpmodel"
+    program.write_text(program.read_text().replace("NV Power Mode", "NV Power"))
+    with (
+        jetson.open(power_mode="7W") as device,
+        pytest.raises(DeviceError, match="so that it can't be restored"),
+        device.steady(),
+    ):
+        pass
+    assert left(jetson) == BEFORE
+
+
 def test_wrong_settings_are_refused(jetson: JetsonBoard) -> None:
     with pytest.raises(BadInput, match="clocks must be 'max'"):
         jetson.open(clocks="maximum")

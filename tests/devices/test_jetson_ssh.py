@@ -42,7 +42,7 @@ def profile(arm_board: ArmBoard) -> DeviceProfile:
         "orin", "jetson", "", emulated=True, runners=("trtexec",),
         tools={"trtexec": f"{THERE}/trtexec"},
         settings={"host": "cortex-a76", "config": str(arm_board.config), "power_mode": 2,
-                  "clocks": "max", "sudo": True},
+                  "clocks": "max"},
     )  # fmt: skip
 
 

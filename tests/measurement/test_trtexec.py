@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeres.artifact import file_sha256
+from edgeres.devices import _jetson
 from edgeres.errors import DeviceError
 from edgeres.measurement import _trtexec, protocol, runners
 from edgeres.measurement.protocol import Candidate
@@ -68,6 +69,12 @@ def load(device: LocalJetson, path: Path, name: str = "x") -> trtexec._Loaded:
     spec = TensorSpec(name, (1, 3, 8, 8), "float32", "NCHW")
     output = TensorSpec("y", (1, 3, 8, 8), "float32", "NCHW")
     return trtexec.load(device, Work(path, INPUTS, spec, output, 1, folder))
+
+
+@pytest.fixture(autouse=True)
+def _quick_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the probe, which takes half a second (test_jetson.py has it)."""
+    monkeypatch.setattr(LocalJetson, "identity", lambda self: self._said("cat", _jetson._RELEASE))
 
 
 @pytest.fixture
