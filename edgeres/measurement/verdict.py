@@ -73,6 +73,7 @@ def throttled(state: Mapping[str, Any]) -> bool:
 
 
 def latency(sessions: Sequence[Session]) -> dict[str, Any]:
+    """The report's `latency` (docs/results.md)."""
     medians = [_median(s) for s in sessions]
     found: dict[str, Any] = {
         "sessions": len(sessions), "median_ns": median(medians),

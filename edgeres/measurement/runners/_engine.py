@@ -97,21 +97,20 @@ def prepare(device: Device, work: Work) -> Engine:
     Raises:
         DeviceError: trtexec isn't there, or TensorRT builds no engine of the file.
     """
-    tool = device.profile.tools.get("trtexec", _TOOL)
-    version = _version(device, tool)
+    tool, found = _tool(device), version(device)
     any_batch, quantized, half = _facts(device, work)
     # One sample, for a file that takes any batch; others refuse to be told.
     shape = "x".join(map(str, (1, *work.inputs.shape[1:])))
     shapes = (f"--shapes='{work.input.name}':{shape}",) if any_batch else ()
-    base = f"{_sh(device, _FOLDER).strip()}/{_key(device, work, version)}"
+    base = f"{_sh(device, _FOLDER).strip()}/{_key(device, work, found)}"
     seconds = _sh(device, _FIND, base).strip()
     cached = bool(seconds)
     if not cached:
-        precision = _precision(version, quantized, half)
+        precision = _precision(found, quantized, half)
         seconds = _build(device, work, base, [tool, *precision, *shapes])
     layers = _sh(device, f'head -c {LARGEST_JSON} "$1.layers.json"', base)
     return Engine(
-        device, work, tool, version, base, shapes, quantized,
+        device, work, tool, found, base, shapes, quantized,
         build={"seconds": None if seconds == _UNKNOWN else float(seconds), "cached": cached},
         convolutions=_trtexec.convolutions(layers),
     )  # fmt: skip
@@ -145,16 +144,25 @@ def _build(device: Device, work: Work, base: str, command: Sequence[str]) -> str
     return text
 
 
-def _version(device: Device, tool: str) -> str:
-    """Of the TensorRT that trtexec belongs to."""
+def version(device: Device) -> str:
+    """Of the TensorRT that the device's trtexec belongs to, as in its log.
+
+    Raises:
+        DeviceError: there is no trtexec, or it is something else.
+    """
+    tool = _tool(device)
     done = device.run(["sh", "-c", '"$@" 2>&1 || exit 1', "sh", tool, "--help"], SHORT_S)
-    version = _trtexec.version(done.stdout)
-    if version is None:
+    found = _trtexec.version(done.stdout)
+    if found is None:
         said = _trtexec.last_words(done.stdout) or "nothing"
         raise DeviceError(
             f"device '{device.name}': {tool} is no trtexec (it said: {said}); {_MEND}"
         )
-    return version
+    return found
+
+
+def _tool(device: Device) -> str:
+    return device.profile.tools.get("trtexec", _TOOL)
 
 
 def _facts(device: Device, work: Work) -> tuple[bool, bool, bool]:

@@ -8,6 +8,7 @@ program's path is `trtexec` in the profile's tools; NVIDIA's place for it is tri
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING
@@ -39,6 +40,15 @@ while [ "$i" -lt "$count" ]; do
 done
 rm -rf "$data.work"
 """
+
+
+def missing(device: Device, state: Mapping[str, Any]) -> list[str]:
+    """trtexec, if it isn't there."""
+    try:
+        _engine.version(device)
+    except DeviceError as error:
+        return [str(error)]
+    return []
 
 
 def load(device: Device, work: Work) -> _Loaded:
