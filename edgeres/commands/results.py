@@ -1,4 +1,4 @@
-"""What was measured, wherever it is kept: a run, what `benchmark --json` printed, or other tools."""
+"""What was measured: in a run, by `benchmark --json`, or by another tool."""
 
 from __future__ import annotations
 

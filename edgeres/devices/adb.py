@@ -49,13 +49,14 @@ _END = (
 
 
 def discover(server_port: int | None = None) -> list[dict[str, str]]:
-    """The phones attached to this machine: `serial`, `state` ("device" if usable), `model`.
+    """The phones attached to this machine, with their state ("device" if usable) and model.
 
     Raises:
         DeviceError: there is no adb server and none can be started.
         MissingComponent: adbutils isn't installed.
     """
-    return attached(server_port)
+    return [{"device": f"phone@{p['serial']}", "state": p["state"], "about": p["model"]}
+            for p in attached(server_port)]  # fmt: skip
 
 
 def connect(profile: DeviceProfile) -> AdbDevice:

@@ -93,6 +93,19 @@ def connect(profile: DeviceProfile) -> SshDevice:
     return SshDevice(profile, **settings(profile, SETTINGS))
 
 
+def discover() -> list[dict[str, str]]:
+    """The hosts that the user's ssh configuration names; patterns are left out."""
+    try:
+        lines = (Path.home() / ".ssh" / "config").read_text("utf-8", "replace").splitlines()
+    except (OSError, RuntimeError):
+        return []
+    words = (line.strip().replace("=", " ").split() for line in lines)
+    hosts = dict.fromkeys(h for w in words if w and w[0].lower() == "host" for h in w[1:])
+    return [{"device": f"board@{host}", "state": "not asked", "about": "host of ~/.ssh/config"}
+            for host in hosts if host.isprintable() and not set(host) & set("*?!-\"") - {"-"}
+            and not host.startswith("-")]  # fmt: skip
+
+
 class SshDevice(Base):
     """Implements Device with the system's ssh."""
 

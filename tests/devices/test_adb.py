@@ -293,7 +293,7 @@ def test_one_phone_needs_no_serial_several_do(
     with devices.open_device(profile) as device:
         assert device.address == "37181FDJH002AB"
     assert adb.discover(adb_server) == [
-        {"serial": phone.serial, "state": "device", "model": "ARM Phone"}
+        {"device": f"phone@{phone.serial}", "state": "device", "about": "ARM Phone"}
     ]
     for second in bed.attached(arm_board, adb_server):
         with pytest.raises(

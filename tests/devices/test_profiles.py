@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,28 @@ def test_bytes_that_are_no_text_and_files_that_are_none(tmp_path: Path) -> None:
     folder.mkdir()
     with pytest.raises(BadInput, match="can't be read: Is a directory"):
         devices.load(folder)
+
+
+def test_hosts_of_the_ssh_configuration_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgeres.devices import ssh
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert ssh.discover() == []
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh" / "config").write_text(
+        "Host pi jetson-1\n  HostName 10.0.0.5\nHost *.local !x -oProxyCommand=evil\nhost=nas\n"
+    )
+    names = [found["device"] for found in ssh.discover()]
+    assert names == ["board@pi", "board@jetson-1", "board@nas"]
+
+
+def test_the_same_profile_at_another_place() -> None:
+    profile = devices.load("board@pi.local")
+    assert (profile.name, profile.settings["host"]) == ("board-pi.local", "pi.local")
+    hostile = devices.load("phone@x; touch $(y)\n")
+    assert hostile.settings["serial"] == "x; touch $(y)\n"
+    assert re.fullmatch(r"[A-Za-z0-9._-]+", hostile.name)
+    with pytest.raises(BadInput, match="no other place"):
+        devices.load("host@x")

@@ -302,7 +302,7 @@ def test_a_program_that_gives_no_result(phone: Phone, tmp_path: Path, body: str,
     ("tool", "says"),
     [
         (None, "its profile names no benchmark_model; add"),
-        ("nowhere/tool", "there is no benchmark_model at 'nowhere.*docs/devices-android"),
+        ("nowhere/tool", "there is no benchmark_model at 'nowhere.*docs/devices"),
         ("device:/data/nothing", "can't be used as benchmark_model.*not found"),
         ("/bin/true", "can't be used as benchmark_model there.*built for the device's processor"),
     ],

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".tflite",)
 TOOL = "benchmark_model"
-_WHERE = "docs/devices-android.md says where to get it"
+_WHERE = "docs/devices.md says where to get it"
 _WARM_UP = ("--warmup_runs=30", "--warmup_min_secs=0.25")  # androidx.benchmark's
 _MEMORY_RUNS = 10
 _AT_ONCE = 32  # samples per call, so that a hung one is noticed
