@@ -134,6 +134,7 @@ def benchmarked(
     quiet: bool,
 ) -> dict[str, Any]:
     """Measure a run's files, or one file, anew; nothing is taken from the store."""
+    section = _section(devices, preset, accuracy)
     path = Path(what) if what else None
     known: dict[str, Artifact] = {}
     if path and path.exists() and not (path / "recipe.lock.yaml").exists():
@@ -147,7 +148,7 @@ def benchmarked(
                    if a.stage == "export"}  # fmt: skip
     if not exports:
         raise BadInput("nothing to measure; `edgeres export` makes files")
-    return _measured(devices, preset, accuracy, {**exports, **known}, quiet)
+    return _measured(section, {**exports, **known}, quiet)
 
 
 def measured_in_turn(
@@ -164,7 +165,8 @@ def measured_in_turn(
     known: dict[str, Artifact] = {}
     with contextlib.suppress(BadInput):
         known, exports = _prepared_as(find_run(None, runs), exports)
-    result = _measured(devices, preset, bool(known), {**exports, **known}, quiet)
+    section = _section(devices, preset, bool(known))
+    result = _measured(section, {**exports, **known}, quiet)
     if result["error"]:
         raise DeviceError(result["error"])
     return tuple(  # type: ignore[return-value]
@@ -173,19 +175,17 @@ def measured_in_turn(
     )
 
 
-def _measured(
-    devices: Sequence[str], preset: str, accuracy: bool, inputs: dict[str, Artifact], quiet: bool
-) -> dict[str, Any]:
+def _section(devices: Sequence[str], preset: str, accuracy: bool) -> Any:
     from edgeres.recipe import BenchmarkSection, checked
 
     sustained = preset == "sustained"  # for one look at a device, not for recipes
-    section = checked(
-        BenchmarkSection,
-        {"devices": tuple(devices), "preset": "normal" if sustained else preset,
-         "accuracy": accuracy},
-    )  # fmt: skip
-    if sustained:
-        section = section.model_copy(update={"preset": preset})
+    given = {"devices": tuple(devices), "preset": "normal" if sustained else preset,
+             "accuracy": accuracy}  # fmt: skip
+    section = checked(BenchmarkSection, given)
+    return section.model_copy(update={"preset": preset}) if sustained else section
+
+
+def _measured(section: Any, inputs: dict[str, Artifact], quiet: bool) -> dict[str, Any]:
     module: Any = stages.load("benchmark")
     progress = Progress(quiet)
     with tempfile.TemporaryDirectory() as folder, contextlib.closing(progress):

@@ -99,8 +99,8 @@ def discover() -> list[dict[str, str]]:
         lines = (Path.home() / ".ssh" / "config").read_text("utf-8", "replace").splitlines()
     except (OSError, RuntimeError):
         return []
-    words = (line.strip().replace("=", " ").split() for line in lines)
-    hosts = dict.fromkeys(h for w in words if w and w[0].lower() == "host" for h in w[1:])
+    named = (re.match(r"\s*host(?:\s*=\s*|\s+)(.+)", line, re.IGNORECASE) for line in lines)
+    hosts = dict.fromkeys(host for match in named if match for host in match[1].split())
     return [{"device": f"board@{host}", "state": "not asked", "about": "host of ~/.ssh/config"}
             for host in hosts if host.isprintable() and not set(host) & set("*?!-\"") - {"-"}
             and not host.startswith("-")]  # fmt: skip

@@ -19,7 +19,8 @@ mount -t tmpfs -o ro tmpfs "$root/frozen"
 # Since Linux 6.7 the handler goes with the last mount of binfmt_misc; before that it stays, as
 # the package itself would have left it.
 mount -t binfmt_misc none /proc/sys/fs/binfmt_misc
-[ -e /proc/sys/fs/binfmt_misc/qemu-aarch64 ] || cat "$binfmt" >/proc/sys/fs/binfmt_misc/register
+handler=/proc/sys/fs/binfmt_misc/qemu-aarch64 # another session may register it at the same time
+[ -e $handler ] || cat "$binfmt" >/proc/sys/fs/binfmt_misc/register || [ -e $handler ]
 
 mount -t tmpfs tmpfs /run
 mkdir /run/sshd

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,14 +11,16 @@ import pytest
 from beds.arm_board import CPUS, ArmBoard
 from conftest import images
 
-from edgeres import devices, targets
-from edgeres.artifact import file_sha256
+from edgeres import bundle, devices, targets
+from edgeres.artifact import Artifact, file_sha256
 from edgeres.devices import Device, DeviceProfile
 from edgeres.measurement import protocol
 from edgeres.measurement.protocol import Candidate
 from edgeres.measurement.runners import Preset, Work, python
+from edgeres.models import spec as specs
 from edgeres.models.resnet import fold_batchnorm
 from edgeres.training.loop import prepared
+from edgeres.types import ExportedFile, to_json
 
 
 @pytest.fixture(scope="module", params=CPUS)
@@ -68,8 +71,7 @@ def test_a_board_computes_what_this_machine_does(
 def test_a_measurement_there_says_that_it_is_emulated(
     device: Device, works: dict[str, Work], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(protocol.PRESETS, "quick", Preset(4, 0.01, 1.0, max_warmup_seconds=0.1))
-    monkeypatch.setattr(protocol, "SESSIONS", 1)
+    monkeypatch.setitem(protocol.PRESETS, "quick", Preset(4, 0.01, 1.0, 0.1, sessions=2))
     work = works["tflite-int8"]
     size, digest = work.path.stat().st_size, file_sha256(work.path)
     candidate = Candidate("tflite-int8", work.path, digest, size, work.input, work.output,
@@ -82,3 +84,29 @@ def test_a_measurement_there_says_that_it_is_emulated(
     assert report["latency"]["n"] >= 4 and report["runtime"]["name"] == "ai-edge-litert"
     assert report["state_before"]["machine"] == "aarch64"
     assert Path(work.path).exists() and report["device"] == device.name
+
+
+def test_a_bundle_passes_its_golden_test_in_an_empty_folder_there(
+    arm_board: ArmBoard, works: dict[str, Work], tmp_path: Path
+) -> None:
+    """The bundle's own script, with the board's Python and runtimes; then with one byte changed."""
+    work = works["tflite-int8"]
+    exported = ExportedFile("tflite-int8", work.path.name, file_sha256(work.path),
+                            work.path.stat().st_size, work.input, work.output)  # fmt: skip
+    facts = {"exported": to_json(exported), "preprocess": {}}
+    found = {
+        "data": Artifact("data", "", "", tmp_path, {}, {}, {"classes": list("0123456789")}, {}, 0),
+        "quantize": Artifact("quantize", "", "", tmp_path, {}, {}, {
+            "model": "m", "parameters": 1, "macs": 1, "test": {"correct": 1, "n": 1}}, {}, 0),
+        "export:tflite-int8": Artifact("export", "", "", work.path.parent, {},
+                                       {"targets": ["tflite-int8"]}, facts, {}, 0),
+    }  # fmt: skip
+    pixels = prepared(images(8, seed=3), specs.default_preprocess(16)).numpy()
+    bundle.make("a-run", found, "android", pixels, tmp_path / "b.zip")
+    shutil.unpack_archive(tmp_path / "b.zip", arm_board.root / "root" / "golden")
+    said = arm_board.sh("PYTHONPATH=/opt/site python3 /root/golden/golden_test.py")
+    assert said.endswith("passed\n"), said
+    with (arm_board.root / "root" / "golden" / "labels.txt").open("ab") as labels:
+        labels.write(b"x")
+    said = arm_board.sh("PYTHONPATH=/opt/site python3 /root/golden/golden_test.py || echo refused")
+    assert said == "CHANGED: labels.txt\nrefused\n"

@@ -24,7 +24,7 @@ from edgeres.measurement.runners import _benchmark_model_output as output
 from edgeres.types import TensorSpec
 
 INPUT, OUTPUT = TensorSpec("x:0", (1, 4), "float32", "NC"), TensorSpec("y", (1, 3), "float32", "NC")
-SHORT = Preset(64, 0.01, 1.0)
+SHORT = Preset(64, 0.01, 1.0, sessions=2)
 CLASSIC = """\
 INFO: STARTING!
 INFO: Num threads: [4]
@@ -224,13 +224,12 @@ def measured(phone: Phone, tmp_path: Path, tool: str, **more: Any) -> Measured:
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(protocol.PRESETS, "quick", SHORT)
-    monkeypatch.setattr(protocol, "SESSIONS", 2)
 
 
 def test_tflite_s_program_is_measured(
     phone: Phone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol, "SESSIONS", 1)
+    monkeypatch.setitem(protocol.PRESETS, "quick", dataclasses.replace(SHORT, sessions=1))
     tool = str(program.write(tmp_path / "benchmark_model", "classic"))
     found = measured(phone, tmp_path, tool)
     (report,) = found.reports

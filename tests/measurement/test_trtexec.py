@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -278,8 +279,7 @@ def test_a_measurement_with_everything(
     jetson: JetsonBoard, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Power mode, sessions, energy by hand, outputs: one report."""
-    monkeypatch.setattr(protocol, "SESSIONS", 2)
-    monkeypatch.setitem(protocol.PRESETS, "quick", PRESET)
+    monkeypatch.setitem(protocol.PRESETS, "quick", replace(PRESET, sessions=2))
     (jetson.programs / "trtexec").rename(jetson.programs / "trtexec-fast")
     slow = f'#!/bin/sh\nsleep 0.3\nexec "{jetson.programs}/trtexec-fast" "$@"\n'
     (jetson.programs / "trtexec").write_text(slow)
