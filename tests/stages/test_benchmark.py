@@ -1,0 +1,68 @@
+"""The benchmark stage: a device that fails costs only itself, also over two runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from measuring import linear
+
+from edgeres.artifact import Artifact, file_sha256
+from edgeres.errors import DeviceError
+from edgeres.measurement import farm, protocol
+from edgeres.measurement.runners import Preset
+from edgeres.recipe import BenchmarkSection
+from edgeres.stages import Context, benchmark
+from edgeres.types import ExportedFile, TensorSpec, to_json
+
+
+def profile(path: Path, python: str) -> str:
+    path.write_text(f"name: {path.stem}\nkind: local\ndescription: a test\n"
+                    f"settings: {{python: '{python}'}}\n")  # fmt: skip
+    return str(path)
+
+
+def test_what_was_measured_is_kept_until_the_rest_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(protocol.PRESETS, "quick", Preset(64, 0.01, 1.0, sessions=2))
+    file = linear(tmp_path / "a.onnx", 1.0)
+    spec = TensorSpec("x", (1, 4), "float32", "NC")
+    exported = ExportedFile("onnx-fp32", "a.onnx", file_sha256(file), 1, spec, spec)
+    export = Artifact("export", "k", "d", tmp_path, {}, {"targets": ["onnx-fp32"]},
+                      {"exported": to_json(exported)}, {}, 0.0)  # fmt: skip
+    away = profile(tmp_path / "away.yaml", "/no/such/python")
+    section = BenchmarkSection(devices=("host", away), preset="quick", accuracy=False)
+    work, out = tmp_path / "work", tmp_path / "out"
+    work.mkdir()
+    out.mkdir()
+    context = Context(0, work, lambda *_: None)
+    with pytest.raises(DeviceError, match="away"):
+        benchmark.run(section, {"export": export}, out, context)
+    assert not (out / "samples.json").exists()
+
+    profile(tmp_path / "away.yaml", sys.executable)  # it is back
+    asked: list[list[str]] = []
+    measure = farm.measure
+
+    def spy(candidates: object, profiles: list, *rest: object, **more: object) -> object:
+        asked.append([p.name for p in profiles])
+        return measure(candidates, profiles, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(farm, "measure", spy)
+    facts = benchmark.run(section, {"export": export}, out, context)
+    assert asked == [["away"]], "the host was measured already"
+    assert [r["device"] for r in facts["reports"]] == ["host", "away"]
+    rows = json.loads((out / "samples.json").read_text())["devices"]
+    assert [row["device"] for row in rows] == ["host", "away"]
+    assert all(len(row["samples"]["onnx-fp32"]) == 2 for row in rows)
+
+
+def test_a_device_that_is_away_has_no_identity_when_a_run_is_planned(tmp_path: Path) -> None:
+    away = profile(tmp_path / "away.yaml", "/no/such/python")
+    keyed = benchmark.keyed(BenchmarkSection(devices=("host", away)))
+    assert keyed["identities"][0] is not None
+    assert keyed["identities"][1] is None
+    assert keyed["threads"] == [1, 1]
