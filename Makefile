@@ -14,7 +14,7 @@ quickstart: $(VENV)/.installed
 	$(BIN)/edgeres run quickstart
 
 test: $(VENV)/.installed-dev $(VENV)-tflite-runtime/.installed debian-packages
-	$(BIN)/python -m pytest tests -n 2 --dist loadgroup
+	$(BIN)/python -m pytest tests -n 2 --dist loadgroup --no-loadscope-reorder
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

@@ -51,6 +51,7 @@ def real_data() -> Path:
     return Path(folder)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Side by side run files, whose fixtures are made once; and all that use the board are one."""
     for item in items:
