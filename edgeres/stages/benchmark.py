@@ -183,7 +183,7 @@ def _prepared(artifact: Artifact, images: Any) -> Any:
     return prepared(images, preprocess).contiguous().numpy()
 
 
-def preparedtest_images(artifacts: Mapping[str, Artifact], count: int) -> Any:
+def prepared_test_images(artifacts: Mapping[str, Artifact], count: int) -> Any:
     """The first test images of a run as its networks take them: (N, 3, H, W) float32.
 
     Raises:

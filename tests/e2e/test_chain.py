@@ -256,7 +256,10 @@ def test_inspect_export_benchmark_and_report(chain: tuple[Path, dict]) -> None:
     assert counted.returncode == 0, counted.stderr
     (verified,) = (f for f in result["artifacts"]["verify"]["facts"]["files"]
                    if f["target"] == "tflite-int8")  # fmt: skip
-    assert json.loads(counted.stdout)["reports"][0]["accuracy"] == verified["test"]
+    accuracy = json.loads(counted.stdout)["reports"][0]["accuracy"]
+    assert {k: accuracy[k] for k in ("correct", "n")} == verified["test"]
+    assert accuracy["against_host"]["equal"] == 1
+    assert set(accuracy["against_float"]) == {"lost", "won", "p"}
 
     (folder / result["run"] / "report.html").unlink()
     assert edgeres("report", result["run"], cwd=folder).returncode == 0
