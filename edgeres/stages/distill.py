@@ -20,7 +20,8 @@ def run(
     section: DistillSection, inputs: Mapping[str, Artifact], out: Path, context: Context
 ) -> dict[str, Any]:
     """Train the student on the labels and the teacher's answers."""
-    from edgeres.models import resnet, spec, weights
+    from edgeres import teachers
+    from edgeres.models import resnet, spec
     from edgeres.training import loop, objectives
 
     data = inputs["data"]
@@ -31,7 +32,7 @@ def run(
     objective = objectives.supervised(preprocess, smoothing)
     if section.loss != "none":
         objective = objectives.distilled(
-            weights.load(inputs["teacher"].path), preprocess,
+            teachers.load(inputs["teacher"].path), preprocess,
             temperature=section.temperature, alpha=section.alpha, smoothing=smoothing,
             loss=section.loss,
         )  # fmt: skip

@@ -19,6 +19,7 @@ def run(
     section: PruneSection, inputs: Mapping[str, Artifact], out: Path, context: Context
 ) -> dict[str, Any]:
     """Remove channels, then fine-tune on the labels and the teacher's answers."""
+    from edgeres import teachers
     from edgeres.compression.prune import prune_to_macs
     from edgeres.models import weights
     from edgeres.training import loop, objectives
@@ -31,7 +32,7 @@ def run(
     )  # fmt: skip
     preprocess = slim.spec.preprocess
     objective = objectives.distilled(
-        weights.load(inputs["teacher"].path), preprocess, temperature=section.temperature,
+        teachers.load(inputs["teacher"].path), preprocess, temperature=section.temperature,
         alpha=section.alpha, smoothing=section.train.label_smoothing,
     )  # fmt: skip
     train, validation, _ = _checkpoint.splits(data)

@@ -53,8 +53,8 @@ def _train(
     images: Any,
     context: Context,
 ) -> tuple[Any, Any, list[dict[str, Any]]]:
+    from edgeres import teachers
     from edgeres.compression.qat import QatModel
-    from edgeres.models import weights
     from edgeres.training import loop, objectives
 
     preprocess = model.spec.preprocess
@@ -63,7 +63,7 @@ def _train(
     )
     prepared.calibrate(images)
     objective = objectives.distilled(
-        weights.load(inputs["teacher"].path), preprocess, temperature=section.temperature,
+        teachers.load(inputs["teacher"].path), preprocess, temperature=section.temperature,
         alpha=section.alpha, smoothing=section.train.label_smoothing,
     )  # fmt: skip
     train, validation, _ = _checkpoint.splits(inputs["data"])

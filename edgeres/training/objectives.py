@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from edgeres.models.resnet import ResNet, fold_batchnorm
+from edgeres.models.resnet import ResNet
 from edgeres.training import losses
-from edgeres.training.loop import Objective, in_layout, prepared
+from edgeres.training.answers import Teacher, as_teacher
+from edgeres.training.loop import Objective, prepared
 from edgeres.types import Preprocess
 
 
@@ -21,25 +21,26 @@ def supervised(preprocess: Preprocess, smoothing: float) -> Objective:
 
 
 def distilled(
-    teacher: ResNet, preprocess: Preprocess, *, temperature: float, alpha: float, smoothing: float,
+    teacher: ResNet | Teacher,
+    preprocess: Preprocess,
+    *,
+    temperature: float,
+    alpha: float,
+    smoothing: float,
     loss: str = "kd",
-) -> Objective:  # fmt: skip
+) -> Objective:
     """`alpha` imitation + `(1 - alpha)` cross entropy; both networks see the same augmented view.
 
     Args:
-        teacher: answers in evaluation mode, from images in its own preprocessing; batch norm is
-            folded first, the same function in less time.
+        teacher: a network, or anything that answers uint8 images with logits.
         preprocess: the student's.
         loss: how the imitation is measured, a name of `losses.IMITATIONS`.
     """
     measure = losses.IMITATIONS[loss]
-    teachers = teacher.spec.preprocess
-    folded = fold_batchnorm(teacher.eval()).requires_grad_(False)
-    frozen = in_layout(folded, teachers)
+    frozen = as_teacher(teacher)
 
     def objective(module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        with torch.no_grad():
-            answer = frozen(prepared(images, teachers))
+        answer = frozen.answer(images)
         logits = module(prepared(images, preprocess))
         imitation = measure(logits, answer, labels, temperature)
         if alpha == 1:

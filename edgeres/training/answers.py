@@ -1,0 +1,49 @@
+"""Teachers as the training sees them: uint8 images in, logits out, whatever is behind."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from edgeres.models.resnet import ResNet, fold_batchnorm
+from edgeres.training.loop import in_layout, prepared
+from edgeres.types import Preprocess
+
+
+class Teacher(Protocol):
+    """Something that answers; its preprocessing and input size are its own affair."""
+
+    def answer(self, images: Tensor) -> Tensor:
+        """Logits float32 (N, C), without gradient and on the images' device, of uint8 images
+        (N, 3, H, W) of any size."""
+        ...
+
+
+class Network:
+    """A ResNet as a teacher: batch norm folded (the same function in less time), frozen.
+
+    Attributes:
+        module: the folded network; it follows the images from device to device.
+        preprocess: what its images are resized to and normalized with.
+    """
+
+    def __init__(self, network: ResNet):
+        self.preprocess: Preprocess = network.spec.preprocess
+        folded = network if network.spec.folded else fold_batchnorm(network.eval())
+        self.module: nn.Module = in_layout(folded.requires_grad_(False).eval(), self.preprocess)
+        self._device = torch.device("cpu")
+
+    @torch.no_grad()
+    def answer(self, images: Tensor) -> Tensor:
+        """Logits (N, C) of uint8 images (N, 3, H, W)."""
+        if images.device != self._device:
+            self.module, self._device = self.module.to(images.device), images.device
+        answer: Tensor = self.module(prepared(images, self.preprocess))
+        return answer
+
+
+def as_teacher(teacher: ResNet | Teacher) -> Teacher:
+    """A ResNet wrapped as a `Network`; any other teacher as it is."""
+    return Network(teacher) if isinstance(teacher, ResNet) else teacher
