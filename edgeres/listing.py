@@ -65,8 +65,8 @@ def _models() -> list[dict[str, Any]]:
 
     found = []
     for name in spec.names():
-        depth = int(name.removeprefix("resnet"))
-        size_px, classes = (224, 1000) if depth in (18, 34, 50, 101, 152) else (32, 10)
+        big = len(spec.parse(name, 10, spec.default_preprocess(32)).stages) == 4
+        size_px, classes = (224, 1000) if big else (32, 10)
         model = spec.parse(name, classes, spec.default_preprocess(size_px))
         parameters, macs = complexity(model)
         found.append({"model": name, "input": f"{size_px} px", "classes": classes,

@@ -7,15 +7,12 @@ channels that matter least by a group-wise criterion are removed until the budge
 from __future__ import annotations
 
 import copy
-import dataclasses
 
 import torch
 import torch_pruning as tp
-from torch import nn
 
 from edgeres.errors import BadInput
-from edgeres.models.resnet import ResidualBlock, ResNet, complexity
-from edgeres.models.spec import ModelSpec
+from edgeres.models.resnet import ResNet, complexity, slimmed, spec_of
 
 _STEPS = 50  # of a global ratio that grows until the budget is met
 _CRITERIA = {
@@ -54,35 +51,8 @@ def prune_to_macs(model: ResNet, budget: float, *, round_to: int, criterion: str
         spec = spec_of(pruned)
         macs = complexity(spec)[1]
         if macs <= budget * before:
-            return _rebuilt(spec, pruned)
+            return slimmed(pruned)
     raise BadInput(
         f"prune.macs: {budget:g} can't be met with channels in multiples of {round_to}; "
         f"{macs / before:.2f} is the least reachable for {model.spec.name}"
     )
-
-
-def spec_of(model: ResNet) -> ModelSpec:
-    """Read the widths off a network's convolutions."""
-    stages = []
-    for number, stage in enumerate(model.spec.stages, 1):
-        blocks: nn.Sequential = getattr(model, f"layer{number}")
-        stages.append(
-            tuple(
-                dataclasses.replace(block, widths=_widths(module))
-                for block, module in zip(stage, blocks, strict=True)
-            )
-        )
-    return dataclasses.replace(
-        model.spec, stem_width=model.conv1.out_channels, stages=tuple(stages)
-    )
-
-
-def _widths(block: nn.Module) -> tuple[int, ...]:
-    assert isinstance(block, ResidualBlock)
-    return tuple(getattr(block, f"conv{i}").out_channels for i in range(1, block.depth + 1))
-
-
-def _rebuilt(spec: ModelSpec, pruned: ResNet) -> ResNet:
-    slim = ResNet(spec)
-    slim.load_state_dict(pruned.state_dict())
-    return slim.eval()

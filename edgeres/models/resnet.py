@@ -1,8 +1,4 @@
-"""The residual network: a `ModelSpec` in, an `nn.Module` with torchvision's parameter names out.
-
-Every form here is one that TFLite, onnxruntime and Core ML run in integers without extra operators:
-see `Block.shortcut` for option A and `_MaxPool` for the stem.
-"""
+"""The residual network: a `ModelSpec` in, an `nn.Module` with torchvision's parameter names out."""
 
 from __future__ import annotations
 
@@ -12,33 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgeres.models.spec import Block, ModelSpec
+from edgeres.models._blocks import PreactBlock, ResidualBlock, convolution, norm
+from edgeres.models._values import Block, ModelSpec
 
-
-class ResidualBlock(nn.Module):
-    """Basic (two 3x3) or bottleneck (1x1, 3x3, 1x1) block, by the number of widths."""
-
-    def __init__(self, channels: int, block: Block, folded: bool):
-        super().__init__()
-        kernels = (3, 3) if len(block.widths) == 2 else (1, 3, 1)
-        strided = 0 if len(kernels) == 2 else 1
-        self.depth = len(kernels)
-        before = channels
-        for i, (width, kernel) in enumerate(zip(block.widths, kernels, strict=True), 1):
-            stride = block.stride if i - 1 == strided else 1
-            self.add_module(f"conv{i}", _conv(before, width, kernel, stride, folded))
-            self.add_module(f"bn{i}", nn.Identity() if folded else nn.BatchNorm2d(width))
-            before = width
-        self.downsample = _shortcut(channels, block, folded)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C', H / stride, W / stride)."""
-        y = x
-        for i in range(1, self.depth + 1):
-            y = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(y))
-            if i < self.depth:
-                y = F.relu(y)
-        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
+__all__ = ["PreactBlock", "ResNet", "ResidualBlock", "build", "complexity", "fold_batchnorm",
+           "slimmed", "spec_of"]  # fmt: skip
 
 
 class ResNet(nn.Module):
@@ -48,15 +22,18 @@ class ResNet(nn.Module):
         super().__init__()
         self.spec = spec
         kernel, stride = (7, 2) if spec.stem == "imagenet" else (3, 1)
-        self.conv1 = _conv(3, spec.stem_width, kernel, stride, spec.folded)
+        self.conv1 = convolution(3, spec.stem_width, kernel, stride, spec.folded)
         self.bn1 = nn.Identity() if spec.folded else nn.BatchNorm2d(spec.stem_width)
         channels = spec.stem_width
         for number, stage in enumerate(spec.stages, 1):
-            blocks = []
+            blocks: list[nn.Module] = []
             for block in stage:
-                blocks.append(ResidualBlock(channels, block, spec.folded))
+                first = number == 1 and not blocks
+                blocks.append(PreactBlock(channels, block, spec, first) if spec.preact
+                              else ResidualBlock(channels, block, spec))  # fmt: skip
                 channels = block.widths[-1]
             self.add_module(f"layer{number}", nn.Sequential(*blocks))
+        self.bn = norm(channels, spec.folded) if spec.preact else None
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(channels, spec.classes)
 
@@ -67,6 +44,8 @@ class ResNet(nn.Module):
             x = F.max_pool2d(x, 3, 2, 1)
         for number in range(1, len(self.spec.stages) + 1):
             x = getattr(self, f"layer{number}")(x)
+        if self.bn is not None:
+            x = F.relu(self.bn(x))
         return self.fc(self.avgpool(x).flatten(1))
 
 
@@ -85,40 +64,76 @@ def build(spec: ModelSpec, *, seed: int = 0, zero_init_residual: bool = False) -
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if zero_init_residual:
             for module in model.modules():
-                if isinstance(module, ResidualBlock) and not spec.folded:
+                if isinstance(module, PreactBlock):
+                    nn.init.zeros_(getattr(module, f"conv{module.depth}").weight)
+                elif isinstance(module, ResidualBlock) and not spec.folded:
                     nn.init.zeros_(getattr(module, f"bn{module.depth}").weight)
     return model
 
 
 def fold_batchnorm(model: ResNet) -> ResNet:
-    """The same function of its input, in eval mode, with every batch norm in its convolution."""
+    """The same function of its input, in eval mode, with every batch norm in a convolution.
+
+    In the one before it, or, where its input is needed as it is (before a pre-activation), in a
+    depthwise 1x1 convolution of its own.
+    """
     folded = ResNet(dataclasses.replace(model.spec, folded=True)).eval()
     state = {k: v.clone() for k, v in model.state_dict().items()}
-    target = folded.state_dict()
+    found = {}
     for name, module in model.named_modules():
         if not isinstance(module, nn.BatchNorm2d):
             continue
-        conv = _conv_of(name)
+        conv = _conv_of(name, model.spec.preact)
         assert module.running_mean is not None and module.running_var is not None
+        own = torch.ones(module.num_features, 1, 1, 1, dtype=module.running_mean.dtype)
         weight, bias = nn.utils.fusion.fuse_conv_bn_weights(
-            state[f"{conv}.weight"], None, module.running_mean, module.running_var,
-            module.eps, module.weight, module.bias,
+            own if conv == name else state[f"{conv}.weight"], None, module.running_mean,
+            module.running_var, module.eps, module.weight, module.bias,
         )  # fmt: skip
-        target[f"{conv}.weight"], target[f"{conv}.bias"] = weight.detach(), bias.detach()
-    for name in target:
-        if name.startswith("fc.") or (name in state and f"{name[:-7]}.bias" not in target):
-            target[name] = state[name]  # the linear layer and option A's fixed 0/1 weights
-    folded.load_state_dict(target)
-    for parameter, original in zip(folded.parameters(), folded.parameters(), strict=True):
-        parameter.requires_grad_(original.requires_grad)
+        found[f"{conv}.weight"], found[f"{conv}.bias"] = weight.detach(), bias.detach()
+    kept = {k: v.zero_() if k.endswith("bias") else v for k, v in folded.state_dict().items()}
+    kept |= {k: v for k, v in state.items() if k in kept}
+    folded.load_state_dict({**kept, **found})
     return folded
 
 
-def _conv_of(batchnorm: str) -> str:
-    """`layer1.0.bn2` -> `layer1.0.conv2`; `layer2.0.downsample.1` -> `layer2.0.downsample.0`."""
-    if batchnorm.endswith("downsample.1"):
-        return batchnorm[:-1] + "0"
-    return batchnorm.replace("bn", "conv")
+def _conv_of(batchnorm: str, preact: bool) -> str:
+    """The convolution that a batch norm goes into; its own name if it becomes one.
+
+    `layer1.0.bn2` -> `layer1.0.conv2` (pre-activated: `conv1`); `downsample.1` -> `downsample.0`.
+    """
+    path, _, last = batchnorm.rpartition(".")
+    if last.isdigit():
+        return f"{path}.{int(last) - 1}"
+    number = int(last.removeprefix("bn") or 1)
+    if not preact or (last == "bn1" and not path):
+        return batchnorm.replace("bn", "conv")
+    return f"{path}.conv{number - 1}" if number > 1 else batchnorm
+
+
+def spec_of(model: ResNet) -> ModelSpec:
+    """Read the widths and groups off a network's modules, whatever was cut out of them."""
+    stages = tuple(
+        tuple(_block_of(module, block) for module, block in zip(
+            getattr(model, f"layer{number}"), stage, strict=True))
+        for number, stage in enumerate(model.spec.stages, 1)
+    )  # fmt: skip
+    return dataclasses.replace(model.spec, stem_width=model.conv1.out_channels, stages=stages)
+
+
+def slimmed(model: ResNet) -> ResNet:
+    """A network with channels cut out of its modules as a fresh one of its present widths."""
+    slim = ResNet(spec_of(model))
+    slim.load_state_dict(model.state_dict())
+    return slim.eval()
+
+
+def _block_of(module: ResidualBlock | PreactBlock, block: Block) -> Block:
+    convs = [getattr(module, f"conv{i}") for i in range(1, len(block.widths) + 1)]
+    widths = tuple(conv.out_channels for conv in convs)
+    groups = convs[1].groups if len(convs) == 3 else 1
+    squeeze = module.se.fc1.out_channels if module.se is not None else 0
+    return dataclasses.replace(block, widths=widths, groups=groups, squeeze=squeeze)
 
 
 @torch.no_grad()
@@ -139,24 +154,3 @@ def complexity(spec: ModelSpec) -> tuple[int, int]:
             module.register_forward_hook(count)
         model(torch.zeros(1, 3, spec.preprocess.size_px, spec.preprocess.size_px))
     return sum(p.numel() for p in model.parameters() if p.requires_grad), macs
-
-
-def _conv(cin: int, cout: int, kernel: int, stride: int, bias: bool) -> nn.Conv2d:
-    return nn.Conv2d(cin, cout, kernel, stride, kernel // 2, bias=bias)
-
-
-def _shortcut(channels: int, block: Block, folded: bool) -> nn.Module | None:
-    width = block.widths[-1]
-    if block.shortcut == "identity":
-        return None
-    if block.shortcut == "projection":
-        conv = _conv(channels, width, 1, block.stride, folded)
-        return nn.Sequential(conv, nn.Identity() if folded else nn.BatchNorm2d(width))
-    conv = _conv(channels, width, 1, block.stride, bias=False)
-    with torch.no_grad():  # input channel i goes to output channel i + half of the new ones
-        conv.weight.zero_()
-        offset = (width - channels) // 2
-        for i in range(min(channels, width)):
-            conv.weight[i + offset, i] = 1.0
-    conv.weight.requires_grad_(False)
-    return nn.Sequential(conv)

@@ -6,10 +6,10 @@ import pytest
 import torch
 from conftest import network
 
-from edgeres.compression.prune import prune_to_macs, spec_of
+from edgeres.compression.prune import prune_to_macs
 from edgeres.errors import BadInput
 from edgeres.models import weights
-from edgeres.models.resnet import complexity
+from edgeres.models.resnet import complexity, spec_of
 
 
 @pytest.mark.parametrize("criterion", ["group-magnitude", "bn-scale"])

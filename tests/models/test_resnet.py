@@ -14,10 +14,16 @@ from edgeres.models import resnet, spec
 @pytest.mark.parametrize(
     ("name", "px"),
     [("resnet8", 16), ("resnet20-A", 32), ("resnet18-w0.25", 32), ("resnet18-w0.25", 96),
-     ("resnet50-w0.125", 32)],
+     ("resnet50-w0.125", 32), ("resnet8-se", 16), ("resnet8-mobile", 16), ("wrn-10-1", 16),
+     ("resnet14-w0.125-preact", 96), ("resnext11-4x16d-w0.125", 16), ("resnet8-D", 16),
+     ("resnet8-preact-se-A", 16)],
 )  # fmt: skip
 def test_folding_keeps_the_function(name: str, px: int) -> None:
     model = network(name, px)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):  # as after training, some scales below zero
+            nn.init.uniform_(module.weight, -1, 2)
+            nn.init.normal_(module.bias)
     x = torch.randn(3, 3, px, px)
     folded = resnet.fold_batchnorm(model)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in folded.modules())
@@ -46,8 +52,38 @@ def test_building_is_seeded_and_leaves_the_global_generator_alone() -> None:
     assert not torch.equal(a.conv1.weight, c.conv1.weight)
 
 
-def test_zero_init_residual_makes_blocks_the_identity_at_the_start() -> None:
-    one = spec.parse("resnet18-w0.25", 10, spec.default_preprocess(16))
+@pytest.mark.parametrize("name", ["resnet18-w0.25", "resnet18-w0.25-preact"])
+def test_zero_init_residual_makes_blocks_the_identity_at_the_start(name: str) -> None:
+    one = spec.parse(name, 10, spec.default_preprocess(16))
     model = resnet.build(one, zero_init_residual=True).eval()
     x = torch.rand(1, 16, 8, 8)
     assert torch.equal(model.layer1[1](x), x)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "shape"),
+    [("resnext50_32x4d", "layer1.0.conv2.weight", (128, 4, 3, 3)),
+     ("wide_resnet50_2", "layer4.2.conv3.weight", (2048, 1024, 1, 1)),
+     ("seresnet50", "layer2.0.se.fc1.weight", (32, 512, 1, 1)),
+     ("seresnet50", "layer2.0.se.fc2.bias", (512,)),
+     ("resnet50-D", "layer2.0.downsample.1.weight", (512, 256, 1, 1))],
+)  # fmt: skip
+def test_parameters_are_named_as_in_torchvision_and_timm(
+    name: str, key: str, shape: tuple[int, ...]
+) -> None:
+    with torch.device("meta"):
+        state = resnet.ResNet(spec.parse(name, 1000, spec.default_preprocess(224))).state_dict()
+    assert tuple(state[key].shape) == shape
+
+
+def test_preactivation_is_the_papers_order() -> None:
+    """He et al. 2016, figure 4e: the sum goes on untouched, convolutions read it activated."""
+    model = network("resnet8-preact")
+    block = network("resnet14-preact-w0.25").layer1[0]
+    assert block.bn1 is None
+    x = torch.randn(2, 16, 8, 8)
+    first = model.layer2[0]
+    active = F.relu(first.bn1(x))
+    y = first.conv2(F.relu(first.bn2(first.conv1(active))))
+    torch.testing.assert_close(first(x), y + first.downsample(active))
+    assert not any("downsample.1" in k for k in model.state_dict())
