@@ -19,7 +19,7 @@ from edgeres import devices, runs, stages, targets
 from edgeres.artifact import Artifact, Store, artifact_key, library_versions, storage_errors
 from edgeres.errors import BadInput, GateFailed, unknown
 from edgeres.models import spec
-from edgeres.recipe import Recipe, dump
+from edgeres.recipe import LabelsSection, Recipe, dump
 from edgeres.runs import Run
 
 _AT_ONCE = 2
@@ -77,12 +77,17 @@ def steps(recipe: Recipe) -> tuple[Step, ...]:
     chain = [Step("data", "data", recipe.data, {}),
              Step("teacher", "teacher", recipe.teacher, {"data": "data"})]  # fmt: skip
     model = "teacher"
+    labels = _labels(recipe)
+    if labels:
+        chain.append(Step("labels", "labels", labels, {"data": "data", "teacher": "teacher"}))
     for stage in ("distill", "prune", "quantize"):
         section = getattr(recipe, stage)
         if section is None:
             continue
         needs = {"data": "data", "teacher": "teacher"}
         needs |= {} if stage == "distill" else {"model": model}
+        if labels and section.train.augment == labels.augment:  # the same views
+            needs["labels"] = "labels"
         chain.append(Step(stage, stage, section, needs))
         model = model if stage == "quantize" else stage
     exports = {}
@@ -107,6 +112,14 @@ def steps(recipe: Recipe) -> tuple[Step, ...]:
         everything = {step.id: step.id for step in chain}
         chain.append(Step("report", "report", recipe.report, everything))
     return tuple(chain)
+
+
+def _labels(recipe: Recipe) -> LabelsSection | None:
+    """What the teacher is asked beforehand, if the recipe wants that."""
+    section = recipe.distill
+    if section is None or section.cache is None or section.loss == "none":
+        return None
+    return LabelsSection(**section.cache.model_dump(), augment=section.train.augment)
 
 
 def _preflight(recipe: Recipe) -> None:

@@ -145,6 +145,29 @@ class TeacherSection(Section):
         return self
 
 
+class CacheSection(Section):
+    """The teacher's answers to fixed augmented views are stored once; then it need not run."""
+
+    views: Annotated[
+        int, Field(ge=1, le=1000, description="Views of each image, which take turns each epoch.")
+    ] = 8
+    top: Annotated[
+        Annotated[int, Field(ge=1, le=1000)] | None,
+        Field(
+            description="Answers kept of each view; null: all up to 20 classes, else the top 10."
+        ),
+    ] = None
+    limit_gb: Annotated[
+        float, Field(gt=0, le=100_000, description="Refuse to store more than this.")
+    ] = 4.0
+
+
+class LabelsSection(CacheSection):
+    """What decides the stored answers; put together from `distill`, not written in a recipe."""
+
+    augment: tuple[str, ...] = ()
+
+
 class DistillSection(Section):
     """A smaller network learns from the teacher's answers."""
 
@@ -157,6 +180,10 @@ class DistillSection(Section):
     ] = "kd"
     temperature: Temperature = 4.0
     alpha: Alpha = 0.9
+    cache: Annotated[
+        CacheSection | None,
+        Field(description="Store the teacher's answers first; null asks it in every step."),
+    ] = None
     train: TrainSection = TrainSection()
 
 

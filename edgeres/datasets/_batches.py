@@ -1,7 +1,7 @@
 """What happens to images between a dataset and a network.
 
-In: uint8 images. Out: index batches, augmented batches, normalized float batches, and the list of
-training images that calibration may look at. Every random choice comes from a generator or a seed.
+In: uint8 images. Out: index batches, normalized float batches, and the list of training images that
+calibration may look at. Every random choice comes from a generator or a seed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from edgeres.datasets import Dataset, _splits
-from edgeres.errors import BadInput, unknown
+from edgeres.errors import BadInput
 from edgeres.types import Preprocess
 
 
@@ -29,31 +29,6 @@ def batches(n: int, batch_size: int, generator: torch.Generator, shuffle: bool) 
     """Indices 0..n-1, each once, in batches of int64 (<= batch_size,); the last may be smaller."""
     order = torch.randperm(n, generator=generator) if shuffle else torch.arange(n)
     yield from torch.split(order, batch_size)
-
-
-def augment(images: Tensor, names: tuple[str, ...], generator: torch.Generator) -> Tensor:
-    """Each named augmentation in turn, drawn anew for every image.
-
-    - `crop`: moved by up to 1/8 of the size in each direction, the border mirrored;
-    - `flip`: mirrored left to right, half of the images;
-    - `cutout`: a square of 1/4 of the size around a random pixel made mid-grey
-      (DeVries & Taylor 2017, arXiv:1708.04552).
-
-    Args:
-        images: uint8 (N, 3, H, W), left as it is.
-        names: out of `AUGMENTATIONS`.
-
-    Returns:
-        uint8 (N, 3, H, W).
-
-    Raises:
-        BadInput: an unknown name.
-    """
-    for name in names:
-        if name not in _AUGMENTATIONS:
-            raise unknown("augmentation", name, AUGMENTATIONS)
-        images = _AUGMENTATIONS[name](images, generator)
-    return images
 
 
 def normalize(images: Tensor, preprocess: Preprocess) -> Tensor:
@@ -113,45 +88,3 @@ def calibration(
 
 def _pixel_hash(image: np.ndarray) -> str:
     return hashlib.sha256(image.tobytes()).hexdigest()
-
-
-def _crop(images: Tensor, generator: torch.Generator) -> Tensor:
-    n, channels, height, width = images.shape
-    rows, columns = _moved(n, height, generator), _moved(n, width, generator)
-    pixels = (rows[:, :, None] * width + columns[:, None, :]).view(n, 1, -1)
-    flat = images.reshape(n, channels, -1)
-    return flat.gather(2, pixels.expand(-1, channels, -1)).view(images.shape)
-
-
-def _moved(n: int, size: int, generator: torch.Generator) -> Tensor:
-    """Which source line each line of a moved image shows, (n, size), mirrored at both ends."""
-    reach = max(1, size // 8)
-    move = torch.randint(-reach, reach + 1, (n, 1), generator=generator)
-    last = size - 1
-    return last - (last - (torch.arange(size) + move).abs()).abs()
-
-
-def _flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    chosen = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
-    return torch.where(chosen, images.flip(3), images)
-
-
-def _cutout(images: Tensor, generator: torch.Generator) -> Tensor:
-    n, _, height, width = images.shape
-    hidden = (
-        _span(n, height, generator)[:, None, :, None] & _span(n, width, generator)[:, None, None]
-    )
-    return images.masked_fill(hidden, 128)
-
-
-def _span(n: int, size: int, generator: torch.Generator) -> Tensor:
-    """Which lines a random stretch of a quarter of them covers, bool (n, size)."""
-    length = max(1, size // 4)
-    first = torch.randint(0, size, (n, 1), generator=generator) - length // 2
-    line = torch.arange(size)
-    return (line >= first) & (line < first + length)
-
-
-_AUGMENTATIONS = {"crop": _crop, "flip": _flip, "cutout": _cutout}
-AUGMENTATIONS = tuple(_AUGMENTATIONS)
-"""What `augment` knows."""

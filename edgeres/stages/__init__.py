@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from edgeres.artifact import Artifact
 
 
-ORDER = ("data", "teacher", "distill", "prune", "quantize", "export", "verify", "benchmark",
-         "report")  # fmt: skip
+ORDER = ("data", "teacher", "labels", "distill", "prune", "quantize", "export", "verify",
+         "benchmark", "report")  # fmt: skip
 """The chain; what each step needs is written in pipeline.py."""
 
 

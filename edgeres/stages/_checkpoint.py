@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,17 +20,25 @@ if TYPE_CHECKING:
 LIBRARIES = ("torch", "numpy")
 
 
-def splits(data: Artifact) -> tuple[Labelled, Labelled, Labelled]:
-    """Train, validation and test of a data artifact, as uint8 tensors (N, 3, H, W)."""
+def splits(data: Artifact, labels: Artifact | None = None) -> tuple[Labelled, Labelled, Labelled]:
+    """Train, validation and test of a data artifact, as uint8 tensors (N, 3, H, W).
+
+    Args:
+        labels: the teacher's stored answers; the training split carries them.
+    """
     from safetensors.torch import load_file
 
+    from edgeres.training.label_cache import LabelCache
     from edgeres.training.loop import Labelled
 
     tensors = load_file(data.file("data.safetensors"))
-    return tuple(  # type: ignore[return-value]
+    train, validation, test = (
         Labelled(tensors[f"{s}_x"].permute(0, 3, 1, 2).contiguous(), tensors[f"{s}_y"])
         for s in ("train", "validation", "test")
     )
+    if labels:
+        train = dataclasses.replace(train, answers=LabelCache(labels.path))
+    return train, validation, test
 
 
 def calibration_images(data: Artifact, train: Labelled) -> Any:

@@ -10,7 +10,7 @@ from edgeres.artifact import Artifact
 from edgeres.recipe import DistillSection
 from edgeres.stages import Context, _checkpoint, keyed_as_is
 
-VERSION = 1
+VERSION = 2
 LIBRARIES = _checkpoint.LIBRARIES
 summary = _checkpoint.summary
 keyed = keyed_as_is
@@ -36,7 +36,7 @@ def run(
             temperature=section.temperature, alpha=section.alpha, smoothing=smoothing,
             loss=section.loss,
         )  # fmt: skip
-    train, validation, _ = _checkpoint.splits(data)
+    train, validation, _ = _checkpoint.splits(data, inputs.get("labels"))
     history = loop.fit(
         loop.Trainee.of(student, preprocess), train, validation, section.train, objective,
         seed=context.seed, work=context.work, tick=context.tick,

@@ -10,7 +10,7 @@ from edgeres.artifact import Artifact
 from edgeres.recipe import PruneSection
 from edgeres.stages import Context, _checkpoint, keyed_as_is
 
-VERSION = 1
+VERSION = 2
 LIBRARIES = (*_checkpoint.LIBRARIES, "torch-pruning")
 keyed = keyed_as_is
 
@@ -35,7 +35,7 @@ def run(
         teachers.load(inputs["teacher"].path), preprocess, temperature=section.temperature,
         alpha=section.alpha, smoothing=section.train.label_smoothing,
     )  # fmt: skip
-    train, validation, _ = _checkpoint.splits(data)
+    train, validation, _ = _checkpoint.splits(data, inputs.get("labels"))
     history = loop.fit(
         loop.Trainee.of(slim, preprocess), train, validation, section.train, objective,
         seed=context.seed, work=context.work, tick=context.tick,

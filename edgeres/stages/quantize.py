@@ -12,7 +12,7 @@ from edgeres.recipe import QuantizeSection
 from edgeres.stages import Context, _checkpoint, keyed_as_is
 from edgeres.types import to_json
 
-VERSION = 2
+VERSION = 3
 LIBRARIES = (*_checkpoint.LIBRARIES, "torchao", "nncf")
 
 
@@ -66,7 +66,7 @@ def _train(
         teachers.load(inputs["teacher"].path), preprocess, temperature=section.temperature,
         alpha=section.alpha, smoothing=section.train.label_smoothing,
     )  # fmt: skip
-    train, validation, _ = _checkpoint.splits(inputs["data"])
+    train, validation, _ = _checkpoint.splits(inputs["data"], inputs.get("labels"))
     history = loop.fit(
         prepared.trainee(), train, validation, section.train, objective,
         seed=context.seed, work=context.work, tick=context.tick,

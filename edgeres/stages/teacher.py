@@ -12,7 +12,7 @@ from edgeres.recipe import TeacherSection
 from edgeres.stages import Context, _checkpoint, keyed_as_is
 from edgeres.types import Preprocess
 
-VERSION = 1
+VERSION = 2
 LIBRARIES = _checkpoint.LIBRARIES
 summary = _checkpoint.summary
 

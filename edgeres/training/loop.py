@@ -1,16 +1,14 @@
 """The one training loop: for a teacher, a student, fine-tuning after pruning, and QAT.
 
 Images are uint8 tensors in memory; a batch is drawn, augmented as a whole, and handed to the
-objective. Every random choice of an epoch comes from (seed, epoch), so a run resumed from an
-epoch's checkpoint continues bit for bit.
+objective. Every random choice comes from the seed and the position (epoch, step, sample), so a run
+that was killed continues from its last checkpoint, in mid-epoch too, and ends in the same bits.
 """
 
 from __future__ import annotations
 
-import io
 import math
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,28 +17,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgeres.artifact import storage_errors
 from edgeres.datasets import _batches
 from edgeres.errors import EdgeresError
 from edgeres.recipe import TrainSection
+from edgeres.training.average import Average
+from edgeres.training.keeper import Keeper
+from edgeres.training.views import Labelled as Labelled
+from edgeres.training.views import Views
 from edgeres.types import Accuracy, Preprocess
 
-_CHECKPOINT_EVERY_S = 10.0
 _EVALUATION_BATCH = 250
 
-Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
-"""(model, uint8 images (N, 3, H, W), labels (N,)) -> scalar loss to minimize."""
+Objective = Callable[..., Tensor]
+"""(model, uint8 images (N, 3, H, W), labels (N,)) -> scalar loss to minimize; with stored answers
+also `answer=` the teacher's logits (N, C)."""
 
 Tick = Callable[[int, int, str], None]
 """(steps done, steps in all, what the numbers are now)"""
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """A split in memory: images uint8 (N, 3, H, W), labels int64 (N,)."""
-
-    images: Tensor
-    labels: Tensor
 
 
 @dataclass
@@ -81,34 +74,45 @@ def fit(
     """Train in place and return one row per epoch: epoch, loss, learning_rate, validation_top1.
 
     Args:
+        train: if it carries a teacher's answers, the objective gets them as `answer`.
         settings: the stage's `train` section of the recipe.
         work: folder for the resume checkpoint; picks up what an interrupted call left there.
 
     Raises:
         Diverged: the loss became NaN or infinite.
-        StorageError: the checkpoint could not be written.
+        BadInput: the stored answers are to other views than these.
+        StorageError: the checkpoint could not be written, or is damaged.
     """
     steps = math.ceil(len(train.labels) / settings.batch_size)
     module = trainee.module
     parameters = [p for p in module.parameters() if p.requires_grad]
     optimizer = _optimizer(parameters, settings)
-    average = _Average(module, settings.ema) if settings.ema else None
-    history = _resume(work, module, optimizer, average)
-    saved = time.monotonic()
-    for epoch in range(len(history), settings.epochs):
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-        torch.manual_seed(seed * 1_000_003 + epoch)
+    average = Average(module, settings.ema) if settings.ema else None
+    views = Views(train, settings.augment, seed)
+    if train.answers:
+        train.answers.check(seed, settings.augment)
+    keeper = Keeper(work, {"model": module, "optimizer": optimizer, "average": average})
+    position = keeper.position() or {"epoch": 0, "step": 0, "loss": 0.0, "history": []}
+    history: list[dict[str, Any]] = position["history"]
+    for epoch in range(position["epoch"], settings.epochs):
         trainee.set_training(True)
         trainee.start_epoch(epoch, settings.epochs)
-        total = torch.zeros(())
-        order = _batches.batches(len(train.labels), settings.batch_size, generator, shuffle=True)
-        for step, chosen in enumerate(order):
+        first, total = 0, torch.zeros(())
+        if epoch == position["epoch"]:
+            keeper.restore()
+            first, total = position["step"], torch.tensor(position["loss"])
+        view = epoch % train.answers.count if train.answers else epoch
+        for step, chosen in enumerate(_order(len(train.labels), settings, seed, epoch)):
+            if step < first:
+                continue
             done = epoch * steps + step
+            torch.manual_seed(seed * 1_000_000_007 + done)  # whatever the network itself draws
             rate = _learning_rate(settings, done, steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            images = _batches.augment(train.images[chosen], settings.augment, generator)
-            loss = objective(module, images, train.labels[chosen])
+            images, labels = views.batch(chosen, view)
+            known = {"answer": train.answers.of(chosen, view)} if train.answers else {}
+            loss = objective(module, images, labels, **known)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             if settings.clip_norm:
@@ -118,6 +122,7 @@ def fit(
                 average.update(module)
             total += loss.detach()
             tick(done + 1, settings.epochs * steps, f"epoch {epoch + 1}/{settings.epochs}")
+            keeper.save_now_and_then(epoch=epoch, step=step + 1, loss=total, history=history)
         mean_loss = float(total) / steps
         if not math.isfinite(mean_loss):
             raise Diverged(
@@ -126,17 +131,21 @@ def fit(
             )
         with average.applied(module) if average else nullcontext():
             top1 = evaluate(trainee, validation)[0].top1
+        rate = _learning_rate(settings, (epoch + 1) * steps - 1, steps)
         history.append({"epoch": epoch + 1, "loss": round(mean_loss, 6),
                         "learning_rate": rate, "validation_top1": round(top1, 6)})  # fmt: skip
         note = f"epoch {epoch + 1}/{settings.epochs} loss {mean_loss:.3f} val {top1:.1%}"
         tick((epoch + 1) * steps, settings.epochs * steps, note)
-        if time.monotonic() - saved > _CHECKPOINT_EVERY_S and epoch + 1 < settings.epochs:
-            _save(work, module, optimizer, average, history)
-            saved = time.monotonic()
     if average:
         average.copy_to(module)
     trainee.set_training(False)
     return history
+
+
+def _order(n: int, settings: TrainSection, seed: int, epoch: int) -> Iterator[Tensor]:
+    """The epoch's batches of sample numbers, the same whenever it is asked for."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return _batches.batches(n, settings.batch_size, generator, shuffle=True)
 
 
 @torch.no_grad()
@@ -192,77 +201,3 @@ def _learning_rate(settings: TrainSection, step: int, steps_per_epoch: int) -> f
         return settings.learning_rate * (step + 1) / (warmup + 1)
     rest = max(settings.epochs * steps_per_epoch - warmup, 1)
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / rest))
-
-
-class _Average:
-    """Exponential moving average of weights and batch statistics, warmed up like 1/t."""
-
-    def __init__(self, module: nn.Module, decay: float):
-        self.decay, self.updates = decay, 0
-        self.state = {k: v.clone() for k, v in module.state_dict().items()}
-
-    @torch.no_grad()
-    def update(self, module: nn.Module) -> None:
-        self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for name, value in module.state_dict().items():
-            if value.is_floating_point():
-                self.state[name].lerp_(value, 1 - decay)
-            else:
-                self.state[name].copy_(value)
-
-    def copy_to(self, module: nn.Module) -> None:
-        module.load_state_dict(self.state)
-
-    def applied(self, module: nn.Module) -> _Swapped:
-        return _Swapped(module, self.state)
-
-
-class _Swapped:
-    """Context in which a module carries another state."""
-
-    def __init__(self, module: nn.Module, state: dict[str, Tensor]):
-        self.module, self.state = module, state
-
-    def __enter__(self) -> None:
-        self.before = {k: v.clone() for k, v in self.module.state_dict().items()}
-        self.module.load_state_dict(self.state)
-
-    def __exit__(self, *_: object) -> None:
-        self.module.load_state_dict(self.before)
-
-
-def _save(
-    work: Path,
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    average: _Average | None,
-    history: list[dict[str, Any]],
-) -> None:
-    state: dict[str, Any] = {
-        "model": module.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "history": history,
-    }
-    if average:
-        state |= {"average": average.state, "updates": average.updates}
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    with storage_errors(work):
-        (work / "resume.tmp").write_bytes(buffer.getbuffer())
-        (work / "resume.tmp").replace(work / "resume.pt")
-
-
-def _resume(
-    work: Path, module: nn.Module, optimizer: torch.optim.Optimizer, average: _Average | None
-) -> list[dict[str, Any]]:
-    path = work / "resume.pt"
-    if not path.exists():
-        return []
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    module.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    if average:
-        average.state, average.updates = state["average"], state["updates"]
-    history: list[dict[str, Any]] = state["history"]
-    return history

@@ -21,26 +21,25 @@ def supervised(preprocess: Preprocess, smoothing: float) -> Objective:
 
 
 def distilled(
-    teacher: ResNet | Teacher,
-    preprocess: Preprocess,
-    *,
-    temperature: float,
-    alpha: float,
-    smoothing: float,
-    loss: str = "kd",
-) -> Objective:
+    teacher: ResNet | Teacher, preprocess: Preprocess, *,
+    temperature: float, alpha: float, smoothing: float, loss: str = "kd",
+) -> Objective:  # fmt: skip
     """`alpha` imitation + `(1 - alpha)` cross entropy; both networks see the same augmented view.
 
     Args:
-        teacher: a network, or anything that answers uint8 images with logits.
+        teacher: a network, or anything that answers uint8 images with logits; it isn't asked
+            where its answers are stored.
         preprocess: the student's.
         loss: how the imitation is measured, a name of `losses.IMITATIONS`.
     """
     measure = losses.IMITATIONS[loss]
     frozen = as_teacher(teacher)
 
-    def objective(module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        answer = frozen.answer(images)
+    def objective(
+        module: nn.Module, images: Tensor, labels: Tensor, answer: Tensor | None = None
+    ) -> Tensor:
+        if answer is None:
+            answer = frozen.answer(images)
         logits = module(prepared(images, preprocess))
         imitation = measure(logits, answer, labels, temperature)
         if alpha == 1:

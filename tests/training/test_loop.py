@@ -10,7 +10,7 @@ from conftest import images
 
 from edgeres.models import resnet, spec
 from edgeres.recipe import TrainSection
-from edgeres.training import loop, objectives
+from edgeres.training import keeper, loop, objectives
 from edgeres.training.loop import Labelled, Trainee
 
 PREPROCESS = spec.default_preprocess(16)
@@ -67,7 +67,8 @@ def test_the_same_seed_gives_the_same_bits(tmp_path: Path, change: dict) -> None
 def test_a_killed_run_continues_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ema: float | None
 ) -> None:
-    monkeypatch.setattr(loop, "_CHECKPOINT_EVERY_S", -1.0)  # after every epoch
+    monkeypatch.setattr(keeper, "EVERY_S", -1.0)  # after every step
+    monkeypatch.setattr(keeper, "_PATIENCE", 0)
     settings = TrainSection(epochs=4, batch_size=32, learning_rate=0.05, ema=ema)
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()

@@ -1,0 +1,71 @@
+"""Labels: a teacher's answers to the augmented views of the training images, asked once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgeres.artifact import Artifact
+from edgeres.errors import BadInput, StorageError
+from edgeres.recipe import LabelsSection
+from edgeres.stages import Context, _checkpoint, keyed_as_is
+
+VERSION = 1
+LIBRARIES = _checkpoint.LIBRARIES
+
+_FEW_CLASSES = 20
+_TOP = 10
+
+
+def keyed(section: LabelsSection) -> dict[str, Any]:
+    """The section without the limit, which decides no answer."""
+    document = keyed_as_is(section)
+    del document["limit_gb"]
+    return document
+
+
+def run(
+    section: LabelsSection, inputs: Mapping[str, Artifact], out: Path, context: Context
+) -> dict[str, Any]:
+    """Say what it will take, then ask the teacher; a killed run goes on where it was."""
+    from edgeres import teachers
+    from edgeres.training import label_cache
+    from edgeres.training.views import Views
+
+    data = inputs["data"]
+    classes = _checkpoint.class_count(data)
+    train, _, _ = _checkpoint.splits(data)
+    kept = section.top or (classes if classes <= _FEW_CLASSES else _TOP)
+    layout = label_cache.Layout(section.views, len(train.labels), classes, min(kept, classes),
+                                context.seed, section.augment)  # fmt: skip
+    _fits(layout.size_bytes, layout.sentence(), section.limit_gb, context.work)
+    teacher = teachers.load(inputs["teacher"].path)
+    views = Views(train, section.augment, context.seed)
+    label_cache.build(teacher, views, layout, context.work, context.tick)
+    for name in label_cache.FILES:
+        if (context.work / name).exists():
+            (context.work / name).replace(out / name)
+    return {"views": layout.views, "samples": layout.samples, "classes": classes,
+            "kept": layout.kept, "size_bytes": layout.size_bytes,
+            "sentence": layout.sentence()}  # fmt: skip
+
+
+def _fits(size_bytes: int, sentence: str, limit_gb: float, folder: Path) -> None:
+    if size_bytes > limit_gb * 1e9:
+        raise BadInput(
+            f"the teacher's answers would take more than distill.cache.limit_gb ({limit_gb:g}): "
+            f"{sentence}; lower distill.cache.views or .top, or raise the limit"
+        )
+    free = shutil.disk_usage(folder).free
+    if size_bytes > free:
+        raise StorageError(
+            f"{folder}: {free / 1e6:,.1f} MB are free, too little for the teacher's answers "
+            f"({sentence}); lower distill.cache.views, or free some space"
+        )
+
+
+def summary(facts: Mapping[str, Any]) -> str:
+    """`45,000 images x 8 views, 10 of 10 answers each: 7.2 MB`."""
+    return str(facts["sentence"])

@@ -1,0 +1,75 @@
+"""Stored answers in a run: planned where the recipe wants them, made once, used again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeres import pipeline
+from edgeres.artifact import Store
+from edgeres.recipe import Recipe, load_mapping
+from edgeres.training import answers
+
+TRAIN = {"epochs": 1, "augment": ["crop"], "batch_size": 128}
+
+
+def recipe(**distill: Any) -> Recipe:
+    cached = {"student": "resnet8-w0.5", "cache": {"views": 2}, **distill}
+    return load_mapping({
+        "name": "cached", "data": {"source": "digits", "size": 8}, "train": TRAIN,
+        "teacher": {"model": "resnet8"}, "distill": cached, "quantize": {},
+    })  # fmt: skip
+
+
+class Silent:
+    """Nobody looks."""
+
+    def __init__(self) -> None:
+        self.done: dict[str, bool] = {}
+
+    def started(self, step: str, note: str) -> None: ...
+
+    def tick(self, done: int, total: int, note: str) -> None: ...
+
+    def finished(self, step: str, cached: bool, seconds: float, summary: str) -> None:
+        self.done[step] = cached
+
+
+def needs(made: Recipe) -> dict[str, dict[str, str]]:
+    return {step.id: dict(step.needs) for step in pipeline.steps(made)}
+
+
+def test_labels_are_a_step_only_where_the_recipe_stores_them() -> None:
+    assert needs(recipe())["labels"] == {"data": "data", "teacher": "teacher"}
+    assert needs(recipe())["distill"]["labels"] == "labels"
+    assert needs(recipe())["quantize"]["labels"] == "labels"  # the same views
+    for without in (recipe(cache=None), recipe(loss="none")):
+        assert "labels" not in needs(without)
+        assert "labels" not in needs(without)["distill"]
+    other = recipe(train={"augment": ["flip"]})
+    assert "labels" not in needs(other)["quantize"]
+
+
+def test_a_second_student_uses_the_stored_answers_and_no_teacher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(made: Recipe) -> tuple[dict[str, bool], Any]:
+        seen = Silent()
+        chain = pipeline.until(pipeline.steps(made), "distill")
+        store = Store(tmp_path / "store")
+        return seen.done, pipeline.perform(made, chain, store, tmp_path / "runs", seen)
+
+    first, made = run(recipe())
+    assert first == dict.fromkeys(["data", "teacher", "labels", "distill"], False)
+    facts = made.artifacts["labels"].facts
+    assert facts["size_bytes"] == 2 * facts["samples"] * 10 * 2
+    assert made.artifacts["distill"].parents["labels"]["digest"] == made.artifacts["labels"].digest
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the teacher was asked")
+
+    monkeypatch.setattr(answers.Network, "answer", refuse)
+    second, _ = run(recipe(temperature=2.0))
+    assert second == {"data": True, "teacher": True, "labels": True, "distill": False}
