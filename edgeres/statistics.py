@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 Z95 = 1.959964
 """The normal quantile of a two-sided 95 % interval."""
@@ -77,3 +79,49 @@ def paired_difference(b: int, c: int, n: int, z: float = Z95) -> tuple[float, fl
     centre = second - first
     half = z * math.sqrt((first + second - centre * centre) / (n + 2))
     return max(-1.0, centre - half), min(1.0, centre + half)
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Predictions whose confidence lies in (low, high]: how sure they were, and how right.
+
+    Attributes:
+        confidence, accuracy: means over the bin's n predictions; 0 in an empty bin.
+    """
+
+    low: float
+    high: float
+    n: int
+    confidence: float
+    accuracy: float
+
+
+def calibration_error(
+    confidences: Sequence[float], right: Sequence[bool], bins: int = 15
+) -> tuple[float, list[Bin]]:
+    """Expected calibration error, and the bins of its reliability diagram.
+
+    Args:
+        confidences: softmax probability of each prediction, 0 to 1.
+        right: whether each prediction was.
+
+    Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equation 5: bins of
+    equal width, their gaps between accuracy and confidence weighted by their counts.
+
+    Raises:
+        ValueError: there are no predictions, or not as many of one as of the other.
+    """
+    if not confidences or len(confidences) != len(right):
+        raise ValueError(f"{len(confidences)} confidences and {len(right)} answers don't match")
+    sums, hits, counts = [0.0] * bins, [0] * bins, [0] * bins
+    for confidence, correct in zip(confidences, right, strict=True):
+        place = min(max(math.ceil(confidence * bins) - 1, 0), bins - 1)
+        sums[place] += confidence
+        hits[place] += bool(correct)
+        counts[place] += 1
+    found = [
+        Bin(i / bins, (i + 1) / bins, n, sums[i] / n if n else 0.0, hits[i] / n if n else 0.0)
+        for i, n in enumerate(counts)
+    ]
+    gaps = sum(b.n * abs(b.accuracy - b.confidence) for b in found)
+    return gaps / len(confidences), found

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from edgeres.statistics import mcnemar, paired_difference, wilson
+from edgeres.statistics import calibration_error, mcnemar, paired_difference, wilson
 
 
 @pytest.mark.parametrize(("correct", "n"), [(0, 5), (5, 5), (1, 1), (563, 599), (9_127, 10_000)])
@@ -70,3 +70,14 @@ def test_paired_difference_covers_the_truth() -> None:
 def test_paired_difference_refuses_more_than_n() -> None:
     with pytest.raises(ValueError, match="not possible"):
         paired_difference(3, 3, 5)
+
+
+def test_calibration_error_by_hand() -> None:
+    error, bins = calibration_error([0.9] * 10 + [0.6] * 10, [True] * 7 + [False] * 3 + [True] * 6
+                                    + [False] * 4)  # fmt: skip
+    assert error == pytest.approx(0.5 * 0.2)  # 0.9 sure and 0.7 right; 0.6 sure and 0.6 right
+    assert [(b.n, round(b.accuracy, 9)) for b in bins if b.n] == [(10, 0.6), (10, 0.7)]
+    assert calibration_error([1.0, 0.0], [True, False])[0] == 0  # the ends have bins
+    assert calibration_error([1.0] * 4, [False] * 4)[0] == 1
+    with pytest.raises(ValueError):
+        calibration_error([0.5], [])

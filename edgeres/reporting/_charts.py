@@ -73,7 +73,7 @@ def scatter(name: str, device: str, rows: Sequence[Row]) -> Markup:
     return svg(name, f"Accuracy against latency on {device}", described, bottom + 42, *marks)
 
 
-def bars(rows: Sequence[tuple[str, int, str]]) -> Markup:
+def bars(name: str, title: str, rows: Sequence[tuple[str, int, str]]) -> Markup:
     """Sizes as (label, bytes, css class), from zero."""
     largest = max(size for _, size, _ in rows) or 1
     marks = []
@@ -86,7 +86,7 @@ def bars(rows: Sequence[tuple[str, int, str]]) -> Markup:
             tag("rect", x=0, y=y + 7, width=width, height=7, rx=2, class_=f"bar {kind}"),
         ))  # fmt: skip
     described = "; ".join(f"{label} {_units.size(size)}" for label, size, _ in rows)
-    return svg("size-chart", "Sizes", described, _ROW_PX * len(rows) - 8, *marks)
+    return svg(name, title, described, _ROW_PX * len(rows) - 8, *marks)
 
 
 def curves(name: str, title: str, rows: Sequence[Row]) -> Markup:

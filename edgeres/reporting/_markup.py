@@ -11,7 +11,7 @@ import html
 Child = object
 """Markup, or anything else as escaped text; None is nothing."""
 
-_VOID = {"meta"}
+_VOID = {"img", "meta"}
 # Controls, lone surrogates and bidirectional overrides: not valid in HTML, or able to make a text
 # read as another.
 _REPLACED = dict.fromkeys(

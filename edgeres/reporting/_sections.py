@@ -8,16 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edgeres.reporting import _charts, _network, _tables
+from edgeres.reporting import _charts, _evidence, _figures, _network, _plots, _tables
+from edgeres.reporting._figures import CURVES
 from edgeres.reporting._markup import Child, Markup, join, tag
+from edgeres.reporting._parts import chart, figure, note, section
 
 Report = Mapping[str, Any]
-
-
-def section(name: str, title: str, *content: Child) -> Markup:
-    """A headed part of the page, reachable as #name."""
-    return tag("section", tag("h2", title, id=f"{name}-h"), *content, id=name,
-               aria_labelledby=f"{name}-h")  # fmt: skip
+_LAYERS = 24
 
 
 def ladder(report: Report) -> Markup | None:
@@ -25,19 +22,21 @@ def ladder(report: Report) -> Markup | None:
     rows = report["ladder"]
     if not rows:
         return None
-    figure = None
+    drawn = None
     missing = [row["label"] for row in rows if not row["accuracy"]]
     if len(missing) < len(rows):
         absent = f" Not run, so without a dot: {', '.join(missing)}." if missing else ""
-        figure = _figure(
-            _charts.ladder(rows), _legend(rows),
+        drawn = figure(
+            _legend(rows), _charts.ladder(rows), caption=
             "Top-1 on the test images. Dot or diamond: what was counted; line: its 95 % interval; "
             f"dashed: the first network. The axis doesn't start at zero.{absent}",
         )  # fmt: skip
-    note = ("Changes are in percentage points, negative is worse; p is the exact McNemar test over "
-            "the same images, and coloured changes have p < 0.05. A network's size is its "
-            "parameters as float32, a file's its bytes on disk.")  # fmt: skip
-    return section("ladder", "From rung to rung", figure, _tables.ladder(rows), _note(note))
+    words = (
+        "Changes are in percentage points, negative is worse; p is the exact McNemar test over "
+        "the same images, and coloured changes have p < 0.05. A network's size is its "
+        "parameters as float32, a file's its bytes on disk."
+    )
+    return section("ladder", "From rung to rung", drawn, _tables.ladder(rows), note(words))
 
 
 def tradeoff(report: Report) -> Markup | None:
@@ -46,17 +45,16 @@ def tradeoff(report: Report) -> Markup | None:
     if not rows:
         return None
     figures = []
-    for i, device in enumerate(dict.fromkeys(row["device"] for row in rows if row["device"])):
-        drawn = [r for r in rows if r["device"] == device and r["latency"] and r["accuracy"]]
-        if drawn:
-            figures.append(_figure(
-                _charts.scatter(f"scatter-{i}", device, drawn), _legend(drawn),
-                f"Measured on {device}. Lines: 95 % intervals of accuracy and of the median. "
-                "Up and left is better.",
-            ))  # fmt: skip
+    for name, device, drawn in _figures.tradeoffs(report):
+        figures.append(figure(
+            _legend(drawn), _plots.place(name, f"Accuracy against latency on {device}"),
+            chart(_charts.scatter(f"drawn-{name}", device, drawn)), caption=
+            f"Measured on {device}. Lines: 95 % intervals of accuracy and of the median. "
+            "Up and left is better.",
+        ))  # fmt: skip
     if sizes := _sizes(report):
         figures.append(sizes)
-    sentence = None if any(row["latency"] for row in rows) else _note(_no_latency(rows))
+    sentence = None if any(row["latency"] for row in rows) else note(_no_latency(rows))
     return section("tradeoff", "Accuracy against latency and size", sentence,
                    tag("div", *figures, class_="figures"))  # fmt: skip
 
@@ -71,14 +69,14 @@ def files(report: Report) -> Markup | None:
         return section("files", "Files", _tables.files(rows))
     memory = next((r["memory_definition"] for r in rows if r.get("memory_definition")), None)
     of = f" ({memory})" if memory else ""
-    note = (
+    words = (
         "Batch 1, one inference after the other; median over all sessions. "
         f"Memory: peak of the process{of} minus the same program without a model. Load and "
         "first inference: in a fresh process, median over sessions. An invalid measurement is "
         "struck through, with its reason; an emulated processor has no latency."
     )
     return section("files", "Files and measurements", _tables.files(rows),
-                   _tables.measurements(measured), _note(note))  # fmt: skip
+                   _tables.measurements(measured), note(words))  # fmt: skip
 
 
 def verification(report: Report) -> Markup | None:
@@ -87,16 +85,16 @@ def verification(report: Report) -> Markup | None:
     if found is None:
         if not report["files"]:
             return None
-        return section("verification", "Verification", _note("This run did not verify its files."))
+        return section("verification", "Verification", note("This run did not verify its files."))
     if not found["files"]:
-        return section("verification", "Verification", _note("There was no file to verify."))
+        return section("verification", "Verification", note("There was no file to verify."))
     notes = [tag("li", tag("b", row["target"]), ": ", words)
              for row in found["files"] for words in row.get("notes") or ()]  # fmt: skip
     return section(
         "verification", "Verification",
         _tables.verification(found["files"]),
         tag("ul", *notes, class_="notes") if notes else None,
-        _note("Every file is compared with the network it was written from, on the test images: "
+        note("Every file is compared with the network it was written from, on the test images: "
               "the same scales, the same answers, and integer arithmetic where it says int8. Each "
               "layer of an int8 file is also recomputed from the codes that the file really fed "
               "it. p: exact McNemar test against the network before quantization."),
@@ -104,18 +102,19 @@ def verification(report: Report) -> Markup | None:
 
 
 def inside(report: Report) -> Markup | None:
-    """A picture of each quantized file."""
+    """A picture of each quantized file, and its sizes by layer."""
     drawn = [
         tag("details",
             tag("summary", tag("b", found["target"]), " ", found["summary"]),
-            _network.draw(f"network-{i}", found["target"], found["layers"]))
+            _network.draw(f"network-{i}", found["target"], found["layers"]),
+            _layer_sizes(f"layers-{i}", found["layers"]))
         for i, found in enumerate(report["networks"])
     ]  # fmt: skip
     if not drawn:
         return None
-    note = _note("One row per operation as the runtime executes it, with its output and the size "
+    words = note("One row per operation as the runtime executes it, with its output and the size "
                  "of its weights; lines on the left skip rows.")  # fmt: skip
-    return section("inside", "Inside the int8 files", *drawn, note)
+    return section("inside", "Inside the int8 files", *drawn, words)
 
 
 def training(report: Report) -> Markup | None:
@@ -125,10 +124,14 @@ def training(report: Report) -> Markup | None:
     figures = []
     for found in report["training"]:
         heading = join(tag("b", found["label"]), " ", found["detail"])
-        chart = _charts.curves(f"curve-{found['step']}", found["label"], found["rows"])
-        figures.append(tag("figure", tag("figcaption", heading, class_="above"), chart))
-    note = _note("Top-1 from 0 to 100 %; each loss on its own scale from zero.")
-    return section("training", "Training", tag("div", *figures, class_="figures small"), note)
+        drawing = _charts.curves(f"curve-{found['step']}", found["label"], found["rows"])
+        figures.append(figure(drawing, above=heading))
+    plots = [_plots.place(f"training-{name}", words) for name, words, _ in CURVES.values()]
+    shown = figure(tag("div", *plots, class_="pair"),
+                   chart(tag("div", *figures, class_="figures small")))  # fmt: skip
+    words = note("Validation top-1 after each epoch, and the mean loss of its batches. Losses of "
+                 "different stages have different terms and can't be compared.")  # fmt: skip
+    return section("training", "Training", shown, words)
 
 
 def data(report: Report) -> Markup | None:
@@ -152,7 +155,7 @@ def data(report: Report) -> Markup | None:
                   f"{leak} of them. Accuracy above can't be trusted.",
                   class_="warning") if leak else None  # fmt: skip
     return section("data", "Data and calibration", warning, _tables.facts(values),
-                   _per_class(report))  # fmt: skip
+                   _evidence.manifest(report))  # fmt: skip
 
 
 def environment(report: Report) -> Markup | None:
@@ -186,25 +189,23 @@ def _sizes(report: Report) -> Markup | None:
     if not rows:
         return None
     first = report["ladder"][0] if report["ladder"] else None
-    note = "Bytes on disk, from zero; 1 kB = 1000 B."
+    words = "Bytes on disk, from zero; 1 kB = 1000 B."
     if first and first["kind"] == "network" and first["size_bytes"]:
         rows.insert(0, (f"{first['label']} {first['detail']}", first["size_bytes"], "plain"))
-        note += f" {first['detail']}: its parameters as float32."
-    return _figure(_charts.bars(rows), None, note)
+        words += f" {first['detail']}: its parameters as float32."
+    return figure(_charts.bars("size-chart", "Sizes", rows), caption=words)
 
 
-def _per_class(report: Report) -> Markup | None:
-    found = report["per_class"]
-    if found is None:
+def _layer_sizes(name: str, layers: Any) -> Markup | None:
+    """Weights by layer, in the order of execution; the largest of many."""
+    held = [layer for layer in layers if layer["constant_bytes"]]
+    largest = sorted(held, key=lambda layer: -layer["constant_bytes"])[:_LAYERS]
+    rows = [(layer["name"], layer["constant_bytes"], "float" if layer["floating"] else "int8")
+            for layer in held if layer in largest]  # fmt: skip
+    if not rows:
         return None
-    known = [rung["step"] for rung in found["rungs"]]
-    networks = [row["step"] for row in report["ladder"]
-                if row["kind"] == "network" and row["step"] in known]  # fmt: skip
-    product = [step for step in known if step == report["summary"]["product"]["step"]]
-    chosen = dict.fromkeys([*networks[:1], *networks[-1:], *product])
-    shown, cut = _tables.per_class(found, list(chosen))
-    note = _note("Only the classes with the lowest accuracy are shown; report.json has all.")
-    return join(tag("h3", "Accuracy per class"), shown, note if cut else None)
+    few = f" (the largest {_LAYERS} of {len(held)})" if len(held) > _LAYERS else ""
+    return join(tag("h3", f"Size by layer{few}"), _charts.bars(name, "Size by layer", rows))
 
 
 def _no_latency(rows: Any) -> str:
@@ -228,11 +229,3 @@ def _legend(rows: Any) -> Markup:
               any(r.get("status", "valid") != "valid" for r in rows))]  # fmt: skip
     entries = [tag("li", _charts.swatch(kind), " ", words) for kind, words, used in kinds if used]
     return tag("ul", *entries, class_="legend")
-
-
-def _figure(chart: Markup, legend: Markup | None, caption: str) -> Markup:
-    return tag("figure", legend, chart, tag("figcaption", caption))
-
-
-def _note(words: str) -> Markup:
-    return tag("p", words, class_="note")

@@ -1,7 +1,8 @@
 """The report as one HTML file: the document of `ladder.build` in, a page as text out.
 
-The page loads nothing: no script, font or picture, and its content policy forbids them. It follows
-the reader's light or dark setting, fits a phone and prints.
+The page loads nothing: its style, scripts and pictures are in it, and its content policy allows no
+others. It follows the reader's light or dark setting, fits a phone and prints. The plots are drawn
+by plotly.js (its `basic` bundle); on paper, and where scripts are off, drawings in SVG stand in.
 """
 
 from __future__ import annotations
@@ -12,16 +13,20 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-from edgeres.reporting import _sections, _tiles
+from edgeres.reporting import _evidence, _figures, _plots, _sections, _tiles
 from edgeres.reporting._markup import Markup, join, tag
 
 _SECTIONS = (
     ("ladder", "Ladder", _sections.ladder),
     ("tradeoff", "Latency and size", _sections.tradeoff),
+    ("distributions", "Distributions", _evidence.distributions),
+    ("budgets", "Budgets", _evidence.budgets),
     ("files", "Files", _sections.files),
     ("verification", "Verification", _sections.verification),
     ("inside", "Inside", _sections.inside),
     ("training", "Training", _sections.training),
+    ("answers", "Answers", _evidence.answers),
+    ("explained", "Where they look", _evidence.explained),
     ("data", "Data", _sections.data),
     ("environment", "Environment", _sections.environment),
     ("recipe", "Recipe", _sections.recipe),
@@ -50,18 +55,31 @@ def render(report: Mapping[str, Any]) -> str:
         _tiles.tiles(report["summary"]),
     )  # fmt: skip
     nav = tag("nav", tag("ul", *links), aria_label="Sections") if len(shown) > 1 else None
+    figures = _figures.every(report)
+    scripts = [_plots.data(figures), *(tag("script", s) for s in _scripts())] if figures else []
     body = tag(
         "body", tag("a", "Skip to the results", href="#main", class_="skip"), header, nav,
         tag("main", *(part for _, _, part in shown), id="main"),
-        tag("footer", tag("p", _METHOD)),
+        tag("footer", tag("p", _METHOD)), *scripts,
     )  # fmt: skip
     return f"<!DOCTYPE html>\n{tag('html', _head(report['title']), body, lang='en')}\n"
 
 
+def _scripts() -> list[Markup]:
+    """plotly.js, and what draws our figures with it."""
+    folder = resources.files("edgeres.reporting")
+    library = (folder / "plotly" / "plotly-basic.min.js").read_text("utf-8")
+    return [Markup(library), Markup((folder / "_plots.js").read_text("utf-8"))]
+
+
 def _head(title: str) -> Markup:
     style = (resources.files("edgeres.reporting") / "_style.css").read_text("utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    # plotly.js adds an empty <style> and fills it by script, and sets style attributes.
+    policy = "; ".join([
+        "default-src 'none'", f"script-src {' '.join(map(_hash, _scripts()))}",
+        f"style-src {_hash(style)} {_hash('')}", "style-src-attr 'unsafe-inline'",
+        "img-src data:", "base-uri 'none'", "form-action 'none'",
+    ])  # fmt: skip
     return tag(
         "head", tag("meta", charset="utf-8"),
         tag("meta", http_equiv="Content-Security-Policy", content=policy),
@@ -71,3 +89,7 @@ def _head(title: str) -> Markup:
         tag("title", join(title, " – edgeres report")),
         tag("style", Markup(style)),
     )  # fmt: skip
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

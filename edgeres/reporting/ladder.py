@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from edgeres.reporting import _headline, _rungs
+from edgeres.reporting import _answers, _headline, _rungs
 from edgeres.reporting._rungs import Rung
 
 SCHEMA = 1
@@ -25,6 +25,8 @@ def build(
     recipe_yaml: str,
     environment: Mapping[str, Any],
     dataset: Mapping[str, Any],
+    explained: Mapping[str, Any] | None = None,
+    budgets: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Assemble `report.json`.
 
@@ -37,7 +39,9 @@ def build(
                  "seconds": float | None,                         # how long the step took
                  "parents": {role: {"stage", "key", "digest"}},   # as in artifact.json
                  "history": [row, ...] | None,                    # networks: rows of history.jsonl
-                 "predictions": ...}                              # see below
+                 "predictions": ...,                              # see below
+                 "confidences": ...,         # as predictions: softmax of the class, 0 to 1
+                 "samples": {device: {target: [ns, ...]}}}        # benchmark: 101 percentiles
 
             `predictions` are classes by argmax on the test set, in the order of the labels: a list
             of int for teacher, distill, prune and quantize, {target: list of int} for verify. A
@@ -47,17 +51,23 @@ def build(
         recipe_yaml: the resolved recipe, shown as it is.
         environment: what the run was made with (nested dicts of plain values).
         dataset: facts of the data artifact, and `"labels"`: the test labels as a list of int.
-            Without labels there are no paired comparisons and no accuracy per class.
+            Without labels there are no paired comparisons and no accuracy per class. Its
+            `"manifest"` says which training images calibrated: `samples` and `per_class`.
+        explained: maps of two networks side by side, as `gradcam.compared` returns them, with
+            "first" and "second" saying which networks.
+        budgets: limits and what was measured, as rows of `measurement.budgets.Result`.
 
     Returns:
         {"schema", "title", "headline" (a few sentences), "summary" (the numbers behind them),
         "ladder", "files", "devices", "verification", "training", "data", "per_class",
-        "environment", "lineage", "networks" (inside the int8 files), "recipe"}. What the run
-        doesn't have is None or empty. Strict JSON: numbers that aren't finite become None.
+        "confusion", "reliability", "distributions", "explained", "budgets", "environment",
+        "lineage", "networks" (inside the int8 files), "recipe"}. What the run doesn't have is None
+        or empty. Strict JSON: numbers that aren't finite become None.
     """
     by_step = {artifact["step"]: artifact for artifact in artifacts}
     labels = dataset.get("labels")
     rungs = _rungs.rungs(artifacts)
+    classes = dataset.get("classes") or []
     report: dict[str, Any] = {
         "schema": SCHEMA, "title": title,
         "ladder": _ladder(rungs, labels),
@@ -70,7 +80,11 @@ def build(
             for r in rungs if by_step[r.step].get("history")
         ],
         "data": {name: value for name, value in dataset.items() if name != "labels"},
-        "per_class": _per_class(rungs, labels, dataset.get("classes") or []),
+        "per_class": _per_class(rungs, labels, classes),
+        "confusion": _answers.confusion(rungs, labels, classes),
+        "reliability": _answers.reliability(rungs, labels, _confidences(artifacts)),
+        "distributions": _distributions(by_step),
+        "explained": explained, "budgets": [dict(row) for row in budgets],
         "environment": dict(environment),
         "lineage": [
             {"step": a["step"], "key": a["key"], "digest": a["digest"], "seconds": a.get("seconds"),
@@ -186,6 +200,37 @@ def _verification(by_step: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | 
         "passed": facts["passed"],
         "files": [{name: row.get(name) for name in names} for row in facts["files"]],
     }
+
+
+def _confidences(artifacts: Sequence[Mapping[str, Any]]) -> dict[str, Sequence[float]]:
+    """Step -> how sure each prediction was."""
+    found: dict[str, Sequence[float]] = {}
+    for artifact in artifacts:
+        known = artifact.get("confidences") or ()
+        if isinstance(known, Mapping):  # verification ran several files
+            found |= {f"export:{target}": sure for target, sure in known.items()}
+        elif known:
+            found[artifact["step"]] = known
+    return found
+
+
+def _distributions(by_step: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Latencies of each file and device: percentiles when warm, every start when cold."""
+    samples = by_step.get("benchmark", {}).get("samples") or {}
+    found = []
+    for report in _rungs.device_reports(by_step):
+        warm = (samples.get(report["device"]) or {}).get(report["target"])
+        cold = report.get("cold") or {}
+        if report.get("emulated") or not (warm or cold.get("first_ns")):
+            continue
+        found.append({
+            "device": report["device"], "target": report["target"],
+            "precision": _rungs.precision_of(report["target"]),
+            "status": "valid" if report.get("valid") else "invalid",
+            "warm_ns": list(warm or ()), "load_ns": list(cold.get("load_ns") or ()),
+            "first_ns": list(cold.get("first_ns") or ()),
+        })  # fmt: skip
+    return found
 
 
 def _networks(artifacts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

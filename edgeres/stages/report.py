@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from edgeres.recipe import ReportSection
 from edgeres.recipe_yaml import dump
 from edgeres.stages import Context, keyed_as_is
 
-VERSION = 1
-LIBRARIES = ("numpy",)
+VERSION = 2
+LIBRARIES = ("numpy", "torch", "torchao", "pillow")
 keyed = keyed_as_is
 
 _NETWORKS = ("teacher", "distill", "prune", "quantize")
+_PERCENTILES = 101
 
 
 def run(
@@ -34,7 +36,8 @@ def run(
         title=section.title or _title(inputs),
         recipe_yaml=dump({step: dict(a.section) for step, a in chain}),
         environment=_environment(inputs),
-        dataset={**data.facts, "labels": _test_labels(data)} if data else {},
+        dataset=_dataset(data) if data else {},
+        explained=_explained(inputs),
     )
     text = json.dumps(document, indent=1, allow_nan=False)
     (out / "report.json").write_text(text, "utf-8")
@@ -47,32 +50,83 @@ def _entry(step: str, artifact: Artifact) -> dict[str, Any]:
         "step": step, "key": artifact.key, "digest": artifact.digest,
         "facts": dict(artifact.facts), "seconds": artifact.seconds,
         "parents": {role: dict(parent) for role, parent in artifact.parents.items()},
-        "history": None, "predictions": None,
+        "history": None, "predictions": None, "confidences": None,
     }  # fmt: skip
     if artifact.stage in _NETWORKS:
         lines = artifact.file("history.jsonl").read_text("utf-8").splitlines()
         entry["history"] = [json.loads(line) for line in lines] or None
-        entry["predictions"] = _predictions(artifact.file("test_logits.npy"))
+        entry["predictions"], entry["confidences"] = _answers(artifact.file("test_logits.npy"))
     elif artifact.stage == "verify":
-        entry["predictions"] = {
-            path.stem.removeprefix("logits-"): _predictions(path)
-            for path in sorted(artifact.path.glob("logits-*.npy"))
-        }
+        found = {path.stem.removeprefix("logits-"): _answers(path)
+                 for path in sorted(artifact.path.glob("logits-*.npy"))}  # fmt: skip
+        entry["predictions"] = {target: classes for target, (classes, _) in found.items()}
+        entry["confidences"] = {target: sure for target, (_, sure) in found.items()}
+    elif artifact.stage == "benchmark":
+        entry["samples"] = _percentiles(artifact)
     return entry
 
 
-def _predictions(path: Path) -> list[int]:
+def _answers(path: Path) -> tuple[list[int], list[float]]:
+    """The class of each test image, and its softmax probability."""
     import numpy as np
 
-    logits = np.load(path, allow_pickle=False)
-    return [int(c) for c in logits.argmax(1)]
+    logits = np.load(path, allow_pickle=False).astype(np.float64)
+    sure = 1 / np.exp(logits - logits.max(1, keepdims=True)).sum(1)
+    return logits.argmax(1).tolist(), sure.tolist()
 
 
-def _test_labels(data: Artifact) -> list[int]:
+def _percentiles(artifact: Artifact) -> dict[str, dict[str, list[float]]]:
+    """Device -> target -> the percentiles 0 to 100 of all sessions' inferences, in ns."""
+    import numpy as np
+
+    found: dict[str, dict[str, list[float]]] = {}
+    for row in artifact.read_json("samples.json")["devices"]:
+        for target, sessions in (row["samples"] or {}).items():
+            pooled = [ns for session in sessions for ns in session]
+            if pooled:
+                points = np.percentile(pooled, np.linspace(0, 100, _PERCENTILES))
+                found.setdefault(row["device"], {})[target] = points.round(1).tolist()
+    return found
+
+
+def _dataset(data: Artifact) -> dict[str, Any]:
+    """Facts of the data, its test labels, and which training images calibrated."""
     from safetensors import safe_open
 
+    manifest = data.read_json("calibration.json")
     with safe_open(str(data.file("data.safetensors")), framework="numpy") as tensors:
-        return [int(label) for label in tensors.get_tensor("test_y")]
+        test, train = (tensors.get_tensor(f"{s}_y").tolist() for s in ("test", "train"))
+    drawn = Counter(train[sample["index"]] for sample in manifest["samples"])
+    names = data.facts["classes"]
+    listed = {"samples": manifest["samples"],
+              "per_class": {name: drawn[i] for i, name in enumerate(names)}}  # fmt: skip
+    return {**data.facts, "labels": test, "manifest": listed}
+
+
+def _explained(inputs: Mapping[str, Artifact]) -> dict[str, Any] | None:
+    """Where the first and the last network look; None if they are one and the same."""
+    chain = [inputs[step] for step in _NETWORKS if step in inputs]
+    if len(chain) < 2 or "data" not in inputs:
+        return None
+    import numpy as np
+
+    from edgeres.compression.graph import quantized_graph
+    from edgeres.models import weights
+    from edgeres.reporting import gradcam
+    from edgeres.stages import _checkpoint
+    from edgeres.stages.export import read_scales
+
+    first, last = chain[0], chain[-1]
+    models = [weights.load(artifact.path) for artifact in (first, last)]
+    runs = [gradcam.of_network(model) for model in models]
+    if last.stage == "quantize":
+        graph = quantized_graph(models[1], read_scales(last), fold_weights=True)
+        runs[1] = gradcam.of_graph(graph)
+    answers = [np.load(a.file("test_logits.npy"), allow_pickle=False) for a in (first, last)]
+    _, _, test = _checkpoint.splits(inputs["data"])
+    found = gradcam.compared((runs[0], models[0]), (runs[1], models[1]), answers, test.images,
+                             test.labels.tolist())  # fmt: skip
+    return {"first": first.stage, "second": last.stage, **found}
 
 
 def _title(inputs: Mapping[str, Artifact]) -> str:

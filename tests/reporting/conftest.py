@@ -10,6 +10,10 @@ import pytest
 from edgeres.reporting.ladder import build
 
 N = 200
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9"
+    "awAAAABJRU5ErkJggg=="
+)
 LABELS = [i % 4 for i in range(N)]
 
 
@@ -25,7 +29,8 @@ def network(step: str, wrong: range, **facts: Any) -> dict[str, Any]:
     basics = {"model": "resnet8", "parameters": 78_042, "macs": 3_125_888,
               "test": {"correct": N - len(wrong), "n": N}, "epochs": 3}  # fmt: skip
     return {"step": step, "key": f"{step}-key", "digest": f"{step}-digest", "seconds": 8.5,
-            "facts": basics | facts, "history": rows, "predictions": answers(wrong)}  # fmt: skip
+            "facts": basics | facts, "history": rows, "predictions": answers(wrong),
+            "confidences": [0.6 if i in wrong else 0.95 for i in range(N)]}  # fmt: skip
 
 
 def export(target: str, size: int, origin: str) -> dict[str, Any]:
@@ -79,7 +84,9 @@ def run() -> dict[str, Any]:
         "key": "b",
         "digest": "b-digest",
         "facts": {"reports": [measured("tflite-fp32", 98_400), measured("tflite-int8", 47_300)]},
-    }
+        "samples": {"host": {"tflite-fp32": [98_000.0 + 20 * i for i in range(101)],
+                             "tflite-int8": [47_000.0 + 9 * i for i in range(101)]}},
+    }  # fmt: skip
     data = {"step": "data", "key": "d", "digest": "d-digest", "facts": {}, "seconds": 3.9}
     return copy.deepcopy({
         "artifacts": [
@@ -99,7 +106,22 @@ def run() -> dict[str, Any]:
             "fingerprints": {"test": "f" * 64},
             "calibration": {"count": 256, "split": "train", "overlap_with_test": 0,
                             "sha256": "a" * 64},
+            "manifest": {"samples": [{"index": 7, "sha256": "b" * 64}],
+                         "per_class": {"zero": 1, "one": 0, "two": 0, "three": 0}},
         },
+        "explained": {
+            "first": "teacher", "second": "quantize", "n": N, "differ": 8, "samples": [
+                {"index": 5, "label": 1, "image": PIXEL,
+                 "first": {"class": 1, "confidence": 0.9, "map": PIXEL},
+                 "second": {"class": 2, "confidence": 0.7, "map": PIXEL}},
+            ],
+        },
+        "budgets": [
+            {"measure": "latency_p90_ms", "target": "tflite-int8", "device": "host", "limit": 0.1,
+             "value": 0.052, "verdict": "pass"},
+            {"measure": "energy_mj", "target": "tflite-int8", "device": "host", "limit": 1.0,
+             "value": None, "verdict": "not measurable"},
+        ],
     })  # fmt: skip
 
 

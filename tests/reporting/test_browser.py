@@ -22,17 +22,18 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no `chromium` on this system's PATH"),
 ]
 # A page that tells what a browser made of the report in a frame of a phone's width. The policy of
-# the report forbids scripts, this page's doesn't.
+# the report forbids foreign scripts, this page's doesn't.
 FRAME = """<!DOCTYPE html><title>frame</title><body style="margin:0">
 <iframe id=f src="report.html" style="width:{width}px;height:900px;border:0"></iframe>
-<script>onload = () => {{
+<script>onload = async () => {{
   const w = document.getElementById("f").contentWindow, d = w.document;
   const found = [...d.querySelectorAll("section, figure, .tile, .scroll, svg.chart, pre, p, h1")];
   const wide = found.filter(e => e.getBoundingClientRect().right > {width} + 0.5);
   document.title = JSON.stringify([
     d.documentElement.scrollWidth, wide.map(e => e.tagName + e.className),
     d.querySelectorAll("section").length, w.getComputedStyle(d.querySelector(".tiles")).display,
-    w.performance.getEntriesByType("resource").length]);
+    w.performance.getEntriesByType("resource").length,
+    [...d.querySelectorAll(".plot")].filter(e => e.querySelector(".trace")).length]);
 }}</script>"""
 
 
@@ -57,7 +58,7 @@ def page(tmp_path: Path, report: dict[str, Any]) -> Path:
 
 
 def in_frame(tmp_path: Path, page: Path, width: int) -> str:
-    """`[page width, elements that are too wide, sections, display of the tiles, files loaded]`."""
+    """`[width, too wide elements, sections, display of the tiles, files loaded, plots]`."""
     frame = page.with_name("frame.html")
     frame.write_text(FRAME.format(width=width), "utf-8")
     done = chromium(tmp_path, frame, "--allow-file-access-from-files", "--dump-dom",
@@ -68,9 +69,9 @@ def in_frame(tmp_path: Path, page: Path, width: int) -> str:
     return title[1]
 
 
-@pytest.mark.parametrize("width", [375, 1280])
+@pytest.mark.parametrize("width", [390, 1280])
 def test_nothing_is_wider_than_the_screen(tmp_path: Path, page: Path, width: int) -> None:
-    assert in_frame(tmp_path, page, width) == f'[{width},[],8,"grid",0]'
+    assert in_frame(tmp_path, page, width) == f'[{width},[],12,"grid",0,5]'
 
 
 def test_long_names_do_not_widen_a_phones_page(
@@ -79,7 +80,7 @@ def test_long_names_do_not_widen_a_phones_page(
     long = json.dumps(run).replace("tflite", "x" * 150).replace('"host"', f'"{"device" * 30}"')
     long = long.replace("resnet20", "resnet" * 30).replace("quickstart", "quick" * 30)
     page.write_text(render(build(**json.loads(long))), "utf-8")
-    assert in_frame(tmp_path, page, 375) == '[375,[],8,"grid",0]'
+    assert in_frame(tmp_path, page, 375) == '[375,[],12,"grid",0,5]'
 
 
 def test_what_a_page_would_load_is_seen_and_stopped(tmp_path: Path, page: Path) -> None:
