@@ -178,10 +178,11 @@ def _reliability(report: Report) -> Markup | None:
                           tag("b", _units.percent(found[step]["ece"]))))
         for i, step in enumerate(chosen)
     ]  # fmt: skip
-    words = note("ECE: expected calibration error. Each dot is a group of predictions by how sure the "
-                 "network was (15 bins, Guo et al. 2017), its size by their number; on the dashed "
-                 "line it would be right as often as it is sure. Below the line it is too sure of "
-                 "itself.")  # fmt: skip
+    words = note(
+        "ECE: expected calibration error. Each dot is a group of predictions by how sure the "
+        "network was (15 bins, Guo et al. 2017), its size by their number; on the dashed line it "
+        "would be right as often as it is sure, below it it is too sure."
+    )
     return join(tag("h3", "Calibration of confidence"),
                 tag("div", *figures, class_="figures small"), words)  # fmt: skip
 
