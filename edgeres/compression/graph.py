@@ -7,6 +7,9 @@ against. Nothing is stored as a pickled program, and a rebuilt graph is the same
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection
+
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
@@ -42,7 +45,8 @@ def quantized_graph(model: ResNet, scales: ScaleTable, *, fold_weights: bool) ->
 
     Args:
         model: batch norm folded, eval mode.
-        scales: one entry per tensor that `quantizer.layers` names, plus `input` and weights.
+        scales: one entry per tensor that `quantizer.layers` names, plus `input` and weights; what
+            has none stays float.
         fold_weights: store weights as int8 constants (True; ONNX, Core ML, running), or keep
             float weights with a quantize node in front (False; what LiteRT's converter reads).
 
@@ -52,33 +56,43 @@ def quantized_graph(model: ResNet, scales: ScaleTable, *, fold_weights: bool) ->
     with torch.no_grad():
         graph = export_program(model.eval()).module()
         quantizer = ResidualQuantizer(
-            lambda name: _spec(scales[name], *_RANGES[scales[name].dtype]),
-            lambda name: _spec(scales[name], *WEIGHT_RANGE),
+            lambda name: (
+                _spec(scales[name], *_RANGES[scales[name].dtype]) if name in scales else None
+            ),
+            lambda name: _spec(scales[name], *WEIGHT_RANGE) if name in scales else None,
         )
         prepared = prepare_pt2e(graph, quantizer)
         converted: GraphModule = convert_pt2e(prepared, fold_quantize=fold_weights)
     return converted
 
 
-def weight_scales(model: ResNet) -> ScaleTable:
-    """Symmetric per-output-channel scales of folded weights."""
+def weight_scales(model: ResNet, kept: Collection[str] = ()) -> ScaleTable:
+    """Symmetric per-output-channel scales of folded weights, but for layers `kept` float."""
     table: ScaleTable = {}
     for name, weight in model.state_dict().items():
-        if name.endswith(".weight"):
+        if name.endswith(".weight") and name.removesuffix(".weight") not in kept:
             scale = weight_scale(weight)
             table[name] = QuantParams(tuple(scale.tolist()), (0,) * len(scale), "int8", 0)
     return table
 
 
-def weight_scale(weight: Tensor) -> Tensor:
+def weight_scale(weight: Tensor, factor: Tensor | None = None) -> Tensor:
     """(O, ...) -> (O,): max |w| / 127, made storable.
 
     1/64 for a channel of zeros and ones, which a shortcut of option A has: 1 = 64 / 64 exactly.
+
+    Args:
+        factor: (O,), positive, by which each channel is yet to be multiplied.
     """
-    sizes = weight.detach().flatten(1).abs()
-    peaks = sizes.amax(1)
-    fixed = (peaks == 1) & (sizes.sum(1) == sizes.count_nonzero(1))
-    return torch.where(fixed, 2.0**-6, storable(peaks / WEIGHT_RANGE[1]))
+    peaks = torch.linalg.vector_norm(weight.detach(), math.inf, tuple(range(1, weight.ndim)))
+    if factor is not None:
+        return storable(peaks * factor / WEIGHT_RANGE[1])
+    scale = storable(peaks / WEIGHT_RANGE[1])
+    if (peaks == 1).any():
+        sizes = weight.detach().flatten(1).abs()
+        fixed = (peaks == 1) & (sizes.sum(1) == sizes.count_nonzero(1))
+        scale = torch.where(fixed, 2.0**-6, scale)
+    return scale
 
 
 def storable(scale: Tensor) -> Tensor:
@@ -102,13 +116,13 @@ def snap(model: ResNet, scales: ScaleTable) -> None:
     """
     state = model.state_dict()
     for layer in layers(export_program(model.eval()).module()):
-        if not layer.weighted:
+        if f"{layer.name}.weight" not in scales:
             continue
         weight, bias = state[f"{layer.name}.weight"], state.get(f"{layer.name}.bias")
         steps = torch.tensor(scales[f"{layer.name}.weight"].scale, dtype=torch.float64)
         column = steps.view(-1, *[1] * (weight.ndim - 1))
         weight.copy_((weight / column).round().clamp(*WEIGHT_RANGE) * column)
-        if bias is not None:
+        if bias is not None and layer.source in scales:
             steps *= scales[layer.source].scale[0]
             bias.copy_((bias / steps).round().clamp(*_BIAS_RANGE) * steps)
 

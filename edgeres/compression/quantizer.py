@@ -29,7 +29,7 @@ _AVERAGE = (_A.adaptive_avg_pool2d.default, _A.mean.dim)
 _SHARING = (_A.max_pool2d.default, _A.flatten.using_ints, _A.view.default)
 _ANNOTATION = "quantization_annotation"
 
-SpecOf = Callable[[str], QuantizationSpec]
+SpecOf = Callable[[str], QuantizationSpec | None]
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,12 @@ def layers(graph_module: GraphModule) -> Iterator[Layer]:
 
 
 class ResidualQuantizer(Quantizer):
-    """Annotates a residual network for static int8 (the scheme `w8a8`).
+    """Annotates a residual network for static integer arithmetic.
 
     Args:
-        activation: name of a tensor -> its per-tensor affine specification.
-        weight: name of a weight -> its per-channel symmetric specification (axis 0).
+        activation: name of a tensor -> its per-tensor specification; None leaves it float.
+        weight: name of a weight -> its per-channel symmetric specification (axis 0); None leaves
+            the layer float.
     """
 
     def __init__(self, activation: SpecOf, weight: SpecOf):
@@ -90,22 +91,27 @@ class ResidualQuantizer(Quantizer):
             activations = node.args[:1] if layer.weighted else node.args[:2]
             inputs = {a: self._edge(a) for a in activations if isinstance(a, Node)}
             if layer.weighted:
-                inputs[_node(node.args[1])] = self.weight(f"{layer.name}.weight")
+                weight = self.weight(f"{layer.name}.weight")
+                inputs = inputs | {_node(node.args[1]): weight} if weight else {}
+            inputs = {edge: spec for edge, spec in inputs.items() if spec is not None}
             _mark(node, inputs, output if layer.last is node else None)
             if layer.last is not node:
                 _mark(layer.last, {}, output)
         for node in model.graph.nodes:
             if node.target in _SHARING:  # moves codes, makes none: output codes are input codes
                 source = node.args[0]
-                _mark(node, {source: self._edge(source)}, SharedQuantizationSpec((source, node)))
+                if (edge := self._edge(source)) is not None:
+                    _mark(node, {source: edge}, SharedQuantizationSpec((source, node)))
         return model
 
-    def _edge(self, source: Node) -> QuantizationSpec:
-        # An edge carries what its source puts out; only the network's input has no such source.
-        known = _maker(source).meta.get(_ANNOTATION)
-        if known is not None and isinstance(known.output_qspec, QuantizationSpec):
-            return known.output_qspec
-        return self.activation("input")
+    def _edge(self, source: Node) -> QuantizationSpec | None:
+        # An edge carries what its source puts out; the network's input has no such source.
+        maker = _maker(source)
+        if maker.op == "placeholder":
+            return self.activation("input")
+        known = maker.meta.get(_ANNOTATION)
+        spec = known.output_qspec if known is not None else None
+        return spec if isinstance(spec, QuantizationSpec) else None
 
     def validate(self, model: GraphModule) -> None:
         """Nothing beyond what `annotate` guarantees."""

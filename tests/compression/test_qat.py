@@ -38,7 +38,7 @@ def test_the_rebuilt_graph_answers_like_the_trained_one(name: str, px: int, tmp_
     qat, history = train(name, px, tmp_path)
     x = prepared(images(64, px, seed=9), qat.model.spec.preprocess)
     with torch.no_grad():
-        trained = qat.graph(x)
+        trained = qat.network(x)
         folded, scales = qat.finish()
         rebuilt = graph.quantized_graph(folded, scales, fold_weights=True)(x)
     assert len(history) == 2
@@ -64,18 +64,18 @@ def test_ranges_and_batch_statistics_freeze_on_schedule() -> None:
     x = prepared(images(16, seed=5), qat.model.spec.preprocess) * 3
 
     def moved(name: str) -> bool:
-        state = qat.graph.state_dict()
+        state = qat.network.state_dict()
         before = {k: v.clone() for k, v in state.items() if name in k}
-        qat.graph(x)
-        state = qat.graph.state_dict()
+        qat.network(x)
+        state = qat.network.state_dict()
         return any(not torch.equal(v, state[k]) for k, v in before.items())
 
     states = {}
     for epoch in range(4):
         trainee.set_training(True)
         trainee.start_epoch(epoch, 4)
-        observer = next(m for m in qat._observers() if m.tensor == "layer1.0.conv1")
-        low = observer.activation_post_process.max_val.clone()
+        observer = next(m for m in qat.network.ranges if m.tensor == "layer1.0.conv1")
+        low = observer.bounds.clone()
         batch = moved("running_mean")
-        states[epoch] = (not torch.equal(low, observer.activation_post_process.max_val), batch)
+        states[epoch] = (not torch.equal(low, observer.bounds), batch)
     assert states == {0: (True, True), 1: (True, True), 2: (False, True), 3: (False, False)}

@@ -1,0 +1,125 @@
+"""The network as QAT trains it: an exported graph in, two graphs over the same parameters out.
+
+One has batch norm as it is, on convolutions whose weights are rounded as their folded selves will
+be. The other has it folded into them, as inference does: for evaluation, and for training once
+batch statistics are frozen, when it is cheaper too. Both quantize what `quantizer.layers` names.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Graph, GraphModule, Node
+
+from edgeres.compression import fake_quant
+from edgeres.compression.exclusions import Kept
+from edgeres.compression.fake_quant import Range
+from edgeres.compression.graph import export_program
+from edgeres.compression.quantizer import layers
+from edgeres.models.resnet import ResNet
+
+_A = torch.ops.aten
+_BATCHNORM = (_A.batch_norm.default, _A._native_batch_norm_legit.default)
+_RELU = (_A.relu.default, _A.relu_.default)
+_RANGES = "ranges"
+
+
+class QatNetwork(nn.Module):
+    """(N, 3, H, W) -> (N, classes), with fake quantization.
+
+    Args:
+        kept: what stays float.
+        make: (name of a tensor, whether a ReLU is before it) -> its fake quantization.
+
+    Attributes:
+        program: holds the parameters under the network's own names, and `ranges`.
+        folded: whether batch norm is in the weights now.
+    """
+
+    def __init__(self, model: ResNet, kept: Kept, make: Callable[[str, bool], Range]):
+        super().__init__()
+        self.program: GraphModule = export_program(model.train()).module()
+        self.program.add_module(_RANGES, nn.ModuleDict())
+        # Kept out of the registry: they share every parameter with `program`.
+        graphs = [_rewritten(self.program, kept, make, fold) for fold in (False, True)]
+        self._forms = tuple(GraphModule(self.program, graph) for graph in graphs)
+        self.folded = False
+
+    @property
+    def ranges(self) -> list[Range]:
+        """Fake quantization of each activation."""
+        return list(self.program.get_submodule(_RANGES).children())  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalized images -> logits."""
+        answer: Tensor = self._forms[self.folded](x)
+        return answer
+
+
+def _rewritten(
+    program: GraphModule, kept: Kept, make: Callable[[str, bool], Range], fold: bool
+) -> Graph:
+    """A copy of the program's graph with fake quantization where the quantizer wants it."""
+    work = GraphModule(program, copy.deepcopy(program.graph))
+    graph = work.graph
+    for node in graph.find_nodes(op="call_module", target="_guards_fn"):
+        graph.erase_node(node)
+    found = list(layers(work))
+    ranges = program.get_submodule(_RANGES)
+    work.add_module(_RANGES, ranges)
+    (source,) = graph.find_nodes(op="placeholder")
+    _quantize_after(graph, source, "input", ranges, make)
+    for layer in found:
+        if layer.name not in kept.tensors:
+            _quantize_after(graph, layer.last, layer.name, ranges, make)
+    for layer in found:
+        if layer.weighted:
+            _weigh(graph, layer.node, fold, rounded=layer.name not in kept.layers)
+    for node in list(graph.nodes):
+        if fold and node.target == _A.add_.Tensor and node.meta["val"].dim() == 0:
+            graph.erase_node(node)  # batch norm's counter
+    graph.eliminate_dead_code()
+    graph.lint()
+    return graph
+
+
+def _quantize_after(
+    graph: Graph, node: Node, name: str, ranges: nn.Module, make: Callable[[str, bool], Range]
+) -> None:
+    relu = node.target in _RELU
+    key = name.replace(".", "_")
+    if not hasattr(ranges, key):
+        ranges.add_module(key, make(name, relu))
+    with graph.inserting_after(node):
+        new = graph.call_module(f"{_RANGES}.{key}", ())
+    node.replace_all_uses_with(new)
+    new.args = (node.args[0] if relu else node,)
+    if relu:
+        graph.erase_node(node)
+
+
+def _weigh(graph: Graph, node: Node, fold: bool, rounded: bool) -> None:
+    """Round a layer's weight; fold the batch norm after it."""
+    x, weight, *rest = node.args
+    after = list(node.users)
+    bn = after[0] if len(after) == 1 and after[0].target in _BATCHNORM else None
+    with graph.inserting_before(node):
+        if bn is not None and fold:
+            _, gamma, beta, mean, variance, _, _, eps, *_ = bn.args
+            bias = rest[0] if rest else None
+            statistics = (bias, gamma, beta, mean, variance, eps)
+            rest = [graph.call_function(fake_quant.folded_bias, statistics), *rest[1:]]
+            weight = graph.call_function(fake_quant.folded_weight, (weight, gamma, variance, eps))
+        if rounded and bn is not None and not fold:
+            _, gamma, _, _, variance, _, _, eps, *_ = bn.args
+            known = (weight, gamma, variance, eps)
+            weight = graph.call_function(fake_quant.unfolded_weight, known)
+        elif rounded:
+            weight = graph.call_function(fake_quant.plain_weight, (weight,))
+    node.args = (x, weight, *rest)
+    if bn is not None and fold:
+        bn.replace_all_uses_with(node)
+        graph.erase_node(bn)
