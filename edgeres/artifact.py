@@ -8,6 +8,9 @@ last, syncs and renames the folder into place. The key of an artifact covers eve
     store/work/<stage>-<key>/        checkpoints of unfinished work, for resuming
     store/tmp/                       staging; what a killed process left here is swept at start
     store/locks/                     one lock per key; the system frees a dead owner's
+
+Whether an owner is dead is asked of its lock, never of its process id: ids are used again, and mean
+nothing between two containers that share a store.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -28,6 +31,7 @@ from edgeres.errors import BadInput, StorageError
 
 SCHEMA = 1
 _KEY_DIGITS = 20
+_PATIENCE_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,11 @@ class Store:
         self._work, self._locks = root / "work", root / "locks"
 
     def open(self) -> Store:
-        """Create the folders and remove the staging folders of processes that are gone."""
+        """Create the folders and remove the staging folders of processes that are gone.
+
+        Raises:
+            StorageError: it can't be written.
+        """
         with storage_errors(self.root):
             for folder in (self.artifacts, self.tmp, self._work, self._locks):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -135,17 +143,48 @@ class Store:
         return path
 
     @contextmanager
-    def lock(self, stage: str, key: str) -> Iterator[None]:
-        """Let one process make this artifact at a time."""
-        from filelock import FileLock
+    def lock(
+        self, stage: str, key: str, waiting: Callable[[], None] = lambda: None
+    ) -> Iterator[None]:
+        """Let one process make this artifact at a time.
 
-        with storage_errors(self._locks):
-            lock = FileLock(self._locks / f"{stage}-{key}.lock")
-            lock.acquire()
+        Args:
+            waiting: called every now and then while another process has it; may raise to give up.
+        """
+        from filelock import Timeout
+
+        lock = self._lock(f"{stage}-{key}")
+        while True:
+            try:
+                with storage_errors(self._locks):
+                    lock.acquire(timeout=_PATIENCE_S)
+                break
+            except Timeout:
+                waiting()
         try:
             yield
         finally:
             lock.release()
+
+    @contextmanager
+    def in_use(self, alone: bool = False) -> Iterator[None]:
+        """Be one of those who use the store, or the only one.
+
+        Raises:
+            StorageError: `alone`, and somebody else uses it.
+        """
+        import fcntl
+
+        how = fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH
+        path = self._locks / "store.lock"
+        with storage_errors(path), path.open("a") as file:
+            try:
+                fcntl.flock(file, how)
+            except BlockingIOError as error:
+                raise StorageError(
+                    f"{self.root}: a run is at work here; repeat this when it has ended"
+                ) from error
+            yield
 
     @contextmanager
     def staging(self, stage: str, key: str) -> Iterator[Path]:
@@ -190,6 +229,7 @@ class Store:
                 _sync(file)
             (staged / "artifact.json").write_text(json.dumps(document, indent=1), "utf-8")
             _sync(staged / "artifact.json")
+            _sync(staged)
             if path.exists():  # a damaged leftover without artifact.json
                 shutil.rmtree(path)
             staged.rename(path)
@@ -209,15 +249,34 @@ class Store:
         known = artifact.parents.get(role)
         return self.find(known["stage"], known["key"]) if known else None
 
+    def remove(self, artifact: Artifact) -> None:
+        """Take an artifact out of the store, in one step as well."""
+        leaving = self.tmp / f"{artifact.path.name}-{os.getpid()}"
+        with storage_errors(artifact.path), self.lock(artifact.stage, artifact.key):
+            artifact.path.rename(leaving)
+            shutil.rmtree(leaving)
+
     def sweep_work(self) -> None:
         """Remove checkpoints of unfinished work."""
         shutil.rmtree(self._work, ignore_errors=True)
 
+    def _lock(self, name: str) -> Any:
+        from filelock import FileLock
+
+        return FileLock(self._locks / f"{name}.lock")
+
     def _sweep(self) -> None:
+        """Remove staging folders whose key nobody holds: who stages has the lock."""
+        from filelock import Timeout
+
         for leftover in self.tmp.iterdir():
-            owner = leftover.name.rsplit("-", 1)[-1]
-            if not (owner.isdigit() and _alive(int(owner))):
-                shutil.rmtree(leftover, ignore_errors=True)
+            lock = self._lock(leftover.name.rpartition("-")[0])
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                continue
+            shutil.rmtree(leftover, ignore_errors=True)
+            lock.release()
 
 
 def load(path: Path) -> Artifact:
@@ -251,6 +310,19 @@ def folder_size(path: Path) -> int:
     if path.is_file():
         return path.stat().st_size
     return sum(p.stat().st_size for p in path.rglob("*") if p.is_file() and not p.is_symlink())
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file such that a reader sees the old one or the new one, never a part.
+
+    One process at a time: what a killed one left of the partial file is written over.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
 
 
 @contextmanager
@@ -302,13 +374,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

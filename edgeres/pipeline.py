@@ -19,7 +19,7 @@ from edgeres import devices, runs, stages, targets
 from edgeres.artifact import Artifact, Store, artifact_key, library_versions, storage_errors
 from edgeres.errors import BadInput, GateFailed, unknown
 from edgeres.models import spec
-from edgeres.recipe import LabelsSection, Recipe, dump
+from edgeres.recipe import LabelsSection, Recipe
 from edgeres.runs import Run
 
 _AT_ONCE = 2
@@ -170,16 +170,18 @@ def perform(
     """
     store.open()
     run = Run(folder / runs.run_name(recipe))
-    with storage_errors(run.path):
-        run.path.mkdir(parents=True, exist_ok=True)
-        (run.path / "recipe.lock.yaml").write_text(dump(recipe), "utf-8")
-    for _, group in itertools.groupby(chain, key=lambda step: step.stage):
-        # Steps of one stage (exports) don't need each other.
-        planned = [_planned(recipe, step, run.artifacts, store) for step in group]
-        made = _make_all(recipe, [p for p in planned if not p.artifact], run, store, reporter)
-        for one in planned:
-            _finish(run, one.step, one.artifact or made[one.step.id], one.artifact is not None,
-                    reporter)  # fmt: skip
+    with store.in_use():
+        with store.lock("run", run.name):
+            runs.begin(run, recipe)
+        for _, group in itertools.groupby(chain, key=lambda step: step.stage):
+            # Steps of one stage (exports) don't need each other.
+            planned = [_planned(recipe, step, run.artifacts, store) for step in group]
+            made = _make_all(recipe, [p for p in planned if not p.artifact], run, store, reporter)
+            for one in planned:
+                found = one.artifact or made[one.step.id]
+                with store.lock("run", run.name):
+                    runs.link(run, one.step.id, found)
+                _finish(run, one.step, found, one.artifact is not None, reporter)
     return run
 
 
@@ -214,7 +216,6 @@ def _make_all(
 
 def _finish(run: Run, step: Step, artifact: Artifact, cached: bool, reporter: Reporter) -> None:
     module: Any = stages.load(step.stage)
-    runs.link(run, step.id, artifact)
     run.artifacts[step.id] = artifact
     runs.event(run, step=step.id, event="cached" if cached else "done", key=artifact.key,
            seconds=artifact.seconds)  # fmt: skip
@@ -242,7 +243,7 @@ def _make(
     assert key is not None
     module = stages.load(step.stage)
     inputs = {role: run.artifacts[needed] for role, needed in step.needs.items()}
-    with store.lock(step.stage, key):
+    with store.lock(step.stage, key, lambda: tick(0, 0, "another process makes this; waiting")):
         found = store.find(step.stage, key)  # another process may have made it meanwhile
         if found:
             return found

@@ -12,6 +12,9 @@ from contextlib import contextmanager
 
 from edgeres.errors import EdgeresError
 
+# Set in a process whose output is kept already, so that a crash or a hang can quote it.
+contained = False
+
 
 class ConversionFailed(EdgeresError):
     """A converter gave up on a network."""
@@ -31,8 +34,9 @@ def quiet(doing: str) -> Iterator[None]:
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
         kept = os.dup(1), os.dup(2)
-        os.dup2(said.fileno(), 1)
-        os.dup2(said.fileno(), 2)
+        if not contained:
+            os.dup2(said.fileno(), 1)
+            os.dup2(said.fileno(), 2)
         try:
             yield
         except (EdgeresError, OSError, KeyboardInterrupt, MemoryError):

@@ -10,14 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from edgeres import registry
-from edgeres.artifact import Artifact, Store, load, storage_errors
+from edgeres.artifact import Artifact, Store, load, storage_errors, write_whole
 from edgeres.errors import BadInput, unknown
 from edgeres.recipe import Recipe, dump
 from edgeres.recipe import load as load_recipe
@@ -60,7 +59,7 @@ def all_runs(folder: Path) -> list[Run]:
 
 def open_run(path: Path) -> Run:
     """Read a run folder; its artifacts come in the chain's order."""
-    links = sorted((path / "artifacts").glob("*"))
+    links = sorted((path / "artifacts").glob("[!.]*"))
     found = {_step_id(link.name): load(link) for link in links if (link / "artifact.json").exists()}
     return Run(path, dict(sorted(found.items(), key=lambda item: ORDER.index(item[1].stage))))
 
@@ -109,26 +108,36 @@ def unreferenced(store: Store, folder: Path) -> list[Artifact]:
     return [a for a in store.all() if a.key not in kept]
 
 
+def begin(run: Run, recipe: Recipe) -> None:
+    """Make the run's folder; one process at a time."""
+    with storage_errors(run.path):
+        run.path.mkdir(parents=True, exist_ok=True)
+        write_whole(run.path / "recipe.lock.yaml", dump(recipe))
+
+
 def link(run: Run, step: str, artifact: Artifact) -> None:
-    """Point the run at a step's artifact; a report is copied beside it."""
+    """Point the run at a step's artifact; a report is copied beside it. One process at a time."""
     folder = run.path / "artifacts"
     link = folder / step.replace(":", "-", 1)
     with storage_errors(link):
         folder.mkdir(exist_ok=True)
-        fresh = folder / f".{link.name}.{os.getpid()}"
+        fresh = folder / f".{link.name}.partial"
         fresh.unlink(missing_ok=True)
         fresh.symlink_to(os.path.relpath(artifact.path.resolve(), folder.resolve()))
         fresh.replace(link)
         for name in ("report.html", "report.json"):
             if artifact.stage == "report" and artifact.file(name).exists():
-                shutil.copyfile(artifact.file(name), run.path / name)
+                write_whole(run.path / name, artifact.file(name).read_text("utf-8"))
 
 
 def event(run: Run, **what: Any) -> None:
     """Add a line to the run's events."""
     now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-    with storage_errors(run.path), (run.path / "events.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"time": now, **what}) + "\n")
+    with storage_errors(run.path), (run.path / "events.jsonl").open("ab+") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(end - 1, 0))
+        cut = b"" if file.read(1) in (b"", b"\n") else b"\n"  # a killed process's last line
+        file.write(cut + json.dumps({"time": now, **what}).encode() + b"\n")
 
 
 def _step_id(link: str) -> str:

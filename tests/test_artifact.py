@@ -67,12 +67,23 @@ def test_a_failed_stage_leaves_nothing(store: Store) -> None:
 
 
 def test_leftovers_of_dead_processes_are_swept_and_living_ones_kept(store: Store) -> None:
-    dead, alive = store.tmp / "a-k-999999999", store.tmp / f"a-k-{os.getpid()}"
+    dead = store.tmp / f"a-k-{os.getpid()}"  # its id lives on, in another process
     dead.mkdir()
-    alive.mkdir()
-    Store(store.root).open()
-    assert not dead.exists()
-    assert alive.exists()
+    with store.lock("b", "k"), store.staging("b", "k") as alive:
+        Store(store.root).open()
+        assert not dead.exists()
+        assert alive.exists()
+
+
+def test_cleaning_waits_for_no_run_and_takes_nothing_from_one(store: Store) -> None:
+    made = make(store, "a", "k", "hello")
+    at_work = pytest.raises(StorageError, match="a run is at work here")
+    with store.in_use(), store.in_use(), at_work, store.in_use(alone=True):
+        pass
+    with store.in_use(alone=True):
+        store.remove(made)
+    assert store.find("a", "k") is None
+    assert list(store.tmp.iterdir()) == []
 
 
 def test_a_damaged_artifact_is_named_not_used(store: Store) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 from edgeres import targets
 from edgeres.bundle import BASELINE, MANIFEST, SIGNATURE, signing
 from edgeres.errors import BadInput
+from edgeres.targets._conversion import examine
 
 _MAX_BYTES = 4 * 1024**3
 _MAX_FILES = 10_000
@@ -107,6 +108,7 @@ def _golden(folder: Path, path: Path) -> tuple[dict[str, Any] | None, list[str]]
         )
         tolerance, model = float(golden["tolerance"]), folder / PurePosixPath(golden["model"])
         _, target = targets.of_file(model)
+        examine(model)  # first where a crash does no harm
         session = target.session(model)
         if session is None:
             return None, []

@@ -14,19 +14,16 @@ from edgeres.artifact import Artifact, file_sha256, folder_size
 from edgeres.errors import BadInput, DeviceError
 from edgeres.progress import Progress
 from edgeres.runs import Run, find_run
-from edgeres.targets._graph import described
+from edgeres.targets._conversion import examine
 from edgeres.types import exported_file, to_json
 
 
 def inspected(file: Path) -> dict[str, Any]:
     """What is in a model file."""
-    kind, target = targets.of_file(file)
-    graph = target.read(file)
+    kind, _ = targets.of_file(file)
     return {
         "file": str(file), "format": kind, "sha256": file_sha256(file),
-        "size_bytes": folder_size(file), **described(graph),
-        "input": to_json(graph.input), "output": to_json(graph.output),
-        "scales": to_json(dict(graph.quantization)),
+        "size_bytes": folder_size(file), **examine(file),
     }  # fmt: skip
 
 
@@ -80,6 +77,7 @@ def _exports(
 def _matching(path: Path, run: Run) -> tuple[str, Artifact]:
     """A file as if the run had exported it: same target, this file's contents."""
     kind, target = targets.of_file(path)
+    examine(path)  # first where a crash does no harm
     graph = target.read(path)
     exports = [a for a in run.artifacts.values() if a.stage == "export"]
     # The same type of input first: int8 and int16x8, or fp32 and fp16, are both there at times.
@@ -215,6 +213,7 @@ def _prepared_as(
 def _alone(path: Path) -> Artifact:
     """A model file by itself, as an export artifact."""
     kind, target = targets.of_file(path)
+    examine(path)  # first where a crash does no harm
     graph = target.read(path)
     wide = graph.input.dtype == "int16"
     precision = "int16x8" if wide else "int8" if graph.quantization else target.PRECISIONS[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from pathlib import Path
@@ -52,16 +53,20 @@ def initialized(file: Path, base: str) -> str:
 
 
 def cleaned(runs: Path, dry_run: bool) -> dict[str, Any]:
-    """Remove artifacts that no run refers to, and unfinished work."""
-    store = store_of(runs)
+    """Remove artifacts that no run refers to, and unfinished work.
+
+    Raises:
+        StorageError: a run is at work in the store, whose artifacts aren't linked yet.
+    """
+    store = store_of(runs) if dry_run else store_of(runs).open()
     rows: list[dict[str, Any]] = []
-    for artifact in unreferenced(store, runs):
-        rows.append({"artifact": artifact.path.name, "size_bytes": folder_size(artifact.path)})
+    with contextlib.nullcontext() if dry_run else store.in_use(alone=True):
+        for artifact in unreferenced(store, runs):
+            rows.append({"artifact": artifact.path.name, "size_bytes": folder_size(artifact.path)})
+            if not dry_run:
+                store.remove(artifact)
+        work = folder_size(store.root / "work")
         if not dry_run:
-            with storage_errors(artifact.path):
-                shutil.rmtree(artifact.path)
-    work = folder_size(store.root / "work")
-    if not dry_run:
-        store.sweep_work()
+            store.sweep_work()
     return {"removed": not dry_run, "artifacts": rows, "work_bytes": work,
             "freed_bytes": work + sum(r["size_bytes"] for r in rows)}  # fmt: skip

@@ -1,11 +1,13 @@
-"""Conversion in a process of its own: a converter's crash, print-outs and globals stay there.
+"""Converting, and reading what others wrote, in a process of its own.
 
-`convert` starts `python -m edgeres.targets._conversion` with a job on its standard input, which
-stays open: when this process dies, the child reads its end and dies too.
+A converter's or reader's crash, print-outs and globals stay there. `convert` and `examine` start
+`python -m edgeres.targets._conversion` with a job on its standard input, which stays open: when
+this process dies, the child reads its end and dies too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -18,12 +20,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgeres import errors, targets
+from edgeres import errors, quiet, targets
+from edgeres.artifact import folder_size
+from edgeres.errors import BadInput
 from edgeres.quiet import ConversionFailed
 from edgeres.targets._graph import described
 from edgeres.types import ScaleTable, quant_params, to_json
 
 _LIMIT_S = 3600.0
+_READ_LIMIT_S = 120.0
+_READ_MEMORY, _READ_MEMORY_PER_BYTE = 2 << 30, 8
 _POLL_S = 0.05
 
 
@@ -47,13 +53,40 @@ def convert(
     """
     job = {"model": str(model), "scales": to_json(scales), "target": target, "path": str(path),
            "metadata": dict(metadata)}  # fmt: skip
+    return _in_a_child(job, f"writing {path.name}", "converter", _LIMIT_S, waiting)
+
+
+def examine(path: Path) -> dict[str, Any]:
+    """What a file of any origin holds, JSON-ready; it is also run once, where this machine can.
+
+    The readers are C++ and not made for hostile files: after this, they have met this one.
+
+    Raises:
+        BadInput: no such file, no model, or one that its reader crashes or hangs on.
+    """
+    targets.of_file(path)
+    job = {"read": str(path), "bytes": folder_size(path)}
+    try:
+        return _in_a_child(job, f"{path}: reading it", "reader", _READ_LIMIT_S, lambda: None)
+    except ConversionFailed as error:
+        raise BadInput(f"{error}; the file is damaged, or worse") from error
+
+
+def _in_a_child(
+    job: Mapping[str, Any], doing: str, who: str, limit_s: float, waiting: Callable[[], None]
+) -> dict[str, Any]:
     command = [sys.executable, "-m", "edgeres.targets._conversion"]
     with tempfile.TemporaryFile() as said, tempfile.TemporaryDirectory() as folder:
         reply = Path(folder) / "reply.json"
-        child = subprocess.Popen([*command, str(reply)], stdin=subprocess.PIPE, stdout=said,
-                                 stderr=subprocess.STDOUT)  # fmt: skip
         try:
-            _wait(child, json.dumps(job).encode(), waiting, path)
+            child = subprocess.Popen([*command, str(reply)], stdin=subprocess.PIPE, stdout=said,
+                                     stderr=subprocess.STDOUT)  # fmt: skip
+        except OSError as error:  # no more processes or memory
+            raise ConversionFailed(
+                f"{doing} failed: the {who} can't be started ({error.strerror}); end other programs"
+            ) from error
+        try:
+            in_time = _wait(child, json.dumps(job).encode(), waiting, limit_s)
         finally:
             child.kill()
             child.wait()
@@ -62,24 +95,27 @@ def convert(
         if reply.exists():
             return _answer(json.loads(reply.read_text("utf-8")))
         said.seek(0)
+        end = _end(child.returncode) if in_time else f"hung, and was stopped after {limit_s:g} s"
         raise ConversionFailed(
-            f"writing {path.name} failed: the converter {_end(child.returncode)}; "
-            f"its last words: {_last_words(said.read())}"
+            f"{doing} failed: the {who} {end}; its last words: {_last_words(said.read())}"
         )
 
 
-def _wait(child: Any, job: bytes, waiting: Callable[[], None], path: Path) -> None:
+def _wait(child: Any, job: bytes, waiting: Callable[[], None], limit_s: float) -> bool:
+    """Whether the child ended in time."""
     try:
         child.stdin.write(job + b"\n")
         child.stdin.flush()
     except BrokenPipeError:
-        return
+        child.wait()
+        return True
     begin = time.monotonic()
     while child.poll() is None:
         waiting()
-        if time.monotonic() - begin > _LIMIT_S:
-            raise ConversionFailed(f"writing {path.name} took over {_LIMIT_S / 60:.0f} minutes")
+        if time.monotonic() - begin > limit_s:
+            return False
         time.sleep(_POLL_S)
+    return True
 
 
 def _answer(reply: dict[str, Any]) -> dict[str, Any]:
@@ -100,9 +136,10 @@ def _last_words(said: bytes) -> str:
 
 def _child(reply: Path) -> None:
     job = json.loads(sys.stdin.buffer.readline())
+    quiet.contained = True
     threading.Thread(target=_die_with_parent, daemon=True).start()
     try:
-        found = _export(job)
+        found = _read(Path(job["read"]), job["bytes"]) if "read" in job else _export(job)
     except errors.EdgeresError as error:
         found = {"error": type(error).__name__, "message": str(error)}
     partial = reply.with_suffix(".partial")
@@ -130,6 +167,29 @@ def _export(job: dict[str, Any]) -> dict[str, Any]:
     first, last = module.export(targets.Source(model, scales, job["metadata"]), precision, path)
     return {"input": to_json(first), "output": to_json(last),
             "graph": described(module.read(path))}  # fmt: skip
+
+
+def _read(path: Path, size_bytes: int) -> dict[str, Any]:
+    import resource
+
+    import numpy as np
+
+    with contextlib.suppress(OSError, ValueError):  # macOS doesn't know this limit
+        most = _READ_MEMORY + _READ_MEMORY_PER_BYTE * size_bytes
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    _, target = targets.of_file(path)
+    try:
+        graph = target.read(path)
+        session = target.session(path)
+        if session is not None:
+            session.run(np.zeros((1, *graph.input.shape[1:]), graph.input.dtype))
+    except errors.EdgeresError:
+        raise
+    except Exception as error:  # a reader raises whatever it likes
+        first = (str(error).strip().splitlines() or [""])[0][:200]
+        raise BadInput(f"{path}: can't be read ({type(error).__name__}: {first})") from error
+    return {**described(graph), "input": to_json(graph.input), "output": to_json(graph.output),
+            "scales": to_json(dict(graph.quantization))}  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from edgeres.artifact import file_sha256
 from edgeres.errors import BadInput
 from edgeres.models import weights
 from edgeres.quiet import ConversionFailed
-from edgeres.targets._conversion import convert
+from edgeres.targets import _conversion
+from edgeres.targets._conversion import convert, examine
 
 # Runs in the child before anything else: importing onnx does what the test wants.
 SITE = """
@@ -69,9 +70,42 @@ def test_a_crash_is_an_error_with_its_last_words(
     misbehaving(tmp_path, monkeypatch, action)
     with pytest.raises(ConversionFailed) as caught:
         convert(checkpoint, quantized[2], "onnx-int8", tmp_path / "a.onnx", {}, lambda: None)
-    assert "crashed (SIGABRT)" in str(caught.value)
+    assert "crashed (SIGABRT); its last words: the arena is too small" in str(caught.value)
     assert "a.onnx" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_hang_is_an_error_with_its_last_words(
+    checkpoint: Path, quantized: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    action = "print('pass 7 of 9', flush=True); __import__('time').sleep(600)"
+    marker = misbehaving(tmp_path, monkeypatch, action)
+    monkeypatch.setattr(_conversion, "_LIMIT_S", 0.5)
+
+    def waiting() -> None:  # starting takes its time
+        while not (marker.exists() and marker.read_text()):
+            time.sleep(0.05)
+        time.sleep(0.5)
+
+    with pytest.raises(ConversionFailed, match=r"hung, and was stopped after 0\.5 s; its last.*7"):
+        convert(checkpoint, quantized[2], "onnx-int8", tmp_path / "a.onnx", {}, waiting)
+    assert gone(int(marker.read_text()))
+
+
+@pytest.mark.parametrize(
+    ("action", "says"),
+    [("__import__('os').kill(__import__('os').getpid(), 11)", r"crashed \(SIGSEGV\)"),
+     ("bytearray(3 << 30)", "MemoryError"),
+     ("raise RuntimeError('7 of 9')", "failed: 7 of 9")],
+)  # fmt: skip
+def test_a_file_that_its_reader_dies_of_is_bad_input(
+    action: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "worse.onnx"
+    file.write_bytes(b"x")
+    misbehaving(tmp_path, monkeypatch, action)
+    with pytest.raises(BadInput, match=f"worse.onnx.*{says}"):
+        examine(file)
 
 
 def test_an_error_keeps_its_kind(tmp_path: Path) -> None:
