@@ -24,7 +24,7 @@ from edgeres.training import label_cache, objectives
 from edgeres.training.answers import as_teacher
 from edgeres.training.label_cache import LabelCache, Layout
 from edgeres.training.loop import in_layout
-from edgeres.training.views import Labelled, Views
+from edgeres.training.views import Labelled, Views, ViewSettings
 
 _AUGMENT = ("crop", "flip")
 _WARM_UP = 3
@@ -73,10 +73,10 @@ def _steps(given: argparse.Namespace, batch: int, folder: Path) -> dict[str, Cal
     shape = (given.samples, 3, given.px, given.px)
     split = Labelled(torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8),
                      torch.randint(0, 10, (given.samples,), generator=generator))  # fmt: skip
-    views = Views(split, _AUGMENT, seed=0)
+    views = Views(split, ViewSettings(0, _AUGMENT))
     teacher = as_teacher(resnet.build(spec.parse(given.teacher, 10, preprocess)))
     if not (folder / "labels.json").exists():
-        layout = Layout(1, given.samples, 10, 10, 0, _AUGMENT)
+        layout = Layout(1, given.samples, 10, 10, views.settings)
         label_cache.build(teacher, views, layout, folder, lambda *_: None)
     cache = LabelCache(folder)
     supervised = objectives.supervised(preprocess, 0.0)

@@ -86,7 +86,7 @@ def steps(recipe: Recipe) -> tuple[Step, ...]:
             continue
         needs = {"data": "data", "teacher": "teacher"}
         needs |= {} if stage == "distill" else {"model": model}
-        if labels and section.train.augment == labels.augment:  # the same views
+        if labels and _views(section.train) == _views(labels):
             needs["labels"] = "labels"
         chain.append(Step(stage, stage, section, needs))
         model = model if stage == "quantize" else stage
@@ -119,7 +119,13 @@ def _labels(recipe: Recipe) -> LabelsSection | None:
     section = recipe.distill
     if section is None or section.cache is None or section.loss == "none":
         return None
-    return LabelsSection(**section.cache.model_dump(), augment=section.train.augment)
+    augment, mix = _views(section.train)
+    return LabelsSection(**section.cache.model_dump(), augment=augment, mix=mix)
+
+
+def _views(section: Any) -> tuple[Any, Any]:
+    """What decides the views of an image, beside the seed."""
+    return section.augment, section.mix
 
 
 def _preflight(recipe: Recipe) -> None:

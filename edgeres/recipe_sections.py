@@ -46,6 +46,19 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class MixSection(Section):
+    """Two training images become one, and so do their labels; the teacher answers to the mix."""
+
+    kind: Annotated[
+        Literal["mixup", "cutmix", "either"],
+        Field(description="Faded into one another, a piece pasted, or half of the images each."),
+    ] = "either"
+    alpha: Annotated[
+        float, Field(gt=0, le=100, description="Shares come from Beta(alpha, alpha).")
+    ] = 1.0
+    share: Annotated[Share, Field(description="Of the images, how many are mixed.")] = 1.0
+
+
 class TrainSection(Section):
     """How a network is trained; the learning rate warms up, then falls along a half cosine."""
 
@@ -78,10 +91,11 @@ class TrainSection(Section):
         Field(description="Largest gradient norm; null doesn't limit it."),
     ] = None
     augment: Annotated[
-        tuple[Literal["crop", "flip", "cutout"], ...],
+        tuple[Literal["crop", "flip", "cutout", "randaugment", "trivialaugment"], ...],
         Field(description="Random changes of training images.", json_schema_extra=_UNIQUE),
         AfterValidator(_unique),
     ] = ("crop",)
+    mix: Annotated[MixSection | None, Field(description="null mixes no images.")] = None
 
 
 class DataSection(Section):
@@ -166,6 +180,7 @@ class LabelsSection(CacheSection):
     """What decides the stored answers; put together from `distill`, not written in a recipe."""
 
     augment: tuple[str, ...] = ()
+    mix: MixSection | None = None
 
 
 class DistillSection(Section):
@@ -185,6 +200,14 @@ class DistillSection(Section):
         Field(description="Store the teacher's answers first; null asks it in every step."),
     ] = None
     train: TrainSection = TrainSection()
+
+    @model_validator(mode="after")
+    def _one_label_each(self) -> DistillSection:
+        if self.loss == "dkd" and self.train.mix is not None:
+            raise PydanticCustomError(
+                "conflict", "dkd needs one label per image, and `train.mix` gives two; use kd"
+            )
+        return self
 
 
 class PruneSection(Section):

@@ -10,39 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from edgeres.datasets._draws import Draws
+from edgeres.datasets._randaugment import randaugment, trivialaugment
 from edgeres.errors import unknown
-
-_WORD = 1 << 64
-_STEP = 0x9E3779B97F4A7C15
-
-
-class Draws:
-    """Random numbers of some samples of a view, each sample's own; every call is a fresh draw.
-
-    The hash is SplitMix64's (Steele, Lea, Flood 2014, "Fast Splittable Pseudorandom Number
-    Generators", figure 17).
-
-    Args:
-        samples: int64 (N,), which samples.
-    """
-
-    def __init__(self, seed: int, view: int, samples: Tensor):
-        start = _hashed(_hashed(seed) + view)
-        self.state = _scrambled(samples + _signed(start))
-        self.count = 0
-
-    def below(self, limit: int) -> Tensor:
-        """Whole numbers from 0 to limit - 1, int64 (N,)."""
-        return self._bits() % limit
-
-    def uniform(self) -> Tensor:
-        """Numbers from 0 up to, not including, 1: float32 (N,)."""
-        return (self._bits() >> 7).float() / (1 << 24)
-
-    def _bits(self) -> Tensor:
-        """31 random bits as int64 (N,)."""
-        self.count += 1
-        return _shifted(_scrambled(self.state + _signed(self.count * _STEP)), 33)
 
 
 def augment(images: Tensor, names: tuple[str, ...], draws: Draws) -> Tensor:
@@ -51,7 +21,8 @@ def augment(images: Tensor, names: tuple[str, ...], draws: Draws) -> Tensor:
     - `crop`: moved by up to 1/8 of the size in each direction, the border mirrored;
     - `flip`: mirrored left to right, half of the images;
     - `cutout`: a square of 1/4 of the size around a random pixel made mid-grey
-      (DeVries & Taylor 2017, arXiv:1708.04552).
+      (DeVries & Taylor 2017, arXiv:1708.04552);
+    - `randaugment`, `trivialaugment`: two weak, or one more or less strong operation of 14.
 
     Args:
         images: uint8 (N, 3, H, W), left as it is.
@@ -107,32 +78,7 @@ def _span(size: int, draws: Draws) -> Tensor:
     return (line >= first) & (line < first + length)
 
 
-_AUGMENTATIONS = {"crop": _crop, "flip": _flip, "cutout": _cutout}
+_AUGMENTATIONS = {"crop": _crop, "flip": _flip, "cutout": _cutout, "randaugment": randaugment,
+                  "trivialaugment": trivialaugment}  # fmt: skip
 AUGMENTATIONS = tuple(_AUGMENTATIONS)
 """What `augment` knows."""
-
-
-def _hashed(value: int) -> int:
-    """SplitMix64's finalizer of a whole number."""
-    z = (value + _STEP) % _WORD
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % _WORD
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EB % _WORD
-    return z ^ (z >> 31)
-
-
-def _scrambled(z: Tensor) -> Tensor:
-    """The same of int64 tensors, whose sums and products wrap around, without the first step."""
-    z = (z ^ _shifted(z, 30)) * _signed(0xBF58476D1CE4E5B9)
-    z = (z ^ _shifted(z, 27)) * _signed(0x94D049BB133111EB)
-    return z ^ _shifted(z, 31)
-
-
-def _shifted(z: Tensor, bits: int) -> Tensor:
-    """A logical shift to the right (int64's own copies the sign)."""
-    return (z >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def _signed(word: int) -> int:
-    """The int64 with the same 64 bits."""
-    word %= _WORD
-    return word - _WORD if word >= _WORD // 2 else word

@@ -32,18 +32,17 @@ def run(
     """Say what it will take, then ask the teacher; a killed run goes on where it was."""
     from edgeres import teachers
     from edgeres.training import label_cache
-    from edgeres.training.views import Views
+    from edgeres.training.views import Views, ViewSettings
 
     data = inputs["data"]
     classes = _checkpoint.class_count(data)
     train, _, _ = _checkpoint.splits(data)
     kept = section.top or (classes if classes <= _FEW_CLASSES else _TOP)
-    layout = label_cache.Layout(section.views, len(train.labels), classes, min(kept, classes),
-                                context.seed, section.augment)  # fmt: skip
+    seen = ViewSettings(context.seed, section.augment, section.mix)
+    layout = label_cache.Layout(section.views, len(train.labels), classes, min(kept, classes), seen)
     _fits(layout.size_bytes, layout.sentence(), section.limit_gb, context.work)
     teacher = teachers.load(inputs["teacher"].path)
-    views = Views(train, section.augment, context.seed)
-    label_cache.build(teacher, views, layout, context.work, context.tick)
+    label_cache.build(teacher, Views(train, seen), layout, context.work, context.tick)
     for name in label_cache.FILES:
         if (context.work / name).exists():
             (context.work / name).replace(out / name)

@@ -14,8 +14,9 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from edgeres.errors import BadInput
 from edgeres.training.answers import Teacher
-from edgeres.training.views import Views
+from edgeres.training.views import Views, ViewSettings
 
 _BATCH = 250
 _SYNC_EVERY_S = 10.0
@@ -37,6 +38,7 @@ class Layout:
 
     Attributes:
         views: of each sample.
+        seen: what decides the views.
         kept: how many of the classes' logits are stored; the rest of the probability is one more
             number, shared evenly by the other classes ("marginal smoothing" in the paper).
     """
@@ -45,8 +47,7 @@ class Layout:
     samples: int
     classes: int
     kept: int
-    seed: int
-    augmentations: tuple[str, ...]
+    seen: ViewSettings
 
     @property
     def whole(self) -> bool:
@@ -58,6 +59,11 @@ class Layout:
         """What the files take on disk, but for a few hundred bytes of headers."""
         a_view = 2 * self.kept if self.whole else 2 * (self.kept + 1) + 2 * self.kept
         return self.views * self.samples * a_view
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        counts = {n: getattr(self, n) for n in ("views", "samples", "classes", "kept")}
+        return {**counts, "seen": self.seen.to_json()}
 
     def sentence(self) -> str:
         """`45,000 images x 8 views, 10 of 10 answers each: 7.2 MB`."""
@@ -100,7 +106,7 @@ def build(
             _note_done(folder, done)
             saved = time.monotonic()
         tick(done, total, said)
-    (folder / _LAYOUT).write_text(json.dumps(asdict(layout), indent=1), "utf-8")
+    (folder / _LAYOUT).write_text(json.dumps(layout.to_json(), indent=1), "utf-8")
 
 
 class LabelCache:
@@ -108,7 +114,7 @@ class LabelCache:
 
     def __init__(self, folder: Path):
         found = json.loads((folder / _LAYOUT).read_text("utf-8"))
-        self.layout = Layout(**{**found, "augmentations": tuple(found["augmentations"])})
+        self.layout = Layout(**{**found, "seen": ViewSettings.from_json(found["seen"])})
         self.count = self.layout.views
         self._answers = np.load(folder / _ANSWERS, mmap_mode="r", allow_pickle=False)
         if not self.layout.whole:
@@ -124,12 +130,12 @@ class LabelCache:
         classes = torch.from_numpy(self._classes[view][rows].astype(np.int64))
         return rest.repeat(1, self.layout.classes).scatter_(1, classes, kept)
 
-    def check(self, seed: int, augmentations: tuple[str, ...]) -> None:
-        """Raise BadInput unless the answers are to the views of these settings."""
-        if (seed, augmentations) != (self.layout.seed, self.layout.augmentations):
+    def check(self, settings: ViewSettings) -> None:
+        """Raise BadInput unless the answers are to these views."""
+        if settings != self.layout.seen:
             raise BadInput(
-                f"the stored answers are to views with seed {self.layout.seed} and augmentation "
-                f"{', '.join(self.layout.augmentations) or 'none'}; train with the same"
+                f"the stored answers are to views with {self.layout.seen.sentence()}; this "
+                f"training has {settings.sentence()}"
             )
 
 

@@ -23,7 +23,7 @@ from edgeres.recipe import TrainSection
 from edgeres.training.average import Average
 from edgeres.training.keeper import Keeper
 from edgeres.training.views import Labelled as Labelled
-from edgeres.training.views import Views
+from edgeres.training.views import Views, ViewSettings
 from edgeres.types import Accuracy, Preprocess
 
 _EVALUATION_BATCH = 250
@@ -88,9 +88,9 @@ def fit(
     parameters = [p for p in module.parameters() if p.requires_grad]
     optimizer = _optimizer(parameters, settings)
     average = Average(module, settings.ema) if settings.ema else None
-    views = Views(train, settings.augment, seed)
+    views = Views(train, ViewSettings.of(settings, seed))
     if train.answers:
-        train.answers.check(seed, settings.augment)
+        train.answers.check(views.settings)
     keeper = Keeper(work, {"model": module, "optimizer": optimizer, "average": average})
     position = keeper.position() or {"epoch": 0, "step": 0, "loss": 0.0, "history": []}
     history: list[dict[str, Any]] = position["history"]

@@ -10,10 +10,15 @@ from torch import Tensor
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Mean cross entropy of logits (N, C) and labels (N,), with optional label smoothing.
+    """Mean cross entropy of logits (N, C) and labels, with optional label smoothing.
+
+    Args:
+        labels: int64 (N,), or shares of the classes, float32 (N, up to C), of mixed images.
 
     Source: Szegedy et al. 2016, "Rethinking the Inception Architecture", section 7.
     """
+    if labels.ndim == 2:  # the last classes may have no image
+        labels = F.pad(labels, (0, logits.shape[1] - labels.shape[1]))
     return F.cross_entropy(logits, labels, label_smoothing=smoothing)
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from edgeres.datasets import _augment
-from edgeres.datasets._augment import Draws, augment
+from edgeres.datasets._augment import augment
+from edgeres.datasets._draws import Draws
 from edgeres.errors import BadInput
 
 

@@ -12,15 +12,17 @@ from torch import Tensor
 
 from edgeres.errors import BadInput, StorageError
 from edgeres.models import resnet, spec
-from edgeres.recipe import LabelsSection, TrainSection
+from edgeres.recipe import LabelsSection, MixSection, TrainSection
 from edgeres.stages import labels as stage
 from edgeres.training import label_cache, loop, objectives
 from edgeres.training.answers import as_teacher
 from edgeres.training.label_cache import LabelCache, Layout
-from edgeres.training.views import Labelled, Views
+from edgeres.training.views import Labelled, Views, ViewSettings
 
 COUNT = 300  # more than the teacher is asked about at once
 AUGMENT = ("crop", "flip", "cutout")
+SEEN = ViewSettings(7, AUGMENT, MixSection(share=0.5))
+SETTINGS = TrainSection(epochs=3, batch_size=100, learning_rate=0.01, augment=AUGMENT, mix=SEEN.mix)
 
 
 def split(count: int = COUNT) -> Labelled:
@@ -41,9 +43,9 @@ class Recorder:
 
 def built(folder: Path, kept: int = 10, classes: int = 10, views: int = 2) -> LabelCache:
     folder.mkdir(exist_ok=True)
-    layout = Layout(views, COUNT, classes, kept, 7, AUGMENT)
+    layout = Layout(views, COUNT, classes, kept, SEEN)
     teacher = as_teacher(network("resnet8", px=8, classes=classes))
-    label_cache.build(teacher, Views(split(), AUGMENT, 7), layout, folder, lambda *_: None)
+    label_cache.build(teacher, Views(split(), SEEN), layout, folder, lambda *_: None)
     return LabelCache(folder)
 
 
@@ -60,8 +62,7 @@ def test_every_answer_is_the_teachers_to_the_view_that_training_shows(tmp_path: 
     preprocess = spec.default_preprocess(8)
     model = resnet.build(spec.parse("resnet8-w0.5", 10, preprocess))
     loop.fit(loop.Trainee.of(model, preprocess), train, split(8),
-             TrainSection(epochs=3, batch_size=100, learning_rate=0.01, augment=AUGMENT),
-             objective, seed=7, work=tmp_path, tick=lambda *_: None)  # fmt: skip
+             SETTINGS, objective, seed=7, work=tmp_path, tick=lambda *_: None)  # fmt: skip
     epochs = [torch.cat(shown[i : i + 3]) for i in (0, 3, 6)]
     pixels = [{image.numpy().tobytes() for image in epoch} for epoch in epochs]
     assert pixels[0] == pixels[2]  # two views take turns
@@ -73,7 +74,7 @@ def test_a_student_with_stored_answers_never_asks_the_teacher(tmp_path: Path) ->
     preprocess = spec.default_preprocess(8)
     model = resnet.build(spec.parse("resnet8-w0.5", 10, preprocess))
     objective = objectives.distilled(teacher, preprocess, temperature=4, alpha=0.9, smoothing=0)
-    settings = TrainSection(epochs=1, batch_size=100, augment=AUGMENT)
+    settings = SETTINGS.model_copy(update={"epochs": 1})
     train = Labelled(split().images, split().labels, cache)
     loop.fit(loop.Trainee.of(model, preprocess), train, split(8), settings, objective,
              seed=7, work=tmp_path, tick=lambda *_: None)  # fmt: skip
@@ -104,7 +105,7 @@ def test_a_build_that_was_killed_goes_on_and_ends_in_the_same_bytes(
 ) -> None:
     monkeypatch.setattr(label_cache, "_SYNC_EVERY_S", -1.0)
     built(tmp_path / "whole")
-    layout, views = Layout(2, COUNT, 10, 10, 7, AUGMENT), Views(split(), AUGMENT, 7)
+    layout, views = Layout(2, COUNT, 10, 10, SEEN), Views(split(), SEEN)
     killed = tmp_path / "killed"
     killed.mkdir()
 
@@ -126,13 +127,14 @@ def test_a_build_that_was_killed_goes_on_and_ends_in_the_same_bytes(
 
 def test_answers_to_other_views_are_refused(tmp_path: Path) -> None:
     cache = built(tmp_path)
-    for seed, names in ((8, AUGMENT), (7, ("crop",))):
-        with pytest.raises(BadInput, match="seed 7 and augmentation crop, flip, cutout"):
-            cache.check(seed, names)
+    for other in (ViewSettings(8, AUGMENT, SEEN.mix), ViewSettings(7, ("crop",), SEEN.mix),
+                  ViewSettings(7, AUGMENT)):  # fmt: skip
+        with pytest.raises(BadInput, match="seed 7, augmentation crop, flip, cutout, either 1"):
+            cache.check(other)
 
 
 def test_too_much_is_refused_before_the_teacher_is_asked(tmp_path: Path) -> None:
-    sentence = Layout(8, 45_000, 10, 10, 0, ()).sentence()
+    sentence = Layout(8, 45_000, 10, 10, SEEN).sentence()
     assert sentence == "45,000 images x 8 views, 10 of 10 answers each: 7.2 MB"
     with pytest.raises(BadInput, match=r"more than distill\.cache\.limit_gb \(0\.001\): 45,000 im"):
         stage._fits(7_200_000, sentence, 0.001, tmp_path)
