@@ -183,6 +183,22 @@ class LabelsSection(CacheSection):
     mix: MixSection | None = None
 
 
+class HintSection(Section):
+    """A layer of the student imitates a layer of the teacher."""
+
+    teacher: Annotated[Text, Field(description="Name of the teacher's layer, e.g. layer3.")]
+    student: Annotated[Text, Field(description="Name of the student's layer, e.g. layer3.")]
+    loss: Annotated[
+        Literal["hint", "attention"],
+        Field(description="hint: features, through a learned adapter; attention: where it looks."),
+    ] = "hint"
+    weight: Annotated[float, Field(gt=0, le=1e6, description="Beside the other losses.")] = 1.0
+    schedule: Annotated[
+        Literal["constant", "linear", "cosine"],
+        Field(description="How the weight falls to 0 over the training, or not at all."),
+    ] = "constant"
+
+
 class DistillSection(Section):
     """A smaller network learns from the teacher's answers."""
 
@@ -201,8 +217,17 @@ class DistillSection(Section):
     ] = None
     train: TrainSection = TrainSection()
 
+    hints: Annotated[
+        tuple[HintSection, ...], Field(description="Layers that imitate the teacher's, too.")
+    ] = ()
+
     @model_validator(mode="after")
     def _one_label_each(self) -> DistillSection:
+        if self.hints and (self.cache is not None or self.loss == "none"):
+            raise PydanticCustomError(
+                "conflict",
+                "`hints` need the teacher in every step; leave out `cache` and loss none",
+            )
         if self.loss == "dkd" and self.train.mix is not None:
             raise PydanticCustomError(
                 "conflict", "dkd needs one label per image, and `train.mix` gives two; use kd"

@@ -23,22 +23,26 @@ def run(
     from edgeres import teachers
     from edgeres.models import resnet, spec
     from edgeres.training import loop, objectives
+    from edgeres.training.hints import Hints
 
     data = inputs["data"]
     preprocess = _checkpoint.default_preprocess(data)
     architecture = spec.parse(section.student, _checkpoint.class_count(data), preprocess)
     student = resnet.build(architecture, seed=context.seed + 1)
     smoothing = section.train.label_smoothing
-    objective = objectives.supervised(preprocess, smoothing)
+    objective, hints = objectives.supervised(preprocess, smoothing), None
     if section.loss != "none":
+        teacher = teachers.load(inputs["teacher"].path)
+        hints = Hints.of(section.hints, teacher, student, preprocess)
         objective = objectives.distilled(
-            teachers.load(inputs["teacher"].path), preprocess,
-            temperature=section.temperature, alpha=section.alpha, smoothing=smoothing,
-            loss=section.loss,
+            teacher, preprocess, temperature=section.temperature, alpha=section.alpha,
+            smoothing=smoothing, loss=section.loss, hints=hints,
         )  # fmt: skip
     train, validation, _ = _checkpoint.splits(data, inputs.get("labels"))
     history = loop.fit(
         loop.Trainee.of(student, preprocess), train, validation, section.train, objective,
-        seed=context.seed, work=context.work, tick=context.tick,
+        seed=context.seed, work=context.work, tick=context.tick, extra=hints,
     )  # fmt: skip
+    if hints:
+        hints.close()
     return _checkpoint.write(out, student, data, history=history)

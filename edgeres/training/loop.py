@@ -56,6 +56,16 @@ class Trainee:
         return cls(in_layout(module, preprocess), preprocess, module.train)
 
 
+class Extra(nn.Module):
+    """What an objective trains along with the network, and is no part of it.
+
+    Attributes:
+        progress: share of the training that is done, 0 to 1; the loop sets it.
+    """
+
+    progress: float = 0.0
+
+
 class Diverged(EdgeresError):
     """The loss is no longer a number."""
 
@@ -70,6 +80,7 @@ def fit(
     seed: int,
     work: Path,
     tick: Tick,
+    extra: Extra | None = None,
 ) -> list[dict[str, Any]]:
     """Train in place and return one row per epoch: epoch, loss, learning_rate, validation_top1.
 
@@ -77,6 +88,7 @@ def fit(
         train: if it carries a teacher's answers, the objective gets them as `answer`.
         settings: the stage's `train` section of the recipe.
         work: folder for the resume checkpoint; picks up what an interrupted call left there.
+        extra: trained and resumed with the network.
 
     Raises:
         Diverged: the loss became NaN or infinite.
@@ -86,12 +98,15 @@ def fit(
     steps = math.ceil(len(train.labels) / settings.batch_size)
     module = trainee.module
     parameters = [p for p in module.parameters() if p.requires_grad]
+    parameters += extra.parameters() if extra else []
     optimizer = _optimizer(parameters, settings)
     average = Average(module, settings.ema) if settings.ema else None
     views = Views(train, ViewSettings.of(settings, seed))
     if train.answers:
         train.answers.check(views.settings)
-    keeper = Keeper(work, {"model": module, "optimizer": optimizer, "average": average})
+    keeper = Keeper(
+        work, {"model": module, "optimizer": optimizer, "average": average, "extra": extra}
+    )
     position = keeper.position() or {"epoch": 0, "step": 0, "loss": 0.0, "history": []}
     history: list[dict[str, Any]] = position["history"]
     for epoch in range(position["epoch"], settings.epochs):
@@ -110,6 +125,8 @@ def fit(
             rate = _learning_rate(settings, done, steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate
+            if extra:
+                extra.progress = done / (settings.epochs * steps)
             images, labels = views.batch(chosen, view)
             known = {"answer": train.answers.of(chosen, view)} if train.answers else {}
             loss = objective(module, images, labels, **known)

@@ -98,6 +98,34 @@ def cosine(student: Tensor, teacher: Tensor) -> Tensor:
     return (1 - F.cosine_similarity(student, teacher.detach(), dim=1)).mean()
 
 
+def hint(student: Tensor, teacher: Tensor) -> Tensor:
+    """Half the squared difference of two feature maps (N, C, H, W), as a mean over all numbers.
+
+    Source: Romero et al. 2015, "FitNets: Hints for Thin Deep Nets", equation 3; the paper's sum is
+    a mean here, so that a weight means the same for every layer and batch size.
+    """
+    return 0.5 * F.mse_loss(student, teacher.detach())
+
+
+def attention_map(features: Tensor) -> Tensor:
+    """Where a layer looks: the sum over channels of squares, (N, C, H, W) -> (N, H, W).
+
+    Source: Zagoruyko & Komodakis 2017, "Paying More Attention to Attention", section 3.1, p = 2.
+    """
+    return features.square().sum(1)
+
+
+def attention(student: Tensor, teacher: Tensor) -> Tensor:
+    """Half the distance of two vectorized attention maps (N, H W), each of length 1; batch mean.
+
+    Source: Zagoruyko & Komodakis 2017, equation 2 for one pair of layers; its beta is the hint's
+    weight.
+    """
+    mine, theirs = F.normalize(student, dim=1), F.normalize(teacher.detach(), dim=1)
+    # The norm's gradient at a distance of exactly 0 is not a number; a tiny constant is.
+    return 0.5 * ((mine - theirs).square().sum(1) + 1e-12).sqrt().mean()
+
+
 IMITATIONS: Mapping[str, Callable[[Tensor, Tensor, Tensor, float], Tensor]] = {
     "kd": lambda student, teacher, labels, temperature: kd(student, teacher, temperature),
     "dkd": dkd,

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from edgeres.models.resnet import ResNet
 from edgeres.training import losses
 from edgeres.training.answers import Teacher, as_teacher
+from edgeres.training.hints import Hints
 from edgeres.training.loop import Objective, prepared
 from edgeres.types import Preprocess
 
@@ -23,6 +24,7 @@ def supervised(preprocess: Preprocess, smoothing: float) -> Objective:
 def distilled(
     teacher: ResNet | Teacher, preprocess: Preprocess, *,
     temperature: float, alpha: float, smoothing: float, loss: str = "kd",
+    hints: Hints | None = None,
 ) -> Objective:  # fmt: skip
     """`alpha` imitation + `(1 - alpha)` cross entropy; both networks see the same augmented view.
 
@@ -31,9 +33,10 @@ def distilled(
             where its answers are stored.
         preprocess: the student's.
         loss: how the imitation is measured, a name of `losses.IMITATIONS`.
+        hints: of the same teacher; what they find is added.
     """
     measure = losses.IMITATIONS[loss]
-    frozen = as_teacher(teacher)
+    frozen = hints or as_teacher(teacher)
 
     def objective(
         module: nn.Module, images: Tensor, labels: Tensor, answer: Tensor | None = None
@@ -41,9 +44,9 @@ def distilled(
         if answer is None:
             answer = frozen.answer(images)
         logits = module(prepared(images, preprocess))
-        imitation = measure(logits, answer, labels, temperature)
-        if alpha == 1:
-            return imitation
-        return alpha * imitation + (1 - alpha) * losses.cross_entropy(logits, labels, smoothing)
+        total = alpha * measure(logits, answer, labels, temperature)
+        if alpha < 1:
+            total = total + (1 - alpha) * losses.cross_entropy(logits, labels, smoothing)
+        return total + hints.distance() if hints else total
 
     return objective
