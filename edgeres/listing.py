@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeres.errors import unknown
-from edgeres.text import accuracy, table
+from edgeres.text import accuracy, kilobytes, table
 
 _COMPONENTS = {
     "torch": None, "torchao": None, "torch-pruning": None, "nncf": None, "litert-torch": None,
@@ -37,6 +37,8 @@ def rows(what: str, runs: Path) -> list[dict[str, Any]]:
 
 def text(found: list[dict[str, Any]]) -> str:
     """Rows as a table."""
+    if found and "int8_bytes" in found[0]:
+        return _models_text(found)
     return table(found, tuple(found[0])) if found else "none"
 
 
@@ -61,7 +63,7 @@ def _recipes() -> list[dict[str, Any]]:
 
 def _models() -> list[dict[str, Any]]:
     from edgeres.models import spec
-    from edgeres.models.resnet import complexity
+    from edgeres.models.resnet import complexity, int8_bytes
 
     found = []
     for name in spec.names():
@@ -69,10 +71,23 @@ def _models() -> list[dict[str, Any]]:
         size_px, classes = (224, 1000) if big else (32, 10)
         model = spec.parse(name, classes, spec.default_preprocess(size_px))
         parameters, macs = complexity(model)
-        found.append({"model": name, "input": f"{size_px} px", "classes": classes,
-                      "parameters": f"{parameters / 1e6:.2f} M", "MACs": f"{macs / 1e6:,.0f} M",
-                      "variants": "-w0.5 …" if classes == 1000 else "-A, -w0.5 …"})  # fmt: skip
+        found.append({"model": name, "px": size_px, "classes": classes, "parameters": parameters,
+                      "macs": macs, "int8_bytes": int8_bytes(model)})  # fmt: skip
     return found
+
+
+def _models_text(found: list[dict[str, Any]]) -> str:
+    rows = [{"model": row["model"], "input": f"{row['px']} px", "classes": row["classes"],
+             "parameters": f"{row['parameters'] / 1e6:.2f} M",
+             "MACs": f"{row['macs'] / 1e6:,.0f} M",
+             "int8 file": kilobytes(row["int8_bytes"])} for row in found]  # fmt: skip
+    return "\n".join([
+        table(rows, tuple(rows[0])), "",
+        "Other depths: resnet<6n+2>, wrn-<6n+4>-<wide>, resnext<9n+2>-<groups>x<width>d.",
+        "Endings, in any order: -w0.75 widths, -d2 blocks per stage, -se, -preact,",
+        "-mobile (depthwise-separable), -D (average-pooled shortcuts), -A (CIFAR nets).",
+        "int8 file: estimated, TFLite.",
+    ])  # fmt: skip
 
 
 def _datasets() -> list[dict[str, Any]]:

@@ -116,7 +116,23 @@ class DataSection(Section):
     ] = 256
 
 
-class TeacherSection(Section):
+class FreshSection(Section):
+    """How a network that is trained here starts."""
+
+    zero_init_residual: Annotated[
+        bool, Field(description="Start each residual block as the identity.")
+    ] = False
+    skip_scale: Annotated[
+        bool, Field(description="Start each block's convolutions at 1/L of their size, L blocks.")
+    ] = False
+    stochastic_depth: Annotated[
+        float,
+        Field(ge=0, lt=1, description="How often training leaves out the last block's convolutions."
+              " Earlier blocks' less, in proportion."),
+    ] = 0.0  # fmt: skip
+
+
+class TeacherSection(FreshSection):
     """The big network: loaded from a checkpoint, or trained here."""
 
     model: Annotated[
@@ -147,9 +163,6 @@ class TeacherSection(Section):
         | None,
         Field(description="The checkpoint's own, 1 or 3 values, as pixel / 255."),
     ] = None
-    zero_init_residual: Annotated[
-        bool, Field(description="Start each residual block as the identity.")
-    ] = False
     train: TrainSection = TrainSection()
 
     @model_validator(mode="after")
@@ -199,7 +212,7 @@ class HintSection(Section):
     ] = "constant"
 
 
-class DistillSection(Section):
+class DistillSection(FreshSection):
     """A smaller network learns from the teacher's answers."""
 
     student: Annotated[

@@ -45,6 +45,7 @@ class Range(nn.Module):
     Attributes:
         tensor: its key in the scale table.
         bounds: float32 (2,), lowest and highest value, a moving average while `observing`.
+        apart: the tensor that it gets stays as it is.
         step: with `learned`, the step size as a parameter (Esser et al. 2020); else None.
     """
 
@@ -58,6 +59,7 @@ class Range(nn.Module):
         self.zero = 0
         self.observing, self.looking, self.seen = False, False, 0
         self.fixed: QuantParams | None = None
+        self.apart = tensor == "input"  # which is the caller's
 
     def params(self) -> QuantParams:
         """The present scale and zero point, as files will store them."""
@@ -108,7 +110,7 @@ class Range(nn.Module):
         floor = max(0, low - zero) if self.relu else low - zero
         if self.step is not None and self.fixed is None:
             return _Learned.apply(x, self.step, scale, floor, high - zero)  # type: ignore[no-any-return, no-untyped-call]
-        if self.tensor == "input":  # the caller's
+        if self.apart:
             x = x.clone()
         return _Rounded.apply(x, scale, floor, high - zero)  # type: ignore[no-any-return, no-untyped-call]
 

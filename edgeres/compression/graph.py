@@ -7,8 +7,10 @@ against. Nothing is stored as a pickled program, and a rebuilt graph is the same
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Collection
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,8 +19,9 @@ from torchao.quantization.pt2e.observer import ObserverBase
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 from torchao.quantization.pt2e.quantizer import QuantizationSpec
 
-from edgeres.compression.quantizer import ResidualQuantizer, layers
+from edgeres.compression.quantizer import Layer, ResidualQuantizer, layers
 from edgeres.models.resnet import ResNet
+from edgeres.models.spec import ModelSpec
 from edgeres.types import QuantParams, ScaleTable
 
 WEIGHT_RANGE = (-127, 127)
@@ -64,6 +67,22 @@ def quantized_graph(model: ResNet, scales: ScaleTable, *, fold_weights: bool) ->
         prepared = prepare_pt2e(graph, quantizer)
         converted: GraphModule = convert_pt2e(prepared, fold_quantize=fold_weights)
     return converted
+
+
+@dataclass(frozen=True)
+class Wire:
+    """One layer of a network's quantized graph, without the graph (see `quantizer.Layer`)."""
+
+    name: str
+    kind: str
+    sources: tuple[str, ...]
+
+
+@functools.lru_cache(maxsize=32)
+def wiring(spec: ModelSpec) -> tuple[Wire, ...]:
+    """The layers of a folded network in execution order."""
+    graph = export_program(ResNet(spec).eval()).module()
+    return tuple(Wire(layer.name, layer.kind, layer.sources) for layer in layers(graph))
 
 
 def weight_scales(model: ResNet, kept: Collection[str] = ()) -> ScaleTable:
@@ -113,9 +132,11 @@ def snap(model: ResNet, scales: ScaleTable) -> None:
 
     On its grid a weight gets the same code from every converter, whichever way it rounds halves,
     and a bias loses nothing when a runtime stores it as int32 (of step input scale * weight scale).
+    Scales that follow from others, or from the operation, are put into the table.
     """
     state = model.state_dict()
     for layer in layers(export_program(model.eval()).module()):
+        _settle(layer, scales)
         if f"{layer.name}.weight" not in scales:
             continue
         weight, bias = state[f"{layer.name}.weight"], state.get(f"{layer.name}.bias")
@@ -125,6 +146,14 @@ def snap(model: ResNet, scales: ScaleTable) -> None:
         if bias is not None and layer.source in scales:
             steps *= scales[layer.source].scale[0]
             bias.copy_((bias / steps).round().clamp(*_BIAS_RANGE) * steps)
+
+
+def _settle(layer: Layer, scales: ScaleTable) -> None:
+    """Put in the scale that a layer has from its input, or from what it computes."""
+    if layer.shares and layer.source in scales:
+        scales[layer.name] = scales[layer.source]
+    if layer.name in scales:
+        scales[layer.name] = layer.fixed(scales[layer.name].dtype) or scales[layer.name]
 
 
 class _Fixed(ObserverBase):

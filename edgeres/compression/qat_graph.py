@@ -73,12 +73,16 @@ def _rewritten(
     (source,) = graph.find_nodes(op="placeholder")
     _quantize_after(graph, source, "input", ranges, make)
     for layer in found:
-        if layer.name not in kept.tensors:
-            _quantize_after(graph, layer.last, layer.name, ranges, make)
+        if layer.name not in kept.tensors and not layer.shares:
+            made = _quantize_after(graph, layer.last, layer.name, ranges, make)
+            made.fixed = layer.fixed("int16" if made.scheme == "w8a16" else "int8")
+            made.apart = layer.kind == "sigmoid"  # its gradient is computed from its answer
     for layer in found:
         if layer.weighted:
             _weigh(graph, layer.node, fold, rounded=layer.name not in kept.layers)
     for node in list(graph.nodes):
+        if fold and node.target in _BATCHNORM:  # one that stands alone
+            node.update_arg(5, False)
         if fold and node.target == _A.add_.Tensor and node.meta["val"].dim() == 0:
             graph.erase_node(node)  # batch norm's counter
     graph.eliminate_dead_code()
@@ -88,7 +92,7 @@ def _rewritten(
 
 def _quantize_after(
     graph: Graph, node: Node, name: str, ranges: nn.Module, make: Callable[[str, bool], Range]
-) -> None:
+) -> Range:
     relu = node.target in _RELU
     key = name.replace(".", "_")
     if not hasattr(ranges, key):
@@ -99,6 +103,8 @@ def _quantize_after(
     new.args = (node.args[0] if relu else node,)
     if relu:
         graph.erase_node(node)
+    made: Range = getattr(ranges, key)
+    return made
 
 
 def _weigh(graph: Graph, node: Node, fold: bool, rounded: bool) -> None:

@@ -1,9 +1,10 @@
 """Which tensors are quantized and how: annotation of an exported residual network, nothing else.
 
 A `torch.export` graph flows in; the same graph flows out with every convolution (with its batch
-norm and ReLU), residual add (with its ReLU), pool and linear layer annotated, so that no float
-operator is left between input and output in any runtime. `layers` names the annotated tensors;
-these names key the `ScaleTable` and stay the same from training to the exported file.
+norm and ReLU), batch norm without one, residual add (with its ReLU), pool, squeeze-and-excitation
+and linear layer annotated, so that no float operator is left between input and output in any
+runtime. `layers` names the annotated tensors; these names key the `ScaleTable` and stay the same
+from training to the exported file.
 """
 
 from __future__ import annotations
@@ -20,13 +21,24 @@ from torchao.quantization.pt2e.quantizer import (
     SharedQuantizationSpec,
 )
 
+from edgeres.errors import BadInput
+from edgeres.types import QuantParams
+
 _A = torch.ops.aten
-_WEIGHTED = (_A.conv2d.default, _A.linear.default)
 _BATCHNORM = (_A.batch_norm.default, _A._native_batch_norm_legit.default)
 _RELU = (_A.relu.default, _A.relu_.default)
-_ADD = (_A.add.Tensor, _A.add_.Tensor)
-_AVERAGE = (_A.adaptive_avg_pool2d.default, _A.mean.dim)
-_SHARING = (_A.max_pool2d.default, _A.flatten.using_ints, _A.view.default)
+_KINDS = {
+    _A.conv2d.default: "conv", _A.linear.default: "linear", _A.add.Tensor: "add",
+    _A.add_.Tensor: "add", _A.mul.Tensor: "mul", _A.sigmoid.default: "sigmoid",
+    _A.adaptive_avg_pool2d.default: "pool", _A.mean.dim: "pool", _A.avg_pool2d.default: "pool",
+    **dict.fromkeys(_BATCHNORM, "norm"),
+}  # fmt: skip
+_JOINING = ("add", "mul")
+_MOVING = (_A.max_pool2d.default, _A.flatten.using_ints, _A.view.default)
+# TFLite computes an average pool in the codes that it reads, and a sigmoid into these only.
+_SHARING = (_A.avg_pool2d.default,)
+_SIGMOID = {"int8": QuantParams((2.0**-8,), (-128,), "int8"),
+            "int16": QuantParams((2.0**-15,), (0,), "int16")}  # fmt: skip
 _ANNOTATION = "quantization_annotation"
 
 SpecOf = Callable[[str], QuantizationSpec | None]
@@ -38,37 +50,60 @@ class Layer:
 
     Attributes:
         name: key of its output in the scale table, e.g. `layer1.0.conv1` or `layer1.0.add`.
-        node: the convolution, linear, add or pool.
+        kind: conv, linear, norm (a batch norm that no convolution stands before), add, mul,
+            sigmoid or pool.
+        node: the operation itself.
         last: the node whose output is quantized (the ReLU after it, if any).
-        source: key of the tensor that it reads (the first one of an add).
+        sources: keys of the tensors that it reads.
     """
 
     name: str
+    kind: str
     node: Node
     last: Node
-    source: str
+    sources: tuple[str, ...]
 
     @property
     def weighted(self) -> bool:
         """Whether it has a weight to quantize per output channel."""
-        return self.node.target in _WEIGHTED
+        return self.kind in ("conv", "linear")
+
+    @property
+    def source(self) -> str:
+        """Key of the tensor that it reads (the first one of an add)."""
+        return self.sources[0]
+
+    @property
+    def shares(self) -> bool:
+        """Whether its output has the scale of its input."""
+        return self.node.target in _SHARING
+
+    def fixed(self, dtype: str) -> QuantParams | None:
+        """The only scale that every runtime accepts for its output of this type, if it has one."""
+        return _SIGMOID[dtype] if self.kind == "sigmoid" else None
+
+    @property
+    def data(self) -> tuple[Node, ...]:
+        """The tensors that it reads, weights left out."""
+        return tuple(map(_node, self.node.args[: 2 if self.kind in _JOINING else 1]))
 
 
 def layers(graph_module: GraphModule) -> Iterator[Layer]:
     """The operations to quantize, in execution order."""
     names: dict[Node, str] = {}
+    taken: set[Node] = set()
     for node in graph_module.graph.nodes:
-        if node.target in _WEIGHTED:
-            name, last = _module(node), _follow(node, *_BATCHNORM) or node
-            last = _follow(last, *_RELU) or last
-        elif node.target in _ADD and node.meta["val"].dim() == 4:  # not BN's batch counter
-            name, last = f"{_module(node)}.add", _follow(node, *_RELU) or node
-        elif node.target in _AVERAGE:
-            name, last = _module(node), node
-        else:
+        kind = _KINDS.get(node.target)
+        if kind is None or node in taken or (kind in _JOINING and not _joins_maps(node)):
             continue
+        normed = (_follow(node, *_BATCHNORM) if kind == "conv" else None) or node
+        taken.add(normed)
+        last = (_follow(normed, *_RELU) if kind not in ("mul", "sigmoid") else None) or normed
+        name = f"{_module(node)}.{kind}" if kind in _JOINING else _module(node)
         names[last] = name
-        yield Layer(name, node, last, names.get(_maker(_node(node.args[0])), "input"))
+        read = node.args[: 2 if kind in _JOINING else 1]
+        yield Layer(name, kind, node, last,
+                    tuple(names.get(_maker(_node(a)), "input") for a in read))  # fmt: skip
 
 
 class ResidualQuantizer(Quantizer):
@@ -84,25 +119,43 @@ class ResidualQuantizer(Quantizer):
         self.activation, self.weight = activation, weight
 
     def annotate(self, model: GraphModule) -> GraphModule:
-        """Mark every quantized edge of `model` (PT2E's protocol)."""
+        """Mark every quantized edge of `model` (PT2E's protocol).
+
+        Raises:
+            BadInput: an operation that computes with images isn't known; it is named.
+        """
+        known: set[Node | None] = set()
         for layer in layers(model):
             node = layer.node
-            output = self.activation(layer.name)
-            activations = node.args[:1] if layer.weighted else node.args[:2]
-            inputs = {a: self._edge(a) for a in activations if isinstance(a, Node)}
+            inputs: dict[Node, object] = {a: self._edge(a) for a in layer.data}
             if layer.weighted:
                 weight = self.weight(f"{layer.name}.weight")
                 inputs = inputs | {_node(node.args[1]): weight} if weight else {}
             inputs = {edge: spec for edge, spec in inputs.items() if spec is not None}
+            output = self._output(layer)
             _mark(node, inputs, output if layer.last is node else None)
             if layer.last is not node:
                 _mark(layer.last, {}, output)
+            known |= {node, layer.last, _follow(node, *_BATCHNORM)}
         for node in model.graph.nodes:
-            if node.target in _SHARING:  # moves codes, makes none: output codes are input codes
+            if node.target in _MOVING:  # moves codes, makes none: output codes are input codes
                 source = node.args[0]
                 if (edge := self._edge(source)) is not None:
                     _mark(node, {source: edge}, SharedQuantizationSpec((source, node)))
+            elif node.op == "call_function" and node not in known and _is_map(node):
+                raise BadInput(
+                    f"the quantizer doesn't know the operation {node.target} in "
+                    f"'{_module(node) or 'the network'}', which would stay in float; export this "
+                    "network to float targets only, or replace the operation"
+                )
         return model
+
+    def _output(self, layer: Layer) -> object:
+        if not layer.shares:
+            return self.activation(layer.name)
+        (source,) = layer.data
+        quantized = self._edge(source) is not None
+        return SharedQuantizationSpec((source, layer.node)) if quantized else None
 
     def _edge(self, source: Node) -> QuantizationSpec | None:
         # An edge carries what its source puts out; the network's input has no such source.
@@ -111,6 +164,8 @@ class ResidualQuantizer(Quantizer):
             return self.activation("input")
         known = maker.meta.get(_ANNOTATION)
         spec = known.output_qspec if known is not None else None
+        if isinstance(spec, SharedQuantizationSpec):
+            return self._edge(_node(maker.args[0]))
         return spec if isinstance(spec, QuantizationSpec) else None
 
     def validate(self, model: GraphModule) -> None:
@@ -128,9 +183,20 @@ def _node(argument: object) -> Node:
     return argument
 
 
+def _is_map(node: Node) -> bool:
+    """Whether a node's value is a batch of feature maps or vectors."""
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and value.is_floating_point() and value.dim() > 1
+
+
+def _joins_maps(node: Node) -> bool:
+    """Not so for batch norm's counter, or a number that is added."""
+    return _is_map(node) and all(isinstance(a, Node) for a in node.args[:2])
+
+
 def _maker(node: Node) -> Node:
     """The node that made a tensor's codes, through those that only move them."""
-    while node.target in _SHARING:
+    while node.target in _MOVING:
         node = _node(node.args[0])
     return node
 

@@ -35,13 +35,19 @@ class SqueezeExcite(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Convolutions with batch norm beside a shortcut (see `Block`); ReLU behind their sum."""
+    """Convolutions with batch norm beside a shortcut (see `Block`); ReLU behind their sum.
+
+    Attributes:
+        skipped: share of images for which training leaves the convolutions out; what trains the
+            network sets it, a saved network hasn't got it.
+    """
 
     def __init__(self, channels: int, block: Block, spec: ModelSpec):
         super().__init__()
         self.depth = len(block.widths)
         _add_convolutions(self, channels, block, spec.folded)
         self.se = SqueezeExcite(block.widths[-1], block.squeeze) if block.squeeze else None
+        self.skipped = 0.0
         for i, width in enumerate(block.widths, 1):
             self.add_module(f"bn{i}", nn.Identity() if spec.folded else nn.BatchNorm2d(width))
         self.downsample = _shortcut(channels, block, spec)
@@ -53,7 +59,7 @@ class ResidualBlock(nn.Module):
             y = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(y))
             if i < self.depth:
                 y = F.relu(y)
-        y = y if self.se is None else self.se(y)
+        y = _branch(self, y)
         return F.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
@@ -70,6 +76,7 @@ class PreactBlock(nn.Module):
         self.bn1 = None if first else norm(channels, spec.folded)
         _add_convolutions(self, channels, block, spec.folded)
         self.se = SqueezeExcite(block.widths[-1], block.squeeze) if block.squeeze else None
+        self.skipped = 0.0
         for i, width in enumerate(block.widths[:-1], 2):
             self.add_module(f"bn{i}", nn.Identity() if spec.folded else nn.BatchNorm2d(width))
         self.downsample = _shortcut(channels, block, spec)
@@ -81,8 +88,21 @@ class PreactBlock(nn.Module):
             if i > 1:
                 y = F.relu(getattr(self, f"bn{i}")(y))
             y = getattr(self, f"conv{i}")(y)
-        y = y if self.se is None else self.se(y)
+        y = _branch(self, y)
         return y + (x if self.downsample is None else self.downsample(active))
+
+
+def _branch(block: ResidualBlock | PreactBlock, y: Tensor) -> Tensor:
+    """The end of a block's convolutions: squeeze-and-excitation, stochastic depth.
+
+    Dropped per image, the others scaled up so that the mean stays (Huang et al. 2016, as timm
+    trains it). Never in an exported graph, whatever mode it is exported in.
+    """
+    y = y if block.se is None else block.se(y)
+    if not block.training or not block.skipped or torch.compiler.is_exporting():
+        return y
+    kept = torch.rand(len(y), 1, 1, 1, device=y.device) >= block.skipped
+    return y * (kept.to(y.dtype) / (1 - block.skipped))
 
 
 def convolution(

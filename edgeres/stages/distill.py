@@ -28,7 +28,10 @@ def run(
     data = inputs["data"]
     preprocess = _checkpoint.default_preprocess(data)
     architecture = spec.parse(section.student, _checkpoint.class_count(data), preprocess)
-    student = resnet.build(architecture, seed=context.seed + 1)
+    student = resnet.build(
+        architecture, seed=context.seed + 1, zero_init_residual=section.zero_init_residual,
+        skip_scale=section.skip_scale, stochastic_depth=section.stochastic_depth,
+    )  # fmt: skip
     smoothing = section.train.label_smoothing
     objective, hints = objectives.supervised(preprocess, smoothing), None
     if section.loss != "none":

@@ -45,8 +45,9 @@ def run(
         model = weights.from_checkpoint(Path(section.checkpoint), architecture)
         return _checkpoint.write(out, model, data, history=[], source="checkpoint")
     model = resnet.build(
-        architecture, seed=context.seed, zero_init_residual=section.zero_init_residual
-    )
+        architecture, seed=context.seed, zero_init_residual=section.zero_init_residual,
+        skip_scale=section.skip_scale, stochastic_depth=section.stochastic_depth,
+    )  # fmt: skip
     train, validation, _ = _checkpoint.splits(data)
     history = loop.fit(
         loop.Trainee.of(model, preprocess), train, validation, section.train,

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 _ROLES: dict[str, Role] = {
     "XNNConv2d": "conv", "XNNDepthwiseConv2d": "conv", "XNNFullyConnected": "linear",
-    "XNNAdd": "add", "XNNGlobalAvgPooling2d": "pool", "XNNAvgPooling2d": "pool",
+    "XNNAdd": "add", "XNNMultiply": "mul", "XNNSigmoid": "sigmoid",
+    "XNNGlobalAvgPooling2d": "pool", "XNNAvgPooling2d": "pool",
     "XNNMaxPooling2d": "move", "XNNStaticReshape": "move", "XNNStaticConstantPad": "move",
     "XNNStaticSlice": "move", "XNNClamp": "move", "XNNCopy": "move",
     "XNNStaticTranspose": "transpose", "XNNConvert": "boundary",

@@ -13,7 +13,8 @@ from edgeres.types import QuantParams, TensorSpec
 if TYPE_CHECKING:
     import numpy as np
 
-Role = Literal["conv", "linear", "add", "pool", "move", "boundary", "transpose", "other"]
+Role = Literal["conv", "linear", "add", "mul", "sigmoid", "pool", "move", "boundary", "transpose",
+               "other"]  # fmt: skip
 """What an operation does. "move" rearranges codes (pad, reshape, max pool); "boundary" quantizes or
 dequantizes; "other" is anything this vocabulary doesn't name."""
 

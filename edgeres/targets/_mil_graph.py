@@ -16,7 +16,8 @@ from edgeres.targets._mil_package import Package
 from edgeres.types import QuantParams, TensorSpec
 
 _ROLES: dict[str, Role] = {
-    "conv": "conv", "linear": "linear", "matmul": "linear", "add": "add", "reduce_mean": "pool",
+    "conv": "conv", "linear": "linear", "matmul": "linear", "add": "add", "mul": "mul",
+    "sigmoid": "sigmoid", "reduce_mean": "pool",
     "avg_pool": "pool", "relu": "move", "reshape": "move", "squeeze": "move", "max_pool": "move",
     "pad": "move", "transpose": "transpose", "quantize": "boundary", "dequantize": "boundary",
     "cast": "boundary", "constexpr_affine_dequantize": "boundary",

@@ -16,7 +16,8 @@ ROLES: dict[str, Role] = {
     "QLinearConv": "conv", "Conv": "conv", "FusedConv": "conv", "ConvInteger": "conv",
     "QGemm": "linear", "Gemm": "linear", "MatMul": "linear", "FusedGemm": "linear",
     "QLinearMatMul": "linear", "MatMulInteger": "linear",
-    "QLinearAdd": "add", "Add": "add", "QLinearGlobalAveragePool": "pool",
+    "QLinearAdd": "add", "Add": "add", "QLinearMul": "mul", "Mul": "mul",
+    "QLinearSigmoid": "sigmoid", "Sigmoid": "sigmoid", "QLinearGlobalAveragePool": "pool",
     "QLinearAveragePool": "pool", "GlobalAveragePool": "pool", "AveragePool": "pool",
     "ReduceMean": "pool", "Reshape": "move", "Flatten": "move", "MaxPool": "move",
     "Squeeze": "move", "Unsqueeze": "move", "Pad": "move", "Identity": "move",
@@ -283,7 +284,7 @@ def _standard(node: Any) -> None:
         "QLinearAdd": ("Add", (0, 3)), "QLinearMul": ("Mul", (0, 3)), "QGemm": ("Gemm", (0, 3)),
         "QLinearMatMul": ("MatMul", (0, 3)), "FusedGemm": ("Gemm", (0, 1)),
         "QLinearGlobalAveragePool": ("GlobalAveragePool", (0,)),
-        "QLinearAveragePool": ("AveragePool", (0,)),
+        "QLinearAveragePool": ("AveragePool", (0,)), "QLinearSigmoid": ("Sigmoid", (0,)),
     }.get(node.op_type)  # fmt: skip
     if kept is None:
         return

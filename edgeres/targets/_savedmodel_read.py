@@ -17,7 +17,8 @@ _ROLES: dict[str, Role] = {
     "Conv2D": "conv", "DepthwiseConv2dNative": "conv", "MatMul": "linear", "AddV2": "add",
     "Add": "add", "Mean": "pool", "AvgPool": "pool", "MaxPool": "move", "Relu": "move",
     "Relu6": "move", "Pad": "move", "PadV2": "move", "Reshape": "move", "Squeeze": "move",
-    "ExpandDims": "move", "Identity": "move", "Transpose": "transpose", "Cast": "boundary",
+    "ExpandDims": "move", "Mul": "mul", "Sigmoid": "sigmoid", "Identity": "move",
+    "Transpose": "transpose", "Cast": "boundary",
 }  # fmt: skip
 _HARMLESS = {
     *_ROLES, "Const", "Placeholder", "NoOp", "BiasAdd", "FusedBatchNormV3", "Softmax", "Sub", "Mul",

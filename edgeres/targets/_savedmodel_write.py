@@ -45,18 +45,25 @@ def _network(model: ResNet, image: Any) -> Any:
         elif kind == "flatten":
             values[node] = inputs[0]  # the average pool left nothing to flatten
         elif node.op == "call_module":
-            values[node] = _layer(node.target, model.get_submodule(node.target), inputs[0])
+            last = any(getattr(user.target, "__name__", user.target) == "flatten"
+                       for user in node.users)  # fmt: skip
+            values[node] = _layer(node.target, model.get_submodule(node.target), inputs[0], last)
         elif kind == "max_pool2d":
             side = node.kwargs["padding"]
             values[node] = tf.nn.max_pool2d(inputs[0], node.args[1], node.kwargs["stride"],
                                             _padding((side, side)), name=node.name)  # fmt: skip
         else:
-            values[node] = {"relu": tf.nn.relu, "add": tf.add}[kind](*inputs, name=node.name)
+            known = {"relu": tf.nn.relu, "add": tf.add, "mul": tf.multiply}
+            values[node] = known[kind](*inputs, name=node.name)
     raise AssertionError("a traced network has an output")
 
 
-def _layer(name: str, module: Any, x: Any) -> Any:
-    """A module with a name of its own: convolution, average pool, linear layer or nothing."""
+def _layer(name: str, module: Any, x: Any, last: bool) -> Any:
+    """A module with a name of its own: convolution, average pool, linear layer, gate or nothing.
+
+    Args:
+        last: what it gives is flattened, so a pool needs no sizes of 1.
+    """
     import tensorflow as tf
 
     def constant(what: str, tensor: Any) -> Any:
@@ -66,15 +73,30 @@ def _layer(name: str, module: Any, x: Any) -> Any:
     if kind == "Identity":
         return x
     if kind == "AdaptiveAvgPool2d":
-        return tf.reduce_mean(x, (1, 2), name=name)
+        return tf.reduce_mean(x, (1, 2), keepdims=not last, name=name)
+    if kind == "AvgPool2d":
+        return tf.nn.avg_pool2d(x, module.kernel_size, module.stride, "VALID", name=name)
+    if kind == "Sigmoid":
+        return tf.sigmoid(x, name=name)
     if kind == "Conv2d":
-        weight = constant("weight", module.weight.permute(2, 3, 1, 0))
-        y = tf.nn.conv2d(x, weight, module.stride, _padding(module.padding), name=name)
+        y = _convolution(name, module, x, constant)
     else:
         y = tf.matmul(x, constant("weight", module.weight.T), name=name)
     if module.bias is None:
         return y
     return tf.nn.bias_add(y, constant("bias", module.bias), name=f"{name}/bias_add")
+
+
+def _convolution(name: str, module: Any, x: Any, constant: Any) -> Any:
+    """Depthwise as TensorFlow's own operator; other groups by the shape of the weight."""
+    import tensorflow as tf
+
+    if 1 < module.groups == module.in_channels == module.out_channels:
+        weight = constant("weight", module.weight.permute(2, 3, 0, 1))
+        strides = (1, *module.stride, 1)
+        return tf.nn.depthwise_conv2d(x, weight, strides, _padding(module.padding), name=name)
+    weight = constant("weight", module.weight.permute(2, 3, 1, 0))
+    return tf.nn.conv2d(x, weight, module.stride, _padding(module.padding), name=name)
 
 
 def _padding(sides: tuple[int, int]) -> Any:

@@ -22,9 +22,18 @@ def symmetric(table: ScaleTable) -> ScaleTable:
 
 
 def sixteen_bit(table: ScaleTable) -> ScaleTable:
-    """int16 activations with zero point 0, int8 weights: 256 times finer over the same range."""
-    return {name: params if name.endswith(".weight") else _widened(params, "int16", 32767)
+    """int16 activations with zero point 0, int8 weights: 256 times finer over the same range.
+
+    A sigmoid's 1/256 becomes 1/32768, the only int16 scale that TFLite computes one into.
+    """
+    return {name: params if name.endswith(".weight") else _finer(params)
             for name, params in table.items()}  # fmt: skip
+
+
+def _finer(params: QuantParams) -> QuantParams:
+    if (params.scale, params.zero_point) == ((2.0**-8,), (-128,)):
+        return QuantParams((2.0**-15,), (0,), "int16")
+    return _widened(params, "int16", 32767)
 
 
 def _widened(params: QuantParams, dtype: str, largest: int) -> QuantParams:

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 _ROLES: dict[str, Role] = {
     "CONV_2D": "conv", "DEPTHWISE_CONV_2D": "conv", "FULLY_CONNECTED": "linear", "ADD": "add",
-    "MEAN": "pool", "AVERAGE_POOL_2D": "pool", "PAD": "move", "PADV2": "move", "RESHAPE": "move",
-    "MAX_POOL_2D": "move", "TRANSPOSE": "transpose", "QUANTIZE": "boundary",
-    "DEQUANTIZE": "boundary",
+    "MUL": "mul", "LOGISTIC": "sigmoid", "MEAN": "pool", "AVERAGE_POOL_2D": "pool", "PAD": "move",
+    "PADV2": "move", "RESHAPE": "move", "MAX_POOL_2D": "move", "TRANSPOSE": "transpose",
+    "QUANTIZE": "boundary", "DEQUANTIZE": "boundary",
 }  # fmt: skip
 _TYPES = {0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 6: "bool", 7: "int16",
           9: "int8", 10: "float64", 17: "int4"}  # fmt: skip

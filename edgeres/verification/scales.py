@@ -2,7 +2,7 @@
 
 Operations are recognized by their weights, not by names, which every converter mangles: the int8
 codes of a layer are known, so the operation that holds them is that layer. A weight that was
-changed on the way is therefore found too.
+changed on the way is therefore found too. Those without weights are known by what they read.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgeres.compression.graph import wiring
 from edgeres.models.resnet import ResNet
 from edgeres.targets._graph import FileGraph, FileOp
 from edgeres.types import QuantParams, ScaleTable
@@ -73,34 +74,36 @@ def file_scales(graph: FileGraph, model: ResNet, scales: ScaleTable) -> ScaleTab
 
 
 def name_layers(graph: FileGraph, model: ResNet, scales: ScaleTable) -> dict[str, str]:
-    """Output tensor of an operation -> the layer of the network that it is."""
+    """Output tensor of an operation -> the layer of the network that it is.
+
+    A layer with weights is the operation that holds them; of several with the same ones (a batch
+    norm that stands alone has the code 127 in every channel), and of those without weights, it is
+    the one that reads what the layer reads.
+    """
     names: dict[str, str] = {}
-    unclaimed = {
-        name.removesuffix(".weight"): codes(model, scales, name)
-        for name in scales
-        if name.endswith(".weight")
-    }
+    unclaimed = {wire.name: wire for wire in wiring(model.spec)}
+    stored = {name.removesuffix(".weight"): codes(model, scales, name)
+              for name in scales if name.endswith(".weight")}  # fmt: skip
+    producers = _producers(graph)
     for op in graph.ops:
-        for layer, expected in unclaimed.items():
-            if op.weight is not None and _same(op.weight, expected):
-                names[op.output] = layer
-                del unclaimed[layer]
-                break
-    for op in graph.ops:
-        if op.role == "pool":
-            names[op.output] = "avgpool"
-        elif op.role == "add":
-            block = next((n.rsplit(".", 1)[0] for n in sources(op, graph, names).values()
-                          if ".conv" in n and "downsample" not in n), None)  # fmt: skip
-            if block:
-                names[op.output] = f"{block}.add"
+        made = (_source(name, producers) for name in op.inputs)
+        read = {names.get(source.output) for source in made if source}
+        if op.weight is not None:
+            fits = [unclaimed[name] for name, expected in stored.items()
+                    if name in unclaimed and _same(op.weight, expected)]  # fmt: skip
+        else:
+            fits = [wire for wire in unclaimed.values()
+                    if wire.kind == op.role and read.intersection(wire.sources)]  # fmt: skip
+        if fits:
+            best = max(fits, key=lambda wire: len(read.intersection(wire.sources)))
+            names[op.output] = best.name
+            del unclaimed[best.name]
     return names
 
 
 def sources(op: FileOp, graph: FileGraph, names: Mapping[str, str]) -> dict[str, str]:
     """Input tensor of an operation -> the layer whose codes it carries ("" if unknown)."""
-    # A fused kernel and the quantize inside it name the same tensor: the kernel made it.
-    producers = {op.output: op for op in sorted(graph.ops, key=lambda o: o.role != "boundary")}
+    producers = _producers(graph)
     made = {name: _source(name, producers) for name in op.inputs}
     return {name: names.get(s.output, "") if s else "" for name, s in made.items()}
 
@@ -110,6 +113,12 @@ def codes(model: ResNet, scales: ScaleTable, name: str) -> np.ndarray:
     weight = model.state_dict()[name].numpy()
     scale = np.asarray(scales[name].scale, np.float32).reshape(-1, *[1] * (weight.ndim - 1))
     return np.rint(weight / scale).clip(-127, 127).astype(np.int8)
+
+
+def _producers(graph: FileGraph) -> dict[str, FileOp]:
+    """Tensor -> what makes it."""
+    # A fused kernel and the quantize inside it name the same tensor: the kernel made it.
+    return {op.output: op for op in sorted(graph.ops, key=lambda o: o.role != "boundary")}
 
 
 def _source(name: str, producers: dict[str, FileOp]) -> FileOp | None:

@@ -9,9 +9,11 @@ import torch
 from conftest import images, network
 
 from edgeres.compression import graph, ptq
-from edgeres.compression.quantizer import layers
+from edgeres.compression.quantizer import ResidualQuantizer, layers
+from edgeres.errors import BadInput
 from edgeres.models.resnet import fold_batchnorm
 from edgeres.training.loop import prepared
+from edgeres.types import QuantParams
 
 NETWORKS = [("resnet8", 16), ("resnet20-A", 32), ("resnet18-w0.25", 32), ("resnet18-w0.125", 96),
             ("resnet50-w0.125", 32)]  # fmt: skip
@@ -42,6 +44,43 @@ def test_no_float_operation_is_left_between_quantize_and_dequantize(name: str, p
         sources = [a for a in data if isinstance(a, torch.fx.Node)]
         assert all("dequantize" in str(s.target) for s in sources), layer.name
         assert all("quantize_per_tensor" in str(u.target) for u in layer.last.users), layer.name
+
+
+def test_every_kind_of_layer_is_named_once() -> None:
+    names = []
+    for name in ("resnet8-se-D", "resnet8-preact", "resnet8-mobile"):
+        model = network(name, 16)
+        before = [la.name for la in layers(graph.export_program(model).module())]
+        assert before == [wire.name for wire in graph.wiring(fold_batchnorm(model).spec)]
+        assert len(before) == len(set(before))
+        names.append(set(before))
+    se, preact, mobile = names
+    assert {"layer1.0.se.pool", "layer1.0.se.fc1", "layer1.0.se.gate", "layer1.0.se.mul",
+            "layer2.0.downsample.0"} <= se  # fmt: skip
+    assert {"layer2.0.bn1", "layer3.0.bn1", "bn"} <= preact
+    assert not {"layer1.0.bn1", "bn1"} & preact, "those are folded into convolutions"
+    assert {"layer1.0.conv4"} <= mobile
+
+
+def test_what_runtimes_fix_is_in_the_table() -> None:
+    _, scales = ptq.quantize(network("resnet8-se-D"), images(16))
+    for block in ("layer1.0", "layer2.0", "layer3.0"):
+        assert scales[f"{block}.se.gate"] == QuantParams((1 / 256,), (-128,), "int8")
+    assert scales["layer2.0.downsample.0"] == scales["layer1.0.add"]
+
+
+class _Strange(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.gelu(x)
+
+
+def test_an_operation_that_is_not_known_is_refused_by_name() -> None:
+    model = network("resnet8")
+    model.layer2[0].bn2 = torch.nn.Sequential(model.layer2[0].bn2, _Strange())
+    with pytest.raises(BadInput, match=r"doesn't know the operation aten\.gelu.*layer2\.0\.bn2\.1"):
+        ResidualQuantizer(lambda _: None, lambda _: None).annotate(
+            graph.export_program(model).module()
+        )
 
 
 def test_folded_and_unfolded_weights_are_the_same_function(quantized: tuple) -> None:

@@ -60,6 +60,44 @@ def test_zero_init_residual_makes_blocks_the_identity_at_the_start(name: str) ->
     assert torch.equal(model.layer1[1](x), x)
 
 
+@pytest.mark.parametrize("name", ["resnet8", "resnet8-preact"])
+def test_skip_scale_starts_branches_at_one_part_in_their_number(name: str) -> None:
+    one = spec.parse(name, 10, spec.default_preprocess(16))
+    plain = resnet.build(one).eval().layer1[0]
+    scaled = resnet.build(one, skip_scale=True).eval().layer1[0]
+    x = torch.rand(2, 16, 8, 8)
+    branches = []
+    for block in (plain, scaled):
+        sums: list[torch.Tensor] = []
+        handle = getattr(block, "bn2" if name == "resnet8" else "conv2").register_forward_hook(
+            lambda _m, _a, y, sums=sums: sums.append(y)
+        )
+        block(x)
+        handle.remove()
+        branches.append(sums[0])
+    torch.testing.assert_close(branches[1], branches[0] / 3)
+
+
+def test_stochastic_depth_is_in_training_only_and_keeps_the_mean() -> None:
+    one = spec.parse("resnet8", 10, spec.default_preprocess(16))
+    model = resnet.build(one, stochastic_depth=0.6)
+    assert [model.layer1[0].skipped, model.layer3[0].skipped] == pytest.approx([0.2, 0.6])
+    block = model.layer3[0].train()
+    x = torch.rand(1, 32, 8, 8).expand(2000, -1, -1, -1)
+    with torch.no_grad():
+        block.bn2.eval()
+        block.bn2.bias.fill_(20.0)  # what is left out is seen
+        given = block(x).mean((1, 2, 3))
+        shortcut = F.relu(block.downsample(x)).mean()
+        left_out = (given < 10).float().mean().item()
+        assert left_out == pytest.approx(0.6, abs=0.05)
+        block.eval()
+        assert given.mean() == pytest.approx(block(x[:1]).mean().item(), abs=1.5)
+        assert shortcut < 10
+    graph = torch.export.export(model.train(), (torch.zeros(2, 3, 16, 16),))
+    assert not any("rand" in str(node.target) for node in graph.graph.nodes)
+
+
 @pytest.mark.parametrize(
     ("name", "key", "shape"),
     [("resnext50_32x4d", "layer1.0.conv2.weight", (128, 4, 3, 3)),
