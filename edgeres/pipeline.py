@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from edgeres import devices, runs, stages, targets
+from edgeres import devices, runs, stages, targets, teachers
 from edgeres.artifact import Artifact, Store, artifact_key, library_versions, storage_errors
 from edgeres.errors import BadInput, GateFailed, unknown
 from edgeres.models import spec
@@ -130,13 +130,24 @@ def _views(section: Any) -> tuple[Any, Any]:
 
 def _preflight(recipe: Recipe) -> None:
     """Refuse wrong names and missing components before an hour of training, not after it."""
+    _check_teacher(recipe)
     networks = [recipe.teacher.model, *([recipe.distill.student] if recipe.distill else [])]
-    for name in networks:
+    for name in networks[1:] if ":" in recipe.teacher.model else networks:
         spec.parse(name, classes=2, preprocess=spec.default_preprocess(32))
     for name in recipe.export.targets if recipe.export else ():
         targets.require(name)
     for name in recipe.benchmark.devices if recipe.benchmark else ():
         devices.load(name)
+
+
+def _check_teacher(recipe: Recipe) -> None:
+    teachers.check(recipe.teacher)
+    further = [n for n in ("prune", "quantize", "export") if getattr(recipe, n) is not None]
+    if further and recipe.distill is None and teachers.is_black_box(recipe.teacher):
+        raise BadInput(
+            f"`{further[0]}:` needs a network, and this teacher only answers: add `distill:` with "
+            f"a student, or name a teacher whose weights fit (checkpoint, torchvision, timm)"
+        )
 
 
 def until(chain: tuple[Step, ...], stage: str | None) -> tuple[Step, ...]:

@@ -133,11 +133,22 @@ class FreshSection(Section):
 
 
 class TeacherSection(FreshSection):
-    """The big network: loaded from a checkpoint, or trained here."""
+    """The big network: somebody's, or trained here. docs/teachers.md has each source."""
 
     model: Annotated[
-        Text, Field(description="Architecture; `edgeres list models` shows the names.")
+        Text,
+        Field(
+            description="Architecture (`edgeres list models` shows the names), or where a trained "
+            "one is: torchvision:NAME, timm:NAME.TAG, checkpoint:FILE, keras:FILE, onnx:FILE."
+        ),
     ] = "resnet20"
+    ensemble: Annotated[
+        Names | None,
+        Field(description="Several of such sources, whose answers are averaged."),
+    ] = None
+    average: Annotated[
+        Literal["logits", "probabilities"], Field(description="What an ensemble averages.")
+    ] = "logits"
     checkpoint: Annotated[
         Text | None,
         Field(
@@ -163,12 +174,42 @@ class TeacherSection(FreshSection):
         | None,
         Field(description="The checkpoint's own, 1 or 3 values, as pixel / 255."),
     ] = None
+    channels: Annotated[
+        Literal["rgb", "bgr"] | None,
+        Field(description="Order in which a loaded teacher takes them; null is the source's own."),
+    ] = None
+    size: Annotated[
+        Annotated[int, Field(ge=8, le=1024)] | None,
+        Field(description="Pixels of its input; images are resized to it. null is its own."),
+    ] = None
+    outputs: Annotated[
+        Annotated[
+            tuple[Annotated[int, Field(ge=0)], ...],
+            Field(min_length=2, json_schema_extra=_UNIQUE),
+            AfterValidator(_unique),
+        ]
+        | None,
+        Field(description="Which of its outputs the data's classes are, in order; null is all."),
+    ] = None
+    claimed: Annotated[
+        Share | None,
+        Field(description="Top-1 that its publisher states, shown beside what is measured."),
+    ] = None
+    near_chance: Annotated[
+        Literal["stop", "go on"],
+        Field(description="What to do if a loaded teacher is hardly better than guessing."),
+    ] = "stop"
     train: TrainSection = TrainSection()
 
     @model_validator(mode="after")
-    def _both_statistics(self) -> TeacherSection:
+    def _one_teacher(self) -> TeacherSection:
         if (self.mean is None) != (self.std is None):
             raise PydanticCustomError("conflict", "`mean` and `std` go together; give both")
+        if self.checkpoint is not None and (":" in self.model or self.ensemble is not None):
+            raise PydanticCustomError(
+                "conflict", "`checkpoint` is a second teacher; keep it or the other one",
+                {"at": ("checkpoint",)},
+            )  # fmt: skip
         return self
 
 

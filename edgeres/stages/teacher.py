@@ -1,4 +1,4 @@
-"""Teacher: a checkpoint somebody trained, or a network trained here."""
+"""Teacher: somebody's network or a black box, from wherever it is, or a network trained here."""
 
 from __future__ import annotations
 
@@ -6,44 +6,50 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgeres.artifact import Artifact, file_sha256
+from edgeres import teachers
+from edgeres.artifact import Artifact
 from edgeres.errors import BadInput
 from edgeres.recipe import TeacherSection
 from edgeres.stages import Context, _checkpoint, keyed_as_is
-from edgeres.types import Preprocess
+from edgeres.types import Accuracy, Preprocess
 
 VERSION = 2
 LIBRARIES = _checkpoint.LIBRARIES
-summary = _checkpoint.summary
 
 
 def keyed(section: TeacherSection) -> dict[str, Any]:
-    """The section with the checkpoint's contents in place of its path."""
+    """The section; of a loaded teacher, with what it is in place of its path."""
     document = keyed_as_is(section)
-    if section.checkpoint is None:
+    found = teachers.chosen(section)
+    if found is None:
         return document
-    path = Path(section.checkpoint)
-    if not path.is_file():
-        raise BadInput(f"teacher.checkpoint: {path}: no such file")
-    del document["train"]  # nothing is trained
-    return document | {"checkpoint": file_sha256(path)}
+    name, rest = found
+    del document["train"], document["ensemble"]  # nothing is trained
+    if ":" in section.model or section.ensemble is not None:
+        del document["model"]
+    return document | {"checkpoint": [name, teachers.source(name).keyed(rest)]}
 
 
 def run(
     section: TeacherSection, inputs: Mapping[str, Artifact], out: Path, context: Context
 ) -> dict[str, Any]:
     """Load or train the teacher."""
-    from edgeres.models import resnet, spec, weights
+    found = teachers.chosen(section)
+    if found is None:
+        return _trained(section, inputs["data"], out, context)
+    return _loaded(section, *found, inputs["data"], out)
+
+
+def _trained(
+    section: TeacherSection, data: Artifact, out: Path, context: Context
+) -> dict[str, Any]:
+    from edgeres.models import resnet, spec
     from edgeres.training import loop, objectives
 
-    data = inputs["data"]
     preprocess = _checkpoint.default_preprocess(data)
     if section.mean is not None and section.std is not None:
         preprocess = Preprocess(preprocess.size_px, section.mean, section.std)
     architecture = spec.parse(section.model, _checkpoint.class_count(data), preprocess)
-    if section.checkpoint is not None:
-        model = weights.from_checkpoint(Path(section.checkpoint), architecture)
-        return _checkpoint.write(out, model, data, history=[], source="checkpoint")
     model = resnet.build(
         architecture, seed=context.seed, zero_init_residual=section.zero_init_residual,
         skip_scale=section.skip_scale, stochastic_depth=section.stochastic_depth,
@@ -55,3 +61,50 @@ def run(
         seed=context.seed, work=context.work, tick=context.tick,
     )  # fmt: skip
     return _checkpoint.write(out, model, data, history=history)
+
+
+def _loaded(
+    section: TeacherSection, source: str, rest: str, data: Artifact, out: Path
+) -> dict[str, Any]:
+    classes = _checkpoint.class_count(data)
+    wanted = teachers.Wanted(
+        model=section.model if section.checkpoint is not None else None, classes=classes,
+        outputs=section.outputs, data_px=int(data.facts["size_px"]), size_px=section.size,
+        mean=section.mean, std=section.std, channels=section.channels, ensemble=section.average,
+    )  # fmt: skip
+    found = teachers.source(source).fetch(rest, wanted, out)
+    if found.network is not None:
+        facts = _checkpoint.write(out, found.network, data, history=[], source=source)
+    else:
+        facts = _checkpoint.write_answers(out, teachers.load(out), data, source=source)
+        facts |= {"model": found.name, "parameters": found.parameters}
+    if section.near_chance == "stop":
+        _require_better_than_chance(facts, data, out)
+    claimed = section.claimed if section.claimed is not None else found.claimed
+    return facts | {"claimed": claimed}
+
+
+def _require_better_than_chance(facts: Mapping[str, Any], data: Artifact, out: Path) -> None:
+    from edgeres.teachers import _chance
+
+    test = Accuracy(facts["test"]["correct"], facts["test"]["n"])
+    if not _chance.near_chance(test, facts["classes"]):
+        return
+    _, validation, _ = _checkpoint.splits(data)
+    reasons = _chance.suspects(teachers.load(out), validation.images, validation.labels)
+    likely = "; ".join(reasons[:2]) or (
+        "the usual reasons: another mean and std, another order of classes or channels, "
+        "another range of pixels, other data"
+    )
+    raise BadInput(
+        f"teacher: {facts['model']} is right in {test.top1:.1%} of {test.n} test images, which is "
+        f"hardly better than guessing one of {facts['classes']} classes: {likely}; set "
+        f"teacher.mean, std, channels or outputs (teacher.near_chance: go on, to use it anyway)"
+    )
+
+
+def summary(facts: Mapping[str, Any]) -> str:
+    """The checkpoint's line, with what the publisher claims."""
+    claimed = facts.get("claimed")
+    said = "" if claimed is None else f" (claimed {claimed:.2%})"
+    return _checkpoint.summary(facts) + said

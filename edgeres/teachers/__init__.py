@@ -1,12 +1,144 @@
-"""Teachers: a finished teacher folder in, something that answers uint8 images out."""
+"""Teachers: where people have them, in; something that answers uint8 images, out.
+
+One module per source, found by its file name. A source whose weights fit our ResNet gives a
+network, which can also be pruned, quantized and exported. Any other gives a black box: it answers,
+and a student learns from its answers.
+"""
 
 from __future__ import annotations
 
+import importlib
+import json
+import pkgutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from edgeres.errors import BadInput, unknown
 
 if TYPE_CHECKING:
+    from edgeres.models.resnet import ResNet
+    from edgeres.recipe import TeacherSection
     from edgeres.training.answers import Teacher
+
+_DOCUMENT = "teacher.json"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the recipe and the data ask of a teacher.
+
+    Attributes:
+        model: its architecture; None where the source knows, or the tensors tell.
+        classes: of the data.
+        outputs: which of the teacher's outputs these classes are; None: all, in order.
+        data_px: size of the data's images.
+        size_px, mean, std, channels: of its input (mean, std as R, G, B); None: the source's own.
+        ensemble: how several answers become one.
+    """
+
+    model: str | None
+    classes: int
+    outputs: tuple[int, ...] | None
+    data_px: int
+    size_px: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    channels: Literal["rgb", "bgr"] | None = None
+    ensemble: Literal["logits", "probabilities"] = "logits"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A teacher as a source found it.
+
+    Attributes:
+        name: for the report.
+        network: its network; None for a black box, of which `teacher.json` was written.
+        parameters: of a black box, if it tells.
+        claimed: top-1 that its publisher states, 0 to 1.
+    """
+
+    name: str
+    network: ResNet | None = None
+    parameters: int | None = None
+    claimed: float | None = None
+
+
+class Source(Protocol):
+    """What a module in this folder provides (PEP 544: a module fits, `self` is ignored)."""
+
+    SUMMARY: str
+    BLACK_BOX: bool
+
+    def check(self, rest: str) -> None:
+        """Refuse a wrong name, a missing file or component before any work."""
+        ...
+
+    def keyed(self, rest: str) -> Any:
+        """What identifies the teacher, wherever its file lies."""
+        ...
+
+    def fetch(self, rest: str, wanted: Wanted, out: Path) -> Found:
+        """Find it; a black box writes what `open` needs below `out`."""
+        ...
+
+    def open(self, folder: Path, document: dict[str, Any]) -> Teacher:
+        """A black box that `fetch` wrote; sources of networks don't have it."""
+        ...
+
+
+def names() -> tuple[str, ...]:
+    """Every source a recipe can name in front of a colon."""
+    return tuple(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+
+
+def parse(text: str) -> tuple[str, str]:
+    """`SOURCE:REST` -> the source and the rest.
+
+    Raises:
+        BadInput: there is no such source.
+    """
+    name, _, rest = text.partition(":")
+    if name not in names():
+        raise unknown("teacher source", name, names())
+    if not rest.strip():
+        raise BadInput(f"teacher '{text}': write {name}:NAME or {name}:FILE")
+    return name, rest.strip()
+
+
+def chosen(section: TeacherSection) -> tuple[str, str] | None:
+    """The source and the rest that a section names; None: the teacher is trained here."""
+    if section.ensemble is not None:
+        return "ensemble", json.dumps(section.ensemble)
+    if ":" in section.model:
+        return parse(section.model)
+    return ("checkpoint", section.checkpoint) if section.checkpoint is not None else None
+
+
+def is_black_box(section: TeacherSection) -> bool:
+    """Whether the teacher only answers, so that nothing can be made of it but a student."""
+    found = chosen(section)
+    return found is not None and source(found[0]).BLACK_BOX
+
+
+def check(section: TeacherSection) -> None:
+    """Refuse what can't be a teacher before any work; raises like a source's `check`."""
+    found = chosen(section)
+    if found is not None:
+        source(found[0]).check(found[1])
+
+
+def source(name: str) -> Source:
+    """The module of a source."""
+    module: Any = importlib.import_module(f"{__name__}.{name}")
+    return module  # type: ignore[no-any-return]
+
+
+def describe(folder: Path, **document: Any) -> None:
+    """Write what `load` needs to know of a black box."""
+    text = json.dumps({"schema": 1, **document}, indent=1)
+    (folder / _DOCUMENT).write_text(text, "utf-8")
 
 
 def load(folder: Path) -> Teacher:
@@ -18,4 +150,10 @@ def load(folder: Path) -> Teacher:
     from edgeres.models import weights
     from edgeres.training.answers import Network
 
-    return Network(weights.load(folder))
+    if not (folder / _DOCUMENT).exists():
+        return Network(weights.load(folder))
+    try:
+        document = json.loads((folder / _DOCUMENT).read_text("utf-8"))
+        return source(parse(f"{document['source']}:-")[0]).open(folder, document)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{folder}: not a saved teacher ({error!r})") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Protocol
 
 import torch
@@ -42,6 +43,12 @@ class Network:
             self.module, self._device = self.module.to(images.device), images.device
         answer: Tensor = self.module(prepared(images, self.preprocess))
         return answer
+
+    def prepared_as(self, preprocess: Preprocess) -> Network:
+        """The same network, its images prepared in another way."""
+        other = copy.copy(self)
+        other.preprocess = preprocess
+        return other
 
 
 def as_teacher(teacher: ResNet | Teacher) -> Teacher:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from edgeres.datasets import _batches
 from edgeres.errors import EdgeresError
 from edgeres.recipe import TrainSection
+from edgeres.training import diagnose
 from edgeres.training.average import Average
 from edgeres.training.keeper import Keeper
 from edgeres.training.views import Labelled as Labelled
@@ -130,6 +131,8 @@ def fit(
             images, labels = views.batch(chosen, view)
             known = {"answer": train.answers.of(chosen, view)} if train.answers else {}
             loss = objective(module, images, labels, **known)
+            if loss.device.type == "cpu" and not bool(torch.isfinite(loss)):
+                raise _diverged(trainee, settings, epoch, loss, images)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             if settings.clip_norm:
@@ -142,10 +145,7 @@ def fit(
             keeper.save_now_and_then(epoch=epoch, step=step + 1, loss=total, history=history)
         mean_loss = float(total) / steps
         if not math.isfinite(mean_loss):
-            raise Diverged(
-                f"training diverged in epoch {epoch + 1} (loss {mean_loss}); "
-                f"lower train.learning_rate (now {settings.learning_rate}) or set train.clip_norm"
-            )
+            raise _diverged(trainee, settings, epoch, mean_loss, images)
         with average.applied(module) if average else nullcontext():
             top1 = evaluate(trainee, validation)[0].top1
         rate = _learning_rate(settings, (epoch + 1) * steps - 1, steps)
@@ -157,6 +157,17 @@ def fit(
         average.copy_to(module)
     trainee.set_training(False)
     return history
+
+
+def _diverged(
+    trainee: Trainee, settings: TrainSection, epoch: int, loss: Tensor | float, images: Tensor
+) -> Diverged:
+    """The error, with what is wrong inside the network on the batch at hand."""
+    inside = diagnose.diverged(trainee.module, prepared(images, trainee.preprocess))
+    return Diverged(
+        f"training diverged in epoch {epoch + 1} (loss {float(loss)}); lower train.learning_rate "
+        f"(now {settings.learning_rate}) or set train.clip_norm{inside}"
+    )
 
 
 def _order(n: int, settings: TrainSection, seed: int, epoch: int) -> Iterator[Tensor]:

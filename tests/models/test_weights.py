@@ -11,7 +11,7 @@ from conftest import network
 from safetensors.torch import save_file
 
 from edgeres.errors import BadInput
-from edgeres.models import spec, weights
+from edgeres.models import resnet, spec, weights
 
 SPEC = spec.parse("resnet20-A", 10, spec.default_preprocess(32))
 
@@ -106,3 +106,45 @@ def test_another_architecture_and_broken_numbers(tmp_path: Path) -> None:
     torch.save([1, 2, 3], path)
     with pytest.raises(BadInput, match="not a state dict"):
         weights.from_checkpoint(path, SPEC)
+
+
+def kuangliu_keys(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The state dict as kuangliu/pytorch-cifar names it, compiled and wrapped by its trainer."""
+    renamed = {k.replace("downsample", "shortcut").replace("fc.", "linear."): v
+               for k, v in model.state_dict().items()}  # fmt: skip
+    return {f"_orig_mod.module.{k}": v for k, v in renamed.items()}
+
+
+def test_names_of_other_families_and_wrappers(tmp_path: Path) -> None:
+    model = network("resnet20", 32)
+    torch.save({"net": {"state_dict": kuangliu_keys(model)}, "epoch": 3}, tmp_path / "net.pt")
+    x = torch.randn(2, 3, 32, 32)
+    spec_b = spec.parse("resnet20", 10, spec.default_preprocess(32))
+    assert torch.equal(weights.from_checkpoint(tmp_path / "net.pt", spec_b)(x), model(x))
+
+
+@pytest.mark.parametrize("name", ["resnet20-A", "resnet20", "resnet32-w0.5", "resnet18", "resnet34",
+                                  "resnet26", "resnet50-D", "wrn-16-4", "resnext29-8x64d",
+                                  "resnet50"])  # fmt: skip
+def test_an_architecture_is_recognized(name: str) -> None:
+    preprocess = spec.default_preprocess(32)
+    with torch.device("meta"):
+        state = resnet.ResNet(spec.parse(name, 7, preprocess)).state_dict()
+    if name.endswith("-A"):
+        state = {k: v for k, v in state.items() if "downsample" not in k}
+    assert weights.recognized(state, preprocess) == (name, 0)
+
+
+def test_a_wrong_architecture_names_the_keys_and_the_right_one(tmp_path: Path) -> None:
+    torch.save({"state_dict": akamaster_keys(network("resnet32-A", 32))}, tmp_path / "net.th")
+    says = (
+        r"is not a resnet20-A: it has layer1\.3\.conv1\.weight, .* and \d+ more; it is a resnet32-A"
+    )
+    with pytest.raises(BadInput, match=says):
+        weights.from_checkpoint(tmp_path / "net.th", SPEC)
+    state = network("resnet20-A", 32).state_dict()
+    del state["bn1.bias"], state["layer1.0.bn1.bias"]
+    torch.save(state, tmp_path / "part.pth")
+    says = r"it lacks bn1\.bias, layer1\.0\.bn1\.bias; no architecture fits better"
+    with pytest.raises(BadInput, match=says):
+        weights.from_checkpoint(tmp_path / "part.pth", SPEC)

@@ -1,0 +1,48 @@
+"""Tensors that fit our ResNet, with somebody else's preprocessing and classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from edgeres.models import spec, weights
+from edgeres.teachers import Wanted
+from edgeres.teachers._black_box import check_outputs
+from edgeres.types import Preprocess
+
+if TYPE_CHECKING:
+    from edgeres.models.resnet import ResNet
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def network(
+    path: Path, wanted: Wanted, where: str, name: str | None, preprocess: Preprocess
+) -> ResNet:
+    """The network of a checkpoint file.
+
+    Blue-green-red input is put into the first convolution, and `wanted.outputs` into the last
+    layer, so that what comes out is an ordinary network.
+
+    Args:
+        name: its architecture; None to recognize it.
+        preprocess: what its images are prepared with unless `wanted` says otherwise.
+
+    Raises:
+        BadInput: the tensors don't fit, or its classes aren't the data's.
+    """
+    state = weights.read(path)
+    prepared = Preprocess(wanted.size_px or preprocess.size_px, wanted.mean or preprocess.mean,
+                          wanted.std or preprocess.std)  # fmt: skip
+    count = weights.classes(state)
+    if count is not None:
+        check_outputs(count, wanted, where)
+    if wanted.outputs is not None:
+        rows = torch.tensor(wanted.outputs)
+        state = {k: v[rows] if k in ("fc.weight", "fc.bias") else v for k, v in state.items()}
+    if wanted.channels == "bgr" and "conv1.weight" in state:
+        state["conv1.weight"] = state["conv1.weight"].flip(1)
+    found = name or weights.recognized(state, prepared)[0]
+    return weights.fill(spec.parse(found, wanted.classes, prepared), state, where)

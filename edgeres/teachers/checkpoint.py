@@ -1,0 +1,49 @@
+"""A checkpoint file of anybody's, or a folder that edgeres wrote; see `edgeres.models.weights`.
+
+`checkpoint:FILE` recognizes the architecture; with `model: NAME` and `checkpoint: FILE` it is said.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from edgeres.artifact import file_sha256
+from edgeres.errors import BadInput
+from edgeres.models.spec import default_preprocess
+from edgeres.teachers import Found, Wanted
+
+SUMMARY = "a .pth, .pt, .th or .safetensors file, or a folder of edgeres: checkpoint:FILE"
+BLACK_BOX = False
+
+
+def check(rest: str) -> None:
+    """The file must be there."""
+    path = Path(rest)
+    if not path.is_file() and not (path / "spec.json").is_file():
+        raise BadInput(f"teacher.checkpoint: {path}: no such file")
+
+
+def keyed(rest: str) -> Any:
+    """The file's contents."""
+    check(rest)
+    return file_sha256(Path(rest))
+
+
+def fetch(rest: str, wanted: Wanted, out: Path) -> Found:
+    """Its network."""
+    from edgeres.models import weights
+    from edgeres.teachers import _network
+    from edgeres.teachers._black_box import check_outputs
+
+    path = Path(rest)
+    if path.is_dir():
+        model = weights.load(path)
+        if model.spec.folded:
+            raise BadInput(f"{path}: is quantized already; name the network before it")
+        check_outputs(model.spec.classes, dataclasses.replace(wanted, outputs=None), str(path))
+        return Found(model.spec.name, model)
+    trained_like_ours = default_preprocess(wanted.data_px)
+    model = _network.network(path, wanted, str(path), wanted.model, trained_like_ours)
+    return Found(model.spec.name, model)

@@ -1,0 +1,79 @@
+"""timm's published ResNets from the Hugging Face hub, as our own network; timm isn't needed.
+
+`timm:ARCHITECTURE.TAG[@REVISION]`. The hub states each file's SHA-256; what is fetched must have
+it, and stays in the cache.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from edgeres.errors import BadInput
+from edgeres.models import spec
+from edgeres.teachers import Found, Wanted
+from edgeres.types import Preprocess
+
+SUMMARY = "published weights on the Hugging Face hub: timm:resnet50.a1_in1k"
+BLACK_BOX = False
+
+_NAME = re.compile(r"(?P<model>[a-z0-9_]+)\.(?P<tag>[a-z0-9_]+)(@(?P<revision>[A-Za-z0-9._-]+))?")
+
+
+def check(rest: str) -> None:
+    """The name must be one of the ResNets that we can build."""
+    match = _match(rest)
+    try:
+        spec.parse(match["model"], 1000, spec.default_preprocess(224))
+    except BadInput as error:
+        raise BadInput(f"teacher 'timm:{rest}': {error}") from error
+
+
+def keyed(rest: str) -> Any:
+    """The name with its revision."""
+    _match(rest)
+    return f"timm:{rest}"
+
+
+def fetch(rest: str, wanted: Wanted, out: Path) -> Found:
+    """The network, fetched if the cache hasn't got it, with the preprocessing that timm states."""
+    from edgeres.teachers import _download, _network
+
+    match = _match(rest)
+    hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    folder = f"{match['model']}.{match['tag']}"
+    base = f"{hub}/timm/{folder}/resolve/{match['revision'] or 'main'}"
+    kept = f"timm/{rest.replace('@', '-at-')}"
+    path = _download.fetched(f"{base}/model.safetensors", f"{kept}.safetensors")
+    stated = _stated(f"{base}/config.json", _download.cache() / f"{kept}.json")
+    own = stated.get("pretrained_cfg", stated)
+    size = (own.get("test_input_size") or own.get("input_size") or (3, 224, 224))[-1]
+    mean = tuple(own.get("mean") or _network.IMAGENET_MEAN)
+    std = tuple(own.get("std") or _network.IMAGENET_STD)
+    model = _network.network(path, wanted, f"timm:{rest}", match["model"],
+                             Preprocess(int(size), mean, std))  # fmt: skip
+    return Found(model.spec.name, model)
+
+
+def _stated(url: str, kept: Path) -> dict[str, Any]:
+    """config.json of the weights, from the cache if it is there."""
+    import json
+
+    from edgeres.teachers import _download
+
+    if kept.is_file():
+        found: dict[str, Any] = json.loads(kept.read_text("utf-8"))
+        return found
+    found = _download.document(url)
+    kept.write_text(json.dumps(found), "utf-8")
+    return found
+
+
+def _match(rest: str) -> re.Match[str]:
+    match = _NAME.fullmatch(rest)
+    if match is None:
+        raise BadInput(f"teacher 'timm:{rest}': write timm:ARCHITECTURE.TAG, "
+                       "e.g. timm:resnet50.a1_in1k")  # fmt: skip
+    return match
