@@ -132,7 +132,7 @@ def fit(
             known = {"answer": train.answers.of(chosen, view)} if train.answers else {}
             loss = objective(module, images, labels, **known)
             if loss.device.type == "cpu" and not bool(torch.isfinite(loss)):
-                raise _diverged(trainee, settings, epoch, loss, images)
+                raise _diverged(trainee, settings, epoch, float(loss.detach()), images)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             if settings.clip_norm:
@@ -160,12 +160,12 @@ def fit(
 
 
 def _diverged(
-    trainee: Trainee, settings: TrainSection, epoch: int, loss: Tensor | float, images: Tensor
+    trainee: Trainee, settings: TrainSection, epoch: int, loss: float, images: Tensor
 ) -> Diverged:
     """The error, with what is wrong inside the network on the batch at hand."""
     inside = diagnose.diverged(trainee.module, prepared(images, trainee.preprocess))
     return Diverged(
-        f"training diverged in epoch {epoch + 1} (loss {float(loss)}); lower train.learning_rate "
+        f"training diverged in epoch {epoch + 1} (loss {loss}); lower train.learning_rate "
         f"(now {settings.learning_rate}) or set train.clip_norm{inside}"
     )
 
