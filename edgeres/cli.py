@@ -286,7 +286,18 @@ def compare(
 @app.command()
 def check(
     what: Annotated[str, typer.Argument(metavar="RUN|RESULT.json", help="What was measured.")],
-    budgets: Annotated[Path, typer.Argument(help="A file of limits; see docs/budgets.md.")],
+    budgets: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Argument(help="A file of limits (docs/budgets.md); the run's own if left out."),
+    ] = None,
+    prometheus: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Write the results there as Prometheus text."),
+    ] = None,
+    grafana: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Write a Grafana dashboard (JSON) there."),
+    ] = None,
     runs: Runs = DEFAULT_RUNS,
     as_json: Json = False,
 ) -> None:
@@ -294,7 +305,7 @@ def check(
     from edgeres import text
     from edgeres.commands import check as command
 
-    result = command.checked(what, budgets, runs)
+    result = command.checked(what, budgets, runs, prometheus, grafana)
     _print(result, as_json, text.check)
     if not result["passed"]:
         raise typer.Exit(1)

@@ -108,6 +108,9 @@ def steps(recipe: Recipe) -> tuple[Step, ...]:
     if recipe.benchmark is not None:
         needs = {"data": "data", "model": model, **exports}
         chain.append(Step("benchmark", "benchmark", recipe.benchmark, needs))
+    if recipe.budgets is not None:
+        roles = ("benchmark", "verify") if recipe.verify else ("benchmark",)
+        chain.append(Step("budgets", "budgets", recipe.budgets, {role: role for role in roles}))
     if recipe.report is not None:
         everything = {step.id: step.id for step in chain}
         chain.append(Step("report", "report", recipe.report, everything))
@@ -182,7 +185,8 @@ def perform(
     """Make every artifact of the chain that the store lacks.
 
     Raises:
-        GateFailed: a verification failed; what was made until then is kept.
+        GateFailed: a verification failed; what was made until then is kept. Or a budget was not
+            met; everything was made.
         EdgeresError: a stage could not do its work; the same call continues later.
     """
     store.open()
@@ -199,7 +203,17 @@ def perform(
                 with store.lock("run", run.name):
                     runs.link(run, one.step.id, found)
                 _finish(run, one.step, found, one.artifact is not None, reporter)
+    _held(run)
     return run
+
+
+def _held(run: Run) -> None:
+    """Budgets that aren't met stop nothing, so that the report shows them, but the run fails."""
+    artifact = run.artifacts.get("budgets")
+    if artifact is not None and not artifact.facts["met"]:
+        module: Any = stages.load("budgets")
+        runs.event(run, step="budgets", event="gate failed")
+        raise GateFailed("; ".join(module.failures(artifact.facts)))
 
 
 def _make_all(

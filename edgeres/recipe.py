@@ -19,6 +19,7 @@ from edgeres import recipe_yaml
 from edgeres.errors import BadInput, nearest, unknown
 from edgeres.recipe_sections import (
     BenchmarkSection,
+    BudgetsSection,
     DataSection,
     DistillSection,
     ExportSection,
@@ -39,6 +40,7 @@ from edgeres.recipe_yaml import Document, KeyPath, shortened
 
 __all__ = [
     "BenchmarkSection",
+    "BudgetsSection",
     "DataSection",
     "DistillSection",
     "ExportSection",
@@ -63,7 +65,7 @@ __all__ = [
 ]
 
 _REQUIRED = ("data", "teacher", "train")
-_OPTIONAL = ("distill", "prune", "quantize", "export", "verify", "benchmark", "report")
+_OPTIONAL = ("distill", "prune", "quantize", "export", "verify", "benchmark", "budgets", "report")
 _TRAINED = ("teacher", "distill", "prune", "quantize")
 _MAX_CHAIN = 8
 _MAX_LINES = 20

@@ -39,6 +39,10 @@ Alpha = Annotated[
     Field(ge=0, le=1, description="Weight of the teacher's answers; the labels get the rest."),
 ]
 
+Limit = Annotated[
+    Annotated[float, Field(gt=0, le=1e9)] | None, Field(description="At most; see docs/budgets.md.")
+]
+
 
 class Section(BaseModel):
     """Base of all sections: can't be changed, knows no other keys, holds no NaN or infinity."""
@@ -390,6 +394,57 @@ class BenchmarkSection(Section):
     accuracy: Annotated[bool, Field(description="Also run the test set on the device.")] = True
 
 
+class LimitsSection(Section):
+    """Limits for a file on a device; what isn't named means every one."""
+
+    target: Annotated[Text | None, Field(description="E.g. tflite-int8.")] = None
+    device: Annotated[Text | None, Field(description="A device's name.")] = None
+    latency_median_ms: Limit = None
+    latency_p90_ms: Limit = None
+    latency_p95_ms: Limit = None
+    latency_p99_ms: Limit = None
+    cold_start_ms: Limit = None
+    memory_mb: Limit = None
+    size_kb: Limit = None
+    energy_mj: Limit = None
+    accuracy: Annotated[Share | None, Field(description="At least; top-1 as a share.")] = None
+    accuracy_drop_points: Annotated[
+        Annotated[float, Field(ge=-100, le=100)] | None,
+        Field(description="At most; against the float network, in points of top-1."),
+    ] = None
+    agreement: Annotated[
+        Share | None, Field(description="At least; same answers as the trained graph, a share.")
+    ] = None
+
+    @model_validator(mode="after")
+    def _some_limit(self) -> LimitsSection:
+        if not self.model_dump(exclude={"target", "device"}, exclude_none=True):
+            raise PydanticCustomError("conflict", "says no limit; see docs/budgets.md")
+        return self
+
+
+class BudgetsSection(Section):
+    """Limits that the measured files have to keep; a miss fails the run, with exit code 1."""
+
+    limits: Annotated[
+        tuple[LimitsSection, ...],
+        Field(min_length=1, description="Each for the target and device it names."),
+    ]
+    allow_unmeasurable: Annotated[
+        tuple[Text, ...],
+        Field(description="Measures that may go unmeasured.", json_schema_extra=_UNIQUE),
+    ] = ()
+
+    @model_validator(mode="after")
+    def _known_measures(self) -> BudgetsSection:
+        for name in self.allow_unmeasurable:
+            if name not in LimitsSection.model_fields or name in ("target", "device"):
+                raise PydanticCustomError(
+                    "conflict", "there is no measure '{name}'; see docs/budgets.md", {"name": name}
+                )
+        return self
+
+
 class ReportSection(Section):
     """One page about the run, as HTML and JSON."""
 
@@ -419,6 +474,7 @@ class Recipe(Section):
     export: ExportSection | None = None
     verify: VerifySection | None = None
     benchmark: BenchmarkSection | None = None
+    budgets: BudgetsSection | None = None
     report: ReportSection | None = None
 
     @model_validator(mode="after")
@@ -430,6 +486,11 @@ class Recipe(Section):
                     "there are no files to work on; add `export:` or set it to false",
                     {"at": (name,)},
                 )
+        if self.budgets is not None and self.benchmark is None:
+            raise PydanticCustomError(
+                "conflict", "nothing is measured; add `benchmark:` or set it to false",
+                {"at": ("budgets",)},
+            )  # fmt: skip
         return self
 
 

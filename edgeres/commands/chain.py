@@ -85,7 +85,7 @@ def continued(
     for name in section.get("targets", ()):
         targets.require(name)
     document = _origin(model, architecture, runs)
-    for later in (*_AFTER[stage], "verify", "benchmark", "report"):
+    for later in (*_AFTER[stage], "verify", "benchmark", "budgets", "report"):
         document.pop(later, None)
     document[stage] = {**(document.get(stage) or {}), **section}
     if stage == "export":

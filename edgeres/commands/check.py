@@ -1,30 +1,53 @@
-"""The command check: what was measured and a file of limits in, a pass or fail for each out."""
+"""The command check: what was measured and limits in, a pass or fail for each out."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from edgeres.artifact import storage_errors
 from edgeres.commands.results import reports
-from edgeres.measurement import budgets
+from edgeres.errors import BadInput
+from edgeres.measurement import budgets, slo
 from edgeres.runs import find_run
 
 
-def checked(what: str, file: Path, runs: Path) -> dict[str, Any]:
+def checked(
+    what: str, file: Path | None, runs: Path, prometheus: Path | None, grafana: Path | None
+) -> dict[str, Any]:
     """Each limit against the measurements of a run or of a result file.
 
+    Args:
+        file: of limits; those of the run's own recipe if None.
+        prometheus, grafana: where to write the results for Prometheus, and a dashboard.
+
     Raises:
-        BadInput: as `budgets.load` and `results.reports`.
+        BadInput: as `budgets.load` and `results.reports`, or there are no limits.
     """
-    limits, allowed = budgets.load(file)
-    agreement = {} if Path(what).is_file() else _agreement(what, runs)
+    limits, allowed = budgets.load(file) if file else _own(what, runs)
+    of_file = Path(what).is_file()
+    artifact = None if of_file else find_run(what, runs).artifacts.get("verify")
+    agreement = budgets.agreement(artifact.facts if artifact else None)
     found = budgets.check(limits, reports(what, runs), agreement, allowed)
+    name = Path(what).stem if of_file else find_run(what, runs).name
+    written = {prometheus: slo.prometheus(found, name),
+               grafana: json.dumps(slo.dashboard(found, name), indent=1)}  # fmt: skip
+    for path, text in written.items():
+        if path is not None:
+            with storage_errors(path):
+                path.write_text(text, "utf-8")
     return {"passed": all(r.verdict == "pass" for r in found),
             "results": [asdict(r) for r in found]}  # fmt: skip
 
 
-def _agreement(what: str, runs: Path) -> dict[str, float]:
-    artifact = find_run(what, runs).artifacts.get("verify")
-    rows = artifact.facts["files"] if artifact else ()
-    return {row["target"]: row["parity"]["agreement"] for row in rows if row.get("parity")}
+def _own(what: str, runs: Path) -> tuple[list[budgets.Budget], tuple[str, ...]]:
+    """The limits of the run's recipe."""
+    section = None if Path(what).is_file() else find_run(what, runs).recipe.budgets
+    if section is None:
+        raise BadInput(f"{what}: has no budgets of its own; give a file of them: "
+                       f"edgeres check {what} budgets.yaml")  # fmt: skip
+    from edgeres.stages.budgets import limits
+
+    return limits(section), section.allow_unmeasurable

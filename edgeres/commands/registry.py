@@ -36,4 +36,8 @@ def _findings(run: Run) -> tuple[str, ...]:
         return (f"its files were never verified (edgeres run {run.path}/recipe.lock.yaml)",)
     module: Any = stages.load("verify")
     facts = run.artifacts["verify"].facts
-    return () if facts["passed"] else tuple(module.failures(facts))
+    found = [] if facts["passed"] else list(module.failures(facts))
+    if "budgets" in run.artifacts:
+        module = stages.load("budgets")
+        found += module.failures(run.artifacts["budgets"].facts)
+    return tuple(found)

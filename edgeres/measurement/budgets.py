@@ -128,6 +128,12 @@ def check(
     return [r for r in found if r.verdict != "not measurable" or r.measure not in allowed]
 
 
+def agreement(certified: Mapping[str, Any] | None) -> dict[str, float]:
+    """Target -> top-1 agreement with the trained graph, from the facts of verification."""
+    rows = certified["files"] if certified else ()
+    return {row["target"]: row["agreement"] for row in rows if row.get("agreement") is not None}
+
+
 def _results(
     budget: Budget, reports: Sequence[Mapping[str, Any]], agreement: Mapping[str, float]
 ) -> Iterator[Result]:

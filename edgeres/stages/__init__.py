@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 ORDER = ("data", "teacher", "labels", "distill", "prune", "quantize", "export", "verify",
-         "benchmark", "report")  # fmt: skip
+         "benchmark", "budgets", "report")  # fmt: skip
 """The chain; what each step needs is written in pipeline.py."""
 
 

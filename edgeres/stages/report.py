@@ -38,6 +38,7 @@ def run(
         environment=_environment(inputs),
         dataset=_dataset(data) if data else {},
         explained=_explained(inputs),
+        budgets=inputs["budgets"].facts["results"] if "budgets" in inputs else (),
     )
     text = json.dumps(document, indent=1, allow_nan=False)
     (out / "report.json").write_text(text, "utf-8")
@@ -53,9 +54,12 @@ def _entry(step: str, artifact: Artifact) -> dict[str, Any]:
         "history": None, "predictions": None, "confidences": None,
     }  # fmt: skip
     if artifact.stage in _NETWORKS:
-        lines = artifact.file("history.jsonl").read_text("utf-8").splitlines()
-        entry["history"] = [json.loads(line) for line in lines] or None
-        entry["predictions"], entry["confidences"] = _answers(artifact.file("test_logits.npy"))
+        history, logits = (artifact.file(n) for n in ("history.jsonl", "test_logits.npy"))
+        if history.exists():
+            lines = history.read_text("utf-8").splitlines()
+            entry["history"] = [json.loads(line) for line in lines] or None
+        if logits.exists():
+            entry["predictions"], entry["confidences"] = _answers(logits)
     elif artifact.stage == "verify":
         found = {path.stem.removeprefix("logits-"): _answers(path)
                  for path in sorted(artifact.path.glob("logits-*.npy"))}  # fmt: skip
@@ -105,7 +109,8 @@ def _dataset(data: Artifact) -> dict[str, Any]:
 
 def _explained(inputs: Mapping[str, Artifact]) -> dict[str, Any] | None:
     """Where the first and the last network look; None if they are one and the same."""
-    chain = [inputs[step] for step in _NETWORKS if step in inputs]
+    chain = [inputs[step] for step in _NETWORKS
+             if step in inputs and (inputs[step].path / "spec.json").exists()]  # fmt: skip
     if len(chain) < 2 or "data" not in inputs:
         return None
     import numpy as np

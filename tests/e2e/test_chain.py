@@ -24,11 +24,12 @@ quantize: {method: qat, train: {epochs: 1, learning_rate: 0.01}}
 export: {targets: [tflite-fp32, tflite-int8, onnx-fp32, onnx-int8, coreml-int8]}
 verify: {agreement: 0.98}
 benchmark: {preset: quick}
+budgets: {limits: [{target: tflite-int8, size_kb: 100, agreement: 0.98}]}
 report: {}
 """
 STEPS = ["data", "teacher", "distill", "prune", "quantize", "export:tflite-fp32",
          "export:tflite-int8", "export:onnx-fp32", "export:onnx-int8", "export:coreml-int8",
-         "verify", "benchmark", "report"]  # fmt: skip
+         "verify", "benchmark", "budgets", "report"]  # fmt: skip
 
 
 def edgeres(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -80,6 +81,25 @@ def test_the_second_time_everything_is_cached(chain: tuple[Path, dict]) -> None:
     assert again.returncode == 0
     assert {k: v["digest"] for k, v in json.loads(again.stdout)["artifacts"].items()} == {
         k: v["digest"] for k, v in result["artifacts"].items()}  # fmt: skip
+
+
+def test_a_budget_that_is_missed_fails_the_run_and_is_in_its_report(
+    chain: tuple[Path, dict],
+) -> None:
+    folder, result = chain
+    strict = ["run", "tiny.yaml", "--set", "budgets.limits=[{size_kb: 1, target: tflite-int8}]"]
+    done = edgeres(*strict, cwd=folder)
+    assert done.returncode == 1
+    assert "tflite-int8 on host: size_kb is" in done.stderr
+    run = next(line.split()[1] for line in done.stderr.splitlines() if line.startswith("run "))
+    report = json.loads((folder / run / "report.json").read_text())
+    assert [row["verdict"] for row in report["budgets"]] == ["fail"]
+    assert edgeres("check", run, cwd=folder).returncode == 1
+    assert edgeres("promote", run, cwd=folder).returncode == 1
+    assert edgeres("check", result["run"], cwd=folder).returncode == 0
+    found = json.loads(edgeres("check", result["run"], "--json", cwd=folder).stdout)
+    assert {r["measure"] for r in found["results"]} == {"size_kb", "agreement"}
+    shutil.rmtree(folder / run)
 
 
 def test_killed_again_and_again_it_ends_with_the_same_files(

@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from edgeres.errors import BadInput
-from edgeres.measurement import budgets
+from edgeres.measurement import budgets, slo
 
 REPORT = {
     "target": "tflite-int8", "device": "host", "size_bytes": 62_000,
@@ -87,3 +88,60 @@ def test_the_command(tmp_path: Path) -> None:
         )  # fmt: skip
         assert done.returncode == code, done.stderr
         assert f"{1 - code} of 1 budgets met" in done.stdout
+
+
+def test_a_recipe_knows_the_same_measures() -> None:
+    from edgeres.recipe_sections import LimitsSection
+
+    assert set(LimitsSection.model_fields) == {*budgets.MEASURES, "agreement", "target", "device"}
+
+
+RESULTS = [
+    budgets.Result("latency_p95_ms", "tflite-int8", 'a "pi"\n\\4', 5.0, 3.1, "pass"),
+    budgets.Result("latency_p95_ms", "tflite-int8", 'a "pi"\n\\4', 3.0, 3.1, "fail"),
+    budgets.Result("energy_mj", "tflite-int8", "host", 1.0, None, "not measurable"),
+]
+
+
+def test_prometheus_reads_the_text() -> None:
+    families = {f.name: f for f in text_string_to_metric_families(slo.prometheus(RESULTS, "r-1"))}
+    assert {f.type for f in families.values()} == {"gauge"}
+    values = families["edgeres_budget_value"].samples
+    assert [(s.labels["measure"], s.value) for s in values] == [("latency_p95_ms", 3.1)] * 2
+    assert values[0].labels["device"] == 'a "pi"\n\\4'
+    assert [s.value for s in families["edgeres_budget_met"].samples] == [1, 0, 0]
+    assert [s.value for s in families["edgeres_budget_limit"].samples] == [5, 3, 1]
+    series = [tuple(sorted(s.labels.items())) for s in values]
+    assert len(set(series)) == len(series)
+
+
+def test_the_dashboard_asks_for_what_is_written() -> None:
+    board = json.loads(json.dumps(slo.dashboard(RESULTS, "r-1")))
+    panels = board["panels"]
+    assert [p["type"] for p in panels] == ["stat", "timeseries", "timeseries"]
+    assert len({p["id"] for p in panels}) == 3
+    taken = [(x, y) for p in panels for x in range(p["gridPos"]["x"], p["gridPos"]["x"]
+             + p["gridPos"]["w"]) for y in range(p["gridPos"]["y"], p["gridPos"]["y"]
+             + p["gridPos"]["h"])]  # fmt: skip
+    assert len(set(taken)) == len(taken) and max(x for x, _ in taken) < 24
+    sources = {v["name"] for v in board["templating"]["list"]}
+    written = {f.name for f in text_string_to_metric_families(slo.prometheus(RESULTS, "r-1"))}
+    for panel in panels:
+        assert panel["datasource"]["uid"].strip("${}") in sources
+        for query in panel["targets"]:
+            assert query["expr"].split("{")[0] in written
+            assert 'run="r-1"' in query["expr"]
+
+
+def test_the_command_writes_both(tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text(json.dumps({"reports": [REPORT]}))
+    (tmp_path / "b.yaml").write_text("budgets: [{size_kb: 100}]")
+    command = [sys.executable, "-m", "edgeres", "check", "r.json"]
+    done = subprocess.run([*command, "b.yaml", "--prometheus", "p.prom", "--grafana", "g.json"],
+                          cwd=tmp_path, capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert 'run="r"' in (tmp_path / "p.prom").read_text()
+    assert json.loads((tmp_path / "g.json").read_text())["title"] == "edgeres budgets: r"
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "no budgets of its own" in done.stderr

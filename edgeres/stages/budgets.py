@@ -1,0 +1,65 @@
+"""Budgets: a recipe's limits and what was measured in, a pass or fail for each out.
+
+A miss doesn't stop the chain, so that the report can show it; the run fails at its end.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from edgeres.artifact import Artifact
+from edgeres.recipe import BudgetsSection
+from edgeres.stages import Context, keyed_as_is
+
+VERSION = 1
+LIBRARIES: tuple[str, ...] = ()
+keyed = keyed_as_is
+
+
+def run(
+    section: BudgetsSection, inputs: Mapping[str, Artifact], out: Path, context: Context
+) -> dict[str, Any]:
+    """Hold the device reports, and the certificates' agreement, against every limit."""
+    from edgeres.measurement import budgets
+
+    certified = inputs["verify"].facts if "verify" in inputs else None
+    found = budgets.check(
+        limits(section), inputs["benchmark"].facts["reports"], budgets.agreement(certified),
+        section.allow_unmeasurable,
+    )  # fmt: skip
+    rows = [asdict(result) for result in found]
+    (out / "budgets.json").write_text(json.dumps({"schema": 1, "results": rows}, indent=1), "utf-8")
+    return {"met": all(r.verdict == "pass" for r in found), "results": rows}
+
+
+def limits(section: BudgetsSection) -> list[Any]:
+    """The section's limits, one by one."""
+    from edgeres.measurement.budgets import Budget
+
+    return [
+        Budget(name, float(value), row.target, row.device)
+        for row in section.limits
+        for name, value in row.model_dump(exclude={"target", "device"}).items()
+        if value is not None
+    ]
+
+
+def failures(facts: Mapping[str, Any]) -> list[str]:
+    """`tflite-int8 on host: latency_p95_ms is 3.1, budget 2` for each limit that is not met."""
+    found = []
+    for r in facts["results"]:
+        if r["verdict"] != "pass":
+            where = r["target"] if r["device"] == "-" else f"{r['target']} on {r['device']}"
+            what = "was not measured" if r["value"] is None else f"is {r['value']:.4g}"
+            found.append(f"{where}: {r['measure']} {what}, budget {r['limit']:g}")
+    return found
+
+
+def summary(facts: Mapping[str, Any]) -> str:
+    """`3 of 4 budgets met`."""
+    met = sum(r["verdict"] == "pass" for r in facts["results"])
+    return f"{met} of {len(facts['results'])} budgets met"
