@@ -13,7 +13,7 @@ APT_PACKAGES := chromium qemu-user-static mmdebstrap arch-test openssh-server op
 quickstart: $(VENV)/.installed
 	$(BIN)/edgeres run quickstart
 
-test: $(VENV)/.installed-dev $(VENV)-tflite-runtime/.installed debian-packages
+test: $(VENV)/.installed-dev $(VENV)-tflite-runtime/.installed $(VENV)-mlflow/.installed debian-packages
 	$(BIN)/python -m pytest tests -n 2 --dist loadgroup --no-loadscope-reorder
 
 lint: $(VENV)/.installed-dev
@@ -33,7 +33,7 @@ schema: $(VENV)/.installed
 	$(BIN)/edgeres list recipes --schema > recipes/schema.json
 
 clean:
-	rm -rf $(VENV) $(VENV)-tflite-runtime runs build dist
+	rm -rf $(VENV) $(VENV)-tflite-runtime $(VENV)-mlflow runs build dist
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -52,6 +52,11 @@ $(VENV)-tflite-runtime/.installed:
 	$(PYTHON) -m venv $(VENV)-tflite-runtime
 	-$(VENV)-tflite-runtime/bin/python -m pip install --quiet --disable-pip-version-check \
 	  tflite-runtime==2.14.0 tflite-support==0.4.4 "numpy<2" && touch $@
+
+# A real MLflow server to track runs to; it pins another protobuf than the converters.
+$(VENV)-mlflow/.installed:
+	$(PYTHON) -m venv $(VENV)-mlflow
+	-$(VENV)-mlflow/bin/python -m pip install --quiet --disable-pip-version-check mlflow==3.17.2 && touch $@
 
 # What the tests need from Debian: Chromium for the report, the others for an emulated ARM board. Elsewhere those tests say why they skip.
 .PHONY: debian-packages

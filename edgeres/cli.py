@@ -421,6 +421,28 @@ def report(
     _print(housekeeping.reported(run, runs), as_json, text.run)
 
 
+@app.command()
+def track(
+    run: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(help="A run; the newest if left out."),
+    ] = None,
+    to: Annotated[str, typer.Option(help="mlflow or tensorboard.")] = "mlflow",
+    experiment: Annotated[str, typer.Option(help="MLflow's experiment.")] = "edgeres",
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+) -> None:
+    """Tell MLflow or TensorBoard about a run: settings, metrics, files, models.
+
+    MLflow's server is MLFLOW_TRACKING_URI; without one, an `mlflow` program on the PATH keeps a
+    local SQLite store in this folder.
+    """
+    from edgeres import text
+    from edgeres.commands import track as command
+
+    _print(command.tracked(run, to, experiment, runs), as_json, text.tracked)
+
+
 devices_app = typer.Typer(
     help="Look at devices.", no_args_is_help=True, context_settings=_OPTIONS, rich_markup_mode=None
 )

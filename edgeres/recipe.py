@@ -314,13 +314,16 @@ def _complaint(error: ErrorDetails, context: Mapping[str, Any]) -> str:
 
 def _keys_at(kind: type[BaseModel], path: KeyPath) -> list[str]:
     for key in path:
-        annotation = kind.model_fields[str(key)].annotation
-        (kind,) = (
-            option
-            for option in (annotation, *get_args(annotation))
-            if isinstance(option, type) and issubclass(option, BaseModel)
-        )
+        if not isinstance(key, int):  # a place in a list of sections
+            (kind,) = _sections_in(kind.model_fields[str(key)].annotation)
     return list(kind.model_fields)
+
+
+def _sections_in(annotation: Any) -> list[type[BaseModel]]:
+    """The section that an annotation holds, be it optional or in a list."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for option in get_args(annotation) for found in _sections_in(option)]
 
 
 def _dotted(path: KeyPath) -> str:

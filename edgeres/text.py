@@ -202,6 +202,15 @@ def promoted(entry: Mapping[str, Any]) -> str:
     return f"{entry['channel']}: {entry['run']}"
 
 
+def tracked(result: Mapping[str, Any]) -> str:
+    """Where a tracker keeps a run."""
+    if result["tracker"] == "tensorboard":
+        return f"{result['scalars']} scalars; look at them: tensorboard --logdir {result['folder']}"
+    models = [f"  {name}, version {version}" for name, version in result["models"].items()]
+    where = f"{result['server']}, experiment {result['experiment']}, run {result['run_id']}"
+    return "\n".join([where, *models])
+
+
 def history(entries: Sequence[Mapping[str, Any]]) -> str:
     """A row per promotion and rollback."""
     rows = [{"at": e["at"], "channel": e["channel"], "action": e["action"], "run": e["run"],
