@@ -103,7 +103,13 @@ def distill(
 @app.command()
 def prune(
     model: Model = None,
-    budget: Annotated[str, typer.Option(help="What to keep, e.g. macs=0.5.")] = "macs=0.5",
+    budget: Annotated[
+        str, typer.Option(help="macs=0.5, params=0.3, size=90KB or latency=5ms.")
+    ] = "macs=0.5",
+    device: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Where a latency budget is measured; the host if left out."),
+    ] = None,
     architecture: Architecture = None,
     data: Data = None,
     overrides: Set = None,
@@ -116,8 +122,39 @@ def prune(
     from edgeres.commands import chain
 
     recipe = chain.continued(model, architecture, data, runs, "prune", overrides,
-                                chain.budget(budget))  # fmt: skip
+                                chain.budget(budget, device))  # fmt: skip
     _print(chain.perform(recipe, runs, "prune", quiet), as_json, text.run)
+
+
+@app.command()
+def search(
+    latency: Annotated[str, typer.Option(help="What the int8 file may take, e.g. 2ms.")],
+    device: Annotated[str, typer.Option(help="Where; see `edgeres list devices`.")] = "host",
+    target: Annotated[str, typer.Option(help="tflite-int8 or onnx-int8.")] = "tflite-int8",
+    recipe: Annotated[
+        str, typer.Option(help="Whose data, teacher and training are used.")
+    ] = "distill",
+    student: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="An architecture to try; repeat for several."),
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Of the short trainings.")] = 3,
+    tries: Annotated[int, typer.Option(min=1, help="How many candidates are trained.")] = 4,
+    out: Annotated[Path, typer.Option(help="Where the recipe is written.")] = Path("searched.yaml"),
+    data: Data = None,
+    overrides: Set = None,
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find the student that is most accurate within a latency, and write its recipe."""
+    from edgeres import text
+    from edgeres.commands import chain
+    from edgeres.commands import search as command
+
+    wish = command.Wish(device, latency, target, student or (), epochs, tries, out)
+    loaded = chain.shipped(recipe, {"data": data}, overrides)
+    _print(command.searched(loaded, wish, runs, quiet), as_json, text.search)
 
 
 @app.command()

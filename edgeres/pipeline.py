@@ -141,6 +141,9 @@ def _preflight(recipe: Recipe) -> None:
         targets.require(name)
     for name in recipe.benchmark.devices if recipe.benchmark else ():
         devices.load(name)
+    if recipe.prune and recipe.prune.latency:
+        devices.load(recipe.prune.device)
+        targets.require(recipe.prune.target)
 
 
 def _check_teacher(recipe: Recipe) -> None:

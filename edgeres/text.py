@@ -43,6 +43,30 @@ def export(result: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "check them against the model: edgeres verify"])
 
 
+def search(result: Mapping[str, Any]) -> str:
+    """A line per candidate that was trained, then the winner; * marks the Pareto front."""
+    rows = []
+    for c in result["candidates"]:
+        if c["top1"] is None:
+            continue
+        low, high = c["interval"]
+        rows.append({
+            "": "*" if c["pareto"] else "", "student": c["student"], "MACs kept": f"{c['keep']:g}x",
+            "MACs": f"{c['macs'] / 1e6:.2f} M", "ms": f"{c['latency_ns'] / 1e6:.3g}",
+            f"top-1 after {result['epochs']} epochs":
+                f"{c['top1']:.1%} ({low:.1%}-{high:.1%}, n = {c['n']})",
+        })  # fmt: skip
+    slow = sum(not c["fits"] for c in result["candidates"])
+    rest = len(result["candidates"]) - slow - len(rows)
+    winner = result["winner"]
+    kept = f", pruned to {winner['latency_ns'] / 1e6:.3g} ms" if winner["keep"] < 1 else ""
+    return "\n".join([
+        table(rows, tuple(rows[0])),
+        f"{slow} candidates are too slow, {rest} slim ones were not trained",
+        f"winner: {winner['student']}{kept}; train it: edgeres run {result['recipe']}",
+    ])  # fmt: skip
+
+
 def inspect(result: Mapping[str, Any]) -> str:
     """What is in a file: sums, then its layers."""
     counts = ", ".join(f"{n} {kind}" for kind, n in sorted(result["operators"].items()))

@@ -126,19 +126,27 @@ def _lineage(artifact: Artifact, store: Store) -> dict[str, Any]:
     return document
 
 
-def budget(text: str) -> dict[str, Any]:
-    """`macs=0.5` -> {"macs": 0.5}.
+def budget(text: str, device: str | None) -> dict[str, Any]:
+    """`macs=0.5` or `latency=5ms` -> settings of the prune section, the other budgets unset.
 
     Raises:
         BadInput: another kind of budget, or not a number.
     """
+    from edgeres.recipe_sections import BUDGETS
+
     kind, _, value = text.partition("=")
-    try:
-        if kind == "macs":
-            return {"macs": float(value)}
-    except ValueError:
-        pass
-    raise BadInput(f"--budget {text}: write macs=SHARE, e.g. macs=0.5 to keep half of the MACs")
+    if kind not in BUDGETS or not value:
+        raise BadInput(f"--budget {text}: write macs=0.5, params=0.3 (shares to keep), size=90KB "
+                       f"or latency=5ms")  # fmt: skip
+    said: float | str = value
+    if kind in ("macs", "params"):
+        try:
+            said = float(value)
+        except ValueError:
+            raise BadInput(f"--budget {text}: {value} is no share to keep; write one between 0 "
+                           f"and 1, e.g. {kind}=0.5") from None  # fmt: skip
+    settings = dict.fromkeys(BUDGETS) | {kind: said}
+    return settings | ({"device": device} if device else {})
 
 
 def copied(result: dict[str, Any], out: Path | None, names: Sequence[str]) -> dict[str, Any]:

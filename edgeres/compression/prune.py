@@ -1,58 +1,210 @@
 """Structured pruning: a trained network and a budget in, a slimmer network with its weights out.
 
-Torch-Pruning's dependency graph finds which channels must go together across residual adds; the
-channels that matter least by a group-wise criterion are removed until the budget is met.
+Torch-Pruning's dependency graph finds which channels must go together across residual adds. Each
+group then loses its least important channels in steps of `round_to`, the step that loses least for
+what it saves first, until the budget is met; at the end, what fits after all is given back.
 """
 
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch_pruning as tp
+from torch import nn
 
+from edgeres.compression import criteria
+from edgeres.compression.budgets import Budget
+from edgeres.compression.criteria import Criterion
 from edgeres.errors import BadInput
-from edgeres.models.resnet import ResNet, complexity, slimmed, spec_of
+from edgeres.models.resnet import ResNet, slimmed
+from edgeres.models.shapes import LayerShape, shapes_of
 
-_STEPS = 50  # of a global ratio that grows until the budget is met
-_CRITERIA = {
-    "group-magnitude": lambda: tp.importance.GroupMagnitudeImportance(p=2),
-    "bn-scale": lambda: tp.importance.BNScaleImportance(),
-}
+_LEAST_LEFT = 0.1  # of a width
 
 
-def prune_to_macs(model: ResNet, budget: float, *, round_to: int, criterion: str) -> ResNet:
-    """Remove channels until the multiply-accumulates are at most `budget` times the original's.
+def prune(
+    model: ResNet,
+    budget: Budget,
+    *,
+    round_to: int,
+    criterion: Callable[[ResNet], Criterion],
+) -> ResNet:
+    """Remove channels until the budget is met.
 
     Args:
         model: batch norm not folded; left as it was.
-        budget: share of MACs to keep, between 0 and 1.
-        round_to: every width stays a multiple of this (what integer kernels like).
-        criterion: "group-magnitude" (L2 over the whole group; Fang et al. 2023, "DepGraph") or
-            "bn-scale" (Liu et al. 2017, "Network Slimming").
+        round_to: every width that changes becomes a multiple of this (what integer kernels like).
+        criterion: makes the judge of channels for the copy of the network that is pruned.
 
     Returns:
         The slimmer network in evaluation mode, its spec saying every width.
 
     Raises:
-        BadInput: the budget can't be met with widths that are multiples of `round_to`.
+        BadInput: the budget can't be met with widths that are multiples of `round_to`; says what
+            is reachable.
     """
-    before = complexity(model.spec)[1]
-    px = model.spec.preprocess.size_px
     pruned = copy.deepcopy(model).eval()
-    pruner = tp.pruner.MetaPruner(
-        pruned, torch.zeros(1, 3, px, px), importance=_CRITERIA[criterion](),
-        pruning_ratio=0.98, max_pruning_ratio=0.9, iterative_steps=_STEPS, round_to=round_to,
-        global_pruning=True, ignored_layers=[pruned.fc],
-    )  # fmt: skip
-    spec, macs = model.spec, before
-    for _ in range(_STEPS):
-        pruner.step()
-        spec = spec_of(pruned)
-        macs = complexity(spec)[1]
-        if macs <= budget * before:
-            return slimmed(pruned)
-    raise BadInput(
-        f"prune.macs: {budget:g} can't be met with channels in multiples of {round_to}; "
-        f"{macs / before:.2f} is the least reachable for {model.spec.name}"
-    )
+    judge = criterion(pruned)
+    px = model.spec.preprocess.size_px
+    shapes = shapes_of(pruned, px)
+    parts = _parts(pruned, judge, round_to)
+    _choose(parts, _Layers(shapes, parts, budget), budget, round_to, model.spec.name)
+    for part in parts:
+        part.cut()
+    return slimmed(pruned)
+
+
+@dataclass
+class _Part:
+    """Channels that go together, as the search sees them.
+
+    Attributes:
+        group: of the dependency graph.
+        blocks: how many equal runs of channels must lose the same ones (grouped convolutions).
+        order: channels of one run, the least important first.
+        sums: what is lost with the first 0, 1, 2, … of them.
+        widths: what it may be cut down to, its present width first.
+        step: index into `widths`, now.
+    """
+
+    group: Any
+    blocks: int
+    order: list[int]
+    sums: list[float]
+    widths: list[int]
+    writers: list[str]
+    readers: list[str]
+    step: int = 0
+
+    @property
+    def width(self) -> int:
+        return self.widths[self.step]
+
+    def loss(self, step: int) -> float:
+        """What goes with the step to `widths[step]`: the more, the less will be left."""
+        whole = self.widths[0]
+        before, after = ((whole - self.widths[s]) // self.blocks for s in (step - 1, step))
+        left = self.sums[-1] - self.sums[after]
+        return (self.sums[after] - self.sums[before]) * self.sums[-1] / max(left, 1e-12)
+
+    def cut(self) -> None:
+        gone = (self.widths[0] - self.width) // self.blocks
+        run = self.widths[0] // self.blocks
+        chosen = [i + b * run for b in range(self.blocks) for i in sorted(self.order[:gone])]
+        if chosen:
+            self.group.prune(chosen)
+
+
+@dataclass
+class _Layers:
+    """The cost of all layers at the present widths, kept up to date layer by layer."""
+
+    shapes: Sequence[LayerShape]
+    parts: Sequence[_Part]
+    budget: Budget
+    makes: dict[str, _Part] = field(default_factory=dict)
+    takes: dict[str, _Part] = field(default_factory=dict)
+    known: dict[LayerShape, float] = field(default_factory=dict)
+    touched: dict[int, list[LayerShape]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for part in self.parts:
+            self.makes |= dict.fromkeys(part.writers, part)
+            self.takes |= dict.fromkeys(part.readers, part)
+            names = {*part.writers, *part.readers}
+            self.touched[id(part)] = [s for s in self.shapes if s.name in names]
+        self.fixed = self.budget.cost([])
+
+    def cost(self) -> float:
+        return self.fixed + sum(map(self._one, self.shapes))
+
+    def saved(self, part: _Part) -> float:
+        """What the part's next step takes off the cost."""
+        mine = self.touched[id(part)]
+        before = sum(map(self._one, mine))
+        part.step += 1
+        after = sum(map(self._one, mine))
+        part.step -= 1
+        return before - after
+
+    def _one(self, shape: LayerShape) -> float:
+        now = self._now(shape)
+        if now not in self.known:
+            self.known[now] = self.budget.cost([now]) - self.fixed
+        return self.known[now]
+
+    def _now(self, shape: LayerShape) -> LayerShape:
+        made, taken = self.makes.get(shape.name), self.takes.get(shape.name)
+        out = made.width if made else shape.cout
+        if shape.kind in ("add", "mean", "norm"):
+            return shape.of_widths(out, out)
+        depthwise = shape.groups == shape.cin == shape.cout > 1
+        return shape.of_widths(out if depthwise else taken.width if taken else shape.cin, out)
+
+
+def _parts(model: ResNet, judge: Criterion, round_to: int) -> list[_Part]:
+    px = model.spec.preprocess.size_px
+    example = torch.zeros(1, 3, px, px)
+    graph = tp.DependencyGraph().build_dependency(model, example_inputs=example)
+    kinds = [nn.Conv2d, nn.Linear]
+    names = {module: name for name, module in model.named_modules()}
+    parts = []
+    for group in graph.get_all_groups(ignored_layers=[model.fc], root_module_types=kinds):
+        width, blocks = criteria.channels_of(group), _blocks(group)
+        losses = judge(group).double().view(blocks, -1).sum(0)
+        order = losses.argsort(stable=True)
+        parts.append(_Part(
+            group, blocks, order.tolist(), [0.0, *losses[order].cumsum(0).tolist()],
+            _widths(width, math.lcm(round_to, blocks)),
+            [names[m] for m in (*criteria.writers(group), *criteria.norms(group))],
+            [names[m] for m in criteria.readers(group)],
+        ))  # fmt: skip
+    return parts
+
+
+def _blocks(group: Any) -> int:
+    """The groups of a grouped convolution among the layers; each must lose as many channels."""
+    layers = [*criteria.writers(group), *criteria.readers(group)]
+    grouped = [m.groups for m in layers if isinstance(m, nn.Conv2d) and m.groups < m.out_channels]
+    return max(grouped, default=1)
+
+
+def _widths(width: int, multiple: int) -> list[int]:
+    """`width`, then the multiples below it, down to the last that leaves a tenth."""
+    least = max(multiple, math.ceil(_LEAST_LEFT * width / multiple) * multiple)
+    below = width - width % multiple if width % multiple else width - multiple
+    return [width, *range(below, least - 1, -multiple)]
+
+
+def _choose(parts: list[_Part], layers: _Layers, budget: Budget, round_to: int, name: str) -> None:
+    """Set every part's step so that the budget is met and little is lost."""
+    taken: list[_Part] = []
+    cost = layers.cost()
+    while cost > budget.limit:
+        open_parts = [p for p in parts if p.step + 1 < len(p.widths)]
+        if not open_parts:
+            raise BadInput(
+                f"{budget.key}: {budget.shown(budget.limit)} can't be met with channels in "
+                f"multiples of {round_to}; {budget.shown(cost)} is the least reachable for {name}"
+            )
+        part = min(open_parts, key=lambda p: _price(p, layers.saved(p)))
+        cost -= layers.saved(part)
+        part.step += 1
+        taken.append(part)
+    for part in sorted(taken, key=lambda p: -p.loss(p.step)):
+        if part.step == 0:
+            continue
+        part.step -= 1
+        if layers.cost() > budget.limit:
+            part.step += 1
+
+
+def _price(part: _Part, saved: float) -> float:
+    """What the next step loses for what it saves; a step that saves nothing comes last."""
+    loss = part.loss(part.step + 1)
+    return loss / saved if saved > 0 else math.inf

@@ -2,52 +2,92 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from edgeres import devices
 from edgeres.artifact import Artifact
+from edgeres.errors import DeviceError
 from edgeres.recipe import PruneSection
-from edgeres.stages import Context, _checkpoint, keyed_as_is
+from edgeres.stages import Context, _checkpoint, _latency, keyed_as_is
 
 VERSION = 2
 LIBRARIES = (*_checkpoint.LIBRARIES, "torch-pruning")
-keyed = keyed_as_is
+
+
+def keyed(section: PruneSection) -> dict[str, Any]:
+    """The section without what plays no part in it, and with the identity of a device that does."""
+    document = keyed_as_is(section)
+    if section.latency is None:
+        del document["device"]
+        if section.size is None:
+            del document["target"]
+    else:
+        document["identity"] = _identity(section.device)
+    if section.criterion != "group-sparsity":
+        del document["sparsity"], document["sparse_epochs"]
+    return document
+
+
+def _identity(name: str) -> str | None:
+    try:
+        with devices.open_device(devices.load(name)) as device:
+            return device.identity()
+    except DeviceError:
+        return None
 
 
 def run(
     section: PruneSection, inputs: Mapping[str, Artifact], out: Path, context: Context
 ) -> dict[str, Any]:
-    """Remove channels, then fine-tune on the labels and the teacher's answers."""
-    from edgeres import teachers
-    from edgeres.compression.prune import prune_to_macs
+    """Remove blocks and channels, and fine-tune on the labels and the teacher's answers."""
+    from edgeres.compression import blocks
     from edgeres.models import weights
-    from edgeres.training import loop, objectives
+    from edgeres.stages import _pruning
 
-    before = inputs["model"]
-    data = inputs["data"]
-    slim = prune_to_macs(
-        weights.load(before.path), section.macs,
-        round_to=section.round_to, criterion=section.criterion,
-    )  # fmt: skip
-    preprocess = slim.spec.preprocess
-    objective = objectives.distilled(
-        teachers.load(inputs["teacher"].path), preprocess, temperature=section.temperature,
-        alpha=section.alpha, smoothing=section.train.label_smoothing,
-    )  # fmt: skip
-    train, validation, _ = _checkpoint.splits(data, inputs.get("labels"))
-    history = loop.fit(
-        loop.Trainee.of(slim, preprocess), train, validation, section.train, objective,
-        seed=context.seed, work=context.work, tick=context.tick,
-    )  # fmt: skip
-    facts = _checkpoint.write(out, slim, data, history=history)
+    work = _pruning.Pruning.of(section, inputs, context)
+    before = inputs["model"].facts
+    original = weights.load(inputs["model"].path)
+    budget, plan = _pruning.budget_of(section, original), None
+    model = blocks.remove(original, section.blocks, work.calibration)
+    if section.criterion == "group-sparsity":
+        model = work.sparse(model)
+    if section.latency is not None:
+        plan = _pruning.LatencyPlan.of(work, original, model)
+        budget = plan.budget()
+    if budget is None:
+        model = work.piece("step-1", partial(_same, model), section.train.epochs)
+    else:
+        start = budget.cost(_latency.layers_of(original))
+        for step in range(1, section.steps + 1):
+            # Each step keeps the same share of what the one before it left.
+            share = (budget.limit / start) ** (step / section.steps)
+            make = partial(work.slimmed, model, budget.at(start * share))
+            model = work.piece(f"step-{step}", make, work.epochs_of(step))
+    facts = _checkpoint.write(out, model, inputs["data"], history=work.history)
+    if plan is not None:
+        (out / "latency_table.json").write_text(json.dumps(plan.table.to_json(), indent=1), "utf-8")
+        facts["latency"] = plan.facts(section, model)
     return facts | {
-        "macs_before": before.facts["macs"], "macs_after": facts["macs"],
-        "parameters_before": before.facts["parameters"], "parameters_after": facts["parameters"],
+        "macs_before": before["macs"], "macs_after": facts["macs"],
+        "parameters_before": before["parameters"], "parameters_after": facts["parameters"],
     }  # fmt: skip
 
 
+def _same(model: Any) -> Any:
+    return model
+
+
 def summary(facts: Mapping[str, Any]) -> str:
-    """The checkpoint's line with the share of MACs that is left."""
+    """The checkpoint's line with the share of MACs that is left, and a latency that was asked."""
     share = facts["macs_after"] / facts["macs_before"]
-    return f"{_checkpoint.summary(facts)}, {share:.2f}x MACs"
+    line = f"{_checkpoint.summary(facts)}, {share:.2f}x MACs"
+    if "latency" not in facts:
+        return line
+    times = facts["latency"]
+    asked, predicted = times["asked_ns"] / 1e6, times["predicted_ns"] / 1e6
+    measured = times["measured"]["median_ns"] / 1e6
+    return f"{line}, {measured:.3g} ms (asked {asked:.3g}, predicted {predicted:.3g})"

@@ -101,6 +101,8 @@ class Target(Protocol):
 
     # Optional: `refusals(path) -> list[str] | None`, a sentence for each thing that the runtime's
     # own parser refuses, where it can be asked without the device (None: it isn't installed).
+    # Optional: `layer_file(shape, path) -> (input, output)` writes one int8 layer by itself, from
+    # which tables of latencies are measured.
 
 
 def modules() -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from edgeres.artifact import storage_errors
 from edgeres.errors import BadInput
 from edgeres.quiet import quiet
-from edgeres.targets import Session, Source, Tracer, _onnx_read, _schemes
+from edgeres.targets import Session, Source, Tracer, _onnx_layer, _onnx_read, _schemes
 from edgeres.targets._graph import FileGraph
 from edgeres.types import TensorSpec
 
@@ -28,6 +28,7 @@ PACKAGE = "onnxruntime"
 EXTRA = None
 RUNTIME = "onnxruntime"
 SCHEMES = {"int8": _schemes.as_trained}
+layer_file = _onnx_layer.write
 
 _OPSET = 20  # from 21, QuantizeLinear's output_dtype clashes with edited zero points
 _FORMAT_VERSION = 9  # the oldest with this operator set, so that onnxruntime 1.17 reads it

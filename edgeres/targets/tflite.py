@@ -14,6 +14,7 @@ from edgeres.errors import EdgeresError
 from edgeres.quiet import quiet
 from edgeres.targets import Session, Source, Tracer, _schemes
 from edgeres.targets import _tflite_file as file
+from edgeres.targets import _tflite_layer as layer
 from edgeres.targets import _tflite_metadata as metadata
 from edgeres.targets import _tflite_precisions as precisions
 from edgeres.targets import _tflite_rewrites as rewrites
@@ -31,6 +32,8 @@ PACKAGE = "litert_torch"
 EXTRA = None
 RUNTIME = "LiteRT"
 SCHEMES = {"int8": _schemes.as_trained, "int16x8": _schemes.sixteen_bit}
+
+layer_file = layer.write
 
 # precision -> what makes its file from the float file
 _FROM_FLOAT = {"fp16": precisions.half_weights, "dynamic": precisions.integer_weights}

@@ -1,0 +1,90 @@
+"""Latency budgets on a device: asked, predicted by the table, measured on the whole file.
+
+    .venv/bin/python benchmarks/latency_budget.py [--weights resnet20-12fca82f.th] [--device host]
+
+ResNet-20 for CIFAR-10, random weights if none are given (latency doesn't depend on them), pruned to
+three budgets as the prune stage does it, and to one that is out of reach. No training. Give it a
+quiet machine: a latency that other work stretches by a tenth is a budget missed by a tenth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from edgeres.compression import budgets, criteria
+from edgeres.compression.prune import prune
+from edgeres.errors import BadInput
+from edgeres.models import resnet, spec, weights
+from edgeres.models.latency import LatencyTable
+from edgeres.stages import _latency
+
+_SHARES = (0.8, 0.6, 0.45)
+_IMPOSSIBLE = 0.02
+
+
+def main() -> None:
+    """Measure the table, solve, measure the files, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--network", default="resnet20-A")
+    parser.add_argument("--device", default="host")
+    parser.add_argument("--target", default="tflite-int8")
+    parser.add_argument("--preset", default="quick")
+    given = parser.parse_args()
+    described = spec.parse(given.network, 10, spec.default_preprocess(32))
+    model = resnet.build(described)
+    if given.weights:
+        model = weights.from_checkpoint(given.weights, described)
+    meter = _latency.Meter(given.device, given.target, note, given.preset)
+    table = meter.table(_latency.layers_of(model), 8)
+    whole = meter.measure(model)
+    layers = sum(len(points) for points in table.points.values())
+    untouched = table.predict(_latency.layers_of(model))
+    print(f"{given.network} on {given.device}, {given.target}: {shown(whole)}; "
+          f"the table of {layers} layers says {untouched / 1e6:.4f} ms")  # fmt: skip
+    print(f"{'asked ms':>9} {'predicted':>9} {'measured ms (95 %)':>26} {'off':>7}  rounds")
+    for share in (*_SHARES, _IMPOSSIBLE):
+        limit = share * whole["median_ns"]
+        try:
+            corrected, rounds = _latency.corrected(
+                table, meter, model, limit, slim_to(model, limit)
+            )
+        except BadInput as refused:
+            print(f"{limit / 1e6:>9.4f} refused: {refused}")
+            continue
+        slim = slim_to(model, limit)(corrected)
+        predicted, found = corrected.predict(_latency.layers_of(slim)), meter.measure(slim)
+        off = found["median_ns"] / limit - 1
+        print(f"{limit / 1e6:>9.4f} {predicted / 1e6:>9.4f} {shown(found):>26} {off:>+7.1%}  "
+              f"{len(rounds)}", flush=True)  # fmt: skip
+
+
+def slim_to(model: resnet.ResNet, limit_ns: float):
+    """What the stage does with a table."""
+
+    def slim(table: LatencyTable) -> resnet.ResNet:
+        judge = criteria.magnitude()
+        budget = budgets.latency(table, limit_ns)
+        return prune(model, budget, round_to=8, criterion=lambda _: judge)
+
+    return slim
+
+
+def shown(latency: dict) -> str:
+    """`0.2250 (0.2210-0.2290), n = 4000`."""
+    low, high = latency["median_ci_ns"]
+    median = latency["median_ns"]
+    return f"{median / 1e6:.4f} ({low / 1e6:.4f}-{high / 1e6:.4f}), n = {latency['n']}"
+
+
+def note(text: str) -> None:
+    """Progress, on a line of its own that is overwritten."""
+    print(f"\r{text[:78]:<78}\r", end="", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""The command that looks for a student: a device and a latency in, a table and a recipe out.
+
+Candidates are students of several depths and widths, each as it is and pruned. What they take on
+the device is predicted from measured layers; the most promising are trained for a few epochs, all
+with the same seed; the best becomes a full recipe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeres import devices, pipeline, quantities, stages
+from edgeres.artifact import Artifact, storage_errors
+from edgeres.errors import BadInput
+from edgeres.models import spec as specs
+from edgeres.progress import Progress
+from edgeres.runs import store_of
+from edgeres.stages import _checkpoint, _latency
+from edgeres.statistics import wilson
+
+if TYPE_CHECKING:
+    from edgeres.models.latency import LatencyTable
+    from edgeres.models.resnet import ResNet
+    from edgeres.recipe import Recipe
+
+SMALL = tuple(f"resnet{d}-w{w:g}" for d in (8, 20, 32) for w in (0.5, 1, 2))
+LARGE = tuple(f"resnet{d}-w{w:g}" for d in (10, 18, 34) for w in (0.25, 0.5, 1))
+SHARES = (1.0, 0.5)
+"""Of the MACs that pruning keeps."""
+
+_SMALL_PX = 64
+_ROUND_TO = 8
+
+
+@dataclass
+class Candidate:
+    """A student and how much of it is kept.
+
+    Attributes:
+        top1, n: on the validation images after the short training; None if it wasn't trained.
+    """
+
+    student: str
+    keep: float
+    model: ResNet
+    macs: int
+    latency_ns: float
+    top1: float | None = None
+    n: int = 0
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for; see `edgeres search --help`."""
+
+    device: str
+    latency: str
+    target: str
+    students: Sequence[str]
+    epochs: int
+    tries: int
+    out: Path
+
+
+def searched(recipe: Recipe, wish: Wish, runs: Path, quiet: bool) -> dict[str, Any]:
+    """Search, and write the recipe of the winner.
+
+    Raises:
+        BadInput: no candidate is fast enough; says what the fastest one takes.
+        DeviceError: the device can't measure.
+    """
+    from edgeres.recipe import dump
+
+    limit = quantities.time(wish.latency)
+    devices.load(wish.device)
+    progress = Progress(quiet)
+    with contextlib.closing(progress):
+        progress.started("search", f"{wish.latency} on {wish.device}")
+        data = _data(recipe, runs)
+        found, table = _predicted(wish, data, limit, progress)
+        chosen = _promising(found, limit, wish)
+        with tempfile.TemporaryDirectory() as folder:
+            context = stages.Context(recipe.seed, Path(folder), progress.tick)
+            for candidate in chosen:
+                _train(candidate, recipe, data, wish.epochs, context)
+    winner = max(chosen, key=lambda c: (c.top1 or 0.0, -c.latency_ns))
+    written = _recipe(recipe, winner, wish)
+    with storage_errors(wish.out):
+        wish.out.write_text(dump(written), "utf-8")
+    return {
+        "device": wish.device, "target": wish.target, "limit_ns": limit, "factor": table.factor,
+        "epochs": wish.epochs, "candidates": [_row(c, found, limit) for c in found],
+        "winner": _row(winner, found, limit), "recipe": str(wish.out),
+    }  # fmt: skip
+
+
+def _data(recipe: Recipe, runs: Path) -> Artifact:
+    chain = pipeline.until(pipeline.steps(recipe), "data")
+    run = pipeline.perform(recipe, chain, store_of(runs), runs, Progress(quiet=True))
+    return run.artifacts["data"]
+
+
+def _predicted(
+    wish: Wish, data: Artifact, limit: float, progress: Progress
+) -> tuple[list[Candidate], LatencyTable]:
+    """Every candidate with what it will take, the slowest first, by a corrected table."""
+    from edgeres.compression import budgets, criteria
+    from edgeres.compression.prune import prune
+    from edgeres.models import resnet
+    from edgeres.models.shapes import macs
+
+    preprocess = _checkpoint.default_preprocess(data)
+    classes = _checkpoint.class_count(data)
+    names = wish.students or (SMALL if preprocess.size_px <= _SMALL_PX else LARGE)
+    networks: list[tuple[str, float, ResNet]] = []
+    for name in names:
+        whole = resnet.build(specs.parse(name, classes, preprocess)).eval()
+        judge = criteria.magnitude()
+        for share in SHARES:
+            model = whole
+            if share < 1:
+                budget = budgets.macs(_latency.layers_of(whole), share)
+                with contextlib.suppress(BadInput):  # too slim already to be pruned
+                    model = prune(whole, budget, round_to=_ROUND_TO, criterion=lambda _, j=judge: j)
+                if model is whole:
+                    continue
+            networks.append((name, share, model))
+    shapes = [_latency.layers_of(model) for *_, model in networks]
+    meter = _latency.Meter(wish.device, wish.target, lambda note: progress.tick(0, 0, note))
+    table = meter.table([shape for each in shapes for shape in each], _ROUND_TO)
+    fits = [i for i, each in enumerate(shapes) if table.predict(each) <= limit]
+    at = max(
+        fits or range(len(shapes)), key=lambda i: table.predict(shapes[i]) * (1 if fits else -1)
+    )
+    table = table.corrected(shapes[at], meter.measure(networks[at][2])["median_ns"])
+    found = [
+        Candidate(name, share, model, macs(each), table.predict(each))
+        for (name, share, model), each in zip(networks, shapes, strict=True)
+    ]
+    return sorted(found, key=lambda c: -c.latency_ns), table
+
+
+def _promising(found: Sequence[Candidate], limit: float, wish: Wish) -> list[Candidate]:
+    """Of those that are fast enough, the ones that compute most."""
+    fits = [c for c in found if c.latency_ns <= limit]
+    if not fits:
+        least = found[-1]
+        raise BadInput(
+            f"--latency {wish.latency}: no candidate is that fast on {wish.device}; "
+            f"{least.latency_ns / 1e6:.3g}ms is the least reachable ({least.student}, "
+            f"{least.keep:g}x MACs)"
+        )
+    return sorted(fits, key=lambda c: -c.macs)[: wish.tries]
+
+
+def _train(
+    candidate: Candidate, recipe: Recipe, data: Artifact, epochs: int, context: stages.Context
+) -> None:
+    """The short training: a stand-in for the long one, good enough to rank by."""
+    from edgeres.models import resnet
+    from edgeres.training import loop, objectives
+
+    section = recipe.distill.train if recipe.distill else recipe.teacher.train
+    settings = section.model_copy(
+        update={"epochs": epochs, "warmup_epochs": min(section.warmup_epochs, epochs / 4)}
+    )
+    train, validation, _ = _checkpoint.splits(data)
+    model = resnet.build(candidate.model.spec, seed=context.seed)
+    preprocess = model.spec.preprocess
+    work = context.work / f"{candidate.student}-{candidate.keep:g}"
+    work.mkdir()
+    loop.fit(
+        loop.Trainee.of(model, preprocess), train, validation, settings,
+        objectives.supervised(preprocess, settings.label_smoothing),
+        seed=context.seed, work=work, tick=context.tick,
+    )  # fmt: skip
+    accuracy, _ = loop.evaluate(loop.Trainee.of(model, preprocess), validation)
+    candidate.top1, candidate.n = accuracy.top1, accuracy.n
+
+
+def _row(candidate: Candidate, found: Sequence[Candidate], limit: float) -> dict[str, Any]:
+    rivals = [c for c in found if c.top1 is not None and c is not candidate]
+    best = candidate.top1 is not None and not any(
+        ((c.top1 or 0) >= candidate.top1 and c.latency_ns < candidate.latency_ns)
+        or ((c.top1 or 0) > candidate.top1 and c.latency_ns <= candidate.latency_ns)
+        for c in rivals
+    )  # fmt: skip
+    interval = None
+    if candidate.top1 is not None:
+        interval = list(wilson(round(candidate.top1 * candidate.n), candidate.n))
+    return {
+        "student": candidate.student, "keep": candidate.keep, "macs": candidate.macs,
+        "latency_ns": candidate.latency_ns, "fits": candidate.latency_ns <= limit,
+        "top1": candidate.top1, "n": candidate.n, "interval": interval, "pareto": best,
+    }  # fmt: skip
+
+
+def _recipe(recipe: Recipe, winner: Candidate, wish: Wish) -> Recipe:
+    """The whole chain for the winner, with the training of the recipe searched from."""
+    from edgeres.recipe import load_mapping, to_mapping
+
+    document: dict[str, Any] = to_mapping(recipe)
+    train = {"train": document.get("distill", document["teacher"])["train"]}
+    document["name"] = wish.out.stem if wish.out.stem[:1].isalnum() else "searched"
+    document["description"] = f"Found for {wish.latency} on {Path(wish.device).stem}."
+    document["distill"] = {**train, **document.get("distill", {}), "student": winner.student}
+    document.pop("prune", None)
+    if winner.keep < 1:
+        document["prune"] = {
+            **_tuning(train["train"]), "latency": f"{winner.latency_ns / 1e6:.4g}ms",
+            "device": wish.device, "target": wish.target,
+        }  # fmt: skip
+    document.setdefault("quantize", {"method": "qat", **_tuning(train["train"])})
+    document["export"] = {"targets": [wish.target]}
+    document |= {"verify": {}, "benchmark": {"devices": [wish.device]}, "report": {}}
+    return load_mapping(document)
+
+
+def _tuning(train: Mapping[str, Any]) -> dict[str, Any]:
+    """Fine-tuning after a long training: a quarter of its epochs, a tenth of its learning rate."""
+    return {"train": {**train, "epochs": max(1, train["epochs"] // 4),
+                      "learning_rate": train["learning_rate"] / 10}}  # fmt: skip

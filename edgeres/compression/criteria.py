@@ -1,0 +1,106 @@
+"""What makes a channel matter: a group of coupled channels in, one number per channel out.
+
+A criterion is a function of a Torch-Pruning group (the layers that lose a channel together). Its
+numbers are comparable between groups: the search weighs them against what a channel costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch_pruning as tp
+from torch import Tensor, nn
+
+from edgeres.models.resnet import ResNet
+from edgeres.training.loop import Labelled, Objective
+
+Criterion = Callable[[Any], Tensor]
+"""A group of C channels -> (C,), what is lost with each channel."""
+
+NAMES = ("group-magnitude", "bn-scale", "taylor", "group-sparsity")
+_TAYLOR_BATCH = 64
+
+
+def magnitude() -> Criterion:
+    """L2 over the whole group, relative to its mean (Fang et al. 2023, "DepGraph")."""
+    return _per_filter(tp.importance.GroupMagnitudeImportance(p=2))
+
+
+def bn_scale() -> Criterion:
+    """Batch norm's scale, relative to the group's mean (Liu et al. 2017, "Network Slimming")."""
+    return _per_filter(tp.importance.BNScaleImportance())
+
+
+def taylor(model: ResNet, images: Labelled, objective: Objective) -> Criterion:
+    """How the loss changes without a channel, to first order, squared, summed over batches.
+
+    Taken at batch norm's scale and shift, which multiply the channel like a gate (Molchanov et al.
+    2019, "Importance Estimation for Neural Network Pruning", equation 8). Training images only.
+
+    Args:
+        model: the very network whose groups will be judged; left in evaluation mode.
+    """
+    model.eval()
+    scores = {m: torch.zeros(m.num_features) for m in model.modules()
+             if isinstance(m, nn.BatchNorm2d)}  # fmt: skip
+    parts = zip(images.images.split(_TAYLOR_BATCH), images.labels.split(_TAYLOR_BATCH), strict=True)
+    for batch, labels in parts:
+        model.zero_grad(set_to_none=True)
+        objective(model, batch, labels).backward()
+        for norm, score in scores.items():
+            if norm.weight.grad is not None and norm.bias.grad is not None:
+                gate = norm.weight * norm.weight.grad + norm.bias * norm.bias.grad
+                score += gate.detach().cpu() ** 2
+    model.zero_grad(set_to_none=True)
+
+    def judge(group: Any) -> Tensor:
+        total = torch.zeros(channels_of(group))
+        for item in group:
+            if item.dep.target.module in scores:
+                score = scores[item.dep.target.module][item.idxs]
+                total.index_add_(0, torch.tensor(item.root_idxs), score)
+        return total
+
+    return judge
+
+
+def channels_of(group: Any) -> int:
+    """How many channels a whole group has."""
+    return len(group[0].idxs)
+
+
+def writers(group: Any) -> list[nn.Module]:
+    """The convolutions and linear layers that make the group's channels."""
+    return _layers(group, outward=True)
+
+
+def readers(group: Any) -> list[nn.Module]:
+    """The convolutions and linear layers that take the group's channels."""
+    return _layers(group, outward=False)
+
+
+def norms(group: Any) -> list[nn.Module]:
+    """The batch norms of the group's channels."""
+    return [d.target.module for d, _ in group if isinstance(d.target.module, nn.BatchNorm2d)]
+
+
+def _layers(group: Any, *, outward: bool) -> list[nn.Module]:
+    graph = group._DG
+    return [
+        dep.target.module
+        for dep, _ in group
+        if isinstance(dep.target.module, (nn.Conv2d, nn.Linear))
+        and graph.is_out_channel_pruning_fn(dep.handler) == outward
+    ]
+
+
+def _per_filter(importance: Criterion) -> Criterion:
+    """Shares of the group's importance, counted once for each layer that loses filters."""
+
+    def judge(group: Any) -> Tensor:
+        found = importance(group).detach().cpu()
+        return found / found.sum().clamp_min(1e-12) * max(len(writers(group)), 1)
+
+    return judge

@@ -1,0 +1,79 @@
+"""Training that makes whole groups of channels small before they are pruned.
+
+Fang et al. 2023, "DepGraph", equations 4 and 5: every channel of a group of coupled layers decays
+by the group's own norm, the weakest 2^alpha times as fast as the strongest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch_pruning as tp
+from torch import Tensor, nn
+
+from edgeres.models.resnet import ResNet
+from edgeres.training.loop import Objective
+
+_ALPHA = 4.0
+_KINDS = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)
+
+
+class GroupSparsity:
+    """A penalty on a network's groups.
+
+    Args:
+        model: whose weights are trained.
+        strength: of the decay, as a weight decay is.
+    """
+
+    def __init__(self, model: ResNet, strength: float):
+        self.strength = strength
+        px = model.spec.preprocess.size_px
+        example = torch.zeros(1, 3, px, px)
+        graph = tp.DependencyGraph().build_dependency(model, example_inputs=example)
+        kinds = [nn.Conv2d, nn.Linear]
+        self.groups = list(graph.get_all_groups(ignored_layers=[model.fc], root_module_types=kinds))
+        self.terms: list[tuple[Tensor, int, Tensor]] = []
+        self.refresh()
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Weigh every channel by its group's norm as it is now."""
+        norm = tp.importance.GroupMagnitudeImportance(p=2)
+        self.terms = []
+        for group in self.groups:
+            size = norm(group).sqrt()
+            weakness = (size.max() - size) / (size.max() - size.min()).clamp_min(1e-12)
+            self.terms += _terms(group, 2 ** (_ALPHA * weakness))
+
+    def objective(self, plain: Objective) -> Objective:
+        """The loss with the penalty, whose gradient is strength * weight * channel's factor."""
+
+        def objective(module: nn.Module, images: Tensor, labels: Tensor, **known: Tensor) -> Tensor:
+            squares = [
+                (factor * weight.pow(2).transpose(0, dim).reshape(len(factor), -1).sum(1)).sum()
+                for weight, dim, factor in self.terms
+            ]
+            penalty = 0.5 * self.strength * torch.stack(squares).sum()
+            return plain(module, images, labels, **known) + penalty
+
+        return objective
+
+
+def _terms(group: Any, factor: Tensor) -> Iterator[tuple[Tensor, int, Tensor]]:
+    """Each weight with the dimension of the group's channels in it, and their factors there.
+
+    A grouped convolution counts by its outputs alone.
+    """
+    for item in group:
+        layer = item.dep.target.module
+        inward = not group._DG.is_out_channel_pruning_fn(item.dep.handler)
+        grouped = isinstance(layer, nn.Conv2d) and layer.groups > 1
+        if not isinstance(layer, _KINDS) or not layer.weight.requires_grad or (inward and grouped):
+            continue
+        dim = int(inward and not isinstance(layer, nn.BatchNorm2d))
+        own = torch.zeros(layer.weight.shape[dim])
+        own[item.idxs] = factor[item.root_idxs]
+        yield layer.weight, dim, own

@@ -1,0 +1,159 @@
+"""Measured layers: the shapes of a network and a device flow in, a `LatencyTable` comes out.
+
+Each layer is a file of its own, run by the benchmark's own runner in fresh processes. What was
+measured is kept in a cache folder, by the device's identity (machine and runtime versions), the
+target, the threads and the file's contents: the next budget measures only what is new.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from filelock import FileLock
+
+from edgeres import devices, targets
+from edgeres.artifact import file_sha256, storage_errors
+from edgeres.devices import Device, DeviceProfile
+from edgeres.errors import BadInput, DeviceError, MissingComponent
+from edgeres.measurement import farm, runners
+from edgeres.measurement.protocol import Candidate
+from edgeres.measurement.runners import Preset, Work
+from edgeres.models.latency import LatencyTable, family, grid
+from edgeres.models.shapes import LayerShape
+
+PRESET = Preset(200, 0.1, 3.0, max_warmup_seconds=0.3, sessions=3)
+"""How long one layer is measured; the fastest session counts, as other work only slows one down."""
+
+_INPUTS = 2
+_EMPTY = LayerShape("", "conv", 8, 8)  # 64 multiplications: all that its file takes is overhead
+
+
+def build(
+    shapes: Iterable[LayerShape],
+    target: str,
+    profile: DeviceProfile,
+    *,
+    round_to: int,
+    cache: Path | None = None,
+    on_event: Callable[[str], None] = lambda note: None,
+) -> LatencyTable:
+    """Measure what the table lacks.
+
+    Args:
+        shapes: of the widest network; slimmer ones are then predicted.
+        cache: folder of what was measured before; the user's if None.
+
+    Raises:
+        BadInput: the device is emulated, or there are no single-layer files for this target.
+        DeviceError: the device can't run them.
+    """
+    if profile.emulated:
+        raise BadInput(f"device '{profile.name}' is emulated, so its times mean nothing; plan a "
+                       f"latency budget on a real device")  # fmt: skip
+    write, suffix = _writer(target)
+    wanted = grid(shapes, round_to)
+    with tempfile.TemporaryDirectory() as folder, devices.open_device(profile) as device:
+        store = _Store(cache or cache_folder(), device.identity(), target, profile.threads)
+        with farm.reserved(device.address, on_event), device.steady():
+            times: dict[LayerShape, float] = {}
+            for number, shape in enumerate([_EMPTY, *wanted]):
+                path = Path(folder) / f"layer-{number}{suffix}"
+                first, last = write(shape, path)
+                key = file_sha256(path)
+                known = store.times.get(key)
+                if known is None:
+                    on_event(f"layer {number} of {len(wanted)} on {device.name}")
+                    scratch = path.with_suffix("")
+                    scratch.mkdir()
+                    known = _measured(device, path, first, last, profile.threads, scratch)
+                    store.add(key, known)
+                times[shape] = known
+    overhead = times.pop(_EMPTY)
+    points: dict[Any, dict[tuple[int, int], float]] = {}
+    for shape in wanted:
+        column = points.setdefault(family(shape), {})
+        column[shape.cin, shape.cout] = max(times[shape] - overhead, 0.0)
+    return LatencyTable(profile.name, target, overhead, points)
+
+
+def whole_file(candidate: Candidate, profile: DeviceProfile, preset: str,
+               on_event: Callable[[str], None] = lambda note: None) -> dict[str, Any]:  # fmt: skip
+    """The latency of one exported file: the `latency` part of its report.
+
+    Raises:
+        DeviceError: it could not be measured.
+    """
+    (found,) = farm.measure([candidate], [profile], preset, on_event=on_event)
+    if found.failures or not found.reports:
+        why = found.failures[0]["message"] if found.failures else "nothing there runs such files"
+        raise DeviceError(f"device '{profile.name}': {why}")
+    report: dict[str, Any] = found.reports[0]["latency"]
+    return report
+
+
+def cache_folder() -> Path:
+    """`$XDG_CACHE_HOME/edgeres/latency`, or below ~/.cache."""
+    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(root) / "edgeres" / "latency"
+
+
+def _writer(target: str) -> tuple[Callable[..., Any], str]:
+    module, precision = targets.load(target)
+    write = getattr(module, "layer_file", None)
+    if write is None or precision != "int8":
+        raise BadInput(f"prune.target: there are no single-layer files for {target}; "
+                       f"use tflite-int8 or onnx-int8")  # fmt: skip
+    return write, module.SUFFIX
+
+
+def _measured(
+    device: Device, path: Path, first: Any, last: Any, threads: int, scratch: Path
+) -> float:
+    import numpy as np
+
+    runner = runners.of(device.profile, path)
+    if runner is None:
+        raise DeviceError(f"device '{device.name}': none of its runners takes {path.suffix} files")
+    rng = np.random.default_rng(0)
+    limits = np.iinfo(first.dtype)
+    inputs = rng.integers(limits.min, limits.max + 1, (_INPUTS, *first.shape[1:]))
+    work = Work(path, inputs.astype(first.dtype), first, last, threads, scratch)
+    loaded = runner.load(device, work)
+    return min(_median(loaded.session(PRESET)) for _ in range(PRESET.sessions))
+
+
+def _median(session: runners.Session) -> float:
+    found = median(session.samples_ns) if session.samples_ns else session.median_ns
+    if found is None:
+        raise MissingComponent("the runner gives no median latency; choose another one")
+    return float(found)
+
+
+class _Store:
+    """File hash -> nanoseconds, on disk; written after each layer, so an interruption costs one."""
+
+    def __init__(self, folder: Path, identity: str, target: str, threads: int):
+        self.path = folder / f"{identity}-{target}-{threads}.json"
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.times: dict[str, float] = self._read()
+
+    def add(self, key: str, nanoseconds: float) -> None:
+        with storage_errors(self.path), FileLock(f"{self.path}.lock"):
+            self.times = {**self._read(), **self.times, key: nanoseconds}
+            partial = self.path.with_suffix(".partial")
+            partial.write_text(json.dumps({"schema": 1, "ns": self.times}, indent=1), "utf-8")
+            partial.replace(self.path)
+
+    def _read(self) -> dict[str, float]:
+        try:
+            document = json.loads(self.path.read_text("utf-8"))
+            return {str(k): float(v) for k, v in document["ns"].items() if float(v) > 0}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {}  # not there, or damaged: measured anew

@@ -1,0 +1,125 @@
+"""The layers of a network in numbers: a module in, a list of `LayerShape` out.
+
+What a layer costs (multiply-accumulates, parameters, bytes, time) is a function of its shape, so a
+pruner can weigh widths without building the network that has them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Kind = Literal["conv", "linear", "norm", "add", "mean"]
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """One operation that takes time.
+
+    Attributes:
+        name: the module; an add or a mean has that of the last convolution before it, whose output
+            channels it has.
+        kind: "conv", "linear", "norm" (batch norm), "add" (residual), "mean" (average pool).
+        cin, cout: channels; the same for an add and a mean.
+        px: height and width of the output of a convolution or add, of the input of a mean.
+        kernel, stride, groups: of a convolution; depthwise is `groups == cin == cout`.
+        trained: parameters per output channel beside the weights (bias, batch norm's scale and
+            shift); -1 if nothing is trained, as in option A's shortcuts.
+    """
+
+    name: str
+    kind: Kind
+    cin: int
+    cout: int
+    px: int = 1
+    kernel: int = 1
+    stride: int = 1
+    groups: int = 1
+    trained: int = 0
+
+    @property
+    def weights(self) -> int:
+        """How many weights it holds, biases aside."""
+        if self.kind not in ("conv", "linear"):
+            return 0
+        return self.cout * self.cin // self.groups * self.kernel**2
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates for one image."""
+        return self.weights * self.px**2
+
+    def of_widths(self, cin: int, cout: int) -> LayerShape:
+        """The same layer, slimmer; a depthwise one stays depthwise."""
+        groups = cin if self.groups == self.cin > 1 else self.groups
+        return dataclasses.replace(self, cin=cin, cout=cout, groups=groups)
+
+
+def macs(shapes: Iterable[LayerShape]) -> int:
+    """Multiply-accumulates of one image."""
+    return sum(shape.macs for shape in shapes)
+
+
+def parameters(shapes: Iterable[LayerShape]) -> int:
+    """Trained parameters: weights, biases, batch norm's scales and shifts."""
+    return sum(s.weights + s.trained * s.cout for s in shapes if s.trained >= 0)
+
+
+def shapes_of(model: nn.Module, px: int) -> list[LayerShape]:
+    """The layers of a network in the order in which they run, found by running it on zeros."""
+    import torch
+    from torch import nn
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    aten = torch.ops.aten
+    found: list[LayerShape] = []
+    names = {module: name for name, module in model.named_modules()}
+
+    def weighted(module: nn.Module, _: Sequence[torch.Tensor], output: torch.Tensor) -> None:
+        if isinstance(module, nn.Conv2d):
+            trained = int(module.bias is not None) if module.weight.requires_grad else -1
+            found.append(LayerShape(
+                names[module], "conv", module.in_channels, module.out_channels, output.shape[-1],
+                module.kernel_size[0], module.stride[0], module.groups, trained,
+            ))  # fmt: skip
+        elif isinstance(module, nn.Linear):
+            found.append(LayerShape(
+                names[module], "linear", module.in_features, module.out_features, trained=1
+            ))  # fmt: skip
+        elif isinstance(module, nn.BatchNorm2d):
+            channels = module.num_features
+            found.append(LayerShape(names[module], "norm", channels, channels, trained=2))
+
+    def other(kind: Kind, channels: int, px: int) -> None:
+        before = [s.name for s in found if s.kind == "conv" and s.cout == channels]
+        if before:
+            found.append(LayerShape(before[-1], kind, channels, channels, px))
+
+    class Others(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            output = func(*args, **(kwargs or {}))
+            if isinstance(output, torch.Tensor) and output.dim() == 4:
+                if func in (aten.add.Tensor, aten.add_.Tensor):
+                    other("add", output.shape[1], output.shape[-1])
+                elif func in (aten.mean.dim, aten._adaptive_avg_pool2d.default):
+                    other("mean", output.shape[1], args[0].shape[-1])
+            return output
+
+    was_training = model.training
+    hooks = [module.register_forward_hook(weighted) for module in model.modules()]
+    parameter = next(model.parameters())
+    try:
+        with torch.no_grad(), Others():
+            model.eval()(torch.zeros(1, 3, px, px, device=parameter.device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+        model.train(was_training)
+    return found

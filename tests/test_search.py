@@ -1,0 +1,47 @@
+"""`edgeres search` on the embedded digits: ranks what fits, writes a recipe that can be planned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgeres import pipeline, text
+from edgeres.commands import search
+from edgeres.errors import BadInput
+from edgeres.measurement import latency_table, protocol
+from edgeres.measurement.runners import Preset
+from edgeres.recipe import load
+
+
+@pytest.fixture
+def wish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> search.Wish:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(latency_table, "PRESET", Preset(16, 0.001, 1.0, 0.01, sessions=1))
+    monkeypatch.setitem(protocol.PRESETS, "quick", Preset(64, 0.01, 1.0, 0.1, sessions=1))
+    students = ("resnet8-w0.25", "resnet8-w0.5")
+    return search.Wish("host", "1s", "onnx-int8", students, 1, 2, tmp_path / "found.yaml")
+
+
+def test_the_winner_becomes_a_recipe(wish: search.Wish, tmp_path: Path) -> None:
+    sets = ["data.size=8", "distill.train.batch_size=256", "distill.train.epochs=8"]
+    found = search.searched(load("distill", sets), wish, tmp_path / "runs", quiet=True)
+    rows = found["candidates"]
+    assert {(r["student"], r["keep"]) for r in rows} >= {(s, 1.0) for s in wish.students}
+    trained = [r for r in rows if r["top1"] is not None]
+    assert len(trained) == 2 and trained[0]["macs"] >= max(r["macs"] for r in rows)
+    assert all(r["interval"][0] <= r["top1"] <= r["interval"][1] for r in trained)
+    assert found["winner"]["top1"] == max(r["top1"] for r in trained)
+    assert found["winner"]["pareto"]
+    assert found["winner"]["student"] in text.search(found)
+    recipe = load(tmp_path / "found.yaml")
+    assert recipe.distill is not None and recipe.distill.student == found["winner"]["student"]
+    assert recipe.distill.train.epochs == 8
+    assert [s.id for s in pipeline.steps(recipe)][-3:] == ["verify", "benchmark", "report"]
+    assert (recipe.prune is not None) == (found["winner"]["keep"] < 1)
+
+    from dataclasses import replace
+
+    with pytest.raises(BadInput, match=r"no candidate is that fast on host; .*ms is the least"):
+        search.searched(load("distill", sets), replace(wish, latency="1us"), tmp_path / "runs",
+                        quiet=True)  # fmt: skip
