@@ -118,7 +118,9 @@ def test_a_latency_budget_is_solved_measured_and_reported(
     facts = _checkpoint.write(small, model, inputs["data"], history=[])
     artifact = replace(inputs["model"], path=small, facts=facts)
     mine = {**inputs, "model": artifact}
-    with pytest.raises(BadInput, match=r"latency: 1e-06ms can't be met .* 0.\d+ms is the least reach"):
+    with pytest.raises(
+        BadInput, match=r"latency: 1e-06ms can't be met .* 0.\d+ms is the least reach"
+    ):
         run(mine, tmp_path / "impossible", latency="0.001us", epochs=0)
     stored = list((tmp_path / "cache" / "edgeres" / "latency").glob("*.json"))
     assert len(stored) == 1 and "tflite-int8-1" in stored[0].name
