@@ -120,13 +120,14 @@ def _predicted(
     networks: list[tuple[str, float, ResNet]] = []
     for name in names:
         whole = resnet.build(specs.parse(name, classes, preprocess)).eval()
-        judge = criteria.magnitude()
         for share in SHARES:
             model = whole
             if share < 1:
                 budget = budgets.macs(_latency.layers_of(whole), share)
                 with contextlib.suppress(BadInput):  # too slim already to be pruned
-                    model = prune(whole, budget, round_to=_ROUND_TO, criterion=lambda _, j=judge: j)
+                    model = prune(
+                        whole, budget, round_to=_ROUND_TO, criterion=lambda _: criteria.magnitude()
+                    )
                 if model is whole:
                     continue
             networks.append((name, share, model))

@@ -125,7 +125,7 @@ def grid(shapes: Iterable[LayerShape], round_to: int) -> list[LayerShape]:
 
 def _widths(width: int, round_to: int) -> list[int]:
     steps = {max(round_to, round(share * width / round_to) * round_to) for share in _GRID}
-    return sorted({min(step, width) for step in steps | {min(round_to, width), width}})
+    return sorted({min(step, width) for step in steps | {width}})
 
 
 def _depthwise(shape: LayerShape) -> bool:
