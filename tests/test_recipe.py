@@ -19,6 +19,8 @@ from edgeres.errors import BadInput
 from edgeres.recipe import ExportSection, Recipe, TrainSection, VerifySection
 from edgeres.recipe_sections import RecipeFile
 
+NO_SHARE = "is no share to keep; write one between 0 and 1, e.g. 0.5"
+NO_BUDGET = "has no budget; add one, e.g. `macs: 0.5` (or params, size, latency)"
 FULL = """\
 name: full
 train: {batch_size: 32, epochs: 7}
@@ -158,7 +160,7 @@ def test_a_section_set_to_false_and_then_written_to_starts_from_its_defaults(wri
     assert loaded.prune is not None
     assert (loaded.prune.macs, loaded.prune.round_to) == (0.3, 8)
     assert problems(path, ("prune=false", "prune.round_to=2")) == [
-        "--set prune.round_to=2: prune.macs: is missing"
+        f"--set prune.round_to=2: prune: {NO_BUDGET}"
     ]
 
 
@@ -183,7 +185,10 @@ def test_an_override_without_key_or_value_is_refused(write: Any, text: str) -> N
         ("data=false", "data: should be a mapping of settings, not false"),
         ("teacher=false", "teacher: should be a mapping of settings, not false"),
         ("data=''", "data: is empty"),
-        ("prune={macs: 2}", "prune.macs: 2 is not less than 1"),
+        (
+            "prune={macs: 2}",
+            f"prune.macs: 2 {NO_SHARE}",
+        ),
     ],
 )
 def test_mistakes_in_overrides_name_the_override(write: Any, text: str, line: str) -> None:
@@ -271,9 +276,9 @@ def test_extending_nothing_names_the_line(write: Any, value: str, line: str) -> 
         ("verify: {zzz: 1}",
          "2: unknown key 'zzz' in verify; known: samples, agreement, layer_codes, "
          "layer_samples, worst_codes, mean_codes, float_tolerance, half_tolerance"),
-        ("prune:\n  macs: 1.5", "3: prune.macs: 1.5 is not less than 1"),
-        ("prune: {macs: 0}", "2: prune.macs: 0 is not greater than 0"),
-        ("prune:\n  round_to: 4", "2: prune.macs: is missing"),
+        ("prune:\n  macs: 1.5", f"3: prune.macs: 1.5 {NO_SHARE}"),
+        ("prune: {macs: 0}", f"2: prune.macs: 0 {NO_SHARE}"),
+        ("prune:\n  round_to: 4", f"2: prune: {NO_BUDGET}"),
         ("distill: {alpha: 1.1}", "2: distill.alpha: 1.1 is not at most 1"),
         ("seed: -1", "2: seed: -1 is not at least 0"),
         ("seed: 1.0", "2: seed: should be a whole number, not 1.0"),
@@ -337,7 +342,7 @@ def test_all_problems_are_told_at_once_and_each_once(write: Any) -> None:
         "r.yaml:17: key 'seed' stands twice, first in line 16; remove one",
         "r.yaml:16: seed: should be a whole number, not 'x'",
         "r.yaml:2: train.epochs: -7 is not at least 0",
-        "--set prune.macs=2: prune.macs: 2 is not less than 1",
+        f"--set prune.macs=2: prune.macs: 2 {NO_SHARE}",
         "r.yaml:15: unknown key 'teachr' (did you mean 'teacher'?)",
     ]
 
@@ -445,7 +450,7 @@ def test_mappings_load_like_files() -> None:
         name="a", seed=3, export=ExportSection(targets=("x",)), verify=VerifySection()
     )
     assert values["teacher"] is None
-    with pytest.raises(BadInput, match=r"^here: prune\.macs: 3 is not less than 1$"):
+    with pytest.raises(BadInput, match=f"^here: prune.macs: 3 {NO_SHARE}$"):
         recipe.load_mapping({"name": "a", "prune": {"macs": 3}}, where="here")
 
 

@@ -14,12 +14,13 @@ import torch
 
 from edgeres import targets
 from edgeres.artifact import file_sha256
-from edgeres.compression import graph
-from edgeres.compression.prune import prune_to_macs
+from edgeres.compression import budgets, criteria, graph
+from edgeres.compression.prune import prune
 from edgeres.compression.qat import QatModel
 from edgeres.datasets import digits
 from edgeres.models import resnet, spec
 from edgeres.models.resnet import ResNet, complexity
+from edgeres.models.shapes import shapes_of
 from edgeres.recipe import TrainSection, VerifySection
 from edgeres.training import loop, objectives
 from edgeres.training.loop import Labelled, Trainee, prepared
@@ -66,7 +67,8 @@ def tiny(name: str) -> ResNet:
 def test_pruned_trained_and_verified_in_integers(name: str, data: tuple, tmp_path: Path) -> None:
     model = tiny(name)
     train(Trainee.of(model, model.spec.preprocess), data, FLOAT, tmp_path / "float")
-    slim = prune_to_macs(model, 0.5, round_to=4, criterion="group-magnitude")
+    half = budgets.macs(shapes_of(model, PX), 0.5)
+    slim = prune(model, half, round_to=4, criterion=lambda _: criteria.magnitude())
     assert complexity(slim.spec)[1] <= 0.5 * complexity(model.spec)[1]
     train(Trainee.of(slim, slim.spec.preprocess), data, TUNED, tmp_path / "pruned")
     slim.eval()
