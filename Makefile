@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 APT_PACKAGES := chromium qemu-user-static mmdebstrap arch-test openssh-server openssh-client
 
-.PHONY: quickstart test lint format bench schema clean
+.PHONY: quickstart test lint format bench schema lock clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/edgeres run quickstart
@@ -31,6 +31,14 @@ bench: $(VENV)/.installed-dev
 
 schema: $(VENV)/.installed
 	$(BIN)/edgeres list recipes --schema > recipes/schema.json
+
+lock: $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet uv
+	head -3 requirements.lock > requirements.new
+	$(BIN)/uv pip compile --quiet pyproject.toml --extra dev -c constraints.txt --generate-hashes \
+	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-header --no-annotate \
+	  --no-emit-index-url --no-emit-find-links >> requirements.new
+	mv requirements.new requirements.lock
 
 clean:
 	rm -rf $(VENV) $(VENV)-tflite-runtime $(VENV)-mlflow runs build dist

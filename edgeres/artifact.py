@@ -19,7 +19,9 @@ import errno
 import hashlib
 import json
 import os
+import platform
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -209,8 +211,13 @@ class Store:
         facts: Mapping[str, Any],
         libraries: Mapping[str, str],
         seconds: float,
+        varies: Iterable[str] = (),
     ) -> Artifact:
-        """Move a finished staging folder into the store, whole, and drop its work folder."""
+        """Move a finished staging folder into the store, whole, and drop its work folder.
+
+        Args:
+            varies: what of the description is another one the next time, though nothing changed.
+        """
         files = {p.relative_to(staged).as_posix(): p for p in sorted(staged.rglob("*"))
                  if p.is_file()}  # fmt: skip
         hashes = {name: _sha256(path) for name, path in files.items()}
@@ -219,7 +226,8 @@ class Store:
             "parents": {r: {"stage": p.stage, "key": p.key, "digest": p.digest}
                         for r, p in parents.items()},
             "section": section, "facts": facts, "libraries": libraries,
-            "seconds": round(seconds, 3),
+            "seconds": round(seconds, 3), "made_with": _made_with(),
+            "varies": ["seconds", "made_with", *varies],
             "files": {n: {"sha256": h, "size_bytes": files[n].stat().st_size}
                       for n, h in hashes.items()},
         }  # fmt: skip
@@ -348,12 +356,27 @@ def _read(path: Path) -> tuple[Artifact, dict[str, int]]:
     try:
         d = json.loads((path / "artifact.json").read_text("utf-8"))
         if d["schema"] != SCHEMA:
-            raise BadInput(f"{path}: artifact schema {d['schema']} needs another edgeres version")
+            raise BadInput(
+                f"{path}: artifact schema {d['schema']!s:.20} needs another edgeres version; "
+                f"make it anew (`edgeres run` with its recipe), or use that version"
+            )
+        if not all(isinstance(d[k], dict) for k in ("parents", "section", "facts", "libraries")):
+            raise TypeError
         artifact = Artifact(d["stage"], d["key"], d["digest"], path, d["parents"], d["section"],
                             d["facts"], d["libraries"], d["seconds"])  # fmt: skip
         return artifact, {name: f["size_bytes"] for name, f in d["files"].items()}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadInput(f"{path}/artifact.json is damaged; remove the folder and repeat") from error
+
+
+def _made_with() -> dict[str, Any]:
+    """What isn't in the key, but may show in the last digits of a sum."""
+    torch: Any = sys.modules.get("torch")  # where it wasn't needed, it didn't matter either
+    return {
+        "python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}",
+        "threads": torch.get_num_threads() if torch else None,
+        "instructions": torch.backends.cpu.get_cpu_capability() if torch else None,
+    }  # fmt: skip
 
 
 def _has_size(path: Path, size: int) -> bool:

@@ -287,9 +287,18 @@ def _make(
             facts = module.run(step.section, inputs, staged, context)
             return store.commit(
                 staged, step.stage, key, parents=inputs,
-                section=step.section.model_dump(mode="json"), facts=facts,
+                section=_recorded(step.section), facts=facts,
                 libraries=library_versions(module.LIBRARIES), seconds=time.monotonic() - begin,
+                varies=getattr(module, "VARIES", ()),
             )  # fmt: skip
+
+
+def _recorded(section: Any) -> dict[str, Any]:
+    """What an artifact says of its settings: of a device its name, not its address or its user."""
+    known: dict[str, Any] = section.model_dump(mode="json")
+    if "devices" in known:
+        known["devices"] = [devices.load(name).name for name in known["devices"]]
+    return known
 
 
 def _note(step: Step) -> str:

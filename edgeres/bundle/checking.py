@@ -5,7 +5,6 @@ Nothing in a bundle is run but its model, in the runtime that is installed here.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import stat
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edgeres import targets
+from edgeres.artifact import file_sha256
 from edgeres.bundle import BASELINE, MANIFEST, SIGNATURE, signing
 from edgeres.errors import BadInput
 from edgeres.targets._conversion import examine
@@ -81,7 +81,7 @@ def _changes(folder: Path, manifest: dict[str, Any], path: Path) -> Iterator[str
         file = there.get(name)
         if file is None or file.is_symlink():
             yield f"{name} is missing"
-        elif hashlib.sha256(file.read_bytes()).hexdigest() != expected:
+        elif file_sha256(file) != expected:
             yield f"{name} was changed"
     for name in sorted(set(there) - set(sums) - {MANIFEST, SIGNATURE}):
         yield f"{name} was added"
@@ -107,6 +107,8 @@ def _golden(folder: Path, path: Path) -> tuple[dict[str, Any] | None, list[str]]
             for name in ("inputs", "outputs")
         )
         tolerance, model = float(golden["tolerance"]), folder / PurePosixPath(golden["model"])
+        if not model.resolve().is_relative_to(folder.resolve()):
+            raise BadInput(f"{path}: its golden test names a model outside the bundle")
         _, target = targets.of_file(model)
         examine(model)  # first where a crash does no harm
         session = target.session(model)
@@ -115,7 +117,7 @@ def _golden(folder: Path, path: Path) -> tuple[dict[str, Any] | None, list[str]]
         outputs = np.concatenate([session.run(sample[None]) for sample in inputs])
         worst = float(np.abs(outputs.astype(np.float64) - expected).max())
         same = bool((outputs.argmax(1) == expected.argmax(1)).all())
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError, MemoryError) as error:
         raise BadInput(f"{path}: its golden test can't be read ({type(error).__name__})") from error
     found = {"worst": worst, "tolerance": tolerance, "same_classes": same, "samples": len(inputs),
              "run_by": getattr(session, "stand_in", "its runtime")}  # fmt: skip

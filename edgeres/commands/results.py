@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from edgeres.commands._result_file import wrong
 from edgeres.errors import BadInput
 from edgeres.measurement import importers
 from edgeres.runs import find_run
@@ -59,13 +60,7 @@ def _ours(path: Path) -> list[Mapping[str, Any]]:
         return []
     if not isinstance(document, dict) or "reports" not in document:
         return []
-    try:
-        reports = document["reports"]
-        for report in reports:
-            assert isinstance(report["device"], str) and isinstance(report["target"], str)
-            assert all(ns > 0 for ns in report["latency"]["session_medians_ns"])
-            assert report["latency"]["median_ns"] > 0 and report["latency"]["sessions"] > 0
-    except (KeyError, TypeError, AssertionError) as error:
-        raise BadInput(f"{path}: not a result of `edgeres benchmark --json` "
-                       f"({type(error).__name__})") from error  # fmt: skip
-    return list(reports)
+    if found := wrong(document["reports"]):
+        raise BadInput(f"{path}: not a result of `edgeres benchmark --json`: {found}")
+    reports: list[Mapping[str, Any]] = document["reports"]
+    return reports

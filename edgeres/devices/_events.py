@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 RUNNER = Path(__file__).with_name("_runner.py")
 _STATE_TIMEOUT_S = 120.0
+_IDENTITY = ("cpu_model", "cores", "machine", "system", "emulated")
 
 
 def run_runner(
@@ -31,7 +32,7 @@ def run_runner(
     for line in done.stdout.splitlines():
         try:
             event = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue  # a runtime may print lines of its own
         if isinstance(event, dict) and isinstance(event.get("event"), str):
             events[event["event"]] = event
@@ -42,15 +43,17 @@ def run_runner(
 
 def probe(device: Device, emulated: bool) -> dict[str, Any]:
     """The device's state as the runner reports it; `emulated` is what the profile says."""
-    state = dict(run_runner(device, ["--mode", "state"], _STATE_TIMEOUT_S)["state"])
-    del state["event"]
-    state["emulated"] = state["emulated"] or emulated
+    events = run_runner(device, ["--mode", "state"], _STATE_TIMEOUT_S)
+    state = {key: value for key, value in events.get("state", {}).items() if key != "event"}
+    if missing := [key for key in (*_IDENTITY, "release", "runtimes") if key not in state]:
+        raise DeviceError(f"device '{device.name}': its state lacks {missing[0]}")
+    state["emulated"] = bool(state["emulated"]) or emulated
     return state
 
 
 def identity(state: Mapping[str, Any]) -> str:
     """A stable id of the machine and its runtimes, from a probed state; not of time or load."""
-    parts = [state[key] for key in ("cpu_model", "cores", "machine", "system", "emulated")]
+    parts = [state[key] for key in _IDENTITY]
     parts += [str(state["release"]).split(".")[0], state["runtimes"]]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 

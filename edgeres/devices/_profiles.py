@@ -94,7 +94,8 @@ def _elsewhere(profile: DeviceProfile, where: str) -> DeviceProfile:
     if key is None:
         raise errors.BadInput(f"device '{profile.name}' is of kind {profile.kind}, which has no "
                               f"other place; leave out @{where}")  # fmt: skip
-    place = re.sub(r"[^A-Za-z0-9._-]", "_", where)[:40]  # the name goes into reports and files
+    # The name goes into reports and files; who logs in there is nobody's business.
+    place = re.sub(r"[^A-Za-z0-9._-]", "_", where.rpartition("@")[2])[:40]
     return replace(profile, name=f"{profile.name}-{place}",
                    settings={**profile.settings, key: where})  # fmt: skip
 

@@ -187,7 +187,10 @@ def outputs(text: str, name: str) -> list[list[float]]:
     found = []
     decoder, text, at = json.JSONDecoder(), _numbers(text).strip(), 0
     while at < len(text):
-        content, at = decoder.raw_decode(text, at)
+        try:
+            content, at = decoder.raw_decode(text, at)
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
         tensors = [t for t in content if isinstance(t, dict)] if isinstance(content, list) else []
         values = next(
             (t["values"] for t in tensors if t.get("name") == name and "values" in t), None
@@ -196,7 +199,10 @@ def outputs(text: str, name: str) -> list[list[float]]:
             values = tensors[0].get("values")
         if not isinstance(values, list) or not all(isinstance(v, int | float) for v in values):
             raise ValueError(f"no values of '{name}'")
-        found.append([float(v) for v in values])
+        try:
+            found.append([float(v) for v in values])
+        except OverflowError as error:  # a whole number with 400 digits
+            raise ValueError(f"a value of '{name}' is no float") from error
         at += len(text[at:]) - len(text[at:].lstrip())
     return found
 

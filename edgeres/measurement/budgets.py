@@ -106,8 +106,10 @@ def load(path: Path) -> tuple[list[Budget], tuple[str, ...]]:
     if not isinstance(rows, list) or not isinstance(allowed, list) or not rows:
         raise BadInput(f"{path}: `budgets` and `allow_unmeasurable` are lists")
     for name in allowed:
+        if not isinstance(name, str):  # never shown: aliases make a small file a huge value
+            raise BadInput(f"{path}: `allow_unmeasurable` lists names of measures")
         if name not in (*MEASURES, "agreement"):
-            raise errors.unknown(f"measure in {path}", str(name), (*MEASURES, "agreement"))
+            raise errors.unknown(f"measure in {path}", name, (*MEASURES, "agreement"))
     return [b for row in rows for b in _budgets(path, row)], tuple(allowed)
 
 

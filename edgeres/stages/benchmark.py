@@ -22,6 +22,7 @@ from edgeres.types import exported_file, to_json
 
 VERSION = 2
 LIBRARIES = ("ai-edge-litert", "onnxruntime")
+VARIES = ("digest", "facts", "files")  # measured
 
 _LATENCY_SAMPLES = 16  # different inputs, in turn
 

@@ -17,6 +17,7 @@ from edgeres.stages import Context, keyed_as_is
 
 VERSION = 2
 LIBRARIES = ("numpy", "torch", "torchao", "pillow")
+VARIES = ("digest", "facts", "files", "key", "parents")  # tells what was measured
 keyed = keyed_as_is
 
 _NETWORKS = ("teacher", "distill", "prune", "quantize")

@@ -96,7 +96,8 @@ class Trials:
             before: of (storage steps, renames) until now, whether to die before this one.
             prepare: called in the fork.
         """
-        (folder / "recipe.yaml").write_text(self.recipe)
+        if not (folder / "recipe.yaml").exists():  # another run may be reading it
+            (folder / "recipe.yaml").write_text(self.recipe)
         child = os.fork()
         if child:
             return child
@@ -139,11 +140,11 @@ def harness(recipe: str, kills: int, seed: int, per_life: int, root: Path) -> Ou
         lives += 1
         life = root / f"life {lives} – é"  # a path with spaces and more than ASCII, too
         life.mkdir()
+        _interrupt(trials, life, rng.uniform(0, seconds), outcome)
         for _ in range(min(per_life, kills - sum(outcome.kills.values()))):
             mode = MODES[sum(outcome.kills.values()) % len(MODES)]
             if not _one(trials, life, mode, rng, seconds, steps, outcome):
                 break
-        _interrupt(trials, life, rng.uniform(0, seconds), outcome)
         try:
             trials.finish(life)
         except AssertionError as error:

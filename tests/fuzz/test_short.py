@@ -1,0 +1,114 @@
+"""The short form of the fuzzer: a few hundred cases, and what the long form has found before."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import mutate
+import pytest
+import surfaces
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgeres import artifact, recipe
+from edgeres.commands import _result_file
+from edgeres.devices import Completed, _events
+from edgeres.errors import BadInput, DeviceError, EdgeresError
+from edgeres.measurement import _trtexec, budgets
+
+SCHEMA = recipe.schema()
+
+
+def test_four_hundred_cases_of_every_way_in() -> None:
+    command = [sys.executable, Path(__file__).with_name("long.py"), "--cases", "400", "--seed", "7"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
+    assert done.stdout, done.stderr[-3000:]
+    found = json.loads(done.stdout)
+    assert found["faults"] == []
+    assert found["cases"] >= 380
+    assert found["taken"] > 50 and found["refused"] > 100
+    assert max(row["most_mb"] for row in found["surfaces"].values()) < 2000
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(mutate.of_schema(SCHEMA, SCHEMA).filter(lambda v: isinstance(v, dict)))
+def test_recipes_of_the_schema_are_planned_or_refused(
+    tmp_path: Path, values: dict[str, Any]
+) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(surfaces.dumped(values))
+    with contextlib.suppress(EdgeresError):
+        surfaces.plan_of(path)
+
+
+# What the fuzzer found.
+
+
+@pytest.mark.parametrize("key", ["files", "parents", "facts"])
+def test_a_description_with_a_list_for_a_mapping(key: str, tmp_path: Path) -> None:
+    good = {"schema": 1, "stage": "data", "key": "k", "digest": "d", "parents": {}, "section": {},
+            "facts": {}, "libraries": {}, "seconds": 1.0, "files": {}}  # fmt: skip
+    (tmp_path / "artifact.json").write_text(json.dumps({**good, key: ["x"]}))
+    with pytest.raises(BadInput, match="damaged"):
+        artifact.load(tmp_path)
+    (tmp_path / "artifact.json").write_text("[" * 100_000)
+    with pytest.raises(BadInput, match="damaged"):
+        artifact.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [("size_bytes", "x"), ("accuracy", {"n": 100}), ("accuracy", {"correct": 5, "n": 0}),
+     ("accuracy", {"correct": 5, "n": 4}), ("latency", {"median_ns": 1, "sessions": 1}),
+     ("memory", []), ("cold", {"load_ns": ["x"]}), ("device", None)],
+)  # fmt: skip
+def test_a_result_whose_parts_are_of_another_kind(part: str, value: object) -> None:
+    (good,) = json.loads(surfaces._result())["reports"]
+    assert _result_file.wrong([good]) is None
+    assert _result_file.wrong([{**good, part: value}])
+    assert _result_file.wrong({"a": 1}) and _result_file.wrong(None)
+
+
+def test_a_board_that_answers_with_something_else() -> None:
+    class Board:
+        name = "board"
+        said = "[" * 100_000 + "\n" + '{"event": "state", "cores": 4}\n{"event": "done"}'
+
+        def push(self, local: Path) -> str:
+            return "runner.py"
+
+        def python(self) -> tuple[str, ...]:
+            return ("python3",)
+
+        def run(self, argv: Any, timeout_s: float) -> Completed:
+            return Completed(0, self.said, "")
+
+    with pytest.raises(DeviceError, match="its state lacks cpu_model"):
+        _events.probe(Board(), False)  # type: ignore[arg-type]
+
+
+@given(
+    st.sampled_from(["[" * 100_000, '[{"name": "x", "values": [1' + "0" * 400 + "]}]", "[1" * 9999])
+)
+def test_outputs_that_are_nested_or_huge(text: str) -> None:
+    with pytest.raises(ValueError):
+        _trtexec.outputs(text, "x")
+
+
+def test_budgets_of_aliases_of_aliases(tmp_path: Path) -> None:
+    lines = ["allow_unmeasurable: [*l30]", "budgets: [&l0 [x, x]"]
+    lines[1:] = [
+        "budgets:",
+        "- &l0 [x, x]",
+        *(f"- &l{i} [*l{i - 1}, *l{i - 1}]" for i in range(1, 31)),
+    ]
+    (tmp_path / "b.yaml").write_text("\n".join([*lines[1:], lines[0]]))
+    with pytest.raises(BadInput, match="lists names of measures"):
+        budgets.load(tmp_path / "b.yaml")
