@@ -207,6 +207,49 @@ def export(
     _print(chain.copied(result, out, targets), as_json, text.export)
 
 
+Samples = Annotated[int, typer.Option(min=2, help="How many training images are looked at.")]
+
+
+@app.command()
+def diagnose(
+    model: Model = None,
+    architecture: Architecture = None,
+    data: Data = None,
+    samples: Samples = 256,
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Say what is wrong inside a network. Exit code 1 if something is."""
+    from edgeres.commands import diagnose as command
+
+    result = command.diagnosed(model, architecture, data, runs, samples, quiet)
+    _print(result, as_json, command.diagnosis)
+    if not result["healthy"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def recalibrate(
+    model: Model = None,
+    architecture: Architecture = None,
+    data: Data = None,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder for the network; NETWORK-DATA if left out."),
+    ] = None,
+    samples: Samples = 4096,
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Re-estimate batch norm's statistics on other images."""
+    from edgeres.commands import diagnose as command
+
+    result = command.recalibrated(model, architecture, data, out, runs, samples, quiet)
+    _print(result, as_json, command.recalibration)
+
+
 @app.command()
 def inspect(
     file: Annotated[Path, typer.Argument(help="A .tflite, .onnx or .mlpackage, anybody's.")],

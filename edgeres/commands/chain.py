@@ -84,7 +84,7 @@ def continued(
 
     for name in section.get("targets", ()):
         targets.require(name)
-    document = _origin(model, architecture, runs)
+    document = origin(model, architecture, runs)
     for later in (*_AFTER[stage], "verify", "benchmark", "budgets", "report"):
         document.pop(later, None)
     document[stage] = {**(document.get(stage) or {}), **section}
@@ -98,13 +98,15 @@ def continued(
     return load_mapping(document, [*given, *(overrides or [])], "the command line")
 
 
-def _origin(model: str | None, architecture: str | None, runs: Path) -> dict[str, Any]:
+def origin(model: str | None, architecture: str | None, runs: Path) -> dict[str, Any]:
+    """The recipe that a model came of, as plain values; a checkpoint file is its teacher."""
     from edgeres.recipe import to_mapping
 
     path = Path(model) if model else None
-    if path and path.is_file():
+    if path and (path.is_file() or ((path / "spec.json").is_file()
+                                    and not (path / "artifact.json").exists())):  # fmt: skip
         if architecture is None:
-            raise BadInput(f"{path}: say which network it is, e.g. --model resnet56-A")
+            return {"name": "checkpoint", "teacher": {"model": f"checkpoint:{path}"}}
         return {"name": "checkpoint", "teacher": {"model": architecture, "checkpoint": str(path)}}
     if path and (path / "artifact.json").exists():
         return _lineage(load(path), store_of(path.resolve().parents[2]))

@@ -63,16 +63,20 @@ def _trained(
     return _checkpoint.write(out, model, data, history=history)
 
 
+def wanted(section: TeacherSection, data: Artifact) -> teachers.Wanted:
+    """What a section asks of a teacher for these data."""
+    return teachers.Wanted(
+        model=section.model if section.checkpoint is not None else None,
+        classes=_checkpoint.class_count(data), outputs=section.outputs,
+        data_px=int(data.facts["size_px"]), size_px=section.size, mean=section.mean,
+        std=section.std, channels=section.channels, ensemble=section.average,
+    )  # fmt: skip
+
+
 def _loaded(
     section: TeacherSection, source: str, rest: str, data: Artifact, out: Path
 ) -> dict[str, Any]:
-    classes = _checkpoint.class_count(data)
-    wanted = teachers.Wanted(
-        model=section.model if section.checkpoint is not None else None, classes=classes,
-        outputs=section.outputs, data_px=int(data.facts["size_px"]), size_px=section.size,
-        mean=section.mean, std=section.std, channels=section.channels, ensemble=section.average,
-    )  # fmt: skip
-    found = teachers.source(source).fetch(rest, wanted, out)
+    found = teachers.source(source).fetch(rest, wanted(section, data), out)
     if found.network is not None:
         facts = _checkpoint.write(out, found.network, data, history=[], source=source)
     else:
