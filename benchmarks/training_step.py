@@ -13,6 +13,7 @@ quantization on the same tensors of the same network; and NNCF's.
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import statistics
 import time
@@ -135,6 +136,7 @@ def _torchao(model: resnet.ResNet) -> nn.Module:
 
 def _nncf(model: resnet.ResNet, x: torch.Tensor) -> nn.Module:
     """What `nncf.quantize` gives for training."""
+    os.environ.setdefault("NNCF_EXTENSION_LOAD_TIMEOUT", "0")  # it builds its kernels first
     import nncf
 
     quantized: nn.Module = nncf.quantize(in_layout(model.eval(), model.spec.preprocess),

@@ -161,7 +161,16 @@ def search(
 def quantize(
     model: Model = None,
     method: Annotated[str, typer.Option(help="qat or ptq.")] = "qat",
-    scheme: Annotated[str, typer.Option(help="w8a8.")] = "w8a8",
+    scheme: Annotated[str, typer.Option(help="w8a8, w8a8-symmetric or w8a16.")] = "w8a8",
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Only measure each layer quantized alone.")
+    ] = False,
+    auto: Annotated[
+        bool, typer.Option("--auto", help="Leave the fewest layers float that keep accuracy.")
+    ] = False,
+    accuracy_drop: Annotated[
+        float, typer.Option(help="With --auto: points of validation top-1 that may be lost.")
+    ] = 0.5,
     architecture: Architecture = None,
     data: Data = None,
     overrides: Set = None,
@@ -172,10 +181,16 @@ def quantize(
     """Quantize a model, with training (qat) or without (ptq)."""
     from edgeres import text
     from edgeres.commands import chain
+    from edgeres.commands import quantize as command
 
     recipe = chain.continued(model, architecture, data, runs, "quantize", overrides,
                                 {"method": method, "scheme": scheme})  # fmt: skip
-    _print(chain.perform(recipe, runs, "quantize", quiet), as_json, text.run)
+    if sensitivity:
+        _print(command.sensitivity(recipe, runs, quiet), as_json, text.sensitivity)
+    elif auto:
+        _print(command.auto(recipe, runs, accuracy_drop, quiet), as_json, text.auto)
+    else:
+        _print(chain.perform(recipe, runs, "quantize", quiet), as_json, text.run)
 
 
 @app.command()

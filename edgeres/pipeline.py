@@ -97,6 +97,8 @@ def steps(recipe: Recipe) -> tuple[Step, ...]:
         origin = "quantize" if targets.is_integer(precision) else model
         if origin == "quantize" and recipe.quantize is None:
             raise BadInput(f"export target '{name}' needs a quantized model; add `quantize:`")
+        if origin == "quantize" and recipe.quantize:
+            targets.require_scheme(name, recipe.quantize.scheme)
         section = recipe.export.model_copy(update={"targets": (name,)})
         needs = {"data": "data", "model": origin}
         chain.append(Step(f"export:{name}", "export", section, needs))

@@ -405,8 +405,27 @@ class QuantizeSection(Section):
         Field(description="qat trains with quantization; ptq calibrates only."),
     ] = "qat"
     scheme: Annotated[
-        Literal["w8a8"], Field(description="int8 weights per channel, activations per tensor.")
+        Literal["w8a8", "w8a8-symmetric", "w8a16"],
+        Field(
+            description="int8 weights per channel; activations per tensor: int8, int8 with zero "
+            "point 0, or int16."
+        ),
     ] = "w8a8"
+    ranges: Annotated[
+        Literal["min-max", "percentile", "mse", "entropy"],
+        Field(description="How calibration chooses what range of a tensor gets codes."),
+    ] = "min-max"
+    exclude: Annotated[
+        tuple[Text, ...],
+        Field(
+            description="Regular expressions of layers that stay float, e.g. layer1\\..*",
+            json_schema_extra=_UNIQUE,
+        ),
+        AfterValidator(_unique),
+    ] = ()
+    learned_steps: Annotated[
+        bool, Field(description="qat: learn the activations' step sizes (LSQ).")
+    ] = False
     temperature: Temperature = 4.0
     alpha: Alpha = 0.5
     freeze_observers: Annotated[

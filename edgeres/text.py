@@ -34,6 +34,29 @@ def run(result: Mapping[str, Any]) -> str:
     return f"report: {path}" if result["report"] else f"{last}: {path}"
 
 
+def sensitivity(result: Mapping[str, Any]) -> str:
+    """A line per layer, the most sensitive first."""
+    lines = [
+        f"{'quantized alone':<28} {'SQNR dB':>8} {'points lost':>12} {'MMACs':>8}",
+        *(f"{row['layer']:<28} {row['sqnr_db']:>8.1f} {row['lost_points']:>12.2f} "
+          f"{row['macs'] / 1e6:>8.2f}" for row in result["layers"]),
+        f"all quantized: {result['all_quantized_lost_points']:.2f} points lost of "
+        f"{result['float_top1']:.2%} ({result['images']} validation images)",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def auto(result: Mapping[str, Any]) -> str:
+    """Which layers stay float, what that costs, and where the result is."""
+    found = result["auto"]
+    kept = ", ".join(found["layers"]) or "none"
+    return (
+        f"float layers: {kept} ({found['float_macs']:.1%} of multiply-accumulates)\n"
+        f"{found['lost_points']:.2f} points lost on the validation images, "
+        f"{found['accuracy_drop']:g} allowed\n{run(result)}"
+    )
+
+
 def export(result: Mapping[str, Any]) -> str:
     """The files that were exported."""
     lines = []

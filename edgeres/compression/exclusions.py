@@ -36,8 +36,8 @@ def kept_float(model: ResNet, patterns: Sequence[str]) -> Kept:
     """The layers that the expressions match, in whole, and the tensors that stay float by that.
 
     Raises:
-        BadInput: not a regular expression; one that matches no layer; an add or a pool whose
-            inputs and output are all quantized, which every runtime computes in integers.
+        BadInput: not a regular expression; one that matches no layer; a linear layer; an add or a
+            pool whose inputs and output are all quantized: runtimes compute both in integers.
     """
     if not patterns:
         return Kept()
@@ -47,6 +47,11 @@ def kept_float(model: ResNet, patterns: Sequence[str]) -> Kept:
     readers = _readers(found)
     floats = frozenset(n for n in chosen if readers[n] and readers[n] <= chosen)
     for layer in found:
+        if layer.name in chosen and layer.kind == "linear":
+            raise BadInput(
+                f"quantize.exclude: {layer.name} can't stay float: runtimes round the weights of a "
+                "linear layer between integer tensors by themselves; exclude convolutions"
+            )
         feeds = [n for n, users in readers.items() if layer.name in users]
         if layer.name in chosen - floats and not layer.weighted and floats.isdisjoint(feeds):
             raise BadInput(
@@ -80,13 +85,14 @@ def _readers(found: Iterable[Layer]) -> dict[str, frozenset[str]]:
     made = {layer.last: layer.name for layer in found}
     readers: dict[str, set[str]] = {name: set() for name in made.values()}
     for layer in found:
-        for argument in layer.node.all_input_nodes:
+        for argument in layer.data:
             for name in _makers(argument, made):
                 readers[name].add(layer.name)
     return {name: frozenset(users) for name, users in readers.items()}
 
 
 def _makers(node: Node, made: dict[Node, str]) -> list[str]:
+    """The layers that a tensor comes from, through what isn't quantized by itself."""
     if node in made:
         return [made[node]]
     return [name for before in node.all_input_nodes for name in _makers(before, made)]

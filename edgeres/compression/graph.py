@@ -58,6 +58,7 @@ def quantized_graph(model: ResNet, scales: ScaleTable, *, fold_weights: bool) ->
     """
     with torch.no_grad():
         graph = export_program(model.eval()).module()
+        _keep_apart(graph, scales)
         quantizer = ResidualQuantizer(
             lambda name: (
                 _spec(scales[name], *_RANGES[scales[name].dtype]) if name in scales else None
@@ -67,6 +68,26 @@ def quantized_graph(model: ResNet, scales: ScaleTable, *, fold_weights: bool) ->
         prepared = prepare_pt2e(graph, quantizer)
         converted: GraphModule = convert_pt2e(prepared, fold_quantize=fold_weights)
     return converted
+
+
+def _keep_apart(graph: GraphModule, scales: ScaleTable) -> None:
+    """Put two negations behind each float layer whose output is quantized.
+
+    LiteRT's converter and onnxruntime give a layer between quantized tensors int8 weights of their
+    own, without being asked. They can't quantize a negation, and two of them are exact.
+    """
+    for layer in list(layers(graph)):
+        if layer.weighted and layer.name in scales and f"{layer.name}.weight" not in scales:
+            value = layer.last
+            users = list(value.users)
+            for _ in range(2):
+                with graph.graph.inserting_after(value):
+                    new = graph.graph.call_function(torch.ops.aten.neg.default, (value,))
+                    new.meta = dict(layer.last.meta)
+                value = new
+            for user in users:
+                user.replace_input_with(layer.last, value)
+    graph.recompile()
 
 
 @dataclass(frozen=True)

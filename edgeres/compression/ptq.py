@@ -6,12 +6,16 @@ quantize the same tensors in the same way; then scales and corrected biases are 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 from torchao.quantization.pt2e.observer import HistogramObserver, PerChannelMinMaxObserver
 from torchao.quantization.pt2e.quantizer import QuantizationSpec
 
+from edgeres.compression.exclusions import Kept, kept_float
+from edgeres.compression.fake_quant import activation_params
 from edgeres.compression.graph import (
     ACTIVATION_RANGE,
     WEIGHT_RANGE,
@@ -21,6 +25,8 @@ from edgeres.compression.graph import (
     weight_scales,
 )
 from edgeres.compression.quantizer import ResidualQuantizer, layers
+from edgeres.compression.ranges import chosen as chosen_ranges
+from edgeres.errors import BadInput
 from edgeres.models.resnet import ResNet, fold_batchnorm
 from edgeres.quiet import quiet
 from edgeres.training.loop import prepared
@@ -29,18 +35,57 @@ from edgeres.types import QuantParams, ScaleTable
 _BATCH = 32
 
 
-def quantize(model: ResNet, images: Tensor) -> tuple[ResNet, ScaleTable]:
+def quantize(
+    model: ResNet, images: Tensor, *, scheme: str = "w8a8", ranges: str = "min-max",
+    exclude: Sequence[str] = (),
+) -> tuple[ResNet, ScaleTable]:  # fmt: skip
     """Calibrate on images of the training set.
 
     Args:
         model: batch norm not folded; left as it was.
-        images: uint8 (N, 3, H, W).
+        images: uint8 (N, 3, H, W); prepared a batch at a time.
+        scheme: how activations are quantized, see `fake_quant.activation_params`.
+        ranges: `min-max` (the mean over the batches of their ends), or a method of `ranges`.
+        exclude: regular expressions of layers that stay float, see `exclusions`.
 
     Returns:
         The folded network with corrected biases, and the scales of all its tensors.
+
+    Raises:
+        BadInput: weights that aren't numbers, an expression in `exclude` that fits no layer.
     """
+    require_finite(model)
+    kept = kept_float(model, exclude)
     folded = fold_batchnorm(model.eval())
-    batches = [prepared(part, model.spec.preprocess) for part in images.split(_BATCH)]
+    table = _read_back(_calibrated(folded, images, kept), folded, kept)
+    if ranges != "min-max":
+        found = chosen_ranges(folded, images, table, ranges)
+        table = {name: activation_params(*found[name]) for name in table}
+    exact = folded.spec.preprocess.input_quantization()
+    table |= {"input": exact} if exact else {}
+    if scheme != "w8a8":
+        table = {name: _in_scheme(params, scheme) for name, params in table.items()}
+    scales = weight_scales(folded, kept.layers) | table
+    snap(folded, scales)
+    return folded, scales
+
+
+def require_finite(model: ResNet) -> None:
+    """Refuse a network that holds NaN or infinite numbers.
+
+    Raises:
+        BadInput: names the first such tensor.
+    """
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise BadInput(
+                f"{model.spec.name}: {name} holds NaN or infinite numbers, so the network can't be "
+                "quantized; take a checkpoint from before its training diverged"
+            )
+
+
+def _calibrated(folded: ResNet, images: Tensor, kept: Kept) -> GraphModule:
+    """NNCF's quantized graph, ranges and corrected biases in it."""
     activation = QuantizationSpec(
         torch.int8, HistogramObserver.with_args(eps=2**-12), *ACTIVATION_RANGE,
         torch.per_tensor_affine,
@@ -49,37 +94,47 @@ def quantize(model: ResNet, images: Tensor) -> tuple[ResNet, ScaleTable]:
         torch.int8, PerChannelMinMaxObserver.with_args(eps=2**-12), *WEIGHT_RANGE,
         torch.per_channel_symmetric, 0,
     )  # fmt: skip
+    quantizer = ResidualQuantizer(
+        lambda name: None if name in kept.tensors else activation,
+        lambda name: None if name.removesuffix(".weight") in kept.layers else weight,
+    )
     graph = export_program(folded).module()
-    quantizer = ResidualQuantizer(lambda _: activation, lambda _: weight)
+    batches = images.split(_BATCH)
     with torch.no_grad(), quiet("post-training quantization with NNCF"):
         import nncf
         from nncf.experimental.torch.fx import quantize_pt2e
 
+        streamed = nncf.Dataset(batches, lambda part: prepared(part, folded.spec.preprocess))
         quantized: GraphModule = quantize_pt2e(
-            graph, quantizer, nncf.Dataset(batches), subset_size=len(batches),
+            graph, quantizer, streamed, subset_size=len(batches),
             fast_bias_correction=True, fold_quantize=False,
         )  # fmt: skip
-    scales = _read_back(quantized, folded)
-    return folded, scales
+    return quantized
 
 
-def _read_back(graph: GraphModule, folded: ResNet) -> ScaleTable:
-    """Copy corrected biases into the network and return the scales of the graph."""
+def _read_back(graph: GraphModule, folded: ResNet, kept: Kept) -> ScaleTable:
+    """Copy corrected biases into the network and return the activations' scales of the graph."""
     state = folded.state_dict()
     found: ScaleTable = {}
     for layer in layers(graph):
-        found[layer.name] = _parameters(next(iter(layer.last.users)))
+        if layer.name not in kept.tensors:
+            found[layer.name] = _parameters(next(iter(layer.last.users)))
         if layer.weighted and len(layer.node.args) > 2 and isinstance(layer.node.args[2], Node):
             bias = _constant(graph, layer.node.args[2])
             state[f"{layer.name}.bias"] = bias.reshape(-1)
     source = next(n for n in graph.graph.nodes if n.op == "placeholder")
-    found["input"] = folded.spec.preprocess.input_quantization() or _parameters(
-        next(u for u in source.users if u.op == "call_function")
-    )
+    found["input"] = _parameters(next(u for u in source.users if u.op == "call_function"))
     folded.load_state_dict(state)
-    scales = weight_scales(folded) | found
-    snap(folded, scales)
-    return scales
+    return found
+
+
+def _in_scheme(params: QuantParams, scheme: str) -> QuantParams:
+    """The same range in another scheme; an exact input with zero point 0 stays exact."""
+    (scale,), (zero,) = params.scale, params.zero_point
+    if zero == 0 and scheme == "w8a8-symmetric":
+        return params
+    low, high = ACTIVATION_RANGE
+    return activation_params((low - zero) * scale, (high - zero) * scale, scheme)
 
 
 def _parameters(node: Node) -> QuantParams:

@@ -7,11 +7,15 @@ training itself is the one loop of `edgeres.training`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from edgeres.artifact import storage_errors
 from edgeres.compression import exclusions
 from edgeres.compression.fake_quant import Range
 from edgeres.compression.graph import snap, weight_scales
@@ -46,13 +50,16 @@ class QatModel:
         self.model = model
         self.freeze_observers, self.freeze_batchnorm = freeze_observers, freeze_batchnorm
         self.kept = exclusions.kept_float(model, exclude)
-        exact = model.spec.preprocess.input_quantization() if scheme == "w8a8" else None
+        exact = model.spec.preprocess.input_quantization() if scheme != "w8a16" else None
+        if exact and scheme == "w8a8-symmetric" and exact.zero_point != (0,):
+            exact = None
 
         def make(tensor: str, relu: bool) -> Range:
             one = Range(tensor, scheme, relu=relu, learned=learned_steps and tensor != "input")
             one.fixed = exact if tensor == "input" else None
             return one
 
+        self._best: Path | None = None
         self.network = QatNetwork(model, self.kept, make)
         in_layout(self.network, model.spec.preprocess)
 
@@ -60,6 +67,8 @@ class QatModel:
         """Begin with the ranges of a table, e.g. that of post-training quantization."""
         for one in self.network.ranges:
             one.start(scales[one.tensor])
+            if one.tensor == "input":  # images stay as they are
+                one.fixed = scales["input"]
 
     def calibrate(self, images: Tensor) -> None:
         """Begin with the ranges of real activations: uint8 images (N, 3, H, W), 64 at a time."""
@@ -72,12 +81,23 @@ class QatModel:
         for one in self.network.ranges:
             one.look(False)
 
-    def trainee(self) -> Trainee:
-        """What the training loop trains."""
-        return Trainee(self.network, self.model.spec.preprocess, self._mode, self._start_epoch)
+    def trainee(self, best: Path | None = None) -> Trainee:
+        """What the training loop trains.
+
+        Args:
+            best: where to keep the state of the epoch with the best validation accuracy; `finish`
+                takes it from there.
+        """
+        self._best = best
+        return Trainee(
+            self.network, self.model.spec.preprocess, self._mode, self._start_epoch,
+            self._end_epoch,
+        )  # fmt: skip
 
     def finish(self) -> tuple[ResNet, ScaleTable]:
         """The folded network, its weights on the int8 grid, and its scales as trained."""
+        if self._best is not None and self._best.exists():
+            self.network.load_state_dict(load_file(self._best))
         trained = self.network.program.state_dict()
         self.model.load_state_dict({k: trained[k] for k in self.model.state_dict()})
         folded = fold_batchnorm(self.model.eval())
@@ -85,6 +105,16 @@ class QatModel:
         scales |= {one.tensor: one.params() for one in self.network.ranges}
         snap(folded, scales)
         return folded, scales
+
+    def _end_epoch(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Keep the last epoch if none before it was better."""
+        accuracies = [row["validation_top1"] for row in history]
+        if self._best is not None and accuracies[-1] >= max(accuracies):
+            with storage_errors(self._best):
+                state = {k: v.contiguous() for k, v in self.network.state_dict().items()}
+                temporary = self._best.with_suffix(".tmp")
+                save_file(state, temporary)
+                temporary.replace(self._best)
 
     def _mode(self, training: bool) -> None:
         self.network.folded = not training

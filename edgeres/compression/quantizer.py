@@ -99,6 +99,8 @@ def layers(graph_module: GraphModule) -> Iterator[Layer]:
         normed = (_follow(node, *_BATCHNORM) if kind == "conv" else None) or node
         taken.add(normed)
         last = (_follow(normed, *_RELU) if kind not in ("mul", "sigmoid") else None) or normed
+        while apart := _follow(last, _A.neg.default):  # see `graph.quantized_graph`
+            last = apart
         name = f"{_module(node)}.{kind}" if kind in _JOINING else _module(node)
         names[last] = name
         read = node.args[: 2 if kind in _JOINING else 1]
@@ -142,13 +144,19 @@ class ResidualQuantizer(Quantizer):
                 source = node.args[0]
                 if (edge := self._edge(source)) is not None:
                     _mark(node, {source: edge}, SharedQuantizationSpec((source, node)))
-            elif node.op == "call_function" and node not in known and _is_map(node):
+            elif node.op == "call_function" and node not in known and self._reads_codes(node):
                 raise BadInput(
                     f"the quantizer doesn't know the operation {node.target} in "
-                    f"'{_module(node) or 'the network'}', which would stay in float; export this "
-                    "network to float targets only, or replace the operation"
+                    f"'{_module(node) or 'the network'}', which would stay in float; let the "
+                    "layers before and after it stay float too (quantize.exclude), or replace it"
                 )
         return model
+
+    def _reads_codes(self, node: Node) -> bool:
+        """Whether a node computes with something quantized."""
+        return _is_map(node) and any(
+            self._edge(a) is not None for a in node.all_input_nodes if _is_map(a)
+        )
 
     def _output(self, layer: Layer) -> object:
         if not layer.shares:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeres.artifact import Artifact
+from edgeres.errors import BadInput
 from edgeres.types import Preprocess, to_json
 
 if TYPE_CHECKING:
@@ -42,10 +44,29 @@ def splits(data: Artifact, labels: Artifact | None = None) -> tuple[Labelled, La
     return train, validation, test
 
 
-def calibration_images(data: Artifact, train: Labelled) -> Any:
-    """The training images of the calibration manifest, uint8 (N, 3, H, W)."""
-    chosen = [s["index"] for s in data.read_json("calibration.json")["samples"]]
-    return train.images[chosen]
+def calibration_images(data: Artifact, train: Labelled, test: Labelled) -> Any:
+    """The training images of the calibration manifest, uint8 (N, 3, H, W).
+
+    Raises:
+        BadInput: the manifest lists other images than those of the training split, or test images.
+    """
+    manifest = data.read_json("calibration.json")
+    listed = {s["index"]: s["sha256"] for s in manifest["samples"]}
+    where = data.file("calibration.json")
+    if manifest["split"] != "train" or not all(0 <= i < len(train.labels) for i in listed):
+        raise BadInput(f"{where}: calibration must use training images; run the data stage again")
+    images = train.images[list(listed)]
+    if not set(listed.values()).isdisjoint(_hashes(test.images)):
+        raise BadInput(f"{where}: test images are listed for calibration; run the data stage again")
+    if _hashes(images) != list(listed.values()):
+        raise BadInput(f"{where}: not the images that are listed; run the data stage again")
+    return images
+
+
+def _hashes(images: Any) -> list[str]:
+    """SHA-256 of each image's pixels, as the manifest has them: (H, W, 3) uint8."""
+    pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
+    return [hashlib.sha256(image.tobytes()).hexdigest() for image in pixels]
 
 
 def write(

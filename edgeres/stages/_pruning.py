@@ -47,14 +47,14 @@ class Pruning:
         from edgeres.models import spec
         from edgeres.training import objectives
 
-        train, validation, _ = _checkpoint.splits(inputs["data"], inputs.get("labels"))
+        train, validation, test = _checkpoint.splits(inputs["data"], inputs.get("labels"))
         preprocess = spec.from_json(inputs["model"].read_json("spec.json")).preprocess
         objective = objectives.distilled(
             teachers.load(inputs["teacher"].path), preprocess,
             temperature=section.temperature, alpha=section.alpha,
             smoothing=section.train.label_smoothing,
         )  # fmt: skip
-        calibration = _checkpoint.calibration_images(inputs["data"], train)
+        calibration = _checkpoint.calibration_images(inputs["data"], train, test)
         return cls(section, context, train, validation, calibration, preprocess, objective)
 
     def slimmed(self, model: ResNet, budget: Budget) -> ResNet:

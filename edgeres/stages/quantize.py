@@ -10,9 +10,9 @@ from typing import Any
 from edgeres.artifact import Artifact
 from edgeres.recipe import QuantizeSection
 from edgeres.stages import Context, _checkpoint, keyed_as_is
-from edgeres.types import to_json
+from edgeres.types import ScaleTable, to_json
 
-VERSION = 3
+VERSION = 4
 LIBRARIES = (*_checkpoint.LIBRARIES, "torchao", "nncf")
 
 
@@ -20,58 +20,84 @@ def keyed(section: QuantizeSection) -> dict[str, Any]:
     """The section; PTQ has no training settings."""
     document = keyed_as_is(section)
     if section.method == "ptq":
-        return {name: document[name] for name in ("method", "scheme")}
+        return {name: document[name] for name in ("method", "scheme", "ranges", "exclude")}
     return document
 
 
 def run(
     section: QuantizeSection, inputs: Mapping[str, Artifact], out: Path, context: Context
 ) -> dict[str, Any]:
-    """Calibrate, and train if asked; then evaluate the quantized graph itself."""
+    """Calibrate, train if asked, keep what is better on validation; evaluate the quantized graph.
+
+    Training starts from the calibrated network, which is the first candidate.
+    """
     from edgeres.compression import graph, ptq
     from edgeres.models import weights
 
     data = inputs["data"]
     model = weights.load(inputs["model"].path)
-    train, _, _ = _checkpoint.splits(data)
-    images = _checkpoint.calibration_images(data, train)
+    train, _, test = _checkpoint.splits(data)
+    images = _checkpoint.calibration_images(data, train, test)
+    folded, scales = ptq.quantize(
+        model, images, scheme=section.scheme, ranges=section.ranges, exclude=section.exclude
+    )
     history: list[dict[str, Any]] = []
+    chosen: dict[str, Any] = {}
     if section.method == "qat":
-        model, scales, history = _train(section, inputs, model, images, context)
-    else:
-        model, scales = ptq.quantize(model, images)
+        trained, trained_scales, history = _train(section, inputs, model, scales, context)
+        candidates = {"ptq": (folded, scales), "qat": (trained, trained_scales)}
+        correct = {n: _on_validation(data, *c) for n, c in candidates.items()}
+        best = "qat" if correct["qat"] >= correct["ptq"] else "ptq"
+        folded, scales = candidates[best]
+        chosen = {"kept": best, "validation_correct": correct}
     (out / "scales.json").write_text(json.dumps(to_json(scales), indent=1), "utf-8")
-    quantized = graph.quantized_graph(model, scales, fold_weights=True)
-    facts = _checkpoint.write(out, model, data, history=history, answers=quantized)
-    return facts | {"method": section.method, "scheme": section.scheme}
+    quantized = graph.quantized_graph(folded, scales, fold_weights=True)
+    facts = _checkpoint.write(out, folded, data, history=history, answers=quantized)
+    kept = [n.removesuffix(".weight") for n in folded.state_dict()
+            if n.endswith(".weight") and n not in scales]  # fmt: skip
+    return facts | chosen | {
+        "method": section.method, "scheme": section.scheme, "float_layers": kept,
+    }  # fmt: skip
 
 
 def _train(
     section: QuantizeSection,
     inputs: Mapping[str, Artifact],
     model: Any,
-    images: Any,
+    scales: ScaleTable,
     context: Context,
-) -> tuple[Any, Any, list[dict[str, Any]]]:
+) -> tuple[Any, ScaleTable, list[dict[str, Any]]]:
     from edgeres import teachers
     from edgeres.compression.qat import QatModel
     from edgeres.training import loop, objectives
 
-    preprocess = model.spec.preprocess
     prepared = QatModel(
-        model, freeze_observers=section.freeze_observers, freeze_batchnorm=section.freeze_batchnorm
-    )
-    prepared.calibrate(images)
+        model, freeze_observers=section.freeze_observers, freeze_batchnorm=section.freeze_batchnorm,
+        scheme=section.scheme, exclude=section.exclude, learned_steps=section.learned_steps,
+    )  # fmt: skip
+    prepared.start(scales)
     objective = objectives.distilled(
-        teachers.load(inputs["teacher"].path), preprocess, temperature=section.temperature,
-        alpha=section.alpha, smoothing=section.train.label_smoothing,
+        teachers.load(inputs["teacher"].path), model.spec.preprocess,
+        temperature=section.temperature, alpha=section.alpha,
+        smoothing=section.train.label_smoothing,
     )  # fmt: skip
     train, validation, _ = _checkpoint.splits(inputs["data"], inputs.get("labels"))
     history = loop.fit(
-        prepared.trainee(), train, validation, section.train, objective,
-        seed=context.seed, work=context.work, tick=context.tick,
+        prepared.trainee(context.work / "best.safetensors"), train, validation, section.train,
+        objective, seed=context.seed, work=context.work, tick=context.tick,
     )  # fmt: skip
     return *prepared.finish(), history
+
+
+def _on_validation(data: Artifact, model: Any, scales: ScaleTable) -> int:
+    """How many validation images a quantized network gets right."""
+    from edgeres.compression.graph import quantized_graph
+    from edgeres.training.loop import Trainee, evaluate
+
+    _, validation, _ = _checkpoint.splits(data)
+    network = quantized_graph(model, scales, fold_weights=True)
+    trainee = Trainee(network, model.spec.preprocess, lambda training: None)
+    return evaluate(trainee, validation)[0].correct
 
 
 def summary(facts: Mapping[str, Any]) -> str:

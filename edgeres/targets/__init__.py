@@ -167,6 +167,20 @@ def scales_for(name: str, trained: ScaleTable) -> ScaleTable:
     return module.SCHEMES[precision](trained)
 
 
+def require_scheme(name: str, scheme: str) -> None:
+    """Make sure that a target such as `tflite-int8` can hold what a scheme trains.
+
+    Raises:
+        BadInput: it can't; names the scheme or the target that fits.
+    """
+    _, precision = load(name)
+    if scheme == "w8a16" and precision != "int16x8":
+        raise BadInput(
+            f"target '{name}' has no 16-bit activations; for quantize.scheme w8a16 use "
+            "tflite-int16x8, or set the scheme to w8a8"
+        )
+
+
 def encode(x: np.ndarray, spec: TensorSpec) -> np.ndarray:
     """Normalized images (N, 3, H, W) float32 -> what a file's input takes (type, layout, codes)."""
     import numpy as np

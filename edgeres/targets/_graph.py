@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -79,9 +79,14 @@ class FileGraph:
         """How often each operator occurs."""
         return dict(Counter(op.kind for op in self.ops))
 
-    def float_operators(self) -> list[str]:
-        """`KIND name` of each operation that computes in floating point."""
-        return [f"{op.kind} {op.name}" for op in self.ops if op.floating]
+    def float_operators(self, chosen: Collection[str] = ()) -> list[str]:
+        """`KIND name` of each operation that computes in floating point.
+
+        Args:
+            chosen: outputs of those that are meant to, which are left out.
+        """
+        return [f"{op.kind} {op.name}" for op in self.ops
+                if op.floating and op.output not in chosen]  # fmt: skip
 
     def count(self, role: Role) -> int:
         """How many operations have a role."""

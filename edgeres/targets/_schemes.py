@@ -26,7 +26,8 @@ def sixteen_bit(table: ScaleTable) -> ScaleTable:
 
     A sigmoid's 1/256 becomes 1/32768, the only int16 scale that TFLite computes one into.
     """
-    return {name: params if name.endswith(".weight") else _finer(params)
+    return {name: params if name.endswith(".weight") or params.dtype == "int16"
+            else _finer(params)
             for name, params in table.items()}  # fmt: skip
 
 

@@ -44,12 +44,14 @@ class Trainee:
     Attributes:
         set_training: switch the mode (exported graphs have no `train()`/`eval()`).
         start_epoch: called with (epoch, epochs) in training mode, before the first step.
+        end_epoch: called with the history so far, while the network is as it was evaluated.
     """
 
     module: nn.Module
     preprocess: Preprocess
     set_training: Callable[[bool], object]
     start_epoch: Callable[[int, int], None] = lambda epoch, epochs: None
+    end_epoch: Callable[[list[dict[str, Any]]], None] = lambda history: None
 
     @classmethod
     def of(cls, module: nn.Module, preprocess: Preprocess) -> Trainee:
@@ -148,9 +150,10 @@ def fit(
             raise _diverged(trainee, settings, epoch, mean_loss, images)
         with average.applied(module) if average else nullcontext():
             top1 = evaluate(trainee, validation)[0].top1
-        rate = _learning_rate(settings, (epoch + 1) * steps - 1, steps)
-        history.append({"epoch": epoch + 1, "loss": round(mean_loss, 6),
-                        "learning_rate": rate, "validation_top1": round(top1, 6)})  # fmt: skip
+            rate = _learning_rate(settings, (epoch + 1) * steps - 1, steps)
+            history.append({"epoch": epoch + 1, "loss": round(mean_loss, 6),
+                            "learning_rate": rate, "validation_top1": round(top1, 6)})  # fmt: skip
+            trainee.end_epoch(history)
         note = f"epoch {epoch + 1}/{settings.epochs} loss {mean_loss:.3f} val {top1:.1%}"
         tick((epoch + 1) * steps, settings.epochs * steps, note)
     if average:

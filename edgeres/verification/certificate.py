@@ -6,7 +6,7 @@ value, limit, passed) flow out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from edgeres.types import Accuracy, ExportedFile, Gate, ScaleTable
 from edgeres.verification import layers
 from edgeres.verification.layers import LayerCheck
 from edgeres.verification.parity import Parity, compare
-from edgeres.verification.scales import Audit, audit, name_layers
+from edgeres.verification.scales import Audit, audit, float_by_choice, name_layers
 
 _CHUNK = 500
 _COMPRESSED = ("dynamic", "palettized")  # other weights than the network's: only answers count
@@ -112,10 +112,13 @@ def certify(
     if reference.scales is not None:
         found = audit(graph, reference.model, reference.scales)
         adds = _adds(graph, reference)
-        gates += integer_gates(graph, reference.model)
+        chosen = float_by_choice(graph, reference.model, reference.scales)
+        gates += integer_gates(graph, reference.model, chosen)
         gates.append(Gate("scales that differ from training", len(found.differing), "==", 0))
         notes += found.differing[:3]
-        notes += [f"float operator: {name}" for name in graph.float_operators()[:3]]
+        notes += [f"float operator: {name}" for name in graph.float_operators(chosen)[:3]]
+        if chosen:
+            notes.append(f"float by the recipe: {len(chosen)} operators")
         checks = _layers(path, exported, graph, reference, limits.layer_samples)
         gates += _layer_gates(checks, limits, notes)
     refused = target.refusals(path) if hasattr(target, "refusals") else None
@@ -139,15 +142,25 @@ def certify(
                        accuracy, discordant, logits, run_by, tuple(notes))  # fmt: skip
 
 
-def integer_gates(graph: FileGraph, model: ResNet) -> list[Gate]:
-    """What makes an int8 file an int8 file."""
+def integer_gates(graph: FileGraph, model: ResNet, chosen: Collection[str] = ()) -> list[Gate]:
+    """What makes an int8 file an int8 file.
+
+    Args:
+        chosen: outputs of operations that the recipe leaves float; others must be integer.
+    """
     adds = sum(map(len, model.spec.stages))
     gates = [
-        Gate("float operators", len(graph.float_operators()), "==", 0),
-        Gate("residual adds", graph.count("add"), "==", adds),
+        Gate(
+            "float operators" + (" not excluded" if chosen else ""),
+            len(graph.float_operators(chosen)),
+            "==",
+            0,
+        ),
         Gate("transpose operators", graph.count("transpose"), "==", 0),
     ]
-    if graph.format == "tflite":
+    if not chosen:  # a float add may be part of a convolution's kernel
+        gates.insert(1, Gate("residual adds", graph.count("add"), "==", adds))
+    if graph.format == "tflite" and not chosen:
         gates.append(Gate("quantize and dequantize operators", graph.count("boundary"), "==", 0))
     if graph.format in ("tflite", "onnx"):
         integer = graph.input.quantization is not None and graph.output.quantization is not None

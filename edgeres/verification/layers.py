@@ -73,7 +73,7 @@ class _Walk(Interpreter):
     def run_node(self, n: Node) -> object:
         value = super().run_node(n)
         name = self.names.get(n)
-        if name is None:
+        if name is None or name not in self.scales:  # nothing is quantized here
             return value
         assert isinstance(value, Tensor)
         kind = _Codes(self.scales[name])

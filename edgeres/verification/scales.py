@@ -80,12 +80,21 @@ def name_layers(graph: FileGraph, model: ResNet, scales: ScaleTable) -> dict[str
     norm that stands alone has the code 127 in every channel), and of those without weights, it is
     the one that reads what the layer reads.
     """
-    names: dict[str, str] = {}
-    unclaimed = {wire.name: wire for wire in wiring(model.spec)}
+    names = _kept_float(graph, model, scales)
+    unclaimed = {w.name: w for w in wiring(model.spec) if w.name not in names.values()}
     stored = {name.removesuffix(".weight"): codes(model, scales, name)
               for name in scales if name.endswith(".weight")}  # fmt: skip
     producers = _producers(graph)
     for op in graph.ops:
+        if op.output in names:
+            continue
+        if _follows_float(op, producers) and op.inputs[0] in names:
+            name = names[op.inputs[0]]
+            if name not in scales:  # a runtime put the add after it into the same kernel
+                name = next((w.name for w in unclaimed.values()
+                             if name in w.sources and w.name in scales), name)  # fmt: skip
+            names[op.output] = name
+            continue
         made = (_source(name, producers) for name in op.inputs)
         read = {names.get(source.output) for source in made if source}
         if op.weight is not None:
@@ -99,6 +108,49 @@ def name_layers(graph: FileGraph, model: ResNet, scales: ScaleTable) -> dict[str
             names[op.output] = best.name
             del unclaimed[best.name]
     return names
+
+
+def float_by_choice(graph: FileGraph, model: ResNet, scales: ScaleTable) -> set[str]:
+    """Outputs of the float operations that the recipe asked for.
+
+    These are the layers without trained scales, known by their weights, and what is joined to them
+    by float tensors: nothing is quantized between.
+    """
+    named = {op.output for op in graph.ops if op.weight is not None and op.floating}
+    chosen = named & set(_kept_float(graph, model, scales))
+    plain = [op for op in graph.ops if op.floating and op.weight is None and op.role != "boundary"]
+    grown = True
+    while chosen and grown:
+        read = {name for op in graph.ops if op.output in chosen for name in op.inputs}
+        new = {op.output for op in plain if op.output in read or chosen.intersection(op.inputs)}
+        grown = not new <= chosen
+        chosen |= new
+    return chosen
+
+
+def _kept_float(graph: FileGraph, model: ResNet, scales: ScaleTable) -> dict[str, str]:
+    """Output tensor -> layer, for layers with weights that stay float."""
+    waiting = {
+        name.removesuffix(".weight"): weight.numpy()
+        for name, weight in model.state_dict().items()
+        if name.endswith(".weight") and name not in scales
+    }
+    names: dict[str, str] = {}
+    for op in graph.ops if waiting else ():
+        if op.weight is None or not op.floating:
+            continue
+        for layer, expected in waiting.items():
+            if op.weight.shape == expected.shape and np.allclose(op.weight, expected, 2e-3, 1e-6):
+                names[op.output] = layer
+                del waiting[layer]
+                break
+    return names
+
+
+def _follows_float(op: FileOp, producers: Mapping[str, FileOp]) -> bool:
+    """A float layer's ReLU, the signs that keep it apart, or what quantizes its output."""
+    before = producers.get(op.inputs[0]) if len(op.inputs) == 1 else None
+    return before is not None and before.floating and op.role in ("boundary", "other", "mul")
 
 
 def sources(op: FileOp, graph: FileGraph, names: Mapping[str, str]) -> dict[str, str]:

@@ -8,11 +8,13 @@ import pytest
 import torch
 from conftest import images, network
 
-from edgeres.compression import graph
+from edgeres.compression import fake_quant, graph, ptq
+from edgeres.compression.fake_quant import Range
 from edgeres.compression.qat import QatModel
 from edgeres.recipe import TrainSection
 from edgeres.training import loop, objectives
 from edgeres.training.loop import Labelled, prepared
+from edgeres.types import QuantParams
 
 SETTINGS = TrainSection(epochs=2, batch_size=16, learning_rate=0.01, augment=())
 
@@ -79,3 +81,77 @@ def test_ranges_and_batch_statistics_freeze_on_schedule() -> None:
         batch = moved("running_mean")
         states[epoch] = (not torch.equal(low, observer.bounds), batch)
     assert states == {0: (True, True), 1: (True, True), 2: (False, True), 3: (False, False)}
+
+
+def test_fake_quantization_of_a_weight_is_that_of_the_folded_weight() -> None:
+    torch.manual_seed(1)
+    weight, gamma, variance = torch.randn(6, 4, 3, 3), torch.randn(6), torch.rand(6) + 0.1
+    factor = (gamma / (variance + 1e-5).sqrt()).view(-1, 1, 1, 1)
+    rounded = fake_quant.unfolded_weight(weight, gamma, variance, 1e-5)
+    folded = fake_quant.plain_weight(weight * factor)
+    torch.testing.assert_close(rounded * factor, folded, rtol=1e-4, atol=1e-5)
+    assert len((folded[0] / graph.weight_scale(folded)[0]).round().unique()) > 20
+
+
+def test_gradients_pass_inside_the_range_only() -> None:
+    one = Range("t", "w8a8", relu=True)
+    one.bounds.copy_(torch.tensor([0.0, 2.0]))
+    x = torch.tensor([-1.0, 0.5, 1.9, 3.0], requires_grad=True)
+    y = one(x * 1)
+    y.sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [0, 1, 1, 0]
+    assert y[0] == 0
+    assert abs(y[1] - 0.5) <= 2 / 255 / 2
+    assert 2.0 <= y[3] <= 2.01
+
+
+def test_a_learned_step_moves_towards_the_values_it_clips() -> None:
+    one = Range("t", "w8a8", relu=True, learned=True)
+    one.start(QuantParams((1 / 255,), (-128,), "int8"))
+    assert one.step is not None
+    y = one(torch.full((64,), 3.0, requires_grad=True) * 1)
+    (y - 3.0).pow(2).sum().backward()
+    assert one.step.grad is not None
+    assert one.step.grad.item() < 0, "a larger step clips less"
+
+
+@pytest.mark.parametrize("settings", [
+    {"scheme": "w8a8-symmetric"}, {"scheme": "w8a16"}, {"learned_steps": True},
+    {"exclude": [r"layer2\..*"]},
+])  # fmt: skip
+def test_every_option_trains_what_the_rebuilt_graph_answers(settings: dict, tmp_path: Path) -> None:
+    model = network("resnet8")
+    qat = QatModel(model, freeze_observers=0.5, freeze_batchnorm=0.5, **settings)
+    names = {k: v for k, v in settings.items() if k != "learned_steps"}
+    _, start = ptq.quantize(model, images(16), **names)
+    qat.start(start)
+    loop.fit(qat.trainee(tmp_path / "best.safetensors"), data(), data(32), SETTINGS,
+             objectives.supervised(model.spec.preprocess, 0.0), seed=0, work=tmp_path,
+             tick=lambda *_: None)  # fmt: skip
+    x = prepared(images(32, seed=9), model.spec.preprocess)
+    folded, scales = qat.finish()
+    with torch.no_grad():
+        difference = qat.network(x) - graph.quantized_graph(folded, scales, fold_weights=True)(x)
+    assert set(scales) == set(start)
+    # Biases go to their integer grid in the end. A 16-bit code is 1/256 of one.
+    codes = difference.abs() / scales["fc"].scale[0] / (256 if scales["fc"].dtype == "int16" else 1)
+    assert codes.mean() < 1
+    assert codes.max() <= 6
+    if settings.get("learned_steps"):
+        assert scales["conv1"].scale != start["conv1"].scale
+
+
+def test_the_best_epoch_is_what_remains(tmp_path: Path) -> None:
+    qat = QatModel(network("resnet8"), freeze_observers=1, freeze_batchnorm=1)
+    qat.calibrate(images(32))
+    trainee = qat.trainee(tmp_path / "best.safetensors")
+    weight = qat.network.program.get_parameter("fc.weight")
+    for epoch, top1 in enumerate([0.5, 0.8, 0.3]):
+        with torch.no_grad():
+            weight.fill_(epoch + 1)
+        trainee.end_epoch([{"validation_top1": a} for a in [0.5, 0.8, 0.3][: epoch + 1]])
+        assert top1 <= 0.8
+    folded, _ = qat.finish()
+    torch.testing.assert_close(folded.fc.weight, torch.full_like(folded.fc.weight, 2.0),
+                               rtol=1e-2, atol=0)  # fmt: skip

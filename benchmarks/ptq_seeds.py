@@ -1,0 +1,105 @@
+"""What post-training quantization costs in accuracy, over calibration seeds, on the full test set.
+
+    .venv/bin/python benchmarks/ptq_seeds.py --data ../shared/data/cifar10 \\
+        --weights ../shared/weights/akamaster-cifar10 [--seeds 5] [--network resnet20]
+
+Each seed draws 512 training images, calibrates, and writes a tflite-int8 file; all 10,000 test
+images run through it and through the float network. Printed per seed: both accuracies with Wilson
+intervals, the drop in points with its paired interval, and McNemar's exact p-value.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from _cifar_networks import calibration, network, splits
+
+from edgeres import targets
+from edgeres.compression import ptq
+from edgeres.models.resnet import ResNet
+from edgeres.statistics import mcnemar, paired_difference, wilson
+from edgeres.training.loop import Labelled, Trainee, evaluate, prepared
+
+_CHUNK = 500
+
+
+def main() -> None:
+    """Calibrate, export, run and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--network", action="append", choices=["resnet20", "resnet56"])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--ranges", nargs="+", default=["min-max"])
+    parser.add_argument("--images", type=int, default=10_000, help="of the test set, the first")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    train, _, test = splits(given.data)
+    test = Labelled(test.images[: given.images], test.labels[: given.images])
+    rows = []
+    for name in given.network or ["resnet20", "resnet56"]:
+        model = network(given.weights, name)
+        trainee = Trainee.of(model, model.spec.preprocess)
+        right = (evaluate(trainee, test)[1].argmax(1) == test.labels).numpy()
+        for ranges in given.ranges:
+            found = [_seed(model, train, test, seed, ranges, right) for seed in range(given.seeds)]
+            rows += [{"network": name, "ranges": ranges, **row} for row in found]
+            if not given.json:
+                _print(name, ranges, right, found)
+    if given.json:
+        print(json.dumps(rows, indent=1))
+
+
+def _seed(
+    model: ResNet, train: Labelled, test: Labelled, seed: int, ranges: str, right: np.ndarray
+) -> dict:
+    begin = time.monotonic()
+    folded, scales = ptq.quantize(model, calibration(train, seed), ranges=ranges)
+    predicted = _answers(folded, scales, test.images)
+    now = predicted == test.labels.numpy()
+    lost, gained = int((right & ~now).sum()), int((now & ~right).sum())
+    low, high = paired_difference(lost, gained, len(now))
+    return {"seed": seed, "correct": int(now.sum()), "n": len(now),
+            "drop_points": 100 * (lost - gained) / len(now),
+            "drop_low": -100 * high, "drop_high": -100 * low, "p": mcnemar(lost, gained),
+            "seconds": time.monotonic() - begin}  # fmt: skip
+
+
+def _answers(folded: ResNet, scales: dict, images: torch.Tensor) -> np.ndarray:
+    """Classes by the file."""
+    target, precision = targets.load("tflite-int8")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.tflite"
+        first, last = target.export(targets.Source(folded, scales), precision, path)
+        session = target.session(path, threads=2)
+        assert session is not None
+        parts = []
+        for chunk in images.split(_CHUNK):
+            x = prepared(chunk, folded.spec.preprocess).contiguous().numpy()
+            parts.append(targets.decode(session.run(targets.encode(x, first)), last).argmax(1))
+    return np.concatenate(parts)
+
+
+def _print(name: str, ranges: str, right: np.ndarray, rows: Sequence[dict]) -> None:
+    low, high = wilson(int(right.sum()), len(right))
+    print(f"{name}, {ranges}: float {right.mean():.2%} ({low:.2%}-{high:.2%}), n = {len(right)}")
+    for row in rows:
+        low, high = wilson(row["correct"], row["n"])
+        print(f"  seed {row['seed']}: int8 {row['correct'] / row['n']:.2%} ({low:.2%}-{high:.2%}), "
+              f"drop {row['drop_points']:+.2f} points ({row['drop_low']:+.2f} to "
+              f"{row['drop_high']:+.2f}), p = {row['p']:.2f}, {row['seconds']:.0f} s")  # fmt: skip
+    drops = [row["drop_points"] for row in rows]
+    print(f"  worst drop {max(drops):+.2f}, mean {np.mean(drops):+.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

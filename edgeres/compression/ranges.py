@@ -1,0 +1,134 @@
+"""Which range of a tensor gets codes: histograms of real activations in, lowest and highest out.
+
+Images are streamed twice, once for the ends of each tensor and once for its histogram, so that
+memory doesn't grow with their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.fx import Interpreter, Node
+
+from edgeres.compression.graph import export_program
+from edgeres.compression.quantizer import layers
+from edgeres.models.resnet import ResNet
+from edgeres.training.loop import prepared
+
+_BATCH = 32
+_BINS = 2048
+_TAIL = 1e-4  # share of values that `percentile` clips at either end
+_SHRINKS = np.linspace(1.0, 0.3, 71)
+_STEPS = 255
+
+Ends = tuple[float, float]
+
+
+def chosen(model: ResNet, images: Tensor, tensors: Collection[str], method: str) -> dict[str, Ends]:
+    """The range of each tensor.
+
+    Args:
+        model: batch norm folded, evaluation mode.
+        images: uint8 (N, 3, H, W).
+        tensors: names, as `quantizer.layers` gives them, and `input`.
+        method: `percentile` clips 0.01 % of the values at either end; `mse` makes the squared
+            rounding and clipping error least; `entropy` loses the least information
+            (Kullback-Leibler, as in Migacz 2017), both over ends shrunk alike.
+    """
+    choose = _METHODS[method]
+    ends: dict[str, Ends] = {}
+    counts: dict[str, np.ndarray] = {}
+
+    def widen(name: str, x: Tensor) -> None:
+        low, high = ends.get(name, (0.0, 0.0))
+        ends[name] = min(low, x.amin().item()), max(high, x.amax().item())
+
+    def count(name: str, x: Tensor) -> None:
+        low, high = ends[name]
+        if low < high:
+            found = torch.histc(x.float(), _BINS, low, high).numpy()
+            counts[name] = counts.get(name, 0) + found.astype(np.float64)
+
+    for look in (widen, count):
+        walk = _Walk(model, set(tensors), look)
+        with torch.no_grad():
+            for part in images.split(_BATCH):
+                walk.run(prepared(part, model.spec.preprocess))
+    return {n: choose(counts[n], *e) if n in counts else e for n, e in ends.items()}
+
+
+class _Walk(Interpreter):
+    """Runs the float network and shows each named tensor."""
+
+    def __init__(self, model: ResNet, tensors: set[str], look: Callable[[str, Tensor], None]):
+        graph = export_program(model.eval()).module()
+        super().__init__(graph)
+        (source,) = graph.graph.find_nodes(op="placeholder")
+        names = {layer.last: layer.name for layer in layers(graph)} | {source: "input"}
+        self.names = {node: name for node, name in names.items() if name in tensors}
+        self.look = look
+
+    def run_node(self, n: Node) -> Any:
+        value = super().run_node(n)
+        if n in self.names:
+            self.look(self.names[n], value)
+        return value
+
+
+def _percentile(counts: np.ndarray, low: float, high: float) -> Ends:
+    share = np.cumsum(counts) / counts.sum()
+    edges = np.linspace(low, high, _BINS + 1)
+    first = int(np.searchsorted(share, _TAIL, side="right"))
+    last = int(np.searchsorted(share, 1 - _TAIL))
+    # A tensor that starts at 0 (after a ReLU) has its tail at the other end only.
+    return (low if low == 0 else float(edges[first])), float(edges[min(last + 1, _BINS)])
+
+
+def _squared_error(counts: np.ndarray, low: float, high: float) -> Ends:
+    centres = _centres(low, high)
+
+    def error(shrink: float) -> float:
+        step = shrink * (high - low) / _STEPS
+        kept = centres.clip(shrink * low, shrink * high)
+        rounded = np.rint(kept / step) * step
+        return float((counts * (rounded - centres) ** 2).sum())
+
+    return _best(error, low, high)
+
+
+def _divergence(counts: np.ndarray, low: float, high: float) -> Ends:
+    centres = _centres(low, high)
+
+    def error(shrink: float) -> float:
+        inside = (centres >= shrink * low) & (centres <= shrink * high)
+        if not inside.any():
+            return float("inf")
+        wanted = counts[inside].copy()
+        kept = wanted.copy()
+        wanted[0] += counts[: inside.argmax()].sum()  # what is clipped gets the last codes
+        wanted[-1] += counts[len(inside) - inside[::-1].argmax() :].sum()
+        codes = ((np.arange(len(kept)) * _STEPS) // len(kept)).astype(int)
+        sums = np.bincount(codes, kept)
+        filled = np.bincount(codes, kept > 0)
+        spread = np.where(kept > 0, (sums / filled.clip(1))[codes], 0.0)
+        p, q = wanted / wanted.sum(), spread / max(spread.sum(), 1e-12)
+        seen = p > 0
+        return float((p[seen] * np.log(p[seen] / q[seen].clip(1e-12))).sum())
+
+    return _best(error, low, high)
+
+
+def _best(error: Callable[[float], float], low: float, high: float) -> Ends:
+    shrink = float(min(_SHRINKS, key=error))
+    return shrink * low, shrink * high
+
+
+def _centres(low: float, high: float) -> np.ndarray:
+    return low + (np.arange(_BINS) + 0.5) * (high - low) / _BINS
+
+
+_METHODS = {"percentile": _percentile, "mse": _squared_error, "entropy": _divergence}
