@@ -43,7 +43,7 @@ def main() -> None:
             for name in ("tflite-fp32", "tflite-int8", "onnx-fp32", "onnx-int8")
         ]
         with devices.open_device(devices.load("host")) as device:
-            reports, _ = protocol.measure(candidates, device, given.preset, threads=1)
+            reports = protocol.measure(candidates, device, given.preset, threads=1).reports
     medians = {r["target"]: r["latency"]["session_medians_ns"] for r in reports}
     for report in reports:
         valid = "valid" if report["valid"] else "; ".join(report["reasons"])
@@ -71,8 +71,8 @@ def _candidate(
     first, last = target.export(source, precision, path)
     return protocol.Candidate(
         target=name, path=path, sha256=file_sha256(path), size_bytes=path.stat().st_size,
-        inputs=targets.encode(x, first)[:16], accuracy_inputs=None, labels=None,
-        decode=lambda outputs: targets.decode(outputs, last),
+        input=first, output=last, inputs=targets.encode(x, first)[:16], accuracy_inputs=None,
+        judge=None,
     )  # fmt: skip
 
 

@@ -56,8 +56,8 @@ def _certified(artifacts: Mapping[str, Artifact], target: str) -> Iterator[str]:
     if row is None:
         yield from ("", "The file was not verified.")
         return
-    if row.get("accuracy"):
-        yield _accuracy(f"`{target}`", row["accuracy"])
+    if row.get("test"):
+        yield _accuracy(f"`{target}`", row["test"])
     yield from (
         "", "## Verification", "",
         f"The file {'passed' if row['passed'] else 'FAILED'} every gate below against the network "

@@ -94,41 +94,65 @@ def read_log(path: Path) -> dict[str, list[float]]:
     return found
 
 
-def judge(
-    baseline: Mapping[str, Sequence[float]], log: Mapping[str, Sequence[float]], seed: int = 0
-) -> list[Distance]:
-    """How far a log is from the test set, feature by feature.
+@dataclass(frozen=True)
+class Reference:
+    """What logs of one length are held against.
 
-    The test set is halved: one half stands for what is known, logs of the same length are drawn
-    from the other, and the threshold is what those stay below but for `FALSE_ALARMS` in all
-    (Bonferroni over the features).
+    Attributes:
+        known: feature -> values of the half of the test set that stands for what is known.
+        thresholds: feature -> the largest distance that is still chance.
+    """
+
+    known: Mapping[str, np.ndarray]
+    thresholds: Mapping[str, float]
+
+    def judge(self, log: Mapping[str, Sequence[float]]) -> list[Distance]:
+        """How far a log is from the test set, feature by feature."""
+        import numpy as np
+
+        return [
+            Distance(name, _MEASURES[name](self.known[name], np.asarray(log[name], float)), limit)
+            for name, limit in self.thresholds.items()
+        ]
+
+
+def learn(baseline: Mapping[str, Sequence[float]], n: int, seed: int = 0) -> Reference:
+    """The reference for logs of n inferences.
+
+    The test set is halved: one half stands for what is known, logs of that length are drawn from
+    the other, and the threshold is what those stay below but for `FALSE_ALARMS` in all (Bonferroni
+    over the features).
     """
     import numpy as np
 
     random = np.random.default_rng(seed)
     order = random.permutation(len(baseline["top1"]))
-    known, source = order[::2], order[1::2]
-    n = len(log["top1"])
+    source = order[1::2]
     draws = random.choice(source, (_DRAWS, n))
     level = 1 - FALSE_ALARMS / len(FEATURES)
-    found = []
+    known, thresholds = {}, {}
     for name in FEATURES:
-        values, here = np.asarray(baseline[name], float), np.asarray(log[name], float)
-        measure = _shares if name == "top1" else _kolmogorov
-        chance = [measure(values[known], values[draw]) for draw in draws]
-        found.append(
-            Distance(name, measure(values[known], here), float(np.quantile(chance, level)))
-        )
-    return found
+        values = np.asarray(baseline[name], float)
+        known[name] = np.sort(values[order[::2]])
+        chance = [_MEASURES[name](known[name], values[draw]) for draw in draws]
+        thresholds[name] = float(np.quantile(chance, level))
+    return Reference(known, thresholds)
+
+
+def judge(
+    baseline: Mapping[str, Sequence[float]], log: Mapping[str, Sequence[float]], seed: int = 0
+) -> list[Distance]:
+    """How far a log is from the test set, feature by feature (see `learn`)."""
+    return learn(baseline, len(log["top1"]), seed).judge(log)
 
 
 def _kolmogorov(known: np.ndarray, sample: np.ndarray) -> float:
-    """The largest gap between two empirical distribution functions."""
+    """The largest gap between two empirical distribution functions; `known` is sorted."""
     import numpy as np
 
-    points = np.concatenate([known, sample])
-    a = np.searchsorted(np.sort(known), points, "right") / len(known)
-    b = np.searchsorted(np.sort(sample), points, "right") / len(sample)
+    points, ordered = np.concatenate([known, sample]), np.sort(sample)
+    a = np.searchsorted(known, points, "right") / len(known)
+    b = np.searchsorted(ordered, points, "right") / len(ordered)
     return float(np.abs(a - b).max())
 
 
@@ -140,6 +164,9 @@ def _shares(known: np.ndarray, sample: np.ndarray) -> float:
     shares = ((x[:, None] == classes).mean(0) for x in (known, sample))
     a, b = shares
     return float(np.abs(a - b).sum() / 2)
+
+
+_MEASURES = {name: _shares if name == "top1" else _kolmogorov for name in FEATURES}
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
