@@ -14,11 +14,12 @@ from typing import Annotated, Any, Optional
 import typer
 
 from edgeres import __version__
+from edgeres.commands import complete
 from edgeres.errors import DeviceError, EdgeresError
 
 _OPTIONS = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
-    name="edgeres", no_args_is_help=True, rich_markup_mode=None, add_completion=False,
+    name="edgeres", no_args_is_help=True, rich_markup_mode=None,
     pretty_exceptions_enable=False, context_settings=_OPTIONS,
     help="Distill, prune, quantize, export, verify and benchmark ResNets for edge devices.",
 )  # fmt: skip
@@ -36,7 +37,12 @@ Model = Annotated[
 ]
 Data = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option("--data", metavar="NAME[:PATH]", help="Data set; see `edgeres list datasets`."),
+    typer.Option(
+        "--data",
+        metavar="NAME[:PATH]",
+        help="Data set; see `edgeres list datasets`.",
+        autocompletion=complete.datasets,
+    ),
 ]
 Architecture = Annotated[
     Optional[str],  # noqa: UP045
@@ -47,7 +53,12 @@ DEFAULT_RUNS = Path("runs")
 
 @app.command()
 def run(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or a shipped recipe's name.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="A recipe file, or a shipped recipe's name.", autocompletion=complete.recipes
+        ),
+    ],
     overrides: Set = None,
     until: Annotated[
         Optional[str],  # noqa: UP045
@@ -198,7 +209,10 @@ def export(
     model: Model = None,
     target: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(help="A target; repeat for several. See `edgeres list targets`."),
+        typer.Option(
+            help="A target; repeat for several. See `edgeres list targets`.",
+            autocompletion=complete.targets,
+        ),
     ] = None,
     out: Annotated[
         Optional[Path],  # noqa: UP045
@@ -326,7 +340,10 @@ def benchmark(
     ] = None,
     device: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(help="A device; repeat for several. See `edgeres list devices`."),
+        typer.Option(
+            help="A device; repeat for several. See `edgeres list devices`.",
+            autocompletion=complete.devices,
+        ),
     ] = None,
     preset: Annotated[
         str, typer.Option(help="quick, normal, submission, or sustained (ten minutes on end).")
@@ -416,7 +433,10 @@ def bundle(
         typer.Argument(help="A run, or @stable; the newest if left out."),
     ] = None,
     kind: Annotated[
-        str, typer.Option("--for", help="android, ios, jetson or web-service.")
+        str,
+        typer.Option(
+            "--for", help="android, ios, jetson or web-service.", autocompletion=complete.bundles
+        ),
     ] = "android",
     out: Annotated[
         Optional[Path],  # noqa: UP045
@@ -527,7 +547,7 @@ def track(
     runs: Runs = DEFAULT_RUNS,
     as_json: Json = False,
 ) -> None:
-    """Tell MLflow or TensorBoard about a run: settings, metrics, files, models.
+    """Tell MLflow or TensorBoard about a run.
 
     MLflow's server is MLFLOW_TRACKING_URI; without one, an `mlflow` program on the PATH keeps a
     local SQLite store in this folder.
@@ -568,7 +588,11 @@ def discover(as_json: Json = False) -> None:
 @app.command("list")
 def list_(
     what: Annotated[
-        str, typer.Argument(help="recipes, models, datasets, targets, devices or runs.")
+        str,
+        typer.Argument(
+            help="recipes, models, datasets, targets, devices or runs.",
+            autocompletion=complete.lists,
+        ),
     ],
     schema: Annotated[
         bool, typer.Option("--schema", help="With recipes: print their JSON schema.")
@@ -591,13 +615,40 @@ def list_(
 def init(
     file: Annotated[Path, typer.Argument(help="The recipe to write.")] = Path("recipe.yaml"),
     base: Annotated[
-        str, typer.Option("--from", help="Shipped recipe to start from.")
+        str,
+        typer.Option(
+            "--from", help="Shipped recipe to start from.", autocompletion=complete.recipes
+        ),
     ] = "quickstart",
+    data: Data = None,
+    teacher: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The big network.", autocompletion=complete.models),
+    ] = None,
+    student: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The small network.", autocompletion=complete.models),
+    ] = None,
+    target: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="A file to write; repeatable.", autocompletion=complete.targets),
+    ] = None,
+    device: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Where to measure; repeatable.", autocompletion=complete.devices),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")] = False,
 ) -> None:
-    """Write a recipe of your own to start from."""
-    from edgeres.commands import housekeeping
+    """Write a commented recipe of your own to start from.
 
-    print(housekeeping.initialized(file, base))
+    At a terminal it asks a few questions, unless an option answers one of them.
+    """
+    from edgeres.commands import start
+
+    answers = start.Answers(data, teacher, student, tuple(target or ()), tuple(device or ()))
+    if answers == start.Answers() and not yes and sys.stdin.isatty() and sys.stdout.isatty():
+        answers = start.asked(base)
+    print(start.initialized(file, base, answers))
 
 
 @app.command()

@@ -39,7 +39,7 @@ def refused(done: subprocess.CompletedProcess[str], code: int, *says: str) -> No
 @pytest.mark.parametrize(
     "command", ["", "run", "distill", "prune", "quantize", "export", "inspect", "verify",
                 "benchmark", "compare", "check", "bundle", "drift", "promote", "rollback",
-                "history", "report", "list", "init", "doctor", "clean", "devices",
+                "history", "report", "track", "list", "init", "doctor", "clean", "devices",
                 "devices probe", "devices discover"],
 )  # fmt: skip
 def test_help_fits_80_columns(command: str, tmp_path: Path) -> None:

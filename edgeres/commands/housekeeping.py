@@ -11,7 +11,6 @@ from typing import Any
 from edgeres import stages
 from edgeres.artifact import folder_size, storage_errors
 from edgeres.commands.chain import described
-from edgeres.errors import BadInput
 from edgeres.runs import find_run, store_of, unreferenced
 
 
@@ -30,26 +29,6 @@ def reported(name: str | None, runs: Path) -> dict[str, Any]:
             for file in ("report.html", "report.json"):
                 shutil.copyfile(Path(folder) / file, run.path / file)
     return {**described(run), "report": str(run.path / "report.html")}
-
-
-def initialized(file: Path, base: str) -> str:
-    """Write a recipe that extends a shipped one."""
-    from edgeres.recipe import load as load_recipe
-
-    recipe = load_recipe(base)
-    if file.exists():
-        raise BadInput(f"{file}: exists already; choose another name")
-    text = (
-        f"# Starts from the shipped recipe '{base}'; what stands here wins over it.\n"
-        f"# All keys: edgeres list recipes --schema\n"
-        f"extends: {base}\nname: {file.stem}\n\n"
-        f"data: {recipe.data.source}   # NAME[:PATH], see `edgeres list datasets`\n"
-        f"seed: {recipe.seed}\n"
-    )
-    with storage_errors(file):
-        file.write_text(text, "utf-8")
-    load_recipe(file)
-    return f"wrote {file}; run it with: edgeres run {file}"
 
 
 def cleaned(runs: Path, dry_run: bool) -> dict[str, Any]:

@@ -1,0 +1,129 @@
+"""The command init: a few answers in, a commented recipe out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgeres import datasets, devices, targets
+from edgeres.artifact import storage_errors
+from edgeres.errors import BadInput
+from edgeres.models import spec
+from edgeres.recipe import load
+from edgeres.recipe_yaml import dump
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a recipe of one's own says; None is what the shipped recipe says."""
+
+    data: str | None = None
+    teacher: str | None = None
+    student: str | None = None
+    targets: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+
+
+def asked(base: str) -> Answers:
+    """Ask at the terminal, with what the shipped recipe says as defaults.
+
+    An answer that can't be is asked again.
+    """
+    import typer
+
+    recipe = load(base)
+
+    def ask(words: str, default: str, check: object) -> str:
+        while True:
+            answer: str = typer.prompt(words, default=default)
+            try:
+                for part in answer.replace(",", " ").split():
+                    check(part)  # type: ignore[operator]
+            except BadInput as error:
+                typer.echo(f"  {error}")
+                continue
+            return answer
+
+    typer.echo("Enter keeps what is in brackets.")
+    data = ask("Images (digits, or NAME:PATH; edgeres list datasets)", recipe.data.source,
+               datasets.parse)  # fmt: skip
+    teacher = ask("Big network (edgeres list models)", recipe.teacher.model, _network)
+    known = recipe.distill.student if recipe.distill else "resnet8"
+    student = ask("Small network", known, _network)
+    exported = recipe.export.targets if recipe.export else ("tflite-int8",)
+    measured = recipe.benchmark.devices if recipe.benchmark else ("host",)
+    listed = ask("Files to write (edgeres list targets)", " ".join(exported), targets.require)
+    on = ask("Measured on (edgeres list devices)", " ".join(measured), devices.load)
+    return Answers(data, teacher, student, _names(listed), _names(on))
+
+
+def initialized(file: Path, base: str, answers: Answers) -> str:
+    """Write a recipe that extends a shipped one.
+
+    Raises:
+        BadInput: the file exists, or an answer names something that isn't there.
+    """
+    recipe = load(base)
+    if file.exists():
+        raise BadInput(f"{file}: exists already; choose another name")
+    answers = replace(answers, data=answers.data or recipe.data.source)
+    text = "".join([
+        f"# Starts from the shipped recipe '{base}'; what stands here wins over it.\n",
+        "# All keys: edgeres list recipes --schema\n",
+        _yaml(extends=base, name=_name(file)), "\n",
+        "# Where the images are from: NAME or NAME:PATH, see `edgeres list datasets`.\n",
+        _yaml(data=answers.data), "\n",
+        "# The same seed gives the same result.\n", _yaml(seed=recipe.seed),
+        *_sections(answers),
+    ])  # fmt: skip
+    for check, names in (
+        (_network, (answers.teacher, answers.student)),
+        (targets.require, answers.targets),
+        (devices.load, answers.devices),
+    ):
+        for name in names:
+            if name is not None:
+                check(name)
+    datasets.parse(str(answers.data))
+    with storage_errors(file):
+        file.write_text(text, "utf-8")
+    load(file)
+    return (
+        f"wrote {file}; look at its plan: edgeres run {file} --dry-run\nrun it: edgeres run {file}"
+    )
+
+
+def _sections(answers: Answers) -> Sequence[str]:
+    parts = []
+    if answers.teacher:
+        parts += ["\n# The big network, trained here; or add `checkpoint: FILE`.\n",
+                  _yaml(teacher={"model": answers.teacher})]  # fmt: skip
+    if answers.student:
+        parts += ["\n# The small network; -w0.5 halves the width of each layer.\n",
+                  _yaml(distill={"student": answers.student})]  # fmt: skip
+    if answers.targets:
+        parts += ["\n# Files for the devices: `edgeres list targets`.\n",
+                  _yaml(export={"targets": list(answers.targets)})]  # fmt: skip
+    if answers.devices:
+        parts += ["\n# Where they are measured: `edgeres list devices`.\n",
+                  _yaml(benchmark={"devices": list(answers.devices)})]  # fmt: skip
+    return parts
+
+
+def _network(name: str) -> None:
+    spec.parse(name, classes=2, preprocess=spec.default_preprocess(32))
+
+
+def _name(file: Path) -> str:
+    """A recipe's name from a file's: letters, digits and what else it may have."""
+    clean = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in file.stem)
+    return clean.strip("._-")[:64] or "recipe"
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.replace(",", " ").split())
+
+
+def _yaml(**values: object) -> str:
+    return dump(values)
