@@ -29,6 +29,9 @@ _VALIDATION = ("val", "validation")
 _TEST_SHARE, _TEST_SEED = 0.2, 20
 _MARGIN = 1.15  # the short side, measured in sides of the crop
 _MAX_PIXELS = 1 << 27  # a 108-megapixel telephone camera; more is a decompression bomb
+DRAFT_MARGIN: float | None = 2.0
+"""JPEGs are decoded at 1/2, 1/4 or 1/8 of their size while the short side stays this many times
+what is asked for; None decodes them whole."""
 _THREADS = min(8, os.cpu_count() or 1)
 
 Classes = dict[str, list[Path]]
@@ -126,6 +129,9 @@ def _decode(file: Path, size_px: int) -> np.ndarray:
         with Image.open(file, formats=_FORMATS) as opened:
             if opened.width * opened.height > _MAX_PIXELS:
                 raise BadInput(f"{file}: {opened.width}x{opened.height} pixels are too many")
+            if DRAFT_MARGIN:
+                least = round(DRAFT_MARGIN * size_px * _MARGIN)
+                opened.draft(None, (least, least))  # the other formats don't know it
             picture = _rgb(ImageOps.exif_transpose(opened))
     except BadInput:
         raise

@@ -12,7 +12,7 @@ from edgeres.artifact import Artifact
 from edgeres.recipe import DataSection
 from edgeres.stages import Context, keyed_as_is
 
-VERSION = 1
+VERSION = 2
 LIBRARIES = ("numpy", "pillow", "scikit-learn")
 
 

@@ -1,0 +1,50 @@
+"""How fast pictures are decoded: images per second, with one worker and two, with JPEG's draft.
+
+    .venv/bin/python benchmarks/imagefolder.py FOLDER [--px 224] [--count 400]
+
+FOLDER is as for `data: imagefolder:FOLDER`. Each way takes the same pictures in turn, three times
+in a shuffled order; printed are the median and the range.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from edgeres.datasets import imagefolder
+
+ROUNDS = 3
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--px", type=int, default=224)
+    parser.add_argument("--count", type=int, default=400)
+    given = parser.parse_args()
+    files = list(imagefolder.sources(given.folder))[: given.count]
+    ways = [(workers, margin) for workers in (1, 2) for margin in (None, imagefolder.DRAFT_MARGIN)]
+    found: dict[tuple[int, float | None], list[float]] = {way: [] for way in ways}
+    for _ in range(ROUNDS):
+        for workers, margin in random.sample(ways, len(ways)):
+            imagefolder.DRAFT_MARGIN = margin
+            begin = time.perf_counter()
+            with ThreadPoolExecutor(workers) as pool:
+                list(pool.map(lambda file: imagefolder._decode(file, given.px), files))
+            found[workers, margin].append(len(files) / (time.perf_counter() - begin))
+    print(f"{len(files)} pictures to {given.px} px, {ROUNDS} rounds, images/s: median (range)")
+    for (workers, margin), rates in found.items():
+        draft = "draft" if margin else "whole"
+        print(f"{workers} workers, {draft}: {statistics.median(rates):.0f} "
+              f"({min(rates):.0f}-{max(rates):.0f})")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
