@@ -354,7 +354,8 @@ class PruneSection(Section):
     ] = None
     device: Annotated[Text, Field(description="Where a latency budget is measured.")] = "host"
     target: Annotated[
-        Text, Field(description="The file that a size or latency budget is about.")
+        Literal["tflite-int8", "onnx-int8"],
+        Field(description="The file that a size or latency budget is about."),
     ] = "tflite-int8"
     blocks: Annotated[
         int, Field(ge=0, le=1000, description="Whole residual blocks to leave out first.")

@@ -27,7 +27,7 @@ from edgeres.measurement.runners import Preset, Work
 from edgeres.models.latency import LatencyTable, family, grid
 from edgeres.models.shapes import LayerShape
 
-PRESET = Preset(200, 0.1, 3.0, max_warmup_seconds=0.3, sessions=3)
+PRESET = Preset(200, 0.1, 3.0, max_warmup_seconds=0.3, sessions=2)
 """How long one layer is measured; the fastest session counts, as other work only slows one down."""
 
 _INPUTS = 2
