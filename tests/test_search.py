@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from conftest import network
 
 from edgeres import pipeline, text
 from edgeres.commands import search
@@ -41,8 +42,9 @@ def test_the_winner_becomes_a_recipe(wish: search.Wish, tmp_path: Path) -> None:
     assert [s.id for s in pipeline.steps(recipe)][-3:] == ["verify", "benchmark", "report"]
     assert (recipe.prune is not None) == (found["winner"]["keep"] < 1)
 
-    from dataclasses import replace
 
-    with pytest.raises(BadInput, match=r"no candidate is that fast on host; .*ms is the least"):
-        search.searched(load("distill", sets), replace(wish, latency="1us"), tmp_path / "runs",
-                        quiet=True)  # fmt: skip
+def test_too_little_time_is_refused_with_what_is_reachable(wish: search.Wish) -> None:
+    found = [search.Candidate(f"resnet{d}", 0.5, network("resnet8"), d, d * 1e6) for d in (20, 8)]
+    with pytest.raises(BadInput, match=r"--latency 1s: no candidate .* 8ms is the least reachable"):
+        search._promising(found, 1e6, wish)
+    assert [c.student for c in search._promising(found, 9e6, wish)] == ["resnet8"]
