@@ -81,4 +81,12 @@ def wrong(reports: Any) -> str | None:
         told = report.accuracy
         if told and told.correct > told.n:
             return f"{told.correct} correct answers of {told.n}"
+        if told and told.right is not None and not _fits(told.right, told.n):
+            return f"accuracy.right is not {told.n} bits"
     return None
+
+
+def _fits(right: str, n: int) -> bool:
+    """Whether this is one bit per sample, padded with zeros to bytes."""
+    spare = -n % 8
+    return len(right) == (n + spare) // 4 and int(right, 16) % (1 << spare) == 0

@@ -66,7 +66,9 @@ def test_a_description_with_a_list_for_a_mapping(key: str, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("part", "value"),
     [("size_bytes", "x"), ("accuracy", {"n": 100}), ("accuracy", {"correct": 5, "n": 0}),
-     ("accuracy", {"correct": 5, "n": 4}), ("latency", {"median_ns": 1, "sessions": 1}),
+     ("accuracy", {"correct": 5, "n": 4}),
+     ("accuracy", {"correct": 5, "n": 9, "right": "ffff"}),
+     ("accuracy", {"correct": 5, "n": 8, "right": "ffff"}), ("latency", {"median_ns": 1, "sessions": 1}),
      ("memory", []), ("cold", {"load_ns": ["x"]}), ("device", None)],
 )  # fmt: skip
 def test_a_result_whose_parts_are_of_another_kind(part: str, value: object) -> None:
