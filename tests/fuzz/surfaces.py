@@ -131,7 +131,7 @@ def _results(run: Path) -> list[Surface]:
     return [
         Surface("result: compare", lambda: [_result()], compared, ".json", change),
         Surface("result: check", lambda: [_result()],
-                lambda p: check.checked(str(p), here / "budgets.yaml", here), ".json", change),
+                lambda p: check.checked(str(p), here / "budgets.yaml", here, None, None), ".json", change),
         Surface("result: reports", lambda: [_result()], lambda p: results.reports(str(p), here), ".json", change),
         Surface("artifact.json", lambda: [description], described, ".json", change),
         Surface("device log", lambda: [log], drift.read_log, ".jsonl"),
@@ -494,7 +494,9 @@ def _read_package(package: Path, part: Path, path: Path) -> None:
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(package, copy)
     (copy / part).write_bytes(path.read_bytes())
-    read_model(copy)
+    from edgeres import targets
+
+    targets.of_file(copy)[1].read(copy)  # interpreting it takes seconds a case
 
 
 def dumped(value: Any) -> bytes:

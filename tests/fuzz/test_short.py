@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import mutate
+import numpy as np
 import pytest
 import surfaces
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeres import artifact, recipe
+from edgeres.bundle import checking
 from edgeres.commands import _result_file
 from edgeres.devices import Completed, _events
 from edgeres.errors import BadInput, DeviceError, EdgeresError
 from edgeres.measurement import _trtexec, budgets
+from edgeres.models import spec, weights
 
 SCHEMA = recipe.schema()
 
@@ -102,6 +105,39 @@ def test_a_board_that_answers_with_something_else() -> None:
 def test_outputs_that_are_nested_or_huge(text: str) -> None:
     with pytest.raises(ValueError):
         _trtexec.outputs(text, "x")
+
+
+def test_a_checkpoint_whose_pickle_pops_too_much(tmp_path: Path) -> None:
+    known = spec.parse("resnet8", 10, spec.default_preprocess(8))
+    (tmp_path / "x.pth").write_bytes(
+        b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02s."
+    )
+    with pytest.raises(BadInput, match=r"x\.pth: "):
+        weights.from_checkpoint(tmp_path / "x.pth", known)
+
+
+def test_a_bundle_whose_array_has_half_a_header(tmp_path: Path) -> None:
+    golden = tmp_path / "golden"
+    golden.mkdir()
+    (golden / "golden.json").write_text('{"tolerance": 1, "model": "m.onnx"}')
+    header = b"{'descr': ("
+    half = b"\x93NUMPY\x01\x00" + bytes([len(header), 0]) + header
+    for name in ("inputs", "outputs"):
+        (golden / f"{name}.npy").write_bytes(half)
+    with pytest.raises(BadInput, match="golden test can't be read"):
+        checking._golden(tmp_path, tmp_path)
+
+
+def test_a_bundle_that_names_a_model_outside(tmp_path: Path) -> None:
+    golden = tmp_path / "in" / "golden"
+    golden.mkdir(parents=True)
+    (tmp_path / "m.onnx").write_bytes(b"x")
+    for name in ("inputs", "outputs"):
+        np.save(golden / f"{name}.npy", np.zeros(3))
+    for model in ("../m.onnx", str(tmp_path / "m.onnx")):
+        (golden / "golden.json").write_text(json.dumps({"tolerance": 1, "model": model}))
+        with pytest.raises(BadInput, match="names a model outside the bundle"):
+            checking._golden(tmp_path / "in", tmp_path)
 
 
 def test_budgets_of_aliases_of_aliases(tmp_path: Path) -> None:
