@@ -65,20 +65,27 @@ def run(
         typer.Option(help="Stop after this stage."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
+    number: Annotated[
+        int, typer.Option("--procs", min=1, help="Train in so many processes of this machine.")
+    ] = 1,
     runs: Runs = DEFAULT_RUNS,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Run a recipe: every stage that is not in the store already."""
-    from edgeres import text
+    from edgeres import procs, text
     from edgeres.commands import chain
     from edgeres.recipe import load
 
     loaded = load(recipe, overrides or [])
     if dry_run:
         _print(chain.planned(loaded, runs, until), as_json, text.plan)
-    else:
-        _print(chain.perform(loaded, runs, until, quiet), as_json, text.run)
+        return
+    if number > 1 and procs.count() == 1:
+        raise SystemExit(procs.launch(number, sys.argv[1:]))
+    result = chain.perform(loaded, runs, until, quiet)
+    if procs.first():
+        _print(result, as_json, text.run)
 
 
 @app.command()

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,14 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from edgeres import devices, runs, stages, targets, teachers
+from edgeres import devices, procs, runs, stages, targets, teachers
 from edgeres.artifact import Artifact, Store, artifact_key, library_versions, storage_errors
-from edgeres.errors import BadInput, GateFailed, unknown
+from edgeres.errors import BadInput, GateFailed, StorageError, unknown
 from edgeres.models import spec
 from edgeres.recipe import LabelsSection, Recipe
 from edgeres.runs import Run
 
 _AT_ONCE = 2
+_TRAINING = ("teacher", "distill", "prune", "quantize")  # several processes share these
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,8 @@ def perform(
             met; everything was made.
         EdgeresError: a stage could not do its work; the same call continues later.
     """
+    if not procs.first():
+        return _along(recipe, chain, store, folder)
     store.open()
     run = Run(folder / runs.run_name(recipe))
     with store.in_use():
@@ -202,13 +206,37 @@ def perform(
         for _, group in itertools.groupby(chain, key=lambda step: step.stage):
             # Steps of one stage (exports) don't need each other.
             planned = [_planned(recipe, step, run.artifacts, store) for step in group]
+            if planned[0].artifact and planned[0].step.stage in _TRAINING:
+                procs.agree(False)
             made = _make_all(recipe, [p for p in planned if not p.artifact], run, store, reporter)
             for one in planned:
                 found = one.artifact or made[one.step.id]
                 with store.lock("run", run.name):
                     runs.link(run, one.step.id, found)
                 _finish(run, one.step, found, one.artifact is not None, reporter)
+            procs.agree(True)  # the others find the artifacts now
     _held(run)
+    return run
+
+
+def _along(recipe: Recipe, chain: tuple[Step, ...], store: Store, folder: Path) -> Run:
+    """What all but the first of several processes do: train along, and wait for its artifacts."""
+    run = Run(folder / runs.run_name(recipe))
+    for stage, group in itertools.groupby(chain, key=lambda step: step.stage):
+        members = list(group)
+        if stage in _TRAINING and procs.agree(False):
+            with tempfile.TemporaryDirectory(prefix="edgeres-") as out:
+                todo = _planned(recipe, members[0], run.artifacts, store)
+                _perform(recipe, todo, run, store, Path(out), lambda *_: None)
+        procs.agree(False)
+        for step in members:
+            artifact = _planned(recipe, step, run.artifacts, store).artifact
+            if artifact is None:
+                raise StorageError(
+                    f"process {procs.rank()} doesn't see the artifact of {step.id} in "
+                    f"{store.root}; all processes need the same --runs folder"
+                )
+            run.artifacts[step.id] = artifact
     return run
 
 
@@ -280,13 +308,14 @@ def _make(
     module = stages.load(step.stage)
     inputs = {role: run.artifacts[needed] for role, needed in step.needs.items()}
     with store.lock(step.stage, key, lambda: tick(0, 0, "another process makes this; waiting")):
-        found = store.find(step.stage, key)  # another process may have made it meanwhile
+        found = store.find(step.stage, key)  # another run may have made it meanwhile
+        if step.stage in _TRAINING:
+            procs.agree(not found)
         if found:
             return found
-        context = stages.Context(recipe.seed, store.work(step.stage, key), tick)
         begin = time.monotonic()
         with store.staging(step.stage, key) as staged, storage_errors(staged):
-            facts = module.run(step.section, inputs, staged, context)
+            facts = _perform(recipe, planned, run, store, staged, tick)
             return store.commit(
                 staged, step.stage, key, parents=inputs,
                 section=_recorded(step.section), facts=facts,
@@ -301,6 +330,17 @@ def _recorded(section: Any) -> dict[str, Any]:
     if "devices" in known:
         known["devices"] = [devices.load(name).name for name in known["devices"]]
     return known
+
+
+def _perform(
+    recipe: Recipe, planned: Planned, run: Run, store: Store, out: Path,
+    tick: Callable[[int, int, str], None],
+) -> dict[str, Any]:  # fmt: skip
+    step = planned.step
+    assert planned.key is not None
+    inputs = {role: run.artifacts[needed] for role, needed in step.needs.items()}
+    context = stages.Context(recipe.seed, store.work(step.stage, planned.key), tick)
+    return stages.load(step.stage).run(step.section, inputs, out, context)
 
 
 def _note(step: Step) -> str:

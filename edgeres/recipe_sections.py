@@ -111,6 +111,22 @@ class TrainSection(Section):
         AfterValidator(_unique),
     ] = ("crop",)
     mix: Annotated[MixSection | None, Field(description="null mixes no images.")] = None
+    device: Annotated[
+        Literal["cpu", "cuda", "auto"], Field(description="auto: a GPU where there is one.")
+    ] = "cpu"
+    precision: Annotated[
+        Literal["fp32", "bf16", "fp16"],
+        Field(description="Of convolutions and products; fp16 on GPUs only. QAT is always fp32."),
+    ] = "fp32"
+    accumulate: Annotated[
+        int, Field(ge=1, le=1024, description="Compute a batch in so many parts, to save memory.")
+    ] = 1
+    checkpointing: Annotated[
+        bool, Field(description="Compute blocks again for their gradients, to save memory.")
+    ] = False
+    sync_batchnorm: Annotated[
+        bool, Field(description="With several processes: batch statistics over all of them.")
+    ] = False
 
 
 class DataSection(Section):

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres import pipeline, targets
+from edgeres import pipeline, procs, targets
 from edgeres.artifact import Artifact, Store, load, storage_errors
 from edgeres.errors import BadInput
 from edgeres.progress import Progress
@@ -35,11 +35,12 @@ def planned(recipe: Recipe, runs: Path, until: str | None) -> dict[str, Any]:
 def perform(recipe: Recipe, runs: Path, until: str | None, quiet: bool) -> dict[str, Any]:
     """Run a recipe and say where everything is."""
     chain = pipeline.until(pipeline.steps(recipe), until)
-    progress = Progress(quiet)
-    if not quiet:
+    progress = Progress(quiet or not procs.first())
+    if not progress.quiet:
         print(f"run {runs / run_name(recipe)}", file=sys.stderr)
     with contextlib.closing(progress):
         run = pipeline.perform(recipe, chain, store_of(runs), runs, progress)
+    procs.leave()
     return described(run)
 
 

@@ -64,5 +64,8 @@ def load(name: str) -> Stage:
 
 
 def keyed_as_is(section: Any) -> dict[str, Any]:
-    """The whole section decides the result."""
-    return dict(section.model_dump(mode="json"))
+    """The whole section decides the result, but not where it is computed."""
+    document = dict(section.model_dump(mode="json"))
+    if isinstance(document.get("train"), dict):
+        del document["train"]["device"]
+    return document

@@ -32,7 +32,9 @@ class Average:
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Go on from there."""
-        self.state, self.updates = saved["state"], saved["updates"]
+        self.updates = saved["updates"]
+        for name, value in saved["state"].items():
+            self.state[name].copy_(value)
 
     def copy_to(self, module: nn.Module) -> None:
         """Give the module the average for good."""

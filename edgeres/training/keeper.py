@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import pickle
 import time
@@ -37,13 +38,14 @@ class Keeper:
 
     Args:
         parts: name -> part; None where a training has no such part.
+        writes: False in all but one of several processes, which all read the same file.
     """
 
-    def __init__(self, work: Path, parts: Mapping[str, Part | None]):
+    def __init__(self, work: Path, parts: Mapping[str, Part | None], writes: bool = True):
         self.path = work / "resume.pt"
         self.parts = {name: part for name, part in parts.items() if part is not None}
         self._saved: dict[str, Any] | None = self._read()
-        self._due = time.monotonic() + EVERY_S
+        self._due = time.monotonic() + EVERY_S if writes else math.inf
 
     def position(self) -> dict[str, Any] | None:
         """Where the interrupted call was; None at the start."""

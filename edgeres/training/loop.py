@@ -17,11 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edgeres import procs
 from edgeres.datasets import _batches
 from edgeres.errors import EdgeresError
 from edgeres.recipe import TrainSection
 from edgeres.training import diagnose
 from edgeres.training.average import Average
+from edgeres.training.engine import Engine
 from edgeres.training.keeper import Keeper
 from edgeres.training.views import Labelled as Labelled
 from edgeres.training.views import Views, ViewSettings
@@ -98,79 +100,119 @@ def fit(
         BadInput: the stored answers are to other views than these.
         StorageError: the checkpoint could not be written, or is damaged.
     """
-    steps = math.ceil(len(train.labels) / settings.batch_size)
-    module = trainee.module
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    parameters += extra.parameters() if extra else []
-    optimizer = _optimizer(parameters, settings)
-    average = Average(module, settings.ema) if settings.ema else None
-    views = Views(train, ViewSettings.of(settings, seed))
-    if train.answers:
-        train.answers.check(views.settings)
-    keeper = Keeper(
-        work, {"model": module, "optimizer": optimizer, "average": average, "extra": extra}
-    )
-    position = keeper.position() or {"epoch": 0, "step": 0, "loss": 0.0, "history": []}
-    history: list[dict[str, Any]] = position["history"]
-    for epoch in range(position["epoch"], settings.epochs):
-        trainee.set_training(True)
-        trainee.start_epoch(epoch, settings.epochs)
-        first, total = 0, torch.zeros(())
-        if epoch == position["epoch"]:
-            keeper.restore()
-            first, total = position["step"], torch.tensor(position["loss"])
-        view = epoch % train.answers.count if train.answers else epoch
-        for step, chosen in enumerate(_order(len(train.labels), settings, seed, epoch)):
-            if step < first:
-                continue
-            done = epoch * steps + step
-            torch.manual_seed(seed * 1_000_000_007 + done)  # whatever the network itself draws
-            rate = _learning_rate(settings, done, steps)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            if extra:
-                extra.progress = done / (settings.epochs * steps)
-            images, labels = views.batch(chosen, view)
-            known = {"answer": train.answers.of(chosen, view)} if train.answers else {}
-            loss = objective(module, images, labels, **known)
-            if loss.device.type == "cpu" and not bool(torch.isfinite(loss)):
-                raise _diverged(trainee, settings, epoch, float(loss.detach()), images)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            if settings.clip_norm:
-                nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
-            optimizer.step()
-            if average:
-                average.update(module)
-            total += loss.detach()
-            tick(done + 1, settings.epochs * steps, f"epoch {epoch + 1}/{settings.epochs}")
-            keeper.save_now_and_then(epoch=epoch, step=step + 1, loss=total, history=history)
-        mean_loss = float(total) / steps
-        if not math.isfinite(mean_loss):
-            raise _diverged(trainee, settings, epoch, mean_loss, images)
-        with average.applied(module) if average else nullcontext():
-            top1 = evaluate(trainee, validation)[0].top1
-            rate = _learning_rate(settings, (epoch + 1) * steps - 1, steps)
-            history.append({"epoch": epoch + 1, "loss": round(mean_loss, 6),
-                            "learning_rate": rate, "validation_top1": round(top1, 6)})  # fmt: skip
-            trainee.end_epoch(history)
-        note = f"epoch {epoch + 1}/{settings.epochs} loss {mean_loss:.3f} val {top1:.1%}"
-        tick((epoch + 1) * steps, settings.epochs * steps, note)
-    if average:
-        average.copy_to(module)
+    run = _Run(trainee, train, settings, objective, seed, work, tick, extra)
+    try:
+        position = run.keeper.position() or {"epoch": 0, "step": 0, "loss": 0.0, "history": []}
+        history: list[dict[str, Any]] = position["history"]
+        for epoch in range(position["epoch"], settings.epochs):
+            trainee.set_training(True)
+            trainee.start_epoch(epoch, settings.epochs)
+            first, loss = 0, 0.0
+            if epoch == position["epoch"]:
+                run.keeper.restore()
+                first = position["step"]
+                loss = position["loss"] * procs.count() if procs.first() else 0.0
+            loss = _epoch(run, epoch, first, loss, history)
+            if procs.first():
+                _examine(run, epoch, loss, validation, history)
+        if run.average:
+            run.average.copy_to(trainee.module)
+    finally:
+        run.engine.close()
     trainee.set_training(False)
     return history
 
 
-def _diverged(
-    trainee: Trainee, settings: TrainSection, epoch: int, loss: float, images: Tensor
-) -> Diverged:
+class _Run:
+    """The parts of one training."""
+
+    def __init__(
+        self, trainee: Trainee, train: Labelled, settings: TrainSection, objective: Objective,
+        seed: int, work: Path, tick: Tick, extra: Extra | None,
+    ):  # fmt: skip
+        self.trainee, self.train, self.settings, self.seed = trainee, train, settings, seed
+        self.objective, self.tick, self.extra = objective, tick, extra
+        self.views = Views(train, ViewSettings.of(settings, seed))
+        if train.answers:
+            train.answers.check(self.views.settings)
+        self.steps = math.ceil(len(train.labels) / settings.batch_size)
+        self.engine = Engine(trainee.module, settings, extra)
+        self.parameters = [p for p in trainee.module.parameters() if p.requires_grad]
+        self.parameters += extra.parameters() if extra else []
+        self.optimizer = _optimizer(self.parameters, settings)
+        self.average = Average(trainee.module, settings.ema) if settings.ema else None
+        self.keeper = Keeper(work, {
+            "model": trainee.module, "optimizer": self.optimizer, "average": self.average,
+            "extra": extra, "scaler": self.engine.scaler,
+        }, writes=procs.first())  # fmt: skip
+
+    def loss(self, network: nn.Module, chosen: Tensor, view: int) -> Tensor:
+        """The objective's for some samples of a view."""
+        images, labels = self.views.batch(chosen, view, self.engine.device)
+        known = {}
+        if self.train.answers:
+            known["answer"] = self.train.answers.of(chosen, view).to(self.engine.device)
+        return self.objective(network, images, labels, **known)
+
+
+def _epoch(run: _Run, epoch: int, first: int, loss: float, history: list[dict[str, Any]]) -> float:
+    """Train from step `first` on, before which the losses summed up to `loss`; the mean loss.
+
+    Raises:
+        Diverged: it is NaN or infinite.
+    """
+    settings, answers = run.settings, run.train.answers
+    total = torch.tensor(loss, device=run.engine.device)
+    view = epoch % answers.count if answers else epoch
+    for step, chosen in enumerate(_order(len(run.train.labels), settings, run.seed, epoch)):
+        if step < first:
+            continue
+        done = epoch * run.steps + step
+        # Whatever the network itself draws, in each process something else:
+        torch.manual_seed(run.seed * 1_000_000_007 + done + (procs.rank() << 50))
+        for group in run.optimizer.param_groups:
+            group["lr"] = _learning_rate(settings, done, run.steps)
+        if run.extra:
+            run.extra.progress = done / (settings.epochs * run.steps)
+        run.optimizer.zero_grad(set_to_none=True)
+        part = run.engine.gradients(chosen, lambda network, some: run.loss(network, some, view))
+        if part.device.type == "cpu" and not bool(torch.isfinite(part)):
+            raise _diverged(run, epoch, float(part), chosen)
+        total += part
+        run.engine.update(run.optimizer, settings.clip_norm, run.parameters)
+        if run.average:
+            run.average.update(run.trainee.module)
+        run.tick(done + 1, settings.epochs * run.steps, f"epoch {epoch + 1}/{settings.epochs}")
+        run.keeper.save_now_and_then(epoch=epoch, step=step + 1, loss=total, history=history)
+    mean_loss = run.engine.summed(total) / run.steps
+    if not math.isfinite(mean_loss):
+        raise _diverged(run, epoch, mean_loss, chosen)
+    return mean_loss
+
+
+def _diverged(run: _Run, epoch: int, loss: float, chosen: Tensor) -> Diverged:
     """The error, with what is wrong inside the network on the batch at hand."""
-    inside = diagnose.diverged(trainee.module, prepared(images, trainee.preprocess))
+    images, _ = run.views.batch(chosen, epoch, run.engine.device)
+    inside = diagnose.diverged(run.trainee.module, prepared(images, run.trainee.preprocess))
     return Diverged(
         f"training diverged in epoch {epoch + 1} (loss {loss}); lower train.learning_rate "
-        f"(now {settings.learning_rate}) or set train.clip_norm{inside}"
+        f"(now {run.settings.learning_rate}) or set train.clip_norm{inside}"
     )
+
+
+def _examine(
+    run: _Run, epoch: int, loss: float, validation: Labelled, history: list[dict[str, Any]]
+) -> None:
+    """Add the epoch's row to the history."""
+    module, settings = run.trainee.module, run.settings
+    rate = _learning_rate(settings, (epoch + 1) * run.steps - 1, run.steps)
+    with run.average.applied(module) if run.average else nullcontext():
+        top1 = evaluate(run.trainee, validation)[0].top1
+        history.append({"epoch": epoch + 1, "loss": round(loss, 6),
+                        "learning_rate": rate, "validation_top1": round(top1, 6)})  # fmt: skip
+        run.trainee.end_epoch(history)
+    note = f"epoch {epoch + 1}/{settings.epochs} loss {loss:.3f} val {top1:.1%}"
+    run.tick((epoch + 1) * run.steps, settings.epochs * run.steps, note)
 
 
 def _order(n: int, settings: TrainSection, seed: int, epoch: int) -> Iterator[Tensor]:
@@ -191,8 +233,9 @@ def evaluate(trainee: Trainee, split: Labelled) -> tuple[Accuracy, Tensor]:
 @torch.no_grad()
 def predict(module: nn.Module, images: Tensor, preprocess: Preprocess) -> Tensor:
     """Logits (N, C) of uint8 images (N, 3, H, W), in batches, in the module's present mode."""
+    device = next((p.device for p in module.parameters()), images.device)
     parts = images.split(_EVALUATION_BATCH)
-    return torch.cat([module(prepared(part, preprocess)) for part in parts])
+    return torch.cat([module(prepared(part.to(device), preprocess)).cpu() for part in parts])
 
 
 def prepared(images: Tensor, preprocess: Preprocess) -> Tensor:

@@ -16,7 +16,7 @@ def supervised(preprocess: Preprocess, smoothing: float) -> Objective:
     """Cross entropy against the labels."""
 
     def objective(module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        return losses.cross_entropy(module(prepared(images, preprocess)), labels, smoothing)
+        return losses.cross_entropy(module(prepared(images, preprocess)).float(), labels, smoothing)
 
     return objective
 
@@ -42,8 +42,8 @@ def distilled(
         module: nn.Module, images: Tensor, labels: Tensor, answer: Tensor | None = None
     ) -> Tensor:
         if answer is None:
-            answer = frozen.answer(images)
-        logits = module(prepared(images, preprocess))
+            answer = frozen.answer(images).float()
+        logits = module(prepared(images, preprocess)).float()
         total = alpha * measure(logits, answer, labels, temperature)
         if alpha < 1:
             total = total + (1 - alpha) * losses.cross_entropy(logits, labels, smoothing)

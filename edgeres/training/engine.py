@@ -1,0 +1,209 @@
+"""Where and how a training's steps are computed: device, precision, memory, processes.
+
+A batch is what the recipe says, however it is computed: each process takes its share of it, and
+each part that doesn't fit at once is computed after the other, before the one update.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.fx import GraphModule
+from torch.utils.checkpoint import checkpoint
+
+from edgeres import procs
+from edgeres.errors import BadInput
+from edgeres.recipe import TrainSection
+
+LossOf = Callable[[nn.Module, Tensor], Tensor]
+"""(network, sample numbers (n,)) -> their mean loss."""
+
+
+class Engine:
+    """Computes gradients of a network; `close` leaves the network as it was, on the CPU.
+
+    Args:
+        extra: trained along with it, in every process.
+
+    Attributes:
+        device: of the network and its batches.
+        scaler: fp16's loss scale (it is part of what resumes).
+
+    Raises:
+        BadInput: the device or precision isn't to be had here.
+    """
+
+    def __init__(self, module: nn.Module, settings: TrainSection, extra: nn.Module | None = None):
+        exact = isinstance(module, GraphModule)  # QAT: fake quantization is float32, on the CPU
+        self.device = torch.device("cpu") if exact else _device(settings.device)
+        precision = "fp32" if exact else settings.precision
+        if precision == "fp16" and self.device.type != "cuda":
+            raise BadInput("train.precision: fp16 needs a CUDA device; use bf16 or fp32")
+        self._dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
+        self._module, self._parts = module.to(self.device), settings.accumulate
+        self._extra = [] if extra is None else list(extra.to(self.device).parameters())
+        self._undo: list[Callable[[], object]] = []
+        if settings.checkpointing and not exact:
+            self._undo += _recomputed(module)
+        if settings.sync_batchnorm and procs.count() > 1:
+            self._undo += _synchronized(module)
+        self._network = _spread(module, self.device) if procs.count() > 1 else module
+
+    def gradients(self, chosen: Tensor, loss_of: LossOf) -> Tensor:
+        """Add the gradients of a batch's mean loss; returns this process's part of it.
+
+        Args:
+            chosen: the whole batch's sample numbers, int64 (N,), the same in every process.
+        """
+        own = chosen[procs.rank() :: procs.count()]
+        total = torch.zeros((), device=self.device)
+        for number, part in enumerate(own.tensor_split(self._parts)):
+            share = len(part) / len(chosen)
+            if not len(part):
+                if procs.count() == 1:
+                    continue
+                part = chosen[:1]  # processes must do the same number of parts
+            with self._together(number == self._parts - 1):
+                with torch.autocast(self.device.type, self._dtype, enabled=bool(self._dtype)):
+                    loss = loss_of(self._network, part) * share
+                self.scaler.scale(loss * procs.count()).backward()
+            total += loss.detach()
+        for parameter in self._extra if procs.count() > 1 else ():
+            if parameter.grad is not None:
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= procs.count()
+        return total
+
+    def update(self, optimizer: torch.optim.Optimizer, clip_norm: float | None,
+               parameters: list[nn.Parameter]) -> None:  # fmt: skip
+        """One step along the gradients."""
+        if clip_norm:
+            self.scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(parameters, clip_norm)
+        self.scaler.step(optimizer)
+        self.scaler.update()
+
+    def summed(self, value: Tensor) -> float:
+        """A number's sum over the processes."""
+        if procs.count() > 1:
+            value = value.clone()
+            dist.all_reduce(value)
+        return float(value)
+
+    def close(self) -> None:
+        """Take everything away that was put around the network."""
+        for undo in self._undo:
+            undo()
+        self._module.to("cpu")
+
+    def _together(self, last: bool) -> AbstractContextManager[Any]:
+        """Processes exchange gradients with the last part only."""
+        if last or procs.count() == 1:
+            return nullcontext()
+        return self._network.no_sync()  # type: ignore[no-any-return,operator]
+
+
+def _device(name: str) -> torch.device:
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise BadInput("train.device: there is no CUDA device here; use cpu or auto")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def _spread(module: nn.Module, device: torch.device) -> nn.Module:
+    """The module with gradients averaged over the processes."""
+    procs.join()
+    from accelerate import Accelerator
+
+    network: nn.Module = Accelerator(cpu=device.type == "cpu").prepare_model(module)
+    return network
+
+
+def _recomputed(module: nn.Module) -> Iterator[Callable[[], object]]:
+    """Blocks keep their inputs only, and are computed again for their gradients.
+
+    Source: Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost".
+    """
+    for stage in module.children():
+        for block in stage if isinstance(stage, nn.Sequential) else ():
+            contexts = partial(_first_and_again, block)
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False,
+                                    context_fn=contexts)  # fmt: skip
+            yield partial(delattr, block, "forward")
+
+
+def _first_and_again(block: nn.Module) -> tuple[Any, Any]:
+    return nullcontext(), _unobserved(block)
+
+
+@contextmanager
+def _unobserved(block: nn.Module) -> Iterator[None]:
+    """Batch norm doesn't count the same batch twice."""
+    norms = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d) and m.track_running_stats]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, tracked) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, tracked
+
+
+class _Summed(torch.autograd.Function):
+    """The sum of a tensor over the processes, and of its gradient on the way back."""
+
+    @staticmethod
+    def forward(_ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
+class SynchronizedBatchNorm(nn.BatchNorm2d):
+    """Batch norm over the batches of all processes, on any device (PyTorch's own needs GPUs)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same shape."""
+        if not self.training:
+            return super().forward(x)
+        values = x.float()
+        count = values.new_tensor([values.numel() / values.shape[1]])
+        sums = torch.cat([values.sum((0, 2, 3)), values.square().sum((0, 2, 3)), count])
+        mean, square, n = _Summed.apply(sums).split([self.num_features] * 2 + [1])
+        mean, n = mean / n, n.detach()
+        variance = (square / n - mean.square()).clamp(min=0)
+        if self.track_running_stats and self.running_mean is not None:
+            assert self.running_var is not None
+            momentum = 0.1 if self.momentum is None else self.momentum
+            with torch.no_grad():
+                self.running_mean.lerp_(mean, momentum)
+                self.running_var.lerp_(variance * n / (n - 1), momentum)
+                if self.num_batches_tracked is not None:
+                    self.num_batches_tracked.add_(1)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        shape = (1, -1, 1, 1)
+        return ((values - mean.view(shape)) * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
+
+
+def _synchronized(module: nn.Module) -> Iterator[Callable[[], object]]:
+    """Changes the classes of batch norms, so that parameters and their names stay."""
+    for norm in module.modules():
+        if type(norm) is nn.BatchNorm2d:
+            norm.__class__ = SynchronizedBatchNorm
+            yield partial(setattr, norm, "__class__", nn.BatchNorm2d)
