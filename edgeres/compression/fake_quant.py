@@ -83,6 +83,14 @@ class Range(nn.Module):
             with torch.no_grad():
                 self.step.fill_(scale)
 
+    def get_extra_state(self) -> Tensor:
+        """How far it is between two observations: a resumed training looks at the same batches."""
+        return torch.tensor(self.seen)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Go on from there."""
+        self.seen = int(state)
+
     def observe(self, on: bool) -> None:
         """Follow the tensor's range from now on, or leave it as it is."""
         self.observing, self.seen = on and self.fixed is None and self.step is None, 0

@@ -41,7 +41,8 @@ class Engine:
     """
 
     def __init__(self, module: nn.Module, settings: TrainSection, extra: nn.Module | None = None):
-        exact = isinstance(module, GraphModule)  # QAT: fake quantization is float32, on the CPU
+        # QAT, an exported graph: fake quantization is float32, on the CPU.
+        exact = any(isinstance(part, GraphModule) for part in module.modules())
         self.device = torch.device("cpu") if exact else _device(settings.device)
         precision = "fp32" if exact else settings.precision
         if precision == "fp16" and self.device.type != "cuda":
