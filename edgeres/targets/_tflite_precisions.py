@@ -110,7 +110,7 @@ def mend_int16(model: Any) -> None:
     graph = model.subgraphs[0]
     for op in graph.operators:
         kind = file.kind(model, op)
-        if kind in ("CONV_2D", "FULLY_CONNECTED"):
+        if kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
             bias = graph.tensors[op.inputs[2]]
             if bias.type == _INT32:
                 codes = file.constant(model, bias).view(np.int32).astype(np.int64)
@@ -118,7 +118,7 @@ def mend_int16(model: Any) -> None:
         elif kind == "ADD":
             op.builtinOptions.potScaleInt16 = False
     _pad_channels_last(model, graph)
-    versions = {"CONV_2D": 4, "FULLY_CONNECTED": 7, "ADD": 3}
+    versions = {"CONV_2D": 4, "DEPTHWISE_CONV_2D": 5, "FULLY_CONNECTED": 7, "ADD": 3}
     for code in model.operatorCodes:
         code.version = versions.get(file.code_kind(code), code.version)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
+from edgeres import listing
 from edgeres.errors import BadInput
 from edgeres.models import spec
 from edgeres.models.resnet import complexity
@@ -138,3 +140,14 @@ def test_default_preprocess_is_pixel_exact() -> None:
     assert (exact.zero_point, exact.dtype) == ((0,), "int8")
     per_channel = dataclasses.replace(spec.default_preprocess(16), mean=(0.4, 0.5, 0.6))
     assert per_channel.input_quantization() is None
+
+
+def test_the_list_of_models_fits_a_terminal_and_holds_numbers() -> None:
+    rows = {row["model"]: row for row in listing.rows("models", Path())}
+    assert set(rows) == set(spec.names())
+    assert rows["resnet50"]["parameters"] == 25_557_032
+    assert rows["resnet50"]["int8_bytes"] == pytest.approx(25.6e6 * 1.03, rel=0.01)
+    lines = listing.text(list(rows.values())).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any(line.split() == ["resnet50", "224", "px", "1000", "25.56", "M", "4,089", "M",
+                                "26,306.0", "kB"] for line in lines)  # fmt: skip

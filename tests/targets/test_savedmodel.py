@@ -87,7 +87,9 @@ def test_the_graph_is_the_network(written: Path, model: ResNet) -> None:
 
 
 @pytest.mark.parametrize("px", [80, 97])  # an odd size pads otherwise under a stride
-@pytest.mark.parametrize("name", ["resnet18-w0.25", "resnet50-w0.25", "resnet8-A"])
+@pytest.mark.parametrize(
+    "name", ["resnet18-w0.25", "resnet50-w0.25", "resnet8-A", "resnet8-mobile-se-preact"]
+)
 def test_tensorflows_own_loader_gives_the_networks_answers(
     name: str, px: int, tmp_path: Path
 ) -> None:
