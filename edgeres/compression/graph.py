@@ -19,7 +19,7 @@ from torchao.quantization.pt2e.observer import ObserverBase
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 from torchao.quantization.pt2e.quantizer import QuantizationSpec
 
-from edgeres.compression.quantizer import Layer, ResidualQuantizer, layers
+from edgeres.compression.quantizer import ResidualQuantizer, layers
 from edgeres.models.resnet import ResNet
 from edgeres.models.spec import ModelSpec
 from edgeres.types import QuantParams, ScaleTable
@@ -119,7 +119,8 @@ def weight_scales(model: ResNet, kept: Collection[str] = ()) -> ScaleTable:
 def weight_scale(weight: Tensor, factor: Tensor | None = None) -> Tensor:
     """(O, ...) -> (O,): max |w| / 127, made storable.
 
-    1/64 for a channel of zeros and ones, which a shortcut of option A has: 1 = 64 / 64 exactly.
+    A channel of zeros and one power of two gets a 64th of that, so that its codes are exact: the
+    fixed weights of a shortcut of option A (1) and of an average pool (1/4).
 
     Args:
         factor: (O,), positive, by which each channel is yet to be multiplied.
@@ -128,10 +129,11 @@ def weight_scale(weight: Tensor, factor: Tensor | None = None) -> Tensor:
     if factor is not None:
         return storable(peaks * factor / WEIGHT_RANGE[1])
     scale = storable(peaks / WEIGHT_RANGE[1])
-    if (peaks == 1).any():
+    power = (peaks.frexp().mantissa == 0.5) & (peaks >= 2.0**-8)
+    if power.any():
         sizes = weight.detach().flatten(1).abs()
-        fixed = (peaks == 1) & (sizes.sum(1) == sizes.count_nonzero(1))
-        scale = torch.where(fixed, 2.0**-6, scale)
+        fixed = power & (sizes.sum(1) == sizes.count_nonzero(1) * peaks)
+        scale = torch.where(fixed, peaks * 2.0**-6, scale)
     return scale
 
 
@@ -153,11 +155,12 @@ def snap(model: ResNet, scales: ScaleTable) -> None:
 
     On its grid a weight gets the same code from every converter, whichever way it rounds halves,
     and a bias loses nothing when a runtime stores it as int32 (of step input scale * weight scale).
-    Scales that follow from others, or from the operation, are put into the table.
+    Scales that an operation prescribes are put into the table.
     """
     state = model.state_dict()
     for layer in layers(export_program(model.eval()).module()):
-        _settle(layer, scales)
+        if layer.name in scales:
+            scales[layer.name] = layer.fixed(scales[layer.name].dtype) or scales[layer.name]
         if f"{layer.name}.weight" not in scales:
             continue
         weight, bias = state[f"{layer.name}.weight"], state.get(f"{layer.name}.bias")
@@ -167,14 +170,6 @@ def snap(model: ResNet, scales: ScaleTable) -> None:
         if bias is not None and layer.source in scales:
             steps *= scales[layer.source].scale[0]
             bias.copy_((bias / steps).round().clamp(*_BIAS_RANGE) * steps)
-
-
-def _settle(layer: Layer, scales: ScaleTable) -> None:
-    """Put in the scale that a layer has from its input, or from what it computes."""
-    if layer.shares and layer.source in scales:
-        scales[layer.name] = scales[layer.source]
-    if layer.name in scales:
-        scales[layer.name] = layer.fixed(scales[layer.name].dtype) or scales[layer.name]
 
 
 class _Fixed(ObserverBase):

@@ -73,7 +73,7 @@ def _rewritten(
     (source,) = graph.find_nodes(op="placeholder")
     _quantize_after(graph, source, "input", ranges, make)
     for layer in found:
-        if layer.name not in kept.tensors and not layer.shares:
+        if layer.name not in kept.tensors:
             made = _quantize_after(graph, layer.last, layer.name, ranges, make)
             made.fixed = layer.fixed("int16" if made.scheme == "w8a16" else "int8")
             made.apart = layer.kind == "sigmoid"  # its gradient is computed from its answer

@@ -35,8 +35,7 @@ _KINDS = {
 }  # fmt: skip
 _JOINING = ("add", "mul")
 _MOVING = (_A.max_pool2d.default, _A.flatten.using_ints, _A.view.default)
-# TFLite computes an average pool in the codes that it reads, and a sigmoid into these only.
-_SHARING = (_A.avg_pool2d.default,)
+# The only codes that TFLite computes a sigmoid into.
 _SIGMOID = {"int8": QuantParams((2.0**-8,), (-128,), "int8"),
             "int16": QuantParams((2.0**-15,), (0,), "int16")}  # fmt: skip
 _ANNOTATION = "quantization_annotation"
@@ -72,11 +71,6 @@ class Layer:
     def source(self) -> str:
         """Key of the tensor that it reads (the first one of an add)."""
         return self.sources[0]
-
-    @property
-    def shares(self) -> bool:
-        """Whether its output has the scale of its input."""
-        return self.node.target in _SHARING
 
     def fixed(self, dtype: str) -> QuantParams | None:
         """The only scale that every runtime accepts for its output of this type, if it has one."""
@@ -134,7 +128,7 @@ class ResidualQuantizer(Quantizer):
                 weight = self.weight(f"{layer.name}.weight")
                 inputs = inputs | {_node(node.args[1]): weight} if weight else {}
             inputs = {edge: spec for edge, spec in inputs.items() if spec is not None}
-            output = self._output(layer)
+            output = self.activation(layer.name)
             _mark(node, inputs, output if layer.last is node else None)
             if layer.last is not node:
                 _mark(layer.last, {}, output)
@@ -158,13 +152,6 @@ class ResidualQuantizer(Quantizer):
             self._edge(a) is not None for a in node.all_input_nodes if _is_map(a)
         )
 
-    def _output(self, layer: Layer) -> object:
-        if not layer.shares:
-            return self.activation(layer.name)
-        (source,) = layer.data
-        quantized = self._edge(source) is not None
-        return SharedQuantizationSpec((source, layer.node)) if quantized else None
-
     def _edge(self, source: Node) -> QuantizationSpec | None:
         # An edge carries what its source puts out; the network's input has no such source.
         maker = _maker(source)
@@ -172,8 +159,6 @@ class ResidualQuantizer(Quantizer):
             return self.activation("input")
         known = maker.meta.get(_ANNOTATION)
         spec = known.output_qspec if known is not None else None
-        if isinstance(spec, SharedQuantizationSpec):
-            return self._edge(_node(maker.args[0]))
         return spec if isinstance(spec, QuantizationSpec) else None
 
     def validate(self, model: GraphModule) -> None:

@@ -1,8 +1,8 @@
 """What a residual network is built of: convolutions, shortcuts, squeeze-and-excitation, blocks.
 
 Every form here is one that TFLite, onnxruntime and Core ML run in integers without extra operators:
-see `Block.shortcut` for option A, `norm` for a batch norm that has no convolution before it, and
-`SqueezeExcite` for its sigmoid.
+see `Block.shortcut` for option A, `norm` for a batch norm that has no convolution before it,
+`_pooling` for average pools, and `SqueezeExcite` for its sigmoid.
 """
 
 from __future__ import annotations
@@ -142,11 +142,25 @@ def _shortcut(channels: int, block: Block, spec: ModelSpec) -> nn.Module | None:
     if block.shortcut == "subsample":
         return nn.Sequential(_subsampling(channels, width, block.stride))
     pooled = block.shortcut == "pooled"
-    parts: list[nn.Module] = [nn.AvgPool2d(block.stride)] if pooled else []
+    parts = [_pooling(channels, block.stride, spec.folded)] if pooled else []
     stride = 1 if pooled else block.stride
     bare = spec.folded or spec.preact
     parts.append(convolution(channels, width, 1, stride, spec.folded))
     return nn.Sequential(*parts, *([] if bare else [nn.BatchNorm2d(width)]))
+
+
+def _pooling(channels: int, side: int, folded: bool) -> nn.Module:
+    """Average over `side` x `side` pixels.
+
+    Folded, a depthwise convolution of fixed weights, whose codes are exact: XNNPACK takes no int8
+    average pool, so that TFLite would run the network in pieces.
+    """
+    if not folded:
+        return nn.AvgPool2d(side)
+    conv = nn.Conv2d(channels, channels, side, side, groups=channels, bias=False)
+    nn.init.constant_(conv.weight, 1 / side**2)
+    conv.weight.requires_grad_(False)
+    return conv
 
 
 def _subsampling(channels: int, width: int, stride: int) -> nn.Conv2d:

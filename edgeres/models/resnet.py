@@ -184,9 +184,8 @@ def int8_bytes(spec: ModelSpec) -> int:
     excited = [m for m in model.modules() if isinstance(m, SqueezeExcite)]
     moving = [m for m in layers if isinstance(m, nn.Conv2d) and max(m.stride) < max(m.kernel_size)
               and max(m.stride) > 1]  # each with a PAD of its own  # fmt: skip
-    pools = [m for m in model.modules() if isinstance(m, nn.AvgPool2d)]
     stem = 2 if spec.stem == "imagenet" else 0  # max pool and its PAD
-    operations = (len(layers) + 3 * len(excited) + len(moving) + len(pools) + stem + 1
+    operations = (len(layers) + 3 * len(excited) + len(moving) + stem + 1
                   + sum(map(len, spec.stages)))  # fmt: skip
     channels = sum(m.weight.shape[0] for m in layers)
     return sum(m.weight.numel() for m in layers) + 28 * channels + 360 * operations + 3_700

@@ -35,8 +35,8 @@ TUNED = TrainSection(epochs=1, batch_size=64, learning_rate=0.02, augment=())
 # Basic blocks with option B go through the whole chain in test_chain.py; a pre-activated network
 # has no other operations than a wide one.
 KINDS = {
-    "resnet14-w0.25-se-D": {"tflite": ("LOGISTIC", "MUL", "AVERAGE_POOL_2D"),
-                            "onnx": ("QLinearSigmoid", "QLinearMul", "QLinearAveragePool")},
+    "resnet14-w0.25-se-D": {"tflite": ("LOGISTIC", "MUL", "DEPTHWISE_CONV_2D"),
+                            "onnx": ("QLinearSigmoid", "QLinearMul")},
     "wrn-16-1": {"tflite": ("DEPTHWISE_CONV_2D",)},
     "resnext11-4x16d-w0.25": {},
     "resnet8-mobile-A": {"tflite": ("DEPTHWISE_CONV_2D",)},
