@@ -74,8 +74,6 @@ def _layer(name: str, module: Any, x: Any, last: bool) -> Any:
         return x
     if kind == "AdaptiveAvgPool2d":
         return tf.reduce_mean(x, (1, 2), keepdims=not last, name=name)
-    if kind == "AvgPool2d":
-        return tf.nn.avg_pool2d(x, module.kernel_size, module.stride, "VALID", name=name)
     if kind == "Sigmoid":
         return tf.sigmoid(x, name=name)
     if kind == "Conv2d":
@@ -93,8 +91,10 @@ def _convolution(name: str, module: Any, x: Any, constant: Any) -> Any:
 
     if 1 < module.groups == module.in_channels == module.out_channels:
         weight = constant("weight", module.weight.permute(2, 3, 0, 1))
-        strides = (1, *module.stride, 1)
-        return tf.nn.depthwise_conv2d(x, weight, strides, _padding(module.padding), name=name)
+        strides, pads = (1, *module.stride, 1), _padding(module.padding)
+        if pads != "VALID":  # with explicit padding TensorFlow's CPU kernel aborts
+            x = tf.pad(x, pads, name=f"{name}/pad")
+        return tf.nn.depthwise_conv2d(x, weight, strides, "VALID", name=name)
     weight = constant("weight", module.weight.permute(2, 3, 1, 0))
     return tf.nn.conv2d(x, weight, module.stride, _padding(module.padding), name=name)
 

@@ -7,6 +7,8 @@ import copy
 import pytest
 import torch
 from conftest import images, network
+from torchao.quantization.pt2e.observer import MinMaxObserver
+from torchao.quantization.pt2e.quantizer import QuantizationSpec
 
 from edgeres.compression import graph, ptq
 from edgeres.compression.quantizer import ResidualQuantizer, layers
@@ -77,10 +79,10 @@ class _Strange(torch.nn.Module):
 def test_an_operation_that_is_not_known_is_refused_by_name() -> None:
     model = network("resnet8")
     model.layer2[0].bn2 = torch.nn.Sequential(model.layer2[0].bn2, _Strange())
+    int8 = QuantizationSpec(torch.int8, MinMaxObserver, -128, 127, torch.per_tensor_affine)
+    quantizer = ResidualQuantizer(lambda _: int8, lambda _: int8)
     with pytest.raises(BadInput, match=r"doesn't know the operation aten\.gelu.*layer2\.0\.bn2\.1"):
-        ResidualQuantizer(lambda _: None, lambda _: None).annotate(
-            graph.export_program(model).module()
-        )
+        quantizer.annotate(graph.export_program(model).module())
 
 
 def test_folded_and_unfolded_weights_are_the_same_function(quantized: tuple) -> None:

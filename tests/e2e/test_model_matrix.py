@@ -98,7 +98,7 @@ def test_pruned_trained_and_verified_in_integers(name: str, data: tuple, tmp_pat
         assert found.audit.compared == found.audit.equal == len(scales)
         assert {check.name for check in found.layers} == {w.name for w in graph.wiring(folded.spec)}
         if found.graph.format == "tflite":
-            assert path.stat().st_size == pytest.approx(resnet.int8_bytes(folded.spec), rel=0.04)
+            assert path.stat().st_size == pytest.approx(resnet.int8_bytes(folded.spec), rel=0.05)
         wanted = KINDS[name].get(found.graph.format, ())
         assert set(wanted) <= set(found.graph.operators())
         assert found.graph.partitions in (1, None), "one piece for the accelerator"
