@@ -25,8 +25,7 @@ LICENCES = (
     "unlicense",
     "0bsd",
 )
-# Their wheels don't say; looked up in their sources.
-SILENT = {"torchao": "BSD-3-Clause", "mlcommons-loadgen": "Apache-2.0"}
+SILENT = {"torchao", "mlcommons-loadgen"}  # their metadata names no licence
 PROPRIETARY = {"tensorrt-rtx-cu12-bindings", "tensorrt-rtx-cu12-libs"}  # an extra of its own
 NETWORK = {
     "socket",
@@ -40,11 +39,11 @@ NETWORK = {
     "aiohttp",
     "asyncio",
 }
-# To an adb server on this machine, and to an attached device.
+# To an adb server on this machine, an attached device, publishers of weights, an MLflow server.
 MAY_CONNECT = {
     f"edgeres/{name}.py"
     for name in ("devices/_adb_link", "devices/_adb_server", "devices/adb", "devices/apple",
-                 "measurement/runners/coreml")
+                 "measurement/runners/coreml", "teachers/_download", "tracking/mlflow")
 }  # fmt: skip
 
 
@@ -114,7 +113,26 @@ def test_every_dependency_is_reviewed() -> None:
     assert missing == []
 
 
-def test_nothing_but_adb_opens_a_connection() -> None:
+def test_the_review_names_the_authors_that_the_packages_name() -> None:
+    rows = re.findall(
+        r"^\| `(\S+)` \| [^|]+ \| ([^|]+) \|", (ROOT / "docs/security.md").read_text(), re.M
+    )
+    seen = 0
+    for package, author in rows:
+        try:
+            known = metadata.metadata(package)
+        except metadata.PackageNotFoundError:
+            continue
+        seen += 1
+        fields = [
+            known.get(f) or "" for f in ("Author", "Author-email", "Maintainer", "Maintainer-email")
+        ]
+        name = author.removesuffix(" and others")
+        assert name in " ".join(fields) if author != "–" else not any(fields), (package, fields)
+    assert seen > 15
+
+
+def test_only_these_modules_may_open_a_connection() -> None:
     users = set()
     for path in sorted((ROOT / "edgeres").rglob("*.py")):
         name = path.relative_to(ROOT).as_posix()
