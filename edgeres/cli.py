@@ -14,7 +14,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from edgeres import __version__
-from edgeres.commands import complete
+from edgeres.commands import complete, examples
 from edgeres.errors import DeviceError, EdgeresError
 
 _OPTIONS = {"help_option_names": ["-h", "--help"]}
@@ -22,6 +22,7 @@ app = typer.Typer(
     name="edgeres", no_args_is_help=True, rich_markup_mode=None,
     pretty_exceptions_enable=False, context_settings=_OPTIONS,
     help="Distill, prune, quantize, export, verify and benchmark ResNets for edge devices.",
+    epilog=examples.epilog("edgeres"),
 )  # fmt: skip
 
 Runs = Annotated[Path, typer.Option("--runs", envvar="EDGERES_RUNS", help="Folder of runs.")]
@@ -533,6 +534,10 @@ def report(
         Optional[str],  # noqa: UP045
         typer.Argument(help="A run; the newest if left out."),
     ] = None,
+    figures: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="DIR", help="Write its drawings there too, as SVG files."),
+    ] = None,
     runs: Runs = DEFAULT_RUNS,
     as_json: Json = False,
 ) -> None:
@@ -540,7 +545,7 @@ def report(
     from edgeres import text
     from edgeres.commands import housekeeping
 
-    _print(housekeeping.reported(run, runs), as_json, text.run)
+    _print(housekeeping.reported(run, runs, figures), as_json, text.report)
 
 
 @app.command()
@@ -677,6 +682,11 @@ def clean(
     from edgeres.commands import housekeeping
 
     _print(housekeeping.cleaned(runs, dry_run), as_json, text.clean)
+
+
+for _info in (*app.registered_commands, *devices_app.registered_commands):
+    assert _info.callback is not None
+    _info.epilog = examples.epilog(_info.callback.__name__.rstrip("_"))
 
 
 def _version(value: bool) -> None:

@@ -117,7 +117,8 @@ def steps(recipe: Recipe) -> tuple[Step, ...]:
         chain.append(Step("budgets", "budgets", recipe.budgets, {role: role for role in roles}))
     if recipe.report is not None:
         everything = {step.id: step.id for step in chain}
-        chain.append(Step("report", "report", recipe.report, everything))
+        titled = recipe.report.model_copy(update={"title": recipe.report.title or recipe.name})
+        chain.append(Step("report", "report", titled, everything))
     return tuple(chain)
 
 

@@ -34,6 +34,12 @@ def run(result: Mapping[str, Any]) -> str:
     return f"report: {path}" if result["report"] else f"{last}: {path}"
 
 
+def report(result: Mapping[str, Any]) -> str:
+    """Where the page is, and its drawings."""
+    drawn = result["figures"]
+    return run(result) + (f"\n{len(drawn)} drawings: {drawn[0]} and others" if drawn else "")
+
+
 def sensitivity(result: Mapping[str, Any]) -> str:
     """A line per layer, the most sensitive first."""
     lines = [

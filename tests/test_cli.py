@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,6 +50,35 @@ def test_help_fits_80_columns(command: str, tmp_path: Path) -> None:
     assert "Usage:" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert "..." not in done.stdout.replace("[ARGS]...", "").replace("]...", "")
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    """Every command's words, and what typer made of it."""
+    from typer.main import get_command
+
+    from edgeres.cli import app
+
+    def below(words: str, group: Any) -> Iterator[tuple[str, Any]]:
+        for name, command in group.commands.items():
+            if hasattr(command, "commands"):
+                yield from below(f"{words}{name} ", command)
+            else:
+                yield f"{words}{name}", command
+
+    return below("", get_command(app))
+
+
+def test_every_command_has_examples_that_it_takes() -> None:
+    seen = list(commands())
+    assert len(seen) > 25
+    for name, command in seen:
+        lines = command.epilog.removeprefix("\b\n").replace("\\\n", "").splitlines()[1:]
+        assert 1 <= len(lines) <= 3, name
+        for line in lines:
+            said = shlex.split(line)
+            known = ["edgeres", *("benchmark" if name == "bench" else name).split()]
+            assert said[: len(known)] == known
+            command.make_context(name, said[len(known) :])  # exits or raises if it can't be
 
 
 def test_a_misspelled_key_names_line_and_nearest(tmp_path: Path) -> None:

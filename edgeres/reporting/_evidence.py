@@ -114,20 +114,11 @@ def manifest(report: Report) -> Markup | None:
     )  # fmt: skip
 
 
-def _chosen(report: Report, known: list[str]) -> list[str]:
-    """The first network, the last one, and the product, as far as they are known."""
-    networks = [row["step"] for row in report["ladder"]
-                if row["kind"] == "network" and row["step"] in known]  # fmt: skip
-    product = report["summary"]["product"] or {}
-    last = [step for step in known if step == product.get("step")]
-    return list(dict.fromkeys([*networks[:1], *networks[-1:], *last]))
-
-
 def _per_class(report: Report) -> Markup | None:
     found = report["per_class"]
     if found is None:
         return None
-    chosen = _chosen(report, [rung["step"] for rung in found["rungs"]])
+    chosen = _figures.chosen(report, [rung["step"] for rung in found["rungs"]])
     shown, cut = _tables.per_class(found, chosen)
     words = note("Only the classes with the lowest accuracy are shown; report.json has all.")
     return join(tag("h3", "Accuracy per class"), shown, words if cut else None)
@@ -138,7 +129,7 @@ def _confusion(report: Report) -> Markup | None:
     found = report.get("confusion")
     if not found:
         return None
-    chosen = _chosen(report, [rung["step"] for rung in found["rungs"]])
+    chosen = _figures.chosen(report, [rung["step"] for rung in found["rungs"]])
     rung = next(r for r in found["rungs"] if r["step"] == chosen[-1])
     names = found["classes"]
     if rung["matrix"] is None:
@@ -166,17 +157,13 @@ def _shade(count: int, total: int, right: bool) -> str:
 
 
 def _reliability(report: Report) -> Markup | None:
-    found = {row["step"]: row for row in report.get("reliability") or []}
-    chosen = _chosen(report, list(found))
-    if not chosen:
+    rows = _figures.reliability(report)
+    if not rows:
         return None
-    integer = {row["step"] for row in report["ladder"] if row["precision"] == "int8"}
     figures = [
-        figure(chart(_spreads.reliability(f"reliability-{i}", {**found[step],
-                                                               "integer": step in integer})),
-               above=join(tag("b", found[step]["label"]), " ECE ",
-                          tag("b", _units.percent(found[step]["ece"]))))
-        for i, step in enumerate(chosen)
+        figure(chart(_spreads.reliability(f"reliability-{i}", row)),
+               above=join(tag("b", row["label"]), " ECE ", tag("b", _units.percent(row["ece"]))))
+        for i, row in enumerate(rows)
     ]  # fmt: skip
     words = note(
         "ECE: expected calibration error. Each dot is a group of predictions by how sure the "

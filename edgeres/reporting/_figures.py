@@ -1,6 +1,7 @@
 """Which plots a report has: the document in, each plot's name with its rows out.
 
-The sections place what is named here and the page carries the figures of the same names.
+The sections place what is named here and the page carries the figures of the same names; the
+drawings beside them, and in files of their own, are made of the same rows.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from edgeres.reporting import _plots
 
 Report = Mapping[str, Any]
 Row = Mapping[str, Any]
+Bar = tuple[str, int, str]
 CURVES = {"validation_top1": ("top1", "validation top-1, %", 100.0),
           "loss": ("loss", "training loss", 1.0)}  # fmt: skip
+_LAYERS = 24
 
 
 def every(report: Report) -> dict[str, _plots.Figure]:
@@ -50,3 +53,38 @@ def distributions(report: Report) -> Sequence[tuple[str, str, Sequence[Row]]]:
     devices = dict.fromkeys(row["device"] for row in rows)
     return [(str(i), device, [row for row in rows if row["device"] == device])
             for i, device in enumerate(devices)]  # fmt: skip
+
+
+def sizes(report: Report) -> list[Bar]:
+    """(name, bytes, tone) of every file, after the first network's ("plain") if it is known."""
+    files = {row["target"]: row for row in report["files"]}
+    rows = [(target, row["size_bytes"], "int8" if row["precision"] == "int8" else "float")
+            for target, row in files.items() if row["size_bytes"]]  # fmt: skip
+    first = report["ladder"][0] if report["ladder"] else None
+    if rows and first and first["kind"] == "network" and first["size_bytes"]:
+        rows.insert(0, (f"{first['label']} {first['detail']}", first["size_bytes"], "plain"))
+    return rows
+
+
+def layer_sizes(layers: Sequence[Row]) -> tuple[list[Bar], int]:
+    """The largest layers' (name, bytes, tone) in the order of execution, and how many have any."""
+    held = [layer for layer in layers if layer["constant_bytes"]]
+    largest = sorted(held, key=lambda layer: -layer["constant_bytes"])[:_LAYERS]
+    return [(layer["name"], layer["constant_bytes"], "float" if layer["floating"] else "int8")
+            for layer in held if layer in largest], len(held)  # fmt: skip
+
+
+def chosen(report: Report, known: Sequence[str]) -> list[str]:
+    """The steps of the first network, the last one, and the product, as far as they are known."""
+    networks = [row["step"] for row in report["ladder"]
+                if row["kind"] == "network" and row["step"] in known]  # fmt: skip
+    product = report["summary"]["product"] or {}
+    last = [step for step in known if step == product.get("step")]
+    return list(dict.fromkeys([*networks[:1], *networks[-1:], *last]))
+
+
+def reliability(report: Report) -> list[dict[str, Any]]:
+    """How sure against how right: the chosen rungs' rows, and whether they compute in integers."""
+    found = {row["step"]: row for row in report.get("reliability") or []}
+    integer = {row["step"] for row in report["ladder"] if row["precision"] == "int8"}
+    return [{**found[step], "integer": step in integer} for step in chosen(report, list(found))]

@@ -65,11 +65,13 @@ def _product(rungs: Sequence[Rung], files: Sequence[Mapping[str, Any]]) -> Rung 
     """The first int8 file that was verified and timed; else the best there is, in this order."""
     verdicts = {row["target"]: row["verified"] for row in files}
     timed = {row["target"] for row in files if row["status"] == "valid"}
+    tried = {row["target"] for row in files if row["device"]}
     exported = [rung for rung in rungs if rung.kind == "file"]
     integer = [rung for rung in exported if rung.precision == "int8"]
     ran = [rung for rung in integer if rung.n]
     orders = (
         [rung for rung in ran if verdicts[rung.label] and rung.label in timed],
+        [rung for rung in ran if verdicts[rung.label] and rung.label in tried],
         [rung for rung in ran if verdicts[rung.label]],
         [rung for rung in integer if verdicts[rung.label]],
         [rung for rung in exported if verdicts[rung.label]],

@@ -32,6 +32,7 @@ class Rung:
         predictions: class per test image, in the labels' order; may cover the first ones only.
         size_bytes: of a file on disk, or of a network's parameters as float32; None for a quantized
             network, which is no file yet.
+        claimed: top-1 that a teacher's publisher states, 0 to 1.
     """
 
     step: str
@@ -47,6 +48,7 @@ class Rung:
     parameters: int | None
     macs: int | None
     size_bytes: int | None
+    claimed: float | None = None
 
 
 def rungs(artifacts: Sequence[Mapping[str, Any]]) -> list[Rung]:
@@ -133,7 +135,7 @@ def _network(
         step, previous, "network", label, facts.get("model", ""), "int8" if quantized else "fp32",
         test.get("correct"), test.get("n"), BUILD_MACHINE, artifact.get("predictions"),
         parameters, facts.get("macs"),
-        None if quantized or parameters is None else 4 * parameters,
+        None if quantized or parameters is None else 4 * parameters, facts.get("claimed"),
     )  # fmt: skip
 
 

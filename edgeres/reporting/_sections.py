@@ -14,7 +14,6 @@ from edgeres.reporting._markup import Child, Markup, join, tag
 from edgeres.reporting._parts import chart, figure, note, section
 
 Report = Mapping[str, Any]
-_LAYERS = 24
 
 
 def ladder(report: Report) -> Markup | None:
@@ -183,28 +182,21 @@ def recipe(report: Report) -> Markup | None:
 
 
 def _sizes(report: Report) -> Markup | None:
-    files = {row["target"]: row for row in report["files"]}
-    rows = [(target, row["size_bytes"], "int8" if row["precision"] == "int8" else "float")
-            for target, row in files.items() if row["size_bytes"]]  # fmt: skip
+    rows = _figures.sizes(report)
     if not rows:
         return None
-    first = report["ladder"][0] if report["ladder"] else None
     words = "Bytes on disk, from zero; 1 kB = 1000 B."
-    if first and first["kind"] == "network" and first["size_bytes"]:
-        rows.insert(0, (f"{first['label']} {first['detail']}", first["size_bytes"], "plain"))
-        words += f" {first['detail']}: its parameters as float32."
+    if rows[0][2] == "plain":
+        words += f" {rows[0][0]}: its parameters as float32."
     return figure(_charts.bars("size-chart", "Sizes", rows), caption=words)
 
 
 def _layer_sizes(name: str, layers: Any) -> Markup | None:
     """Weights by layer, in the order of execution; the largest of many."""
-    held = [layer for layer in layers if layer["constant_bytes"]]
-    largest = sorted(held, key=lambda layer: -layer["constant_bytes"])[:_LAYERS]
-    rows = [(layer["name"], layer["constant_bytes"], "float" if layer["floating"] else "int8")
-            for layer in held if layer in largest]  # fmt: skip
+    rows, held = _figures.layer_sizes(layers)
     if not rows:
         return None
-    few = f" (the largest {_LAYERS} of {len(held)})" if len(held) > _LAYERS else ""
+    few = f" (the largest {len(rows)} of {held})" if len(rows) < held else ""
     return join(tag("h3", f"Size by layer{few}"), _charts.bars(name, "Size by layer", rows))
 
 

@@ -166,12 +166,19 @@ def _rung(row: Row) -> Markup:
     detail = tag("small", row["detail"]) if row["detail"] else None
     return tag(
         "tr", tag("th", row["label"], detail, scope="row", class_=row["kind"]),
-        *(tag("td", words, class_="n") for words in numbers),
+        tag("td", numbers[0], _claimed(row), class_="n"),
+        *(tag("td", words, class_="n") for words in numbers[1:]),
         _change(row["against_previous"]), _change(row["against_first"]),
         *(tag("td", words, class_="n") for words in
           (_units.quantity(row["parameters"]), _units.quantity(row["macs"]),
            _units.size(row["size_bytes"]))),
     )  # fmt: skip
+
+
+def _claimed(row: Row) -> Markup | None:
+    """What the publisher states, which may be of other images or another preparation of them."""
+    claimed = row.get("claimed")
+    return None if claimed is None else tag("small", f"claimed {_units.percent(claimed)}")
 
 
 def _change(change: Row | None) -> Markup:

@@ -73,7 +73,8 @@ def _scripts() -> list[Markup]:
 
 
 def _head(title: str) -> Markup:
-    style = (resources.files("edgeres.reporting") / "_style.css").read_text("utf-8")
+    folder = resources.files("edgeres.reporting")
+    style = "".join((folder / name).read_text("utf-8") for name in ("_drawing.css", "_style.css"))
     # plotly.js adds an empty <style> and fills it by script, and sets style attributes.
     policy = "; ".join([
         "default-src 'none'", f"script-src {' '.join(map(_hash, _scripts()))}",

@@ -110,7 +110,7 @@ def _ladder(rungs: Sequence[Rung], labels: Sequence[int] | None) -> list[dict[st
         rows.append({
             "step": rung.step, "kind": rung.kind, "label": rung.label, "detail": rung.detail,
             "precision": rung.precision, "accuracy": _rungs.accuracy(rung.correct, rung.n),
-            "accuracy_on": rung.accuracy_on,
+            "accuracy_on": rung.accuracy_on, "claimed": rung.claimed,
             "against_previous": _rungs.change(previous, rung, labels) if previous else None,
             "against_first": _rungs.change(first, rung, labels)
             if first and rung is not first else None,

@@ -15,7 +15,7 @@ from edgeres.recipe import ReportSection
 from edgeres.recipe_yaml import dump
 from edgeres.stages import Context, keyed_as_is
 
-VERSION = 2
+VERSION = 3
 LIBRARIES = ("numpy", "torch", "torchao", "pillow")
 VARIES = ("digest", "facts", "files", "key", "parents")  # tells what was measured
 keyed = keyed_as_is
@@ -34,7 +34,7 @@ def run(
     data = inputs.get("data")
     document = ladder.build(
         [_entry(step, artifact) for step, artifact in chain],
-        title=section.title or _title(inputs),
+        title=section.title or "edgeres",
         recipe_yaml=dump({step: dict(a.section) for step, a in chain}),
         environment=_environment(inputs),
         dataset=_dataset(data) if data else {},
@@ -133,11 +133,6 @@ def _explained(inputs: Mapping[str, Artifact]) -> dict[str, Any] | None:
     found = gradcam.compared((runs[0], models[0]), (runs[1], models[1]), answers, test.images,
                              test.labels.tolist())  # fmt: skip
     return {"first": first.stage, "second": last.stage, **found}
-
-
-def _title(inputs: Mapping[str, Artifact]) -> str:
-    last = next((inputs[s] for s in reversed(_NETWORKS) if s in inputs), None)
-    return f"{last.facts['model']} for the edge" if last else "edgeres"
 
 
 def _environment(inputs: Mapping[str, Artifact]) -> dict[str, Any]:

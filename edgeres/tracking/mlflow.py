@@ -202,8 +202,10 @@ def _local_server(folder: Path) -> Iterator[str]:
     command = [program, "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
                "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}",
                "--artifacts-destination", str(folder / "mlartifacts")]  # fmt: skip
+    # Its background jobs (evaluations of language models) are several more processes to start.
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                          start_new_session=True) as server:  # fmt: skip
+                          env=environment, start_new_session=True) as server:  # fmt: skip
         try:
             _wait(address, server)
             yield address

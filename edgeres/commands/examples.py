@@ -1,0 +1,98 @@
+"""What the end of each command's help shows: lines that can be typed as they are, or nearly."""
+
+from __future__ import annotations
+
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "edgeres": (
+        "edgeres run quickstart",
+        "edgeres init",
+        "edgeres doctor",
+    ),
+    "run": (
+        "edgeres run quickstart",
+        "edgeres run recipe.yaml --dry-run",
+        "edgeres run recipe.yaml --until export --set seed=1",
+    ),
+    "distill": (
+        "edgeres distill --teacher resnet50 --student resnet18-w0.5",
+        "edgeres distill --teacher resnet56-A --checkpoint resnet56.th \\\n"
+        "    --data cifar10:~/cifar10 --student resnet20",
+    ),
+    "prune": (
+        "edgeres prune",
+        "edgeres prune quickstart-7a886b --budget size=90KB",
+        "edgeres prune --budget latency=2ms --device board@pi.local",
+    ),
+    "search": (
+        "edgeres search --latency 0.1ms",
+        "edgeres search --latency 2ms --device board@pi.local \\\n"
+        "    --student resnet20-w0.5 --student resnet26-w0.75-se",
+    ),
+    "quantize": (
+        "edgeres quantize",
+        "edgeres quantize quickstart-7a886b --method ptq --sensitivity",
+        "edgeres quantize --auto --accuracy-drop 0.3",
+    ),
+    "export": (
+        "edgeres export --target tflite-int8 --out models",
+        "edgeres export quickstart-7a886b --target onnx-int8 --target coreml-int8",
+    ),
+    "diagnose": (
+        "edgeres diagnose",
+        "edgeres diagnose net.pth --model resnet20-A --data cifar10:~/cifar10",
+    ),
+    "recalibrate": (
+        "edgeres recalibrate net.pth --model resnet20-A \\\n"
+        "    --data imagefolder:photos --out recalibrated",
+    ),
+    "inspect": ("edgeres inspect model.tflite", "edgeres inspect model.onnx --json"),
+    "verify": (
+        "edgeres verify",
+        "edgeres verify model.tflite --against quickstart-7a886b",
+        "edgeres verify quickstart-android.zip --public-key release.pem",
+    ),
+    "benchmark": (
+        "edgeres benchmark",
+        "edgeres benchmark model.tflite --preset quick",
+        "edgeres benchmark --device host --device board@pi.local --accuracy",
+    ),
+    "compare": (
+        "edgeres compare quickstart-7a886b quickstart-0c91d2",
+        "edgeres compare old.tflite new.tflite --device host --latency 0.1",
+        "edgeres compare main.json branch.json --markdown",
+    ),
+    "check": (
+        "edgeres check quickstart-7a886b",
+        "edgeres check quickstart-7a886b budgets.yaml --prometheus slo.prom \\\n"
+        "    --grafana dashboard.json",
+    ),
+    "bundle": (
+        "edgeres bundle @stable --for android",
+        "edgeres bundle quickstart-7a886b --for web-service --key release-key.pem",
+    ),
+    "drift": ("edgeres drift quickstart-android.zip device.jsonl",),
+    "promote": (
+        "edgeres promote quickstart-7a886b --to stable",
+        'edgeres promote --to canary --reason "latency is measured next week"',
+    ),
+    "rollback": ('edgeres rollback --channel stable --reason "wrong labels"',),
+    "history": ("edgeres history", "edgeres history stable --json"),
+    "report": ("edgeres report", "edgeres report quickstart-7a886b --figures figures"),
+    "track": ("edgeres track", "edgeres track quickstart-7a886b --to tensorboard"),
+    "list": ("edgeres list targets", "edgeres list runs", "edgeres list recipes --schema"),
+    "init": (
+        "edgeres init",
+        "edgeres init mine.yaml --data imagefolder:photos --student resnet8 \\\n"
+        "    --target tflite-int8",
+    ),
+    "doctor": ("edgeres doctor",),
+    "clean": ("edgeres clean --dry-run",),
+    "probe": ("edgeres devices probe host", "edgeres devices probe board@pi.local"),
+    "discover": ("edgeres devices discover",),
+}
+
+
+def epilog(name: str) -> str:
+    """The examples of a command, in the form that click leaves as it is."""
+    lines = "\n".join(f"  {line}" for e in EXAMPLES[name] for line in e.split("\n"))
+    return f"\b\n{'Example' if len(EXAMPLES[name]) == 1 else 'Examples'}:\n{lines}"
