@@ -150,7 +150,7 @@ def _axis(
 def _figure(traces: Iterable[Any], across: Row, up: Row, height: int = 380) -> Figure:
     grid = {"gridcolor": "@grid", "linecolor": "@line", "zeroline": False, "automargin": True,
             "tickfont": {"color": "@soft"}}  # fmt: skip
-    titled = [{**axis, "title": {**axis.get("title", {}), "font": {"size": 12}}}
+    titled = [{**axis, "title": {**axis.get("title", {}), "font": {"size": 12}, "standoff": 12}}
               for axis in (across, up)]  # fmt: skip
     return {"data": list(traces), "layout": {
         "height": height, "xaxis": {**grid, **titled[0]}, "yaxis": {**grid, **titled[1]},
