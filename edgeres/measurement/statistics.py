@@ -62,19 +62,22 @@ def early_stopping(
 
 
 def ratio_ci(
-    a: Sequence[float], b: Sequence[float], seed: int = 0, resamples: int = 4000
-) -> tuple[float, float]:
-    """95 % bootstrap interval of median(a) / median(b), resampling sessions.
+    a: Sequence[float], b: Sequence[float], seed: int = 0, resamples: int = 4000,
+    level: float = 0.95,
+) -> tuple[float, float]:  # fmt: skip
+    """Bootstrap interval of median(a) / median(b), resampling sessions.
 
     Args:
         a, b: one median per session, of two files measured in turn.
+        level: 0.95: a 95 % interval.
     """
     generator = random.Random(seed)
     ratios = sorted(
         median(generator.choices(a, k=len(a))) / median(generator.choices(b, k=len(b)))
         for _ in range(resamples)
     )
-    return ratios[int(0.025 * resamples)], ratios[int(0.975 * resamples)]
+    tail = (1 - level) / 2
+    return ratios[int(tail * resamples)], ratios[int((1 - tail) * resamples)]
 
 
 def _binomial(k: int, n: int, p: float) -> float:

@@ -47,6 +47,27 @@ def test_one_disturbed_session_doesnt_make_a_file_slower() -> None:
     assert verdicts(report(NOISY), report([*NOISY[:5], 900.0]))["latency"] == "same"
 
 
+@pytest.mark.parametrize("slow", [0.0, 0.4])
+def test_noise_alone_is_the_same(slow: float) -> None:
+    """One file measured twice: sessions scatter by 10 %, or two in five of them take twice as long."""
+    random = np.random.default_rng(1)
+
+    def sessions() -> dict:
+        factor = np.where(random.random(6) < slow, 2.0, 1.0)
+        return report((100 * factor * np.exp(0.1 * random.standard_normal(6))).tolist())
+
+    assert {verdicts(sessions(), sessions())["latency"] for _ in range(40)} == {"same"}
+
+
+def test_a_slower_file_is_seen_through_noise() -> None:
+    random = np.random.default_rng(2)
+    found = [
+        verdicts(*(report((factor * np.exp(0.05 * random.standard_normal(6))).tolist())
+                   for factor in (100.0, 125.0)))["latency"] for _ in range(20)
+    ]  # fmt: skip
+    assert found.count("worse") >= 18 and "better" not in found
+
+
 def test_accuracy_is_judged_in_pairs() -> None:
     n = 1000
     a = [i % 10 != 0 for i in range(n)]
