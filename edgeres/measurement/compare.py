@@ -3,8 +3,8 @@
 A difference counts only if it is both beyond a tolerance and beyond chance: latency by a bootstrap
 over sessions, accuracy by McNemar's test where both ran the same samples. Sizes are exact.
 
-A file has three times that scatter (latency, load, first inference), and a gate in CI is asked again
-and again: their intervals are 99 % ones, so that noise alone hardly ever makes one of them a verdict.
+A file has three times that scatter (latency, load, first inference), and a gate in CI is asked
+again and again: their intervals are 99 % ones, so that noise alone is hardly ever a verdict.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Row:
     Attributes:
         a, b: the two values, in `unit`.
         change: B as a multiple of A; for accuracy B minus A, as a share.
-        interval: of `change`, 99 % for times and 95 % for accuracy; None where the measure is exact.
+        interval: of `change`, 99 % for times and 95 % for accuracy; None if it is exact.
         evidence: what the verdict rests on.
     """
 

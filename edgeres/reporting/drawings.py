@@ -1,4 +1,4 @@
-"""The report's drawings as SVG files of their own, for slides and papers: the document in, text out.
+"""The report's drawings as SVG files of their own: the document in, text out.
 
 The page's style sheet becomes one that every program reads: light colours in place of variables.
 """
@@ -66,7 +66,8 @@ def _alone(drawing: Markup, style: Markup) -> str:
     )  # fmt: skip
     # A viewBox lets a program scale it; `tag` would write the attribute's name in its own way.
     box = f'viewBox="0 0 {_WIDTH + 2 * _EDGE} {whole}"'
-    return f'<?xml version="1.0" encoding="UTF-8"?>\n{document.replace("<svg ", f"<svg {box} ", 1)}\n'
+    document = Markup(document.replace("<svg ", f"<svg {box} ", 1))
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{document}\n'
 
 
 def _style() -> Markup:
@@ -75,8 +76,11 @@ def _style() -> Markup:
     page, drawing = ((folder / n).read_text("utf-8") for n in ("_style.css", "_drawing.css"))
     root = page[: page.index("}")]
     colours = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]+)", root))
-    rules = [f"svg {{ font-family: {_FONT}; overflow: visible; }}", f".ground {{ fill: {colours['card']}; }}",
-             f".heading {{ font-size: 15px; font-weight: 600; fill: {colours['ink']}; }}"]  # fmt: skip
+    rules = [
+        f"svg {{ font-family: {_FONT}; overflow: visible; }}",
+        f".ground {{ fill: {colours['card']}; }}",
+        f".heading {{ font-size: 15px; font-weight: 600; fill: {colours['ink']}; }}",
+    ]
     for selector, body in re.findall(r"([^{}/*]+)\{([^{}]+)\}", drawing):
         rules += _toned(selector.strip(), " ".join(body.split()))
     rules.append(".chart text { stroke: none; }")  # a halo hides text where paint-order is unknown

@@ -49,7 +49,7 @@ def test_one_disturbed_session_doesnt_make_a_file_slower() -> None:
 
 @pytest.mark.parametrize("slow", [0.0, 0.4])
 def test_noise_alone_is_the_same(slow: float) -> None:
-    """One file measured twice: sessions scatter by 10 %, or two in five of them take twice as long."""
+    """One file measured twice: sessions scatter by 10 %, or two in five take twice as long."""
     random = np.random.default_rng(1)
 
     def sessions() -> dict:
