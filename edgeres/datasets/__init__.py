@@ -1,8 +1,9 @@
 """Datasets: one module per source of labelled images, found by its file name.
 
 In: a source as a recipe writes it, `NAME` or `NAME:PATH`. Out: train, validation and test splits of
-square uint8 RGB images, checked, and the same on every machine; or a fingerprint of the files,
-without decoding them. Nothing of the test split ever reaches another split from here.
+square uint8 RGB images, checked, and the same on every machine, in memory or decoded as they are
+looked at; or a fingerprint of the files, without decoding them. Nothing of the test split ever
+reaches another split from here.
 """
 
 from __future__ import annotations
@@ -27,9 +28,12 @@ _CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Samples:
-    """Labelled images: `images` uint8 (N, H, W, 3) RGB, `labels` int64 (N,)."""
+    """Labelled images: `images` uint8 (N, H, W, 3) RGB, `labels` int64 (N,).
 
-    images: np.ndarray
+    `images` is an array, or `_pictures.Pictures` that are decoded only when they are looked at.
+    """
+
+    images: Any
     labels: np.ndarray
 
 
@@ -61,7 +65,7 @@ class Plugin(Protocol):
     NEEDS_PATH: bool
 
     def read(self, path: Path | None, size_px: int) -> RawDataset:
-        """Decode every image at `size_px`; BadInput names the file that can't be used."""
+        """Every image at `size_px`; BadInput names the file that can't be used."""
         ...
 
     def sources(self, path: Path | None) -> tuple[Path, ...]:
@@ -97,7 +101,22 @@ def parse(source: str) -> tuple[str, Path | None]:
 def load(
     source: str, size_px: int | None = None, validation: float = 0.1, seed: int = 0
 ) -> Dataset:
-    """Read a dataset, checked and split.
+    """Read a dataset into memory, checked and split: `opened`, with every image decoded.
+
+    Raises:
+        BadInput: the source is unknown, missing, damaged or inconsistent.
+    """
+    from edgeres.datasets._pictures import whole
+
+    data = opened(source, size_px, validation, seed)
+    parts = [Samples(whole(p.images), p.labels) for p in (data.train, data.validation, data.test)]
+    return Dataset(data.name, data.classes, *parts)
+
+
+def opened(
+    source: str, size_px: int | None = None, validation: float = 0.1, seed: int = 0
+) -> Dataset:
+    """A dataset, checked and split; a folder's pictures aren't decoded yet.
 
     Args:
         size_px: height and width of the images; None for the dataset's own default.

@@ -50,12 +50,17 @@ def normalize(images: Tensor, preprocess: Preprocess) -> Tensor:
 
 
 def calibration(
-    dataset: Dataset, count: int, seed: int, preprocess_note: dict[str, Any]
+    dataset: Dataset,
+    count: int,
+    seed: int,
+    preprocess_note: dict[str, Any],
+    digests: tuple[list[bytes], list[bytes]] | None = None,
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """A stratified sample of the training images, none of which is also a test image.
 
     Args:
         preprocess_note: recorded in the manifest as it is.
+        digests: SHA-256 of each training and each test image, where they are known already.
 
     Returns:
         Indices into `dataset.train`, int64 (count,), of which every prefix is stratified; and the
@@ -64,8 +69,8 @@ def calibration(
     Raises:
         BadInput: there are fewer than `count` such images.
     """
-    tested = {_pixel_hash(image) for image in dataset.test.images}
-    hashes = [_pixel_hash(image) for image in dataset.train.images]
+    hashes, of_test = digests or (_hashes(dataset.train.images), _hashes(dataset.test.images))
+    tested = set(of_test)
     allowed = np.flatnonzero([digest not in tested for digest in hashes])
     if not 1 <= count <= len(allowed):
         repeated = len(hashes) - len(allowed)
@@ -74,17 +79,17 @@ def calibration(
             f"possible ({len(hashes)} training images, {repeated} of them also in the test split)"
         )
     indices = allowed[_splits.order(dataset.train.labels[allowed], seed)[:count]]
-    samples = [{"index": int(i), "sha256": hashes[i]} for i in indices]
+    samples = [{"index": int(i), "sha256": hashes[i].hex()} for i in indices]
     return indices, {
         "schema": 1,
         "split": "train",
         "count": count,
         "seed": seed,
         "samples": samples,
-        "overlap_with_test": sum(sample["sha256"] in tested for sample in samples),
+        "overlap_with_test": sum(hashes[i] in tested for i in indices),
         "preprocess": preprocess_note,
     }
 
 
-def _pixel_hash(image: np.ndarray) -> str:
-    return hashlib.sha256(image.tobytes()).hexdigest()
+def _hashes(images: np.ndarray) -> list[bytes]:
+    return [hashlib.sha256(image.tobytes()).digest() for image in images]

@@ -7,13 +7,11 @@ is the test split; without either, a fifth of the training images, always the sa
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeres.datasets import RawDataset, Samples, _splits
+from edgeres.datasets._pictures import Pictures
 from edgeres.errors import BadInput
 
 if TYPE_CHECKING:
@@ -29,10 +27,9 @@ _VALIDATION = ("val", "validation")
 _TEST_SHARE, _TEST_SEED = 0.2, 20
 _MARGIN = 1.15  # the short side, measured in sides of the crop
 _MAX_PIXELS = 1 << 27  # a 108-megapixel telephone camera; more is a decompression bomb
-DRAFT_MARGIN: float | None = 2.0
+DRAFT_MARGIN = 2.0
 """JPEGs are decoded at 1/2, 1/4 or 1/8 of their size while the short side stays this many times
 what is asked for; None decodes them whole."""
-_THREADS = min(8, os.cpu_count() or 1)
 
 Classes = dict[str, list[Path]]
 
@@ -43,10 +40,13 @@ def sources(path: Path | None) -> tuple[Path, ...]:
 
 
 def read(path: Path | None, size_px: int) -> RawDataset:
-    """Decode every picture: the centre of its upright self, 1/1.15 of the short side, RGB."""
+    """Every picture: the centre of its upright self, 1/1.15 of the short side, RGB.
+
+    They are decoded when they are looked at (`_pictures.Pictures`).
+    """
     found = _splits_of(path)
-    decoded = {split: _decoded(classes, size_px) for split, classes in found.items()}
-    train, validation, test = decoded["train"], decoded.get("validation"), decoded.get("test")
+    splits = {split: _samples(classes, size_px) for split, classes in found.items()}
+    train, validation, test = splits["train"], splits.get("validation"), splits.get("test")
     if test is None:
         validation, test = None, validation
     if test is None:
@@ -105,19 +105,15 @@ def _flat(classes: Classes) -> list[Path]:
     return [file for files in classes.values() for file in files]
 
 
-def _decoded(classes: Classes, size_px: int) -> Samples:
+def _samples(classes: Classes, size_px: int) -> Samples:
     import numpy as np
 
-    files: Sequence[Path] = _flat(classes)
-    images = np.empty((len(files), size_px, size_px, 3), np.uint8)
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for i, image in enumerate(pool.map(lambda file: _decode(file, size_px), files)):
-            images[i] = image
     sizes = [len(members) for members in classes.values()]
-    return Samples(images, np.repeat(np.arange(len(sizes), dtype=np.int64), sizes))
+    labels = np.repeat(np.arange(len(sizes), dtype=np.int64), sizes)
+    return Samples(Pictures(_flat(classes), size_px, _decode), labels)
 
 
-def _decode(file: Path, size_px: int) -> np.ndarray:
+def _decode(file: Path, size_px: int, draft_margin: float | None = DRAFT_MARGIN) -> np.ndarray:
     """uint8 (size_px, size_px, 3): short side to 1.15 size_px, then the centre, in one resampling.
 
     One step also never holds the resized long side, which a one-pixel-high picture would blow up.
@@ -129,8 +125,8 @@ def _decode(file: Path, size_px: int) -> np.ndarray:
         with Image.open(file, formats=_FORMATS) as opened:
             if opened.width * opened.height > _MAX_PIXELS:
                 raise BadInput(f"{file}: {opened.width}x{opened.height} pixels are too many")
-            if DRAFT_MARGIN:
-                least = round(DRAFT_MARGIN * size_px * _MARGIN)
+            if draft_margin:
+                least = round(draft_margin * size_px * _MARGIN)
                 opened.draft(None, (least, least))  # the other formats don't know it
             picture = _rgb(ImageOps.exif_transpose(opened))
     except BadInput:

@@ -21,24 +21,23 @@ if TYPE_CHECKING:
     from edgeres.training.loop import Labelled
 
 LIBRARIES = ("torch", "numpy")
+_BATCH = 250
 
 
 def splits(data: Artifact, labels: Artifact | None = None) -> tuple[Labelled, Labelled, Labelled]:
     """Train, validation and test of a data artifact, as uint8 tensors (N, 3, H, W).
 
+    They are the file mapped into memory: what isn't looked at isn't read.
+
     Args:
         labels: the teacher's stored answers; the training split carries them.
     """
-    from safetensors.torch import load_file
-
+    from edgeres.datasets import _store
     from edgeres.training.label_cache import LabelCache
     from edgeres.training.loop import Labelled
 
-    tensors = load_file(data.file("data.safetensors"))
-    train, validation, test = (
-        Labelled(tensors[f"{s}_x"].permute(0, 3, 1, 2).contiguous(), tensors[f"{s}_y"])
-        for s in ("train", "validation", "test")
-    )
+    stored = _store.read(data.file(_store.FILE))
+    train, validation, test = (Labelled(*stored[s]) for s in ("train", "validation", "test"))
     if labels:
         train = dataclasses.replace(train, answers=LabelCache(labels.path))
     return train, validation, test
@@ -65,8 +64,8 @@ def calibration_images(data: Artifact, train: Labelled, test: Labelled) -> Any:
 
 def _hashes(images: Any) -> list[str]:
     """SHA-256 of each image's pixels, as the manifest has them: (H, W, 3) uint8."""
-    pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
-    return [hashlib.sha256(image.tobytes()).hexdigest() for image in pixels]
+    return [hashlib.sha256(image.permute(1, 2, 0).contiguous().numpy()).hexdigest()
+            for image in images]  # fmt: skip
 
 
 def write(
@@ -111,10 +110,11 @@ def write(
 def write_answers(out: Path, teacher: Teacher, data: Artifact, *, source: str) -> dict[str, Any]:
     """What `write` gives of a teacher that only answers; parameters and MACs are unknown."""
     import numpy as np
+    import torch
 
     _, validation, test = splits(data)
     (out / "history.jsonl").write_text("", "utf-8")
-    answers = {name: teacher.answer(split.images)
+    answers = {name: torch.cat([teacher.answer(part) for part in split.images.split(_BATCH)])
                for name, split in (("validation", validation), ("test", test))}  # fmt: skip
     np.save(out / "test_logits.npy", answers["test"].numpy())
     counted = {

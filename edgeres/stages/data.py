@@ -12,7 +12,7 @@ from edgeres.artifact import Artifact
 from edgeres.recipe import DataSection
 from edgeres.stages import Context, keyed_as_is
 
-VERSION = 2
+VERSION = 3
 LIBRARIES = ("numpy", "pillow", "scikit-learn")
 
 
@@ -28,36 +28,27 @@ def keyed(section: DataSection) -> dict[str, Any]:
 def run(
     section: DataSection, inputs: Mapping[str, Artifact], out: Path, context: Context
 ) -> dict[str, Any]:
-    """Decode, split, fingerprint; draw the calibration images from the training split."""
-    import numpy as np
-    from safetensors.numpy import save
-
+    """Split, decode, fingerprint; draw the calibration images from the training split."""
     from edgeres import datasets
-    from edgeres.datasets import _batches
+    from edgeres.datasets import _batches, _store
 
-    dataset = datasets.load(
+    dataset = datasets.opened(
         section.source, section.size, validation=section.validation, seed=context.seed
     )
     parts = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
     size_px = int(dataset.train.images.shape[1])
-    tensors, fingerprints = {}, {}
-    for name, part in parts.items():
-        tensors[f"{name}_x"] = np.ascontiguousarray(part.images)
-        tensors[f"{name}_y"] = np.ascontiguousarray(part.labels.astype(np.int64))
-        hashed = hashlib.sha256(tensors[f"{name}_x"].tobytes())
-        hashed.update(tensors[f"{name}_y"].tobytes())
-        fingerprints[name] = hashed.hexdigest()
-    (out / "data.safetensors").write_bytes(save(tensors))
+    written = _store.write(out, parts, context.tick)
     count = min(section.calibration, len(dataset.train.labels))
     _, manifest = _batches.calibration(
-        dataset, count, context.seed, {"size_px": size_px, "values": "uint8 RGB"}
-    )
+        dataset, count, context.seed, {"size_px": size_px, "values": "uint8 RGB"},
+        digests=(written["train"].digests, written["test"].digests),
+    )  # fmt: skip
     text = json.dumps(manifest, indent=1)
     (out / "calibration.json").write_text(text, "utf-8")
     return {
         "name": dataset.name, "classes": list(dataset.classes), "size_px": size_px,
         "counts": {name: len(part.labels) for name, part in parts.items()},
-        "fingerprints": fingerprints,
+        "fingerprints": {name: part.fingerprint for name, part in written.items()},
         "calibration": {
             "count": len(manifest["samples"]), "split": "train",
             "overlap_with_test": manifest["overlap_with_test"],

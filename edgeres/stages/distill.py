@@ -35,7 +35,8 @@ def run(
     smoothing = section.train.label_smoothing
     objective, hints = objectives.supervised(preprocess, smoothing), None
     if section.loss != "none":
-        teacher = teachers.load(inputs["teacher"].path)
+        load = teachers.load if section.hints else teachers.OnDemand
+        teacher = load(inputs["teacher"].path)
         hints = Hints.of(section.hints, teacher, student, preprocess)
         objective = objectives.distilled(
             teacher, preprocess, temperature=section.temperature, alpha=section.alpha,

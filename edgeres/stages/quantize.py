@@ -77,7 +77,7 @@ def _train(
     )  # fmt: skip
     prepared.start(scales)
     objective = objectives.distilled(
-        teachers.load(inputs["teacher"].path), model.spec.preprocess,
+        teachers.OnDemand(inputs["teacher"].path), model.spec.preprocess,
         temperature=section.temperature, alpha=section.alpha,
         smoothing=section.train.label_smoothing,
     )  # fmt: skip

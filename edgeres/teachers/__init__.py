@@ -7,6 +7,7 @@ and a student learns from its answers.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import pkgutil
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from edgeres.errors import BadInput, unknown
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from edgeres.models.resnet import ResNet
     from edgeres.recipe import TeacherSection
     from edgeres.training.answers import Teacher
@@ -139,6 +142,22 @@ def describe(folder: Path, **document: Any) -> None:
     """Write what `load` needs to know of a black box."""
     text = json.dumps({"schema": 1, **document}, indent=1)
     (folder / _DOCUMENT).write_text(text, "utf-8")
+
+
+class OnDemand:
+    """The teacher of a teacher artifact (`training.answers.Teacher`), loaded when it is first
+    asked: never, where all its answers are stored."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+
+    def answer(self, images: Tensor) -> Tensor:
+        """Logits float32 (N, C) of uint8 images (N, 3, H, W)."""
+        return self._loaded.answer(images)
+
+    @functools.cached_property
+    def _loaded(self) -> Teacher:
+        return load(self._folder)
 
 
 def load(folder: Path) -> Teacher:

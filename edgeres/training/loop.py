@@ -1,8 +1,9 @@
 """The one training loop: for a teacher, a student, fine-tuning after pruning, and QAT.
 
-Images are uint8 tensors in memory; a batch is drawn, augmented as a whole, and handed to the
-objective. Every random choice comes from the seed and the position (epoch, step, sample), so a run
-that was killed continues from its last checkpoint, in mid-epoch too, and ends in the same bits.
+Images are uint8 tensors, in memory or mapped into it; a batch is drawn, augmented as a whole, and
+handed to the objective. Every random choice comes from the seed and the position (epoch, step,
+sample), so a run that was killed continues from its last checkpoint, in mid-epoch too, and ends in
+the same bits.
 """
 
 from __future__ import annotations

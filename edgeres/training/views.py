@@ -1,4 +1,4 @@
-"""What a training looks at: a split in memory, and the augmented views of its images."""
+"""What a training looks at: a split, and the augmented views of its images."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Answers(Protocol):
 
 @dataclass(frozen=True)
 class Labelled:
-    """A split in memory: images uint8 (N, 3, H, W), labels int64 (N,).
+    """A split, in memory or mapped into it: images uint8 (N, 3, H, W), labels int64 (N,).
 
     Attributes:
         answers: a teacher's, if they are known beforehand.

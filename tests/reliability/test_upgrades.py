@@ -13,6 +13,7 @@ from edgeres.artifact import SCHEMA
 from edgeres.commands import housekeeping
 from edgeres.errors import BadInput
 from edgeres.runs import all_runs, find_run, store_of
+from edgeres.stages import _checkpoint
 
 STORED = sorted((Path(__file__).parents[1] / "fixtures").glob("run-v*.tar.xz"))
 
@@ -38,6 +39,15 @@ def test_a_stored_run_is_whole(runs: Path) -> None:
         assert store.find(artifact.stage, artifact.key) is not None
     assert housekeeping.reported(run.name, runs)["artifacts"].keys() == run.artifacts.keys()
     assert housekeeping.cleaned(runs, dry_run=True)["artifacts"] == []
+
+
+def test_the_images_of_a_stored_run_are_read(runs: Path) -> None:
+    (run,) = all_runs(runs)
+    train, _, test = _checkpoint.splits(run.artifacts["data"])
+    size_px = run.artifacts["data"].facts["size_px"]
+    assert train.images.shape[1:] == test.images.shape[1:] == (3, size_px, size_px)
+    # Compared with the hashes that the run has stored:
+    assert len(_checkpoint.calibration_images(run.artifacts["data"], train, test))
 
 
 def test_a_later_version_is_refused_with_the_way_out(runs: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from edgeres import pipeline
+from edgeres import pipeline, teachers
 from edgeres.artifact import Store
 from edgeres.recipe import Recipe, load_mapping
 from edgeres.training import answers
@@ -71,5 +71,6 @@ def test_a_second_student_uses_the_stored_answers_and_no_teacher(
         raise AssertionError("the teacher was asked")
 
     monkeypatch.setattr(answers.Network, "answer", refuse)
+    monkeypatch.setattr(teachers, "load", refuse)  # nor is it loaded
     second, _ = run(recipe(temperature=2.0))
     assert second == {"data": True, "teacher": True, "labels": True, "distill": False}

@@ -1,0 +1,141 @@
+"""Picture files as images of which only a few at a time are decoded, in processes of their own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeres.errors import BadInput
+
+if TYPE_CHECKING:
+    import numpy as np
+
+BATCH_BYTES = 4 << 20
+"""What a batch of decoded images takes at most (but for a single larger image)."""
+_WORKERS = min(8, os.cpu_count() or 1)
+_FEW = 256  # so many are decoded before the processes have started
+_AHEAD = 2  # batches per process that wait to be fetched
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Images uint8 (N, size_px, size_px, 3) RGB that are decoded when they are asked for.
+
+    Attributes:
+        decode: (file, size_px) -> uint8 (size_px, size_px, 3); a function of a module, since it is
+            sent to other processes. BadInput names the file that can't be decoded.
+    """
+
+    files: Sequence[Path]
+    size_px: int
+    decode: Callable[[Path, int], np.ndarray]
+
+    dtype = "uint8"
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """As an array's."""
+        return (len(self.files), self.size_px, self.size_px, 3)
+
+    def __getitem__(self, chosen: np.ndarray) -> Pictures:
+        """Some of them, by number; none is decoded by this."""
+        return Pictures([self.files[i] for i in chosen], self.size_px, self.decode)
+
+    def batches(self, workers: int | None = None) -> Iterator[np.ndarray]:
+        """All of them in order, whatever the number of processes that decode them.
+
+        At most `2 * workers` batches of 4 MB and those in the workers' hands are in memory.
+
+        Raises:
+            BadInput: a picture can't be decoded (the first such one, in order), or a process died.
+        """
+        workers = _WORKERS if workers is None else workers
+        each = max(1, BATCH_BYTES // (3 * self.size_px**2))
+        work = partial(_decoded, self.decode, self.size_px)
+        parts = (self.files[i : i + each] for i in range(0, len(self.files), each))
+        if workers < 2 or len(self.files) <= _FEW:
+            return map(work, parts)
+        return _spread(work, parts, workers)
+
+
+def batches(images: Any) -> Iterator[np.ndarray]:
+    """uint8 (<= n, H, W, 3), C-contiguous, one after the other, of an array or of `Pictures`."""
+    import numpy as np
+
+    if isinstance(images, Pictures):
+        yield from images.batches()
+        return
+    each = max(1, BATCH_BYTES // max(1, images[:1].nbytes))
+    for i in range(0, len(images), each):
+        yield np.ascontiguousarray(images[i : i + each])
+
+
+def whole(images: Any) -> np.ndarray:
+    """All of them in memory, uint8 (N, H, W, 3)."""
+    import numpy as np
+
+    if not isinstance(images, Pictures):
+        return np.asarray(images)
+    found, at = np.empty(images.shape, np.uint8), 0
+    for batch in images.batches():
+        found[at : at + len(batch)] = batch
+        at += len(batch)
+    return found
+
+
+def _decoded(decode: Callable[[Path, int], Any], px: int, files: Sequence[Path]) -> np.ndarray:
+    import numpy as np
+
+    return np.stack([decode(file, px) for file in files])
+
+
+def _spread(
+    work: Callable[[Sequence[Path]], np.ndarray], parts: Iterator[Sequence[Path]], workers: int
+) -> Iterator[np.ndarray]:
+    """`map(work, parts)` by some processes, in order and with a bounded lead.
+
+    The processes are started afresh: a copy of this one could inherit a lock that a thread holds.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, _prepare_worker) as pool:
+        waiting: deque[Future[np.ndarray]] = deque()
+        try:
+            waiting.extend(pool.submit(work, part) for part in islice(parts, _AHEAD * workers))
+            while waiting:
+                batch = waiting.popleft().result()
+                waiting.extend(pool.submit(work, part) for part in islice(parts, 1))
+                yield batch
+        except BrokenProcessPool as error:
+            raise BadInput(
+                "a process that decodes pictures ended by itself: memory may have run out, or a "
+                'script started edgeres without `if __name__ == "__main__":`'
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _prepare_worker() -> None:
+    """Leave Ctrl-C to the process that waits for this one, and end with it, however it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this is a worker
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()

@@ -1,0 +1,116 @@
+"""Splits on disk: written a batch at a time, read through a memory map.
+
+One safetensors file (8 bytes of header length, a JSON header, then the tensors without gaps:
+https://huggingface.co/docs/safetensors), in it for each split `<split>_y`, int64 (N,), and
+`<split>_nchw`, uint8 (N, 3, H, W): the layout in which a batch is used as it is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from edgeres.datasets import Samples, _pictures
+from edgeres.errors import StorageError
+
+FILE = "data.safetensors"
+
+
+class Written(NamedTuple):
+    """What is known of a split after it was written.
+
+    Attributes:
+        fingerprint: SHA-256 (hex) over all pixels, (N, H, W, 3), and the labels.
+        digests: SHA-256 of each image's pixels, (H, W, 3).
+    """
+
+    fingerprint: str
+    digests: list[bytes]
+
+
+def write(
+    folder: Path,
+    splits: Mapping[str, Samples],
+    tick: Callable[[int, int, str], None] = lambda done, total, note: None,
+) -> dict[str, Written]:
+    """Write the splits; of their images only a few batches are in memory at a time.
+
+    Raises:
+        StorageError: they don't fit on the disk.
+        BadInput: a picture can't be decoded.
+    """
+    header, size_bytes = _header(splits)
+    free = shutil.disk_usage(folder).free
+    if size_bytes > free:
+        raise StorageError(
+            f"{folder}: the decoded images take {size_bytes / 1e9:,.1f} GB and {free / 1e9:,.1f} "
+            "are free; lower `size`, free some space, or choose another --runs DIR"
+        )
+    total = sum(len(part.labels) for part in splits.values())
+    written: dict[str, Written] = {}
+    with (folder / FILE).open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        for part in splits.values():
+            file.write(_bytes(part.labels))
+        done = 0
+        for name, part in splits.items():
+            written[name] = _written(file, part, partial(_told, tick, done, total))
+            done += len(part.labels)
+    return written
+
+
+def _told(tick: Callable[[int, int, str], None], before: int, total: int, done: int) -> None:
+    tick(before + done, total, f"{before + done:,} of {total:,} images")
+
+
+def _written(file: BinaryIO, part: Samples, tick: Callable[[int], None]) -> Written:
+    import numpy as np
+
+    total, digests = hashlib.sha256(), []
+    for batch in _pictures.batches(part.images):
+        total.update(batch.data)
+        digests += [hashlib.sha256(image.data).digest() for image in batch]
+        file.write(np.ascontiguousarray(batch.transpose(0, 3, 1, 2)).data)
+        tick(len(digests))
+    total.update(_bytes(part.labels))
+    return Written(total.hexdigest(), digests)
+
+
+def _bytes(labels: Any) -> bytes:
+    return bytes(labels.astype("<i8").tobytes())
+
+
+def _header(splits: Mapping[str, Samples]) -> tuple[bytes, int]:
+    """The file's header, and the size of all that follows it; the labels first, for alignment."""
+    shapes = {f"{name}_y": ("I64", [len(part.labels)]) for name, part in splits.items()}
+    for name, part in splits.items():
+        n, height, width, channels = part.images.shape
+        shapes[f"{name}_nchw"] = ("U8", [n, channels, height, width])
+    entries, at = {}, 0
+    for key, (kind, shape) in shapes.items():
+        end = at + math.prod(shape) * (8 if kind == "I64" else 1)
+        entries[key] = {"dtype": kind, "shape": shape, "data_offsets": [at, end]}
+        at = end
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    return text + b" " * (-len(text) % 8), at
+
+
+def read(path: Path) -> dict[str, tuple[Any, Any]]:
+    """Split -> images uint8 (N, 3, H, W) and labels int64 (N,), as tensors mapped into memory."""
+    from safetensors.torch import load_file
+
+    tensors = load_file(path)  # maps the file; pages are read as they are looked at
+    return {name.removesuffix("_y"): (_images(tensors, name.removesuffix("_y")), labels)
+            for name, labels in tensors.items() if name.endswith("_y")}  # fmt: skip
+
+
+def _images(tensors: Mapping[str, Any], split: str) -> Any:
+    if (stored := tensors.get(f"{split}_nchw")) is not None:
+        return stored
+    return tensors[f"{split}_x"].permute(0, 3, 1, 2).contiguous()  # of data stage 1 and 2
