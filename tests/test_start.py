@@ -67,6 +67,22 @@ def test_options_answer_and_wrong_ones_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "b.yaml").exists()
 
 
+@pytest.mark.parametrize(
+    ("chosen", "limited"),
+    [(("onnx-fp32", "onnx-int8"), "onnx-int8"), (("tflite-fp32",), "tflite-fp32"),
+     (("coreml-int8",), None), ((), "tflite-int8")],
+)  # fmt: skip
+def test_a_recipe_of_ones_own_has_limits_that_it_can_keep(
+    chosen: tuple[str, ...], limited: str | None, tmp_path: Path
+) -> None:
+    """Not those of the quickstart's small file, which another network or target would miss."""
+    start.initialized(tmp_path / "own.yaml", "quickstart", start.Answers(targets=chosen))
+    found = recipe.load(tmp_path / "own.yaml").budgets
+    assert (found and [(x.target, x.size_kb) for x in found.limits]) == (
+        limited and [(limited, None)]
+    )
+
+
 def test_names_complete() -> None:
     assert complete.recipes("quick") == ["quickstart"]
     assert "tflite-int8" in complete.targets("tflite-") and "onnx-int8" not in complete.targets("t")

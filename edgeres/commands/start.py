@@ -10,7 +10,7 @@ from edgeres import datasets, devices, targets
 from edgeres.artifact import storage_errors
 from edgeres.errors import BadInput
 from edgeres.models import spec
-from edgeres.recipe import load
+from edgeres.recipe import Recipe, load
 from edgeres.recipe_yaml import dump
 
 
@@ -75,7 +75,7 @@ def initialized(file: Path, base: str, answers: Answers) -> str:
         "# Where the images are from: NAME or NAME:PATH, see `edgeres list datasets`.\n",
         _yaml(data=answers.data), "\n",
         "# The same seed gives the same result.\n", _yaml(seed=recipe.seed),
-        *_sections(answers),
+        *_sections(answers), *_limits(recipe, answers),
     ])  # fmt: skip
     for check, names in (
         (_network, (answers.teacher, answers.student)),
@@ -109,6 +109,19 @@ def _sections(answers: Answers) -> Sequence[str]:
         parts += ["\n# Where they are measured: `edgeres list devices`.\n",
                   _yaml(benchmark={"devices": list(answers.devices)})]  # fmt: skip
     return parts
+
+
+def _limits(recipe: Recipe, answers: Answers) -> Sequence[str]:
+    """A limit that any network can keep, in place of those made for the shipped recipe's own."""
+    exported = answers.targets or (recipe.export.targets if recipe.export else ())
+    if recipe.budgets is None:
+        return []
+    # only these run on any machine; a limit on a file that nothing measured is missed
+    everywhere = [t for t in exported if t.startswith(("tflite-", "onnx-"))]
+    everywhere.sort(key=lambda target: not target.endswith("int8"))
+    limits = {"limits": [{"target": everywhere[0], "agreement": 0.99}]} if everywhere else False
+    return ["\n# Limits of a run, such as size_kb and latency_p95_ms: docs/budgets.md\n",
+            _yaml(budgets=limits)]  # fmt: skip
 
 
 def _network(name: str) -> None:

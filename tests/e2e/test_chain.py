@@ -35,7 +35,7 @@ STEPS = ["data", "teacher", "distill", "prune", "quantize", "export:tflite-fp32"
 def edgeres(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "edgeres", *map(str, arguments)],
-        cwd=cwd, capture_output=True, text=True, check=False, timeout=600,
+        cwd=cwd, capture_output=True, text=True, check=False, timeout=1200,
     )  # fmt: skip
 
 
