@@ -254,12 +254,13 @@ def _preload() -> None:
     from edgeres import cli, pipeline, stages  # noqa: F401
     from edgeres.commands import chain  # noqa: F401
     from edgeres.compression import graph, prune, ptq, qat  # noqa: F401
-    from edgeres.training import loop
+    from edgeres.training import keeper
 
     for stage in stages.ORDER:
         stages.load(stage)
     torch.set_num_threads(1)
-    loop._CHECKPOINT_EVERY_S = 0.0  # every epoch, so that resuming is met too
+    assert keeper.EVERY_S and keeper._PATIENCE
+    keeper.EVERY_S = keeper._PATIENCE = 0  # save every step, so that resuming is met too
 
 
 def _command() -> int:
