@@ -8,13 +8,18 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 APT_PACKAGES := chromium qemu-user-static mmdebstrap arch-test openssh-server openssh-client
 
-.PHONY: quickstart test lint format bench schema lock clean
+.PHONY: quickstart test test-lowest lint format bench schema lock clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/edgeres run quickstart
 
 test: $(VENV)/.installed-dev $(VENV)-tflite-runtime/.installed $(VENV)-mlflow/.installed debian-packages
 	$(BIN)/python -m pytest tests -n 2 --dist loadgroup --no-loadscope-reorder
+
+# The lowest versions that pyproject.toml declares; LOWEST="--cpu --find-links FOLDER" for a CPU's torch.
+test-lowest: $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/python tests/reliability/lowest_versions.py --folder build/lowest $(LOWEST)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
