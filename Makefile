@@ -15,7 +15,7 @@ quickstart: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev $(VENV)-tflite-runtime/.installed $(VENV)-mlflow/.installed debian-packages
 	@# Two workers with a thread each: with more, they wait for one another.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist loadgroup --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
 
 # The lowest versions that pyproject.toml declares; LOWEST="--cpu --find-links FOLDER" for a CPU's torch.
 test-lowest: $(VENV)/bin/python

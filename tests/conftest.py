@@ -51,14 +51,6 @@ def real_data() -> Path:
     return Path(folder)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Side by side run files, whose fixtures are made once; and all that use the board are one."""
-    for item in items:
-        board = "arm_board" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("board" if board else item.path.as_posix()))
-
-
 @pytest.fixture(autouse=True)
 def _repeatable() -> None:
     torch.manual_seed(0)
