@@ -166,7 +166,7 @@ def search(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Find the student that is most accurate within a latency, and write its recipe."""
+    """Find the best student within a latency, and write its recipe."""
     from edgeres import text
     from edgeres.commands import chain
     from edgeres.commands import search as command
@@ -491,7 +491,7 @@ def promote(
     runs: Runs = DEFAULT_RUNS,
     as_json: Json = False,
 ) -> None:
-    """Make a run the stable one or the canary; @stable then means it."""
+    """Make a run the stable one (@stable) or the canary (@canary)."""
     from edgeres import text
     from edgeres.commands import registry
 

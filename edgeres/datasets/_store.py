@@ -49,8 +49,9 @@ def write(
     free = shutil.disk_usage(folder).free
     if size_bytes > free:
         raise StorageError(
-            f"{folder}: the decoded images take {size_bytes / 1e9:,.1f} GB and {free / 1e9:,.1f} "
-            "are free; lower `size`, free some space, or choose another --runs DIR"
+            f"{folder}: no space left for the decoded images, {size_bytes / 1e6:,.1f} MB with "
+            f"{free / 1e6:,.1f} MB free; lower `size`, free some (`edgeres clean`), or choose "
+            "another --runs DIR"
         )
     total = sum(len(part.labels) for part in splits.values())
     written: dict[str, Written] = {}
