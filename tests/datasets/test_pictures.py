@@ -71,7 +71,7 @@ def test_images_that_dont_fit_the_disk_are_refused_before_the_first_is_decoded(
 ) -> None:
     nowhere = Pictures([tmp_path / "none.png"] * 1_000_000, 30_000, imagefolder._decode)
     labels = np.zeros(len(nowhere), np.int64)
-    with pytest.raises(StorageError, match=r"take 2,700,000\.0 GB and"):
+    with pytest.raises(StorageError, match=r"2,700,000,008\.0 MB with"):
         _store.write(tmp_path, {"train": Samples(nowhere, labels)})
     assert not (tmp_path / _store.FILE).exists()
 

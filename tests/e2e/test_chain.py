@@ -100,6 +100,8 @@ def test_a_budget_that_is_missed_fails_the_run_and_is_in_its_report(
     found = json.loads(edgeres("check", result["run"], "--json", cwd=folder).stdout)
     assert {r["measure"] for r in found["results"]} == {"size_kb", "agreement"}
     shutil.rmtree(folder / run)
+    orphans = json.loads(edgeres("clean", "--json", cwd=folder).stdout)["artifacts"]
+    assert {row["artifact"].split("-")[0] for row in orphans} == {"budgets", "report"}
 
 
 def test_killed_again_and_again_it_ends_with_the_same_files(

@@ -259,7 +259,6 @@ def _preload() -> None:
     for stage in stages.ORDER:
         stages.load(stage)
     torch.set_num_threads(1)
-    assert keeper.EVERY_S and keeper._PATIENCE
     keeper.EVERY_S = keeper._PATIENCE = 0  # save every step, so that resuming is met too
 
 

@@ -1,0 +1,208 @@
+"""What runs stages of the chain."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeres.cli._options import (
+    DEFAULT_RUNS,
+    Architecture,
+    Data,
+    Json,
+    Model,
+    Quiet,
+    Runs,
+    Set,
+    show,
+)
+from edgeres.commands import complete
+
+
+def run(
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="A recipe file, or a shipped recipe's name.", autocompletion=complete.recipes
+        ),
+    ],
+    overrides: Set = None,
+    until: Annotated[
+        str | None,
+        typer.Option(help="Stop after this stage."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
+    number: Annotated[
+        int, typer.Option("--procs", min=1, help="Train in so many processes of this machine.")
+    ] = 1,
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run a recipe: every stage that is not in the store already."""
+    from edgeres import procs, text
+    from edgeres.commands import chain
+    from edgeres.recipe import load
+
+    loaded = load(recipe, overrides or [])
+    if dry_run:
+        show(chain.planned(loaded, runs, until), as_json, text.plan)
+        return
+    if number > 1 and procs.count() == 1:
+        raise SystemExit(procs.launch(number, sys.argv[1:]))
+    result = chain.perform(loaded, runs, until, quiet)
+    if procs.first():
+        show(result, as_json, text.run)
+
+
+def distill(
+    teacher: Annotated[str, typer.Option(help="Teacher architecture.")] = "resnet50",
+    student: Annotated[str, typer.Option(help="Student architecture.")] = "resnet18-w0.5",
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="The teacher's weights; it is trained here if left out."),
+    ] = None,
+    data: Data = None,
+    loss: Annotated[str, typer.Option(help="kd, or none to train on labels alone.")] = "kd",
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Epochs of the student."),
+    ] = None,
+    overrides: Set = None,
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Distill a big ResNet into a slimmer student."""
+    from edgeres import text
+    from edgeres.commands import chain
+
+    settings = {"teacher.model": teacher, "distill.student": student, "distill.loss": loss,
+                "teacher.checkpoint": checkpoint, "data": data,
+                "distill.train.epochs": epochs}  # fmt: skip
+    recipe = chain.shipped("distill", settings, overrides)
+    show(chain.perform(recipe, runs, "distill", quiet), as_json, text.run)
+
+
+def prune(
+    model: Model = None,
+    budget: Annotated[
+        str, typer.Option(help="macs=0.5, params=0.3, size=90KB or latency=5ms.")
+    ] = "macs=0.5",
+    device: Annotated[
+        str | None,
+        typer.Option(help="Where a latency budget is measured; the host if left out."),
+    ] = None,
+    architecture: Architecture = None,
+    data: Data = None,
+    overrides: Set = None,
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Prune a model's channels to a budget, then fine-tune."""
+    from edgeres import text
+    from edgeres.commands import chain
+
+    recipe = chain.continued(model, architecture, data, runs, "prune", overrides,
+                                chain.budget(budget, device))  # fmt: skip
+    show(chain.perform(recipe, runs, "prune", quiet), as_json, text.run)
+
+
+def search(
+    latency: Annotated[str, typer.Option(help="What the int8 file may take, e.g. 2ms.")],
+    device: Annotated[str, typer.Option(help="Where; see `edgeres list devices`.")] = "host",
+    target: Annotated[str, typer.Option(help="tflite-int8 or onnx-int8.")] = "tflite-int8",
+    recipe: Annotated[
+        str, typer.Option(help="Whose data, teacher and training are used.")
+    ] = "distill",
+    student: Annotated[
+        list[str] | None,
+        typer.Option(help="An architecture to try; repeat for several."),
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Of the short trainings.")] = 3,
+    tries: Annotated[int, typer.Option(min=1, help="How many candidates are trained.")] = 4,
+    out: Annotated[Path, typer.Option(help="Where the recipe is written.")] = Path("searched.yaml"),
+    data: Data = None,
+    overrides: Set = None,
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find the best student within a latency, and write its recipe."""
+    from edgeres import text
+    from edgeres.commands import chain
+    from edgeres.commands import search as command
+
+    wish = command.Wish(device, latency, target, student or (), epochs, tries, out)
+    loaded = chain.shipped(recipe, {"data": data}, overrides)
+    show(command.searched(loaded, wish, runs, quiet), as_json, text.search)
+
+
+def quantize(
+    model: Model = None,
+    method: Annotated[str, typer.Option(help="qat or ptq.")] = "qat",
+    scheme: Annotated[str, typer.Option(help="w8a8, w8a8-symmetric or w8a16.")] = "w8a8",
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Only measure each layer quantized alone.")
+    ] = False,
+    auto: Annotated[
+        bool, typer.Option("--auto", help="Leave the fewest layers float that keep accuracy.")
+    ] = False,
+    accuracy_drop: Annotated[
+        float, typer.Option(help="With --auto: points of validation top-1 that may be lost.")
+    ] = 0.5,
+    architecture: Architecture = None,
+    data: Data = None,
+    overrides: Set = None,
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Quantize a model, with training (qat) or without (ptq)."""
+    from edgeres import text
+    from edgeres.commands import chain
+    from edgeres.commands import quantize as command
+
+    recipe = chain.continued(model, architecture, data, runs, "quantize", overrides,
+                                {"method": method, "scheme": scheme})  # fmt: skip
+    if sensitivity:
+        show(command.sensitivity(recipe, runs, quiet), as_json, text.sensitivity)
+    elif auto:
+        show(command.auto(recipe, runs, accuracy_drop, quiet), as_json, text.auto)
+    else:
+        show(chain.perform(recipe, runs, "quantize", quiet), as_json, text.run)
+
+
+def export(
+    model: Model = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A target; repeat for several. See `edgeres list targets`.",
+            autocompletion=complete.targets,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Copy the files here too."),
+    ] = None,
+    architecture: Architecture = None,
+    data: Data = None,
+    overrides: Set = None,
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Export a model; int8 targets quantize it first if need be."""
+    from edgeres import text
+    from edgeres.commands import chain
+
+    targets = target or ["tflite-int8"]
+    recipe = chain.continued(model, architecture, data, runs, "export", overrides,
+                                {"targets": targets})  # fmt: skip
+    result = chain.perform(recipe, runs, "export", quiet)
+    show(chain.copied(result, out, targets), as_json, text.export)

@@ -1,0 +1,190 @@
+"""What looks at networks and files, and what was measured of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeres.cli._options import DEFAULT_RUNS, Architecture, Data, Json, Model, Quiet, Runs, show
+from edgeres.commands import complete
+from edgeres.errors import DeviceError
+
+Samples = Annotated[int, typer.Option(min=2, help="How many training images are looked at.")]
+
+
+def diagnose(
+    model: Model = None,
+    architecture: Architecture = None,
+    data: Data = None,
+    samples: Samples = 256,
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Say what is wrong inside a network. Exit code 1 if something is."""
+    from edgeres.commands import diagnose as command
+
+    result = command.diagnosed(model, architecture, data, runs, samples, quiet)
+    show(result, as_json, command.diagnosis)
+    if not result["healthy"]:
+        raise typer.Exit(1)
+
+
+def recalibrate(
+    model: Model = None,
+    architecture: Architecture = None,
+    data: Data = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the network; NETWORK-DATA if left out."),
+    ] = None,
+    samples: Samples = 4096,
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Re-estimate batch norm's statistics on other images."""
+    from edgeres.commands import diagnose as command
+
+    result = command.recalibrated(model, architecture, data, out, runs, samples, quiet)
+    show(result, as_json, command.recalibration)
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A .tflite, .onnx or .mlpackage, anybody's.")],
+    as_json: Json = False,
+) -> None:
+    """Show a model file's operators, types and scales."""
+    from edgeres import text
+    from edgeres.commands import files
+
+    show(files.inspected(file), as_json, text.inspect)
+
+
+def verify(
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN|FILE|BUNDLE]...", help="A run, files or a bundle; newest run if left out."
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(help="The run that files must agree with."),
+    ] = None,
+    self_test: Annotated[
+        bool,
+        typer.Option("--self-test", help="Plant faults in copies; each must be caught."),
+    ] = False,
+    public_key: Annotated[
+        Path | None,
+        typer.Option(help="Of a bundle's signer (PEM); it must be signed with it then."),
+    ] = None,
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check files anew against the model that was trained. Exit code 1 if one fails."""
+    from edgeres import text
+    from edgeres.bundle import checking
+    from edgeres.commands import files
+
+    rows = text.self_test if self_test else text.verify
+    if what and len(what) == 1 and checking.is_bundle(Path(what[0])):
+        result, rows = checking.check(Path(what[0]), public_key), text.checked_bundle
+    else:
+        check = files.self_tested if self_test else files.verified
+        result = check(what or [], against, runs, quiet)
+    show(result, as_json, rows)
+    if not result["passed"]:
+        raise typer.Exit(1)
+
+
+def benchmark(
+    what: Annotated[
+        str | None,
+        typer.Argument(metavar="[RUN|FILE]", help="A run or a model file; newest run if left out."),
+    ] = None,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A device; repeat for several. See `edgeres list devices`.",
+            autocompletion=complete.devices,
+        ),
+    ] = None,
+    preset: Annotated[
+        str, typer.Option(help="quick, normal, submission, or sustained (ten minutes on end).")
+    ] = "normal",
+    accuracy: Annotated[bool, typer.Option("--accuracy", help="Also run the test set.")] = False,
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure latency and memory anew on a device."""
+    from edgeres import text
+    from edgeres.commands import files
+
+    result = files.benchmarked(what, device or ["host"], preset, accuracy, runs, quiet)
+    show(result, as_json, text.benchmark)
+    if result["error"]:
+        raise DeviceError(result["error"])
+
+
+def compare(
+    a: Annotated[str, typer.Argument(help="A run, a result (.json) or a model file.")],
+    b: Annotated[str, typer.Argument(help="What is to be judged against it.")],
+    latency: Annotated[float, typer.Option(help="Tolerated, as a share of A's.")] = 0.05,
+    memory: Annotated[float, typer.Option(help="Tolerated, as a share of A's.")] = 0.10,
+    size: Annotated[float, typer.Option(help="Tolerated, as a share of A's.")] = 0.01,
+    accuracy: Annotated[
+        float, typer.Option(help="Tolerated loss of top-1, 0.01: a point.")
+    ] = 0.005,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(help="Where two model files are measured; the host if left out."),
+    ] = None,
+    preset: Annotated[str, typer.Option(help="quick, normal or submission.")] = "normal",
+    markdown: Annotated[bool, typer.Option("--markdown", help="For a pull request.")] = False,
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Say whether B is better than A, the same, or worse."""
+    from edgeres import text
+    from edgeres.commands import compare as command
+    from edgeres.measurement.compare import Tolerance
+
+    tolerance = Tolerance(latency, memory, size, accuracy)
+    result = command.compared(a, b, tolerance, device or ["host"], preset, runs, quiet)
+    show(result, as_json, text.compare_markdown if markdown else text.compare)
+    if result["verdict"] == "worse":
+        raise typer.Exit(1)
+
+
+def check(
+    what: Annotated[str, typer.Argument(metavar="RUN|RESULT.json", help="What was measured.")],
+    budgets: Annotated[
+        Path | None,
+        typer.Argument(help="A file of limits (docs/budgets.md); the run's own if left out."),
+    ] = None,
+    prometheus: Annotated[
+        Path | None,
+        typer.Option(help="Write the results there as Prometheus text."),
+    ] = None,
+    grafana: Annotated[
+        Path | None,
+        typer.Option(help="Write a Grafana dashboard (JSON) there."),
+    ] = None,
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+) -> None:
+    """Hold what was measured against budgets. Exit code 1 if one is not met."""
+    from edgeres import text
+    from edgeres.commands import check as command
+
+    result = command.checked(what, budgets, runs, prometheus, grafana)
+    show(result, as_json, text.check)
+    if not result["passed"]:
+        raise typer.Exit(1)

@@ -1,0 +1,142 @@
+"""What is done with finished runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeres.cli._options import DEFAULT_RUNS, Json, Run, Runs, show
+from edgeres.commands import complete
+
+Channel = Annotated[str, typer.Option("--to", help="stable or canary.")]
+
+
+def bundle(
+    run: Run = None,
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--for", help="android, ios, jetson or web-service.", autocompletion=complete.bundles
+        ),
+    ] = "android",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The archive; RUN-KIND.zip if left out."),
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(help="Ed25519 private key (PEM) to sign it with."),
+    ] = None,
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+) -> None:
+    """Pack a file with golden outputs, card, SBOM and a sample app."""
+    from edgeres import text
+    from edgeres.commands import bundle as command
+
+    show(command.bundled(run, kind, out, key, runs), as_json, text.bundle)
+
+
+def drift(
+    bundle: Annotated[Path, typer.Argument(help="The bundle that the device runs.")],
+    log: Annotated[Path, typer.Argument(help="What it logged, as JSON lines.")],
+    as_json: Json = False,
+) -> None:
+    """Say whether a device sees what the test set held. Exit code 1 if not."""
+    from edgeres import text
+    from edgeres.commands import bundle as command
+
+    result = command.drifted(bundle, log)
+    show(result, as_json, text.drift)
+    if result["drifted"]:
+        raise typer.Exit(1)
+
+
+def promote(
+    run: Run = None,
+    to: Channel = "canary",
+    reason: Annotated[str, typer.Option(help="Why, though a gate is not met.")] = "",
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+) -> None:
+    """Make a run the stable one (@stable) or the canary (@canary)."""
+    from edgeres import text
+    from edgeres.commands import registry
+
+    show(registry.promoted(run, to, reason, runs), as_json, text.promoted)
+
+
+def rollback(
+    to: Annotated[str, typer.Option("--channel", help="stable or canary.")] = "stable",
+    reason: Annotated[str, typer.Option(help="Why.")] = "",
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+) -> None:
+    """Go back to what was promoted before."""
+    from edgeres import text
+    from edgeres.commands import registry
+
+    show(registry.rolled_back(to, reason, runs), as_json, text.promoted)
+
+
+def history(
+    channel: Annotated[
+        str | None,
+        typer.Argument(help="stable or canary; both if left out."),
+    ] = None,
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+) -> None:
+    """List promotions and rollbacks."""
+    from edgeres import text
+    from edgeres.commands import registry
+
+    show(registry.history(channel, runs), as_json, text.history)
+
+
+def report(
+    run: Run = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write its drawings there too, as SVG files."),
+    ] = None,
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+) -> None:
+    """Write report.html and report.json of a run from what it has."""
+    from edgeres import text
+    from edgeres.commands import housekeeping
+
+    show(housekeeping.reported(run, runs, figures), as_json, text.report)
+
+
+def track(
+    run: Run = None,
+    to: Annotated[str, typer.Option(help="mlflow or tensorboard.")] = "mlflow",
+    experiment: Annotated[str, typer.Option(help="MLflow's experiment.")] = "edgeres",
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+) -> None:
+    """Tell MLflow or TensorBoard about a run.
+
+    MLflow's server is MLFLOW_TRACKING_URI; without one, an `mlflow` program on the PATH keeps a
+    local SQLite store in this folder.
+    """
+    from edgeres import text
+    from edgeres.commands import track as command
+
+    show(command.tracked(run, to, experiment, runs), as_json, text.tracked)
+
+
+def clean(
+    runs: Runs = DEFAULT_RUNS,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be freed.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove artifacts that no run refers to, and unfinished work."""
+    from edgeres import text
+    from edgeres.commands import housekeeping
+
+    show(housekeeping.cleaned(runs, dry_run), as_json, text.clean)
