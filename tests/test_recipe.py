@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from edgeres import recipe, recipe_yaml
+import edgeres
+from edgeres import recipe
 from edgeres.errors import BadInput
-from edgeres.recipe import ExportSection, Recipe, TrainSection, VerifySection
-from edgeres.recipe_sections import RecipeFile
+from edgeres.recipe import ExportSection, Recipe, TrainSection, VerifySection, document
+from edgeres.recipe.sections import RecipeFile
 
 NO_SHARE = "is no share to keep; write one between 0 and 1, e.g. 0.5"
 NO_BUDGET = "has no budget; add one, e.g. `macs: 0.5` (or params, size, latency)"
@@ -369,7 +370,7 @@ def test_a_name_that_is_missing_names_the_file(write: Any) -> None:
         (b"just text", "r.yaml: should hold `key: value` lines at the top"),
         (b"\xff\xfe\x00", "r.yaml: is not a text file in UTF-8"),
         (b"name: a\nseed: \x00", "r.yaml:2: holds the control character U+0000"),
-        (b"#" * (recipe_yaml.MAX_BYTES + 1), "r.yaml: is larger than 1 MiB; that is no recipe"),
+        (b"#" * (document.MAX_BYTES + 1), "r.yaml: is larger than 1 MiB; that is no recipe"),
         (b"name: a\n" + b"a: [" * 40, "r.yaml: is nested more than 32 levels deep, "
          "or within itself; that is no recipe"),
         (b"a: [" + b"1," * 10_000 + b"]", "r.yaml: holds more than 10,000 values, "
@@ -421,7 +422,7 @@ PUNCTUATION = st.text(alphabet="[]{}&*!|>%@-?:,#'\"\\ \n\t0aU~.", max_size=60)
 @settings(deadline=None)
 @given(st.text() | PUNCTUATION | PUNCTUATION.map("a: {}".format))
 def test_any_text_is_read_or_refused_in_plain_words(text: str) -> None:
-    assert refusal(lambda: recipe_yaml.parse(text, "r.yaml")).startswith(("r.yaml", "read"))
+    assert refusal(lambda: document.parse(text, "r.yaml")).startswith(("r.yaml", "read"))
 
 
 @settings(deadline=None)
@@ -507,8 +508,8 @@ RECIPES = st.builds(
 @given(RECIPES)
 def test_dump_loads_back_to_an_equal_recipe(made: Recipe) -> None:
     text = recipe.dump(made)
-    document = recipe_yaml.parse(text, "lock")
-    assert recipe.load_mapping(document.tree) == made
+    read = document.parse(text, "lock")
+    assert recipe.load_mapping(read.tree) == made
     assert yaml.safe_load(text) is not None  # any YAML reader takes it
 
 
@@ -517,8 +518,8 @@ def test_dump_loads_back_to_an_equal_recipe(made: Recipe) -> None:
              "a: b # c", "'", "\x85", "a\u2028\ufeff", " a\n\n b ", "!x", "&a", "*a", "NaN", ".inf"]
 )  # fmt: skip
 def test_text_that_looks_like_something_else_stays_text(text: str) -> None:
-    written = recipe_yaml.dump({"a": text, "b": [text]})
-    assert recipe_yaml.parse(written, "lock").tree == {"a": text, "b": (text,)}
+    written = document.dump({"a": text, "b": [text]})
+    assert document.parse(written, "lock").tree == {"a": text, "b": (text,)}
 
 
 # What is shipped.
@@ -550,7 +551,7 @@ def test_an_installed_package_has_its_own_recipes(
 ) -> None:
     (tmp_path / "_recipes").mkdir()
     (tmp_path / "_recipes" / "own.yaml").write_text("name: own\ndescription: mine\n")
-    monkeypatch.setattr(recipe, "__file__", str(tmp_path / "recipe.py"))
+    monkeypatch.setattr(edgeres, "__file__", str(tmp_path / "__init__.py"))
     assert recipe.recipes() == [("own", "mine")]
     assert recipe.load("own").name == "own"
 

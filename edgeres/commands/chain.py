@@ -135,7 +135,7 @@ def budget(text: str, device: str | None) -> dict[str, Any]:
     Raises:
         BadInput: another kind of budget, or not a number.
     """
-    from edgeres.recipe_sections import BUDGETS
+    from edgeres.recipe.sections import BUDGETS
 
     kind, _, value = text.partition("=")
     if kind not in BUDGETS or not value:

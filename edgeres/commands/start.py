@@ -11,7 +11,7 @@ from edgeres.artifact import storage_errors
 from edgeres.errors import BadInput
 from edgeres.models import spec
 from edgeres.recipe import Recipe, load
-from edgeres.recipe_yaml import dump
+from edgeres.recipe.document import dump
 
 
 @dataclass(frozen=True)

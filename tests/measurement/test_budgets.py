@@ -91,7 +91,7 @@ def test_the_command(tmp_path: Path) -> None:
 
 
 def test_a_recipe_knows_the_same_measures() -> None:
-    from edgeres.recipe_sections import LimitsSection
+    from edgeres.recipe.sections import LimitsSection
 
     assert set(LimitsSection.model_fields) == {*budgets.MEASURES, "agreement", "target", "device"}
 

@@ -1,0 +1,55 @@
+"""Recipes: what a person wants done, as one frozen `Recipe`."""
+
+from edgeres.recipe.loading import (
+    checked,
+    dump,
+    load,
+    load_mapping,
+    recipes,
+    shipped_folder,
+    to_mapping,
+)
+from edgeres.recipe.schema import schema
+from edgeres.recipe.sections import (
+    BenchmarkSection,
+    BudgetsSection,
+    DataSection,
+    DistillSection,
+    ExportSection,
+    HintSection,
+    LabelsSection,
+    MixSection,
+    PruneSection,
+    QuantizeSection,
+    Recipe,
+    ReportSection,
+    TeacherSection,
+    TrainSection,
+    VerifySection,
+)
+
+__all__ = [
+    "BenchmarkSection",
+    "BudgetsSection",
+    "DataSection",
+    "DistillSection",
+    "ExportSection",
+    "HintSection",
+    "LabelsSection",
+    "MixSection",
+    "PruneSection",
+    "QuantizeSection",
+    "Recipe",
+    "ReportSection",
+    "TeacherSection",
+    "TrainSection",
+    "VerifySection",
+    "checked",
+    "dump",
+    "load",
+    "load_mapping",
+    "recipes",
+    "schema",
+    "shipped_folder",
+    "to_mapping",
+]

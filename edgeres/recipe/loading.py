@@ -1,0 +1,176 @@
+"""A recipe file, a shipped name or a mapping plus `--set` texts in, one frozen `Recipe` out.
+
+A document is read, laid over what it `extends`, and overridden; then false sections go, the shared
+`train` settings fill each stage's own, and the models of `sections` check the result.
+Every problem is told at once, each in one line with its file and line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+import edgeres
+from edgeres.errors import BadInput, unknown
+from edgeres.recipe import document as documents
+from edgeres.recipe.complaints import joined, sentence, shown
+from edgeres.recipe.document import Document, shortened
+from edgeres.recipe.sections import Recipe, RecipeFile, Section
+
+_REQUIRED = ("data", "teacher", "train")
+OPTIONAL = ("distill", "prune", "quantize", "export", "verify", "benchmark", "budgets", "report")
+_TRAINED = ("teacher", "distill", "prune", "quantize")
+_MAX_CHAIN = 8
+
+S = TypeVar("S", bound=Section)
+
+
+def load(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Load a recipe.
+
+    Args:
+        path_or_name: a YAML file, or the name of a shipped recipe. A text without `/` and
+            `.yaml` is a name.
+        overrides: `a.b=value` texts; later ones win.
+
+    Raises:
+        BadInput: one line per problem, each with its place.
+    """
+    return _resolved(_extended(_located(path_or_name, Path())), overrides)
+
+
+def load_mapping(
+    values: Mapping[str, Any], overrides: Sequence[str] = (), where: str = "the command line"
+) -> Recipe:
+    """The recipe that a program put together as plain values; raises BadInput like `load`."""
+    return _resolved(_normal(documents.of_mapping(values, where)), overrides)
+
+
+def checked(kind: type[S], values: Mapping[str, Any], where: str = "the command line") -> S:
+    """One section of a recipe from plain values; raises BadInput like `load`."""
+    return _validated(kind, documents.of_mapping(values, where))
+
+
+def to_mapping(recipe: Recipe) -> dict[str, Any]:
+    """Every setting as JSON-ready values, without the stages that are left out."""
+    values = recipe.model_dump(mode="json")
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def dump(recipe: Recipe) -> str:
+    """Every setting as YAML that loads back to an equal recipe."""
+    return documents.dump(to_mapping(recipe))
+
+
+def recipes() -> list[tuple[str, str]]:
+    """Name and description of each shipped recipe."""
+    return [(name, load(path).description) for name, path in sorted(_shipped().items())]
+
+
+def shipped_folder() -> Path:
+    """The folder of shipped recipes: inside an installed package, or beside it in a checkout."""
+    package = Path(edgeres.__file__).parent
+    installed = package / "_recipes"
+    return installed if installed.is_dir() else package.parent / "recipes"
+
+
+def _shipped() -> dict[str, Path]:
+    return {path.stem: path for path in shipped_folder().glob("*.yaml")}
+
+
+def _located(path_or_name: str | Path, folder: Path) -> Path:
+    """The file a person means; relative paths start at `folder`."""
+    shipped = _shipped()
+    if isinstance(path_or_name, str) and path_or_name in shipped:
+        return shipped[path_or_name]
+    path = folder / path_or_name
+    name = str(path_or_name)
+    named = not isinstance(path_or_name, Path) and path.suffix not in (".yaml", ".yml")
+    if named and "/" not in name and "\\" not in name:
+        raise unknown("recipe", shortened(name), shipped)
+    return path
+
+
+def _extended(path: Path) -> Document:
+    """A file laid over what it extends, over what that extends, and so on."""
+    document, files = _normal(documents.read(path)), [path]
+    while (base := document.tree.pop("extends", None)) is not None:
+        where = f"{document.place(('extends',)).where}: extends"
+        document.places.pop(("extends",), None)
+        if not isinstance(base, str) or not base:
+            raise BadInput(f"{where}: should be a recipe's name or file, not {shown(base)}")
+        try:
+            target = _located(base, files[-1].parent)
+            below = _normal(documents.read(target))
+        except BadInput as error:
+            raise BadInput(f"{where}: {error}") from None
+        files.append(target)
+        if target.resolve() in [file.resolve() for file in files[:-1]]:
+            circle = " -> ".join(str(file) for file in files)
+            raise BadInput(f"{where}: goes in a circle: {circle}")
+        if len(files) > _MAX_CHAIN:
+            raise BadInput(f"{where}: more than {_MAX_CHAIN} recipes extend one another")
+        document = below.merged(document)
+    return document
+
+
+def _normal(document: Document) -> Document:
+    """The short forms written out: `data: digits`, and empty sections."""
+    tree, places = document.tree, document.places
+    if isinstance(tree.get("data"), str):
+        tree["data"] = {"source": tree["data"]}
+        places["data", "source"] = document.place(("data",))
+    for name in (*_REQUIRED, *OPTIONAL):
+        if name in tree and tree[name] is None:
+            tree[name] = {}
+        section = tree.get(name)
+        if isinstance(section, dict) and "train" in section and section["train"] is None:
+            section["train"] = {}
+    return document
+
+
+def _resolved(document: Document, overrides: Sequence[str]) -> Recipe:
+    for text in overrides:
+        override = documents.of_override(text)
+        if override.tree.pop("extends", None) is not None:
+            where = override.places["extends",].where
+            override.problems.append(f"{where}: only a recipe file can extend another")
+        document = document.merged(_normal(override))
+    for name in OPTIONAL:
+        if document.tree.get(name) is False:
+            del document.tree[name]
+    _spread_train(document)
+    written = _validated(RecipeFile, document)
+    return Recipe(**{name: getattr(written, name) for name in Recipe.model_fields})
+
+
+def _spread_train(document: Document) -> None:
+    """Put the shared `train` settings below each stage's own."""
+    tree = document.tree
+    shared = tree.get("train")
+    if not isinstance(shared, dict):
+        return
+    tree.setdefault("teacher", {})
+    for stage in _TRAINED:
+        section = tree.get(stage)
+        own = section.get("train", {}) if isinstance(section, dict) else None
+        if not isinstance(own, dict):
+            continue
+        tree[stage] = {**tree[stage], "train": {**shared, **own}}
+        for key in shared.keys() - own.keys():
+            document.places[stage, "train", key] = document.place(("train", key))
+
+
+def _validated(kind: type[S], document: Document) -> S:
+    problems = list(document.problems)
+    value = None
+    try:
+        value = kind.model_validate(document.tree, strict=True)
+    except ValidationError as error:
+        problems += [sentence(e, document, kind) for e in error.errors(include_url=False)]
+    if value is None or problems:
+        raise BadInput(joined(problems))
+    return value

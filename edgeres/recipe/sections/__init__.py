@@ -1,0 +1,51 @@
+"""What a recipe may say: one frozen model per section, with defaults, bounds and descriptions.
+
+The descriptions are what an editor shows (recipes/schema.json is generated from these models).
+Names of models, data sets, targets and devices are plain text here; who loads them checks them.
+"""
+
+from edgeres.recipe.sections.compression import BUDGETS, PruneSection, QuantizeSection
+from edgeres.recipe.sections.fields import Section
+from edgeres.recipe.sections.networks import (
+    CacheSection,
+    DataSection,
+    DistillSection,
+    FreshSection,
+    HintSection,
+    LabelsSection,
+    TeacherSection,
+)
+from edgeres.recipe.sections.results import (
+    BenchmarkSection,
+    BudgetsSection,
+    ExportSection,
+    LimitsSection,
+    ReportSection,
+    VerifySection,
+)
+from edgeres.recipe.sections.training import MixSection, TrainSection
+from edgeres.recipe.sections.whole import Recipe, RecipeFile
+
+__all__ = [
+    "BUDGETS",
+    "BenchmarkSection",
+    "BudgetsSection",
+    "CacheSection",
+    "DataSection",
+    "DistillSection",
+    "ExportSection",
+    "FreshSection",
+    "HintSection",
+    "LabelsSection",
+    "LimitsSection",
+    "MixSection",
+    "PruneSection",
+    "QuantizeSection",
+    "Recipe",
+    "RecipeFile",
+    "ReportSection",
+    "Section",
+    "TeacherSection",
+    "TrainSection",
+    "VerifySection",
+]

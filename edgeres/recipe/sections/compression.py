@@ -1,0 +1,155 @@
+"""What makes the student smaller: pruning and quantization."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from edgeres import quantities
+from edgeres.errors import BadInput
+from edgeres.recipe.sections.fields import (
+    _UNIQUE,
+    Alpha,
+    Section,
+    Share,
+    Temperature,
+    Text,
+    _unique,
+)
+from edgeres.recipe.sections.training import TrainSection
+
+BUDGETS = ("macs", "params", "size", "latency")
+"""Of pruning; a recipe says one of them."""
+
+
+def _share_to_keep(value: float) -> float:
+    if not 0 < value < 1:
+        raise PydanticCustomError(
+            "share", "{value} is no share to keep; write one between 0 and 1, e.g. 0.5",
+            {"value": f"{value:g}"},
+        )  # fmt: skip
+    return value
+
+
+def _with_unit(parse: Callable[[str], float]) -> BeforeValidator:
+    def check(value: object) -> object:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            value = f"{value:g}"
+        if isinstance(value, str):
+            try:
+                parse(value)
+            except BadInput as error:
+                raise PydanticCustomError("unit", "{said}", {"said": str(error)}) from None
+        return value
+
+    return BeforeValidator(check)
+
+
+_OPEN = {"exclusiveMinimum": 0, "exclusiveMaximum": 1}
+ShareToKeep = Annotated[float, Field(json_schema_extra=_OPEN), AfterValidator(_share_to_keep)]
+
+
+class PruneSection(Section):
+    """Channels and blocks are removed to a budget, then the network is fine-tuned."""
+
+    macs: Annotated[
+        ShareToKeep | None, Field(description="Budget: share of multiply-accumulates to keep.")
+    ] = None
+    params: Annotated[
+        ShareToKeep | None, Field(description="Budget: share of parameters to keep.")
+    ] = None
+    size: Annotated[
+        Annotated[str, _with_unit(quantities.size)] | None,
+        Field(description="Budget: size of the int8 file, e.g. 90KB."),
+    ] = None
+    latency: Annotated[
+        Annotated[str, _with_unit(quantities.time)] | None,
+        Field(description="Budget: measured latency of the int8 file on `device`, e.g. 5ms."),
+    ] = None
+    device: Annotated[Text, Field(description="Where a latency budget is measured.")] = "host"
+    target: Annotated[
+        Literal["tflite-int8", "onnx-int8"],
+        Field(description="The file that a size or latency budget is about."),
+    ] = "tflite-int8"
+    blocks: Annotated[
+        int, Field(ge=0, le=1000, description="Whole residual blocks to leave out first.")
+    ] = 0
+    steps: Annotated[
+        int,
+        Field(ge=1, le=100, description="Prune in so many steps; each gets a part of the epochs."),
+    ] = 1
+    round_to: Annotated[
+        int, Field(ge=1, le=256, description="Channel counts are multiples of this.")
+    ] = 8
+    criterion: Annotated[
+        Literal["group-magnitude", "bn-scale", "taylor", "group-sparsity"],
+        Field(description="What makes a channel matter; group-sparsity trains for it first."),
+    ] = "group-magnitude"
+    sparsity: Annotated[
+        float, Field(gt=0, le=1, description="group-sparsity: strength, like a weight decay.")
+    ] = 5e-4
+    sparse_epochs: Annotated[
+        Annotated[int, Field(ge=1, le=100_000)] | None,
+        Field(description="group-sparsity: epochs before pruning; null is as many as after."),
+    ] = None
+    temperature: Temperature = 4.0
+    alpha: Alpha = 0.9
+    train: TrainSection = TrainSection()
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> PruneSection:
+        said = [name for name in BUDGETS if getattr(self, name) is not None]
+        if not said and not self.blocks:
+            raise PydanticCustomError(
+                "missing_budget", "has no budget; add one, e.g. `macs: 0.5` (or params, size, "
+                "latency)",
+            )  # fmt: skip
+        if len(said) > 1:
+            raise PydanticCustomError(
+                "budgets", "has the budgets {said}; keep one and set the others to null",
+                {"said": " and ".join(said)},
+            )  # fmt: skip
+        return self
+
+
+class QuantizeSection(Section):
+    """The network gets int8 weights and activations."""
+
+    method: Annotated[
+        Literal["qat", "ptq"],
+        Field(description="qat trains with quantization; ptq calibrates only."),
+    ] = "qat"
+    scheme: Annotated[
+        Literal["w8a8", "w8a8-symmetric", "w8a16"],
+        Field(
+            description="int8 weights per channel; activations per tensor: int8, int8 with zero "
+            "point 0, or int16."
+        ),
+    ] = "w8a8"
+    ranges: Annotated[
+        Literal["min-max", "percentile", "mse", "entropy"],
+        Field(description="How calibration chooses what range of a tensor gets codes."),
+    ] = "min-max"
+    exclude: Annotated[
+        tuple[Text, ...],
+        Field(
+            description="Regular expressions of layers that stay float, e.g. layer1\\..*",
+            json_schema_extra=_UNIQUE,
+        ),
+        AfterValidator(_unique),
+    ] = ()
+    learned_steps: Annotated[
+        bool, Field(description="qat: learn the activations' step sizes (LSQ).")
+    ] = False
+    temperature: Temperature = 4.0
+    alpha: Alpha = 0.5
+    freeze_observers: Annotated[
+        Share, Field(description="Share of the epochs after which ranges stay fixed.")
+    ] = 0.5
+    freeze_batchnorm: Annotated[
+        Share, Field(description="Share of the epochs after which BatchNorm stays fixed.")
+    ] = 0.7
+    train: TrainSection = TrainSection()

@@ -1,0 +1,46 @@
+"""What the sections' settings are made of."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+
+def _unique(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if names.count(name) > 1:
+            raise PydanticCustomError("repeated", "names '{name}' twice", {"name": name})
+    return names
+
+
+def _per_channel(values: tuple[float, ...]) -> tuple[float, ...]:
+    if len(values) not in (1, 3):
+        raise PydanticCustomError("channels", "should hold 1 value, or 3 (red, green, blue)")
+    return values
+
+
+_UNIQUE = {"uniqueItems": True}
+Text = Annotated[str, Field(min_length=1)]
+Names = Annotated[
+    tuple[Text, ...], Field(min_length=1, json_schema_extra=_UNIQUE), AfterValidator(_unique)
+]
+Share = Annotated[float, Field(ge=0, le=1)]
+Temperature = Annotated[
+    float, Field(gt=0, le=100, description="Softens the teacher's answers: logits / temperature.")
+]
+Alpha = Annotated[
+    float,
+    Field(ge=0, le=1, description="Weight of the teacher's answers; the labels get the rest."),
+]
+
+Limit = Annotated[
+    Annotated[float, Field(gt=0, le=1e9)] | None, Field(description="At most; see docs/budgets.md.")
+]
+
+
+class Section(BaseModel):
+    """Base of all sections: can't be changed, knows no other keys, holds no NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

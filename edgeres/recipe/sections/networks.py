@@ -1,0 +1,212 @@
+"""The data, the teacher and the student."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from edgeres.recipe.sections.fields import (
+    _UNIQUE,
+    Alpha,
+    Names,
+    Section,
+    Share,
+    Temperature,
+    Text,
+    _per_channel,
+    _unique,
+)
+from edgeres.recipe.sections.training import MixSection, TrainSection
+
+
+class DataSection(Section):
+    """The images: where they are from, their size, and what is set aside."""
+
+    source: Annotated[
+        Text, Field(description="NAME or NAME:PATH; `edgeres list datasets` shows the names.")
+    ] = "digits"
+    size: Annotated[
+        Annotated[int, Field(ge=8, le=1024)] | None,
+        Field(description="Height and width in pixels; null is the data set's own."),
+    ] = None
+    validation: Annotated[
+        float, Field(gt=0, lt=1, description="Share of the training images set aside.")
+    ] = 0.1
+    calibration: Annotated[
+        int, Field(ge=1, le=100_000, description="Training images that set activation ranges.")
+    ] = 256
+
+
+class FreshSection(Section):
+    """How a network that is trained here starts."""
+
+    zero_init_residual: Annotated[
+        bool, Field(description="Start each residual block as the identity.")
+    ] = False
+    skip_scale: Annotated[
+        bool, Field(description="Start each block's convolutions at 1/L of their size, L blocks.")
+    ] = False
+    stochastic_depth: Annotated[
+        float,
+        Field(ge=0, lt=1, description="How often training leaves out the last block's convolutions."
+              " Earlier blocks' less, in proportion."),
+    ] = 0.0  # fmt: skip
+
+
+class TeacherSection(FreshSection):
+    """The big network: somebody's, or trained here. docs/teachers.md has each source."""
+
+    model: Annotated[
+        Text,
+        Field(
+            description="Architecture (`edgeres list models` shows the names), or where a trained "
+            "one is: torchvision:NAME, timm:NAME.TAG, checkpoint:FILE, keras:FILE, onnx:FILE."
+        ),
+    ] = "resnet20"
+    ensemble: Annotated[
+        Names | None,
+        Field(description="Several of such sources, whose answers are averaged."),
+    ] = None
+    average: Annotated[
+        Literal["logits", "probabilities"], Field(description="What an ensemble averages.")
+    ] = "logits"
+    checkpoint: Annotated[
+        Text | None,
+        Field(
+            description="A .pth, .th or .safetensors file below the current folder or absolute; "
+            "null trains the network here."
+        ),
+    ] = None
+    mean: Annotated[
+        Annotated[
+            tuple[Annotated[float, Field(ge=0, le=1)], ...],
+            Field(min_length=1, max_length=3),
+            AfterValidator(_per_channel),
+        ]
+        | None,
+        Field(description="The checkpoint's own, 1 or 3 values, as pixel / 255."),
+    ] = None
+    std: Annotated[
+        Annotated[
+            tuple[Annotated[float, Field(gt=0, le=1)], ...],
+            Field(min_length=1, max_length=3),
+            AfterValidator(_per_channel),
+        ]
+        | None,
+        Field(description="The checkpoint's own, 1 or 3 values, as pixel / 255."),
+    ] = None
+    channels: Annotated[
+        Literal["rgb", "bgr"] | None,
+        Field(description="Order in which a loaded teacher takes them; null is the source's own."),
+    ] = None
+    size: Annotated[
+        Annotated[int, Field(ge=8, le=1024)] | None,
+        Field(description="Pixels of its input; images are resized to it. null is its own."),
+    ] = None
+    outputs: Annotated[
+        Annotated[
+            tuple[Annotated[int, Field(ge=0)], ...],
+            Field(min_length=2, json_schema_extra=_UNIQUE),
+            AfterValidator(_unique),
+        ]
+        | None,
+        Field(description="Which of its outputs the data's classes are, in order; null is all."),
+    ] = None
+    claimed: Annotated[
+        Share | None,
+        Field(description="Top-1 that its publisher states, shown beside what is measured."),
+    ] = None
+    near_chance: Annotated[
+        Literal["stop", "go on"],
+        Field(description="What to do if a loaded teacher is hardly better than guessing."),
+    ] = "stop"
+    train: TrainSection = TrainSection()
+
+    @model_validator(mode="after")
+    def _one_teacher(self) -> TeacherSection:
+        if (self.mean is None) != (self.std is None):
+            raise PydanticCustomError("conflict", "`mean` and `std` go together; give both")
+        if self.checkpoint is not None and (":" in self.model or self.ensemble is not None):
+            raise PydanticCustomError(
+                "conflict", "`checkpoint` is a second teacher; keep it or the other one",
+                {"at": ("checkpoint",)},
+            )  # fmt: skip
+        return self
+
+
+class CacheSection(Section):
+    """The teacher's answers to fixed augmented views are stored once; then it need not run."""
+
+    views: Annotated[
+        int, Field(ge=1, le=1000, description="Views of each image, which take turns each epoch.")
+    ] = 8
+    top: Annotated[
+        Annotated[int, Field(ge=1, le=1000)] | None,
+        Field(
+            description="Answers kept of each view; null: all up to 20 classes, else the top 10."
+        ),
+    ] = None
+    limit_gb: Annotated[
+        float, Field(gt=0, le=100_000, description="Refuse to store more than this.")
+    ] = 4.0
+
+
+class LabelsSection(CacheSection):
+    """What decides the stored answers; put together from `distill`, not written in a recipe."""
+
+    augment: tuple[str, ...] = ()
+    mix: MixSection | None = None
+
+
+class HintSection(Section):
+    """A layer of the student imitates a layer of the teacher."""
+
+    teacher: Annotated[Text, Field(description="Name of the teacher's layer, e.g. layer3.")]
+    student: Annotated[Text, Field(description="Name of the student's layer, e.g. layer3.")]
+    loss: Annotated[
+        Literal["hint", "attention"],
+        Field(description="hint: features, through a learned adapter; attention: where it looks."),
+    ] = "hint"
+    weight: Annotated[float, Field(gt=0, le=1e6, description="Beside the other losses.")] = 1.0
+    schedule: Annotated[
+        Literal["constant", "linear", "cosine"],
+        Field(description="How the weight falls to 0 over the training, or not at all."),
+    ] = "constant"
+
+
+class DistillSection(FreshSection):
+    """A smaller network learns from the teacher's answers."""
+
+    student: Annotated[
+        Text, Field(description="Architecture; -w0.5 halves the width of each layer.")
+    ] = "resnet18-w0.5"
+    loss: Annotated[
+        Literal["kd", "dkd", "dist", "mse", "cosine", "none"],
+        Field(description="How the student imitates; none trains on the labels alone."),
+    ] = "kd"
+    temperature: Temperature = 4.0
+    alpha: Alpha = 0.9
+    cache: Annotated[
+        CacheSection | None,
+        Field(description="Store the teacher's answers first; null asks it in every step."),
+    ] = None
+    train: TrainSection = TrainSection()
+
+    hints: Annotated[
+        tuple[HintSection, ...], Field(description="Layers that imitate the teacher's, too.")
+    ] = ()
+
+    @model_validator(mode="after")
+    def _one_label_each(self) -> DistillSection:
+        if self.hints and (self.cache is not None or self.loss == "none"):
+            raise PydanticCustomError(
+                "conflict",
+                "`hints` need the teacher in every step; leave out `cache` and loss none",
+            )
+        if self.loss == "dkd" and self.train.mix is not None:
+            raise PydanticCustomError(
+                "conflict", "dkd needs one label per image, and `train.mix` gives two; use kd"
+            )
+        return self

@@ -1,0 +1,82 @@
+"""How every stage that trains does it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from edgeres.recipe.sections.fields import (
+    _UNIQUE,
+    Section,
+    Share,
+    _unique,
+)
+
+
+class MixSection(Section):
+    """Two training images become one, and so do their labels; the teacher answers to the mix."""
+
+    kind: Annotated[
+        Literal["mixup", "cutmix", "either"],
+        Field(description="Faded into one another, a piece pasted, or half of the images each."),
+    ] = "either"
+    alpha: Annotated[
+        float, Field(gt=0, le=100, description="Shares come from Beta(alpha, alpha).")
+    ] = 1.0
+    share: Annotated[Share, Field(description="Of the images, how many are mixed.")] = 1.0
+
+
+class TrainSection(Section):
+    """How a network is trained; the learning rate warms up, then falls along a half cosine."""
+
+    epochs: Annotated[
+        int, Field(ge=0, le=100_000, description="Passes over the training images.")
+    ] = 10
+    batch_size: Annotated[int, Field(ge=1, le=65_536, description="Images per step.")] = 64
+    optimizer: Annotated[
+        Literal["sgd", "adamw"], Field(description="sgd is with Nesterov momentum.")
+    ] = "sgd"
+    learning_rate: Annotated[
+        float, Field(gt=0, le=100, description="The highest one, after the warm-up.")
+    ] = 0.1
+    momentum: Annotated[float, Field(ge=0, lt=1, description="Of sgd.")] = 0.9
+    weight_decay: Annotated[
+        float, Field(ge=0, le=10, description="Of weights; not of biases and BatchNorm.")
+    ] = 5e-4
+    warmup_epochs: Annotated[
+        float, Field(ge=0, le=10_000, description="Epochs over which the learning rate rises.")
+    ] = 1.0
+    label_smoothing: Annotated[
+        float, Field(ge=0, lt=1, description="Share of a label spread over all classes.")
+    ] = 0.0
+    ema: Annotated[
+        Annotated[float, Field(gt=0, lt=1)] | None,
+        Field(description="Decay of an average of the weights, e.g. 0.999; null keeps the last."),
+    ] = None
+    clip_norm: Annotated[
+        Annotated[float, Field(gt=0, le=1e6)] | None,
+        Field(description="Largest gradient norm; null doesn't limit it."),
+    ] = None
+    augment: Annotated[
+        tuple[Literal["crop", "flip", "cutout", "randaugment", "trivialaugment"], ...],
+        Field(description="Random changes of training images.", json_schema_extra=_UNIQUE),
+        AfterValidator(_unique),
+    ] = ("crop",)
+    mix: Annotated[MixSection | None, Field(description="null mixes no images.")] = None
+    device: Annotated[
+        Literal["cpu", "cuda", "auto"], Field(description="auto: a GPU where there is one.")
+    ] = "cpu"
+    precision: Annotated[
+        Literal["fp32", "bf16", "fp16"],
+        Field(description="Of convolutions and products; fp16 on GPUs only. QAT is always fp32."),
+    ] = "fp32"
+    accumulate: Annotated[
+        int, Field(ge=1, le=1024, description="Compute a batch in so many parts, to save memory.")
+    ] = 1
+    checkpointing: Annotated[
+        bool, Field(description="Compute blocks again for their gradients, to save memory.")
+    ] = False
+    sync_batchnorm: Annotated[
+        bool, Field(description="With several processes: batch statistics over all of them.")
+    ] = False
