@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,16 @@ from edgeres.types import Preprocess
 _PREPROCESS = Preprocess(32, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _FILES = {"resnet20": "resnet20-12fca82f.th", "resnet56": "resnet56-4bfd9763.th"}
 _CALIBRATION = 512
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """A parser that asks where the data and the checkpoints are."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="a folder with CIFAR-10")
+    parser.add_argument("--weights", type=Path, required=True, help="a folder with akamaster's")
+    return parser
 
 
 def network(folder: Path, name: str) -> resnet.ResNet:

@@ -21,8 +21,8 @@ import torch
 from _cifar_networks import calibration, network, splits
 
 from edgeres import targets
-from edgeres.artifact import file_sha256, folder_size
 from edgeres.compression import graph, ptq
+from edgeres.disk import file_sha256, folder_size
 from edgeres.errors import EdgeresError
 from edgeres.models import resnet, spec, weights
 from edgeres.recipe import VerifySection

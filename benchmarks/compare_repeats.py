@@ -11,7 +11,6 @@ and int8 with 2 % of its weights zeroed, drawn at random (must be worse in accur
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections import Counter
 from dataclasses import replace
@@ -20,12 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from _cifar_networks import calibration, network, splits
+from _cifar_networks import arguments, calibration, network, splits
 
 from edgeres import devices, targets
-from edgeres.artifact import file_sha256
 from edgeres.compression import ptq
 from edgeres.compression.graph import snap, weight_scales
+from edgeres.disk import file_sha256
 from edgeres.measurement import protocol
 from edgeres.measurement.compare import Row, Tolerance, compare
 from edgeres.models.resnet import fold_batchnorm
@@ -36,11 +35,7 @@ _SHARE = 0.02
 
 def main() -> None:
     """Export, measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--weights", type=Path, required=True)
+    parser = arguments(__doc__)
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--preset", default="quick")
     parser.add_argument("--images", type=int, default=10_000)

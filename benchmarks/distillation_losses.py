@@ -11,13 +11,12 @@ Accuracy is that of the last epoch on the test images; nothing was chosen by the
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
-from _cifar_networks import network, splits
+from _cifar_networks import arguments, network, splits
 
 from edgeres.models import resnet, spec
 from edgeres.recipe import HintSection, TrainSection
@@ -37,11 +36,7 @@ _PREPROCESS = spec.default_preprocess(32)
 
 def main() -> None:
     """Train all and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--weights", type=Path, required=True)
+    parser = arguments(__doc__)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--test-images", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=16)

@@ -9,11 +9,8 @@ brightened, or with classes left out.
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 import numpy as np
-from _cifar_networks import network, splits
+from _cifar_networks import arguments, network, splits
 
 from edgeres.measurement import drift
 from edgeres.statistics import wilson
@@ -24,11 +21,7 @@ _BASELINE = 2000
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--weights", type=Path, required=True)
+    parser = arguments(__doc__)
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--baselines", type=int, default=20)
     parser.add_argument("--length", type=int, default=500)

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from edgeres import devices, targets
-from edgeres.artifact import file_sha256
 from edgeres.compression import ptq
+from edgeres.disk import file_sha256
 from edgeres.measurement import protocol, statistics
 from edgeres.models import resnet, spec
 from edgeres.training.loop import prepared

@@ -18,9 +18,9 @@ from statistics import median
 import numpy as np
 
 from edgeres import devices, targets
-from edgeres.artifact import file_sha256, folder_size
 from edgeres.compression import budgets, criteria
 from edgeres.compression.prune import prune
+from edgeres.disk import file_sha256, folder_size
 from edgeres.measurement import farm, statistics
 from edgeres.measurement.protocol import Candidate
 from edgeres.models import resnet, spec

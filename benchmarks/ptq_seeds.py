@@ -10,7 +10,6 @@ intervals, the drop in points with its paired interval, and McNemar's exact p-va
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 import time
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _cifar_networks import calibration, network, splits
+from _cifar_networks import arguments, calibration, network, splits
 
 from edgeres import targets
 from edgeres.compression import ptq
@@ -32,12 +31,8 @@ _CHUNK = 500
 
 def main() -> None:
     """Calibrate, export, run and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = arguments(__doc__)
     parser.add_argument("--network", action="append", choices=["resnet20", "resnet56"])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--ranges", nargs="+", default=["min-max"])
     parser.add_argument("--images", type=int, default=10_000, help="of the test set, the first")

@@ -9,12 +9,11 @@ folded network and its scales. Test images are not looked at.
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 from pathlib import Path
 
-from _cifar_networks import calibration, network, splits
+from _cifar_networks import arguments, calibration, network, splits
 
 from edgeres.compression.qat import QatModel
 from edgeres.models import weights
@@ -25,11 +24,8 @@ from edgeres.types import to_json
 
 def main() -> None:
     """Train and save."""
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawTextHelpFormatter)  # fmt: skip
+    parser = arguments(__doc__)
     parser.add_argument("--network", default="resnet20")
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--learning-rate", type=float, default=0.005)

@@ -15,7 +15,6 @@ nothing between two containers that share a store.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -29,6 +28,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from edgeres.disk import contents_digest, file_sha256, storage_errors, sync
 from edgeres.errors import BadInput, StorageError
 
 SCHEMA = 1
@@ -220,7 +220,7 @@ class Store:
         """
         files = {p.relative_to(staged).as_posix(): p for p in sorted(staged.rglob("*"))
                  if p.is_file()}  # fmt: skip
-        hashes = {name: _sha256(path) for name, path in files.items()}
+        hashes = {name: file_sha256(path) for name, path in files.items()}
         document = {
             "schema": SCHEMA, "stage": stage, "key": key, "digest": contents_digest(hashes),
             "parents": {r: {"stage": p.stage, "key": p.key, "digest": p.digest}
@@ -234,14 +234,14 @@ class Store:
         path = self.artifacts / f"{stage}-{key}"
         with storage_errors(path):
             for file in files.values():
-                _sync(file)
+                sync(file)
             (staged / "artifact.json").write_text(json.dumps(document, indent=1), "utf-8")
-            _sync(staged / "artifact.json")
-            _sync(staged)
+            sync(staged / "artifact.json")
+            sync(staged)
             if path.exists():  # a damaged leftover without artifact.json
                 shutil.rmtree(path)
             staged.rename(path)
-            _sync(self.artifacts)
+            sync(self.artifacts)
             shutil.rmtree(self._work / f"{stage}-{key}", ignore_errors=True)
         return _read(path)[0]
 
@@ -298,60 +298,6 @@ def load(path: Path) -> Artifact:
     return _read(path)[0]
 
 
-def contents_digest(hashes: Mapping[str, str]) -> str:
-    """One hash over sorted (file name, sha256) pairs."""
-    text = json.dumps(sorted(hashes.items()), separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """Hash of a file, or of a directory package (`.mlpackage`) by its files' names and hashes."""
-    if path.is_file():
-        return _sha256(path)
-    return contents_digest(
-        {p.relative_to(path).as_posix(): _sha256(p) for p in sorted(path.rglob("*")) if p.is_file()}
-    )
-
-
-def folder_size(path: Path) -> int:
-    """Bytes of a file, or of the files below a folder (links not followed)."""
-    if path.is_file():
-        return path.stat().st_size
-    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file() and not p.is_symlink())
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file such that a reader sees the old one or the new one, never a part.
-
-    One process at a time: what a killed one left of the partial file is written over.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
-@contextmanager
-def storage_errors(where: Path) -> Iterator[None]:
-    """Turn the system's storage failures into one sentence that names the place and the mend."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            message = (
-                f"{where}: no space left on the device; free some (`edgeres clean`) and repeat"
-            )
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            message = f"{where}: can't be written (read-only or no permission); choose --runs DIR"
-        elif error.errno in (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG):
-            message = f"{where}: can't be a folder ({error.strerror}); choose another --runs DIR"
-        else:
-            raise
-        raise StorageError(message) from error
-
-
 def _read(path: Path) -> tuple[Artifact, dict[str, int]]:
     try:
         d = json.loads((path / "artifact.json").read_text("utf-8"))
@@ -381,19 +327,3 @@ def _made_with() -> dict[str, Any]:
 
 def _has_size(path: Path, size: int) -> bool:
     return path.is_file() and path.stat().st_size == size
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

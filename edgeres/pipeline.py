@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edgeres import devices, procs, runs, stages, targets, teachers
-from edgeres.artifact import Artifact, Store, artifact_key, library_versions, storage_errors
+from edgeres.artifact import Artifact, Store, artifact_key, library_versions
+from edgeres.disk import storage_errors
 from edgeres.errors import BadInput, GateFailed, StorageError, unknown
 from edgeres.models import spec
 from edgeres.recipe import LabelsSection, Recipe

@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from edgeres.artifact import storage_errors
+from edgeres.disk import storage_errors
 from edgeres.errors import BadInput, GateFailed
 
 CHANNELS = ("stable", "canary")

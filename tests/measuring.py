@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from edgeres.artifact import file_sha256
+from edgeres.disk import file_sha256
 from edgeres.measurement.protocol import Candidate
 from edgeres.types import TensorSpec
 

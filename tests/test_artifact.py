@@ -9,15 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeres.artifact import (
-    Artifact,
-    Store,
-    artifact_key,
-    contents_digest,
-    file_sha256,
-    load,
-    storage_errors,
-)
+from edgeres.artifact import Artifact, Store, artifact_key, load
+from edgeres.disk import contents_digest, file_sha256, storage_errors
 from edgeres.errors import BadInput, StorageError
 
 

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeres import __version__, devices, targets
-from edgeres.artifact import Artifact, file_sha256, library_versions, storage_errors
+from edgeres.artifact import Artifact, library_versions
 from edgeres.bundle import card, signing
+from edgeres.disk import file_sha256, storage_errors
 from edgeres.errors import BadInput, unknown
 from edgeres.types import ExportedFile, exported_file
 

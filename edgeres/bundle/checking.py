@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edgeres import targets
-from edgeres.artifact import file_sha256
 from edgeres.bundle import BASELINE, MANIFEST, SIGNATURE, signing
+from edgeres.disk import file_sha256
 from edgeres.errors import BadInput
 from edgeres.targets._conversion import examine
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeres import pipeline, procs, targets
-from edgeres.artifact import Artifact, Store, load, storage_errors
+from edgeres.artifact import Artifact, Store, load
+from edgeres.disk import storage_errors
 from edgeres.errors import BadInput
 from edgeres.progress import Progress
 from edgeres.runs import Run, find_run, run_name, store_of

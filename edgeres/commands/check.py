@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from edgeres.artifact import storage_errors
 from edgeres.commands.results import reports
+from edgeres.disk import storage_errors
 from edgeres.errors import BadInput
 from edgeres.measurement import budgets, slo
 from edgeres.runs import find_run

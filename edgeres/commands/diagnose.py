@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeres import pipeline
-from edgeres.artifact import Artifact, load, storage_errors
+from edgeres.artifact import Artifact, load
 from edgeres.commands.chain import origin
+from edgeres.disk import storage_errors
 from edgeres.errors import BadInput
 from edgeres.progress import Progress
 from edgeres.recipe import Recipe, load_mapping

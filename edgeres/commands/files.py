@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeres import stages, targets
-from edgeres.artifact import Artifact, file_sha256, folder_size
+from edgeres.artifact import Artifact
+from edgeres.disk import file_sha256, folder_size
 from edgeres.errors import BadInput, DeviceError
 from edgeres.progress import Progress
 from edgeres.runs import Run, find_run

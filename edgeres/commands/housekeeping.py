@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeres import stages
-from edgeres.artifact import Artifact, folder_size, storage_errors
+from edgeres.artifact import Artifact
 from edgeres.commands.chain import described
+from edgeres.disk import folder_size, storage_errors
 from edgeres.runs import Run, find_run, store_of, unreferenced
 
 if TYPE_CHECKING:

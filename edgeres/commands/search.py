@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeres import devices, pipeline, quantities, stages
-from edgeres.artifact import Artifact, storage_errors
+from edgeres.artifact import Artifact
+from edgeres.disk import storage_errors
 from edgeres.errors import BadInput
 from edgeres.models import spec as specs
 from edgeres.progress import Progress

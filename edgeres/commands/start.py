@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeres import datasets, devices, targets
-from edgeres.artifact import storage_errors
+from edgeres.disk import storage_errors
 from edgeres.errors import BadInput
 from edgeres.models import spec
 from edgeres.recipe import Recipe, load

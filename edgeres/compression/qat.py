@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from edgeres.artifact import storage_errors
 from edgeres.compression import exclusions
 from edgeres.compression.fake_quant import Range
 from edgeres.compression.graph import snap, weight_scales
 from edgeres.compression.qat_graph import QatNetwork
+from edgeres.disk import storage_errors
 from edgeres.models.resnet import ResNet, fold_batchnorm
 from edgeres.training.loop import Trainee, in_layout, prepared
 from edgeres.types import ScaleTable

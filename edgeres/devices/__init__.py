@@ -28,6 +28,7 @@ __all__ = [
     "Meter",
     "folder",
     "identity",
+    "identity_of",
     "kinds",
     "load",
     "names",
@@ -143,3 +144,12 @@ def open_device(profile: DeviceProfile) -> Device:
     module = importlib.import_module(f"{__name__}.{profile.kind}")
     device: Device = module.connect(profile)
     return device
+
+
+def identity_of(name: str) -> str | None:
+    """The identity of a device that can be reached; None of one that is away."""
+    try:
+        with open_device(load(name)) as device:
+            return device.identity()
+    except errors.DeviceError:
+        return None

@@ -23,12 +23,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeres.artifact import file_sha256
 from edgeres.devices import Completed, DeviceProfile, _android
 from edgeres.devices._adb_link import Link
 from edgeres.devices._adb_server import Cut, TimedOut, attached
 from edgeres.devices._base import Base, settings
 from edgeres.devices._events import last_line
+from edgeres.disk import file_sha256
 from edgeres.errors import BadInput, DeviceError
 
 WORKDIR = "/data/local/tmp/edgeres"

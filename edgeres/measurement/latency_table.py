@@ -18,8 +18,8 @@ from typing import Any
 from filelock import FileLock
 
 from edgeres import devices, targets
-from edgeres.artifact import file_sha256, storage_errors
 from edgeres.devices import Device, DeviceProfile
+from edgeres.disk import file_sha256, storage_errors
 from edgeres.errors import BadInput, DeviceError, MissingComponent
 from edgeres.measurement import farm, runners
 from edgeres.measurement.protocol import Candidate

@@ -104,8 +104,8 @@ def exported(
     """An int8 file of the network, its scales made up, ready to be measured (as `name`)."""
     import numpy as np
 
-    from edgeres.artifact import file_sha256, folder_size
     from edgeres.compression import uncalibrated
+    from edgeres.disk import file_sha256, folder_size
     from edgeres.measurement.protocol import Candidate
     from edgeres.models import weights
     from edgeres.targets._conversion import convert

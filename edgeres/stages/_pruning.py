@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from edgeres import quantities
-from edgeres.artifact import Artifact, storage_errors
+from edgeres.artifact import Artifact
+from edgeres.disk import storage_errors
 from edgeres.models.latency import LatencyTable
 from edgeres.recipe import PruneSection
 from edgeres.stages import Context, _checkpoint, _latency

@@ -31,16 +31,8 @@ def keyed(section: BenchmarkSection) -> dict[str, Any]:
     """The section with the identities of the devices; one that is away has none."""
     threads = [section.threads or devices.load(name).threads for name in section.devices]
     return keyed_as_is(section) | {
-        "identities": list(map(_identity, section.devices)), "threads": threads,
+        "identities": list(map(devices.identity_of, section.devices)), "threads": threads,
     }  # fmt: skip
-
-
-def _identity(name: str) -> str | None:
-    try:
-        with devices.open_device(devices.load(name)) as device:
-            return device.identity()
-    except DeviceError:
-        return None
 
 
 def run(

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeres import __version__, targets
-from edgeres.artifact import Artifact, file_sha256, folder_size
+from edgeres.artifact import Artifact
+from edgeres.disk import file_sha256, folder_size
 from edgeres.errors import BadInput
 from edgeres.models import spec as specs
 from edgeres.recipe import ExportSection

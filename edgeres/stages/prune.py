@@ -10,7 +10,6 @@ from typing import Any
 
 from edgeres import devices
 from edgeres.artifact import Artifact
-from edgeres.errors import DeviceError
 from edgeres.recipe import PruneSection
 from edgeres.stages import Context, _checkpoint, _latency, keyed_as_is
 
@@ -26,18 +25,10 @@ def keyed(section: PruneSection) -> dict[str, Any]:
         if section.size is None:
             del document["target"]
     else:
-        document["identity"] = _identity(section.device)
+        document["identity"] = devices.identity_of(section.device)
     if section.criterion != "group-sparsity":
         del document["sparsity"], document["sparse_epochs"]
     return document
-
-
-def _identity(name: str) -> str | None:
-    try:
-        with devices.open_device(devices.load(name)) as device:
-            return device.identity()
-    except DeviceError:
-        return None
 
 
 def run(

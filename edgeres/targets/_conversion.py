@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeres import errors, quiet, targets
-from edgeres.artifact import folder_size
+from edgeres.disk import folder_size
 from edgeres.errors import BadInput
 from edgeres.quiet import ConversionFailed
 from edgeres.targets._graph import described

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres.artifact import storage_errors
+from edgeres.disk import storage_errors
 from edgeres.errors import BadInput
 from edgeres.quiet import quiet
 from edgeres.targets import Session, Source, Tracer, _onnx_layer, _onnx_read, _schemes

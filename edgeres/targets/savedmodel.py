@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from edgeres.artifact import storage_errors
+from edgeres.disk import storage_errors
 from edgeres.errors import BadInput
 from edgeres.quiet import quiet
 from edgeres.targets import Session, Source, Tracer, require

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from edgeres.artifact import storage_errors
+from edgeres.disk import storage_errors
 from edgeres.errors import EdgeresError
 from edgeres.quiet import quiet
 from edgeres.targets import Session, Source, Tracer, _schemes

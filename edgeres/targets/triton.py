@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgeres.artifact import storage_errors
+from edgeres.disk import storage_errors
 from edgeres.errors import BadInput
 from edgeres.targets import Session, Source, Tracer, _schemes, onnx
 from edgeres.targets._graph import FileGraph

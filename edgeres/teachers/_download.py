@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from edgeres.artifact import storage_errors
+from edgeres.disk import storage_errors
 from edgeres.errors import EdgeresError
 
 MAX_BYTES = 2 << 30

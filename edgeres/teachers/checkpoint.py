@@ -9,7 +9,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from edgeres.artifact import file_sha256
+from edgeres.disk import file_sha256
 from edgeres.errors import BadInput
 from edgeres.models.spec import default_preprocess
 from edgeres.teachers import Found, Wanted

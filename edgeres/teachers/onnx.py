@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres.artifact import file_sha256
+from edgeres.disk import file_sha256
 from edgeres.errors import BadInput
 from edgeres.teachers import Found, Wanted, describe
 from edgeres.types import Preprocess, to_json

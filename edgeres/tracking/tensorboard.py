@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgeres.artifact import storage_errors
+from edgeres.disk import storage_errors
 from edgeres.errors import MissingComponent
 from edgeres.tracking import Tracked
 

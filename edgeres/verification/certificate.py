@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from edgeres import targets
-from edgeres.artifact import file_sha256
+from edgeres.disk import file_sha256
 from edgeres.errors import BadInput
 from edgeres.models.resnet import ResNet
 from edgeres.recipe import VerifySection

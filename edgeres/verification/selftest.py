@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeres import targets
-from edgeres.artifact import file_sha256, folder_size
+from edgeres.disk import file_sha256, folder_size
 from edgeres.errors import EdgeresError
 from edgeres.recipe import VerifySection
 from edgeres.targets._faults import cut_identity

@@ -17,8 +17,9 @@ import pytest
 from conftest import images
 
 from edgeres import bundle, targets
-from edgeres.artifact import Artifact, file_sha256, folder_size
+from edgeres.artifact import Artifact
 from edgeres.bundle import checking
+from edgeres.disk import file_sha256, folder_size
 from edgeres.errors import BadInput
 from edgeres.measurement import drift
 from edgeres.training.loop import prepared

@@ -10,8 +10,8 @@ import torch
 from conftest import images
 
 from edgeres import targets
-from edgeres.artifact import file_sha256
 from edgeres.compression import graph
+from edgeres.disk import file_sha256
 from edgeres.errors import BadInput
 from edgeres.models.resnet import fold_batchnorm
 from edgeres.training.loop import prepared

@@ -13,8 +13,9 @@ from beds.arm_board import CPUS, ArmBoard
 from conftest import images
 
 from edgeres import bundle, datasets, devices, targets
-from edgeres.artifact import Artifact, file_sha256
+from edgeres.artifact import Artifact
 from edgeres.devices import Device, DeviceProfile
+from edgeres.disk import file_sha256
 from edgeres.measurement import protocol
 from edgeres.measurement.protocol import Candidate
 from edgeres.measurement.runners import Preset, Work, python

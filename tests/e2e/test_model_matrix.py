@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from edgeres import targets
-from edgeres.artifact import file_sha256
 from edgeres.compression import budgets, criteria, graph
 from edgeres.compression.prune import prune
 from edgeres.compression.qat import QatModel
 from edgeres.datasets import digits
+from edgeres.disk import file_sha256
 from edgeres.models import resnet, spec
 from edgeres.models.resnet import ResNet, complexity
 from edgeres.models.shapes import shapes_of

@@ -11,8 +11,8 @@ from beds.phone import Phone
 from conftest import images
 
 from edgeres import targets
-from edgeres.artifact import file_sha256
 from edgeres.devices import DeviceProfile
+from edgeres.disk import file_sha256
 from edgeres.measurement import farm, protocol
 from edgeres.measurement.protocol import Candidate
 from edgeres.measurement.runners import Preset

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from linear_model import INPUTS, expected, write_tflite
 
-from edgeres.artifact import file_sha256
+from edgeres.disk import file_sha256
 from edgeres.errors import DeviceError
 from edgeres.measurement import protocol
 from edgeres.measurement.protocol import Candidate, Measured

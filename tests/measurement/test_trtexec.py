@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeres.artifact import file_sha256
 from edgeres.devices import _jetson
+from edgeres.disk import file_sha256
 from edgeres.errors import DeviceError
 from edgeres.measurement import _trtexec, protocol, runners
 from edgeres.measurement.protocol import Candidate

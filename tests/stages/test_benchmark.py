@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from measuring import linear
 
-from edgeres.artifact import Artifact, file_sha256
+from edgeres.artifact import Artifact
+from edgeres.disk import file_sha256
 from edgeres.errors import DeviceError
 from edgeres.measurement import farm, protocol
 from edgeres.measurement.runners import Preset

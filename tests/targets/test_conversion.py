@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from edgeres import targets
-from edgeres.artifact import file_sha256
+from edgeres.disk import file_sha256
 from edgeres.errors import BadInput
 from edgeres.models import weights
 from edgeres.quiet import ConversionFailed

@@ -12,8 +12,8 @@ import torch
 from conftest import images, network
 
 from edgeres import targets
-from edgeres.artifact import file_sha256, folder_size
 from edgeres.compression import graph, ptq
+from edgeres.disk import file_sha256, folder_size
 from edgeres.errors import BadInput
 from edgeres.recipe import VerifySection
 from edgeres.targets import executorch

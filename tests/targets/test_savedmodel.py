@@ -16,7 +16,7 @@ import torch
 from conftest import images, network
 
 from edgeres import targets
-from edgeres.artifact import file_sha256, folder_size
+from edgeres.disk import file_sha256, folder_size
 from edgeres.errors import BadInput
 from edgeres.models.resnet import ResNet, complexity, fold_batchnorm
 from edgeres.recipe import VerifySection

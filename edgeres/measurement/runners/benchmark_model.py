@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres.artifact import file_sha256
 from edgeres.devices import Completed, Device
+from edgeres.disk import file_sha256
 from edgeres.errors import DeviceError
 from edgeres.measurement.runners import STARTUP_S, Preset, Session, Work
 from edgeres.measurement.runners import _benchmark_model_output as output
