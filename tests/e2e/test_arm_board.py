@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,7 +76,7 @@ def test_a_board_computes_what_this_machine_does(
 
 @pytest.mark.parametrize("device", CPUS[1:], indirect=True)
 def test_a_measurement_there_says_that_it_is_emulated(
-    device: Device, works: dict[str, Work], monkeypatch: pytest.MonkeyPatch
+    device: Device, works: dict[str, Work], arm_board: ArmBoard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(protocol.PRESETS, "quick", Preset(4, 0.01, 1.0, 0.1, sessions=2))
     work = works["tflite-int8"]
@@ -89,6 +91,18 @@ def test_a_measurement_there_says_that_it_is_emulated(
     assert report["latency"]["n"] >= 4 and report["runtime"]["name"] == "ai-edge-litert"
     assert report["state_before"]["machine"] == "aarch64"
     assert Path(work.path).exists() and report["device"] == device.name
+    told = json.dumps([report, found.samples])  # what artifacts and reports are made of
+    (port,) = (port for cpu, port in arm_board.ports.items() if cpu == device.name)
+    hidden = [
+        str(arm_board.work),
+        "user_key",
+        "127.0.0.1",
+        f":{port}",
+        "pi@",
+        "/home/",
+        os.uname()[1],
+    ]
+    assert [word for word in hidden if word in told] == []
 
 
 def test_a_bundle_passes_its_golden_test_in_an_empty_folder_there(

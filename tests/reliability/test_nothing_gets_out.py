@@ -86,6 +86,24 @@ def test_the_user_at_a_device_is_not_recorded() -> None:
     assert pipeline._recorded(section)["devices"] == ["host", "board-nas.local"]
 
 
+def test_where_a_device_is_and_who_logs_in_stay_here(alone: Path, tmp_path: Path) -> None:
+    """A profile of one's own, and a board that is away: only the recipe has what one wrote."""
+    profile = tmp_path / SECRET / "board.yaml"
+    profile.parent.mkdir()
+    settings = {"user": SECRET, "host": f"{SECRET}.invalid", "identity": f"/{SECRET}/key"}
+    profile.write_text(json.dumps({
+        "name": "mine", "kind": "ssh", "description": "a board", "settings": settings,
+    }))  # fmt: skip
+    here = f'["host", "{profile}", "board@{SECRET}@nas.invalid"]'
+    done = _without_network(alone, "-m", "edgeres", "run", "alone.yaml", "--set", "name=away",
+                            "--set", f"benchmark.devices={here}")  # fmt: skip
+    assert done.returncode != 0 and "can't find" in done.stderr, done.stderr[-2000:]
+    assert list(alone.glob("runs/away-*"))
+    files = [p for p in (alone / "runs").rglob("*") if p.is_file()]
+    with_it = {p.name for p in files if SECRET.encode() in p.read_bytes()}
+    assert with_it == {"recipe.lock.yaml"}
+
+
 def test_another_store_another_place_the_same_bytes(alone: Path, tmp_path: Path) -> None:
     """What differs between two runs is named in the artifact."""
     folder = tmp_path / "é other"
