@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -104,30 +101,6 @@ def test_a_budget_that_is_missed_fails_the_run_and_is_in_its_report(
     assert {row["artifact"].split("-")[0] for row in orphans} == {"budgets", "report"}
 
 
-def test_killed_again_and_again_it_ends_with_the_same_files(
-    chain: tuple[Path, dict], tmp_path: Path
-) -> None:
-    _, result = chain
-    (tmp_path / "tiny.yaml").write_text(RECIPE)
-    command = [sys.executable, "-m", "edgeres", "run", "tiny.yaml", "--until", "export"]
-    for step in ("teacher", "distill", "quantize", "export"):
-        with subprocess.Popen(
-            command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            start_new_session=True,
-        ) as process:  # fmt: skip
-            assert process.stderr is not None
-            for line in process.stderr:
-                if line.startswith(f"  {step} ..."):
-                    time.sleep(0.4)  # into the work
-                    os.killpg(process.pid, signal.SIGKILL)
-                    break
-        assert process.returncode == -signal.SIGKILL
-    done = edgeres("run", "tiny.yaml", "--until", "export", "--json", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert model_hashes(json.loads(done.stdout)) == model_hashes(result)
-    assert list((tmp_path / "runs" / "store" / "tmp").iterdir()) == []
-
-
 def test_verify_from_the_run_folder_and_a_tampered_file(chain: tuple[Path, dict]) -> None:
     folder, result = chain
     run = result["run"]
@@ -178,12 +151,11 @@ def test_a_promoted_run_answers_to_its_channel(chain: tuple[Path, dict]) -> None
     assert done.returncode == 0, done.stderr
     assert edgeres("report", "@stable", "--json", cwd=folder).returncode == 0
     assert Path(result["run"]).name in edgeres("history", cwd=folder).stdout
-    for kind in ("android", "ios", "web-service"):
-        done = edgeres("bundle", "@stable", "--for", kind, "--out", f"{kind}.zip", cwd=folder)
-        assert done.returncode == 0, done.stderr
-        done = edgeres("verify", f"{kind}.zip", cwd=folder)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "worst difference 0" in done.stdout
+    done = edgeres("bundle", "@stable", "--for", "ios", "--out", "app.zip", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    done = edgeres("verify", "app.zip", cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "worst difference 0" in done.stdout
 
 
 def test_a_file_of_another_tool_is_told_apart(chain: tuple[Path, dict], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,12 +42,18 @@ print((config.name, config.backend, config.max_batch_size,
 """
 
 
-@pytest.fixture
-def repository(quantized: Quantized, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def exported(quantized: Quantized, tmp_path_factory: pytest.TempPathFactory) -> Path:
     _, folded, scales = quantized
-    path = tmp_path / "any name.triton"
+    path = tmp_path_factory.mktemp("triton") / "any name.triton"
     target.export(targets.Source(folded, scales, METADATA), "int8", path)
     return path
+
+
+@pytest.fixture
+def repository(exported: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return shutil.copytree(exported, tmp_path / exported.name)
 
 
 def test_tritons_own_schema_reads_the_config(repository: Path) -> None:
