@@ -287,11 +287,15 @@ def _pictures() -> list[Surface]:
 
     return [
         Surface("picture", _images, pictured, ".png"),
-        Surface(
-            "IDX file", _idx_files, clothes, ".gz", bombs=lambda: [gzip.compress(bytes(1 << 28))]
-        ),
+        Surface("IDX file", _idx_files, clothes, ".gz", bombs=lambda: [_bomb()]),
         Surface("CIFAR archive", _cifar_archives, packed, ".tar.gz"),
     ]
+
+
+@functools.cache
+def _bomb() -> bytes:
+    """256 MB of zeros."""
+    return gzip.compress(bytes(1 << 28), mtime=0)
 
 
 @functools.cache
