@@ -31,7 +31,9 @@ def drifted(path: Path, log: Path) -> dict[str, Any]:
     from edgeres.measurement import drift
 
     baseline = checking.baseline(path)
-    sizes = {len(baseline.get(name) or ()) for name in drift.FEATURES}
+    if not all(drift.is_feature(baseline.get(name)) for name in drift.FEATURES):
+        raise BadInput(f"{path}: what it says of its test set is no lists of numbers; make it anew")
+    sizes = {len(baseline[name]) for name in drift.FEATURES}
     if len(sizes) != 1 or min(sizes) < 2 * drift.SHORTEST:
         raise BadInput(f"{path}: its test set is too small to judge drift by")
     logged = drift.read_log(log)

@@ -30,6 +30,7 @@ FALSE_ALARMS = 0.01
 """How often a log of the test set's own distribution is to be flagged, over all features."""
 SHORTEST = 50
 _DRAWS = 2000
+_MOST = 1e9
 _MAX_BYTES = 256 * 1024 * 1024
 _MAX_LINES = 200_000
 
@@ -83,7 +84,7 @@ def read_log(path: Path) -> dict[str, list[float]]:
         for name in FEATURES:
             value: Any = row.get(name)
             kinds = (int,) if name == "top1" else (int, float)
-            most = 1e9 if name == "top1" else 1.0001
+            most = _MOST if name == "top1" else 1.0001
             if type(value) not in kinds or not (math.isfinite(value) and 0 <= value <= most):
                 raise BadInput(f"{path}:{number}: {name} is missing or not what a log has "
                                "(docs/bundles.md)")  # fmt: skip
@@ -92,6 +93,13 @@ def read_log(path: Path) -> dict[str, list[float]]:
     if n < SHORTEST:
         raise BadInput(f"{path}: {n} inferences say nothing about drift; log {SHORTEST} or more")
     return found
+
+
+def is_feature(values: Any) -> bool:
+    """Whether something read from a file is a list of finite numbers."""
+    return isinstance(values, list) and all(
+        type(value) in (int, float) and abs(value) <= _MOST for value in values
+    )
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from edgeres.errors import BadInput
 from edgeres.types import Preprocess
@@ -12,6 +15,7 @@ from edgeres.types import Preprocess
 Shortcut = Literal["identity", "projection", "pooled", "subsample"]
 
 _SCHEMA = 2  # 1 had plain basic and bottleneck blocks only
+_LARGEST = 65_536
 _KERNELS = {2: (3, 3), 3: (1, 3, 1), 4: (3, 1, 3, 1)}
 
 
@@ -80,20 +84,26 @@ def from_json(data: dict[str, Any]) -> ModelSpec:
     try:
         if data["schema"] not in range(1, _SCHEMA + 1) or data["family"] != "resnet":
             raise BadInput(
-                f"a model of schema {data['schema']} is newer than this edgeres; upgrade"
+                f"a model of schema {data['schema']!s:.20} is newer than this edgeres; upgrade"
             )
-        stages = tuple(tuple(map(_block, stage)) for stage in data["stages"])
-        p = data["preprocess"]
-        preprocess = Preprocess(p["size_px"], tuple(p["mean"]), tuple(p["std"]))
-        return ModelSpec(data["name"], data["stem"], data["stem_width"], stages, data["classes"],
-                         preprocess, data["folded"], data.get("preact", False))  # fmt: skip
-    except (KeyError, TypeError) as error:
-        raise BadInput(f"spec.json is not a model description: {error!r}") from error
+        spec = TypeAdapter(ModelSpec).validate_json(json.dumps(data), strict=True)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise BadInput(f"spec.json is not a model description: {_first(error)}") from error
+    blocks = [block for stage in spec.stages for block in stage]
+    numbers = [spec.stem_width, spec.classes, spec.preprocess.size_px]
+    for block in blocks:
+        if len(block.widths) not in _KERNELS:
+            raise BadInput(
+                f"spec.json: a block has 2, 3 or 4 convolutions, not {len(block.widths)}"
+            )
+        numbers += [*block.widths, block.stride, block.groups, block.squeeze + 1]
+    if not blocks or not all(spec.stages) or not all(1 <= n <= _LARGEST for n in numbers):
+        raise BadInput(f"spec.json: a width or another number is not between 1 and {_LARGEST:,}")
+    return spec
 
 
-def _block(data: dict[str, Any]) -> Block:
-    widths = tuple(data["widths"])
-    if len(widths) not in _KERNELS:
-        raise BadInput(f"spec.json: a block has 2, 3 or 4 convolutions, not {len(widths)}")
-    return Block(widths, data["stride"], data["shortcut"], data.get("groups", 1),
-                 data.get("squeeze", 0))  # fmt: skip
+def _first(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        found = error.errors(include_url=False)[0]
+        return f"{'.'.join(map(str, found['loc']))}: {found['msg']}"
+    return repr(error)[:200]

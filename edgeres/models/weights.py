@@ -52,9 +52,9 @@ def load(folder: Path) -> ResNet:
     try:
         spec = specs.from_json(json.loads((folder / "spec.json").read_text("utf-8")))
         state = load_bytes((folder / "weights.safetensors").read_bytes())
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise BadInput(f"{folder}: not a saved model ({error})") from error
-    return _with_state(ResNet(spec), state, str(folder))
+    return fill(spec, state, str(folder))
 
 
 def from_checkpoint(path: Path, spec: ModelSpec) -> ResNet:
@@ -91,7 +91,10 @@ def fill(spec: ModelSpec, state: dict[str, Tensor], where: str) -> ResNet:
         BadInput: they are another architecture's (the sentence names the nearest one), or not
             all finite.
     """
-    return _with_state(ResNet(spec), state, where)
+    _fits(spec, state, where)
+    model = ResNet(spec)
+    model.load_state_dict({**model.state_dict(), **state})
+    return model.eval()
 
 
 def classes(state: dict[str, Tensor]) -> int | None:
@@ -186,12 +189,18 @@ def _renamed(state: dict[str, Any]) -> dict[str, Tensor]:
     return renamed
 
 
-def _with_state(model: ResNet, state: dict[str, Tensor], where: str) -> ResNet:
-    wanted = model.state_dict()
+def _fits(spec: ModelSpec, state: dict[str, Tensor], where: str) -> None:
+    """Compare with the network as it would be, of which nothing is in memory yet."""
+    try:
+        with torch.device("meta"):
+            model = ResNet(spec)
+    except (RuntimeError, TypeError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise BadInput(f"{where}: spec.json describes no network: {first}") from error
     count = classes(state)
-    if count is not None and count != model.spec.classes:
+    if count is not None and count != spec.classes:
         raise BadInput(
-            f"{where}: has {count} classes but the data have {model.spec.classes}; "
+            f"{where}: has {count} classes but the data have {spec.classes}; "
             f"use the data it was trained on, or say which of its outputs they are "
             f"(teacher.outputs)"
         )
@@ -200,14 +209,12 @@ def _with_state(model: ResNet, state: dict[str, Tensor], where: str) -> ResNet:
         said = [_listed("lacks", missing), _listed("has", surplus),
                 _listed("differs in the shape of", reshaped)]  # fmt: skip
         raise BadInput(
-            f"{where}: is not a {model.spec.name}: it {', '.join(filter(None, said))}; "
-            f"{_nearest(model.spec, state)}"
+            f"{where}: is not a {spec.name}: it {', '.join(filter(None, said))}; "
+            f"{_nearest(spec, state)}"
         )
     for key, value in state.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise BadInput(f"{where}: {key} holds NaN or infinite values; the checkpoint is broken")
-    model.load_state_dict({**wanted, **state})
-    return model.eval()
 
 
 def _differences(model: ResNet, state: dict[str, Tensor]) -> tuple[list[str], list[str], list[str]]:

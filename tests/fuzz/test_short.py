@@ -21,8 +21,8 @@ from edgeres.bundle import checking
 from edgeres.commands import _result_file
 from edgeres.devices import Completed, _events
 from edgeres.errors import BadInput, DeviceError, EdgeresError
-from edgeres.measurement import _trtexec, budgets
-from edgeres.models import spec, weights
+from edgeres.measurement import _trtexec, budgets, drift
+from edgeres.models import resnet, spec, weights
 
 SCHEMA = recipe.schema()
 
@@ -150,3 +150,33 @@ def test_budgets_of_aliases_of_aliases(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_text("\n".join([*lines[1:], lines[0]]))
     with pytest.raises(BadInput, match="lists names of measures"):
         budgets.load(tmp_path / "b.yaml")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"stem_width": "16"}, {"stem_width": 1 << 70}, {"classes": None}, {"classes": 1.5},
+     {"stages": []}, {"stages": [[]]}, {"preprocess": {"size_px": "8", "mean": [0.5], "std": [1]}},
+     {"stages": [[{"widths": [16, 60_000, 17], "stride": 1, "shortcut": "projection",
+                   "groups": 7}]]}],
+)  # fmt: skip
+def test_a_network_described_in_other_things_than_numbers(change: Any, tmp_path: Path) -> None:
+    described = spec.parse("resnet8", 10, spec.default_preprocess(8))
+    weights.save(tmp_path, resnet.build(described, seed=0))
+    document = json.loads((tmp_path / "spec.json").read_text())
+    (tmp_path / "spec.json").write_text(json.dumps(document | change))
+    with pytest.raises(BadInput, match=r"spec\.json"):
+        weights.load(tmp_path)
+
+
+def test_a_network_larger_than_its_weights_takes_no_memory(tmp_path: Path) -> None:
+    described = spec.parse("resnet8", 10, spec.default_preprocess(8))
+    weights.save(tmp_path, resnet.build(described, seed=0))
+    text = (tmp_path / "spec.json").read_text().replace("64", "65536")  # 154 GB of weights
+    (tmp_path / "spec.json").write_text(text)
+    with pytest.raises(BadInput, match="differs in the shape"):
+        weights.load(tmp_path)
+
+
+@pytest.mark.parametrize("value", [1.0, None, "x" * 200, [1.0] * 199 + ["x"], [10**400] * 200])
+def test_a_baseline_of_drift_that_is_no_list_of_numbers(value: Any) -> None:
+    assert not drift.is_feature(value)
