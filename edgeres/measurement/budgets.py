@@ -50,6 +50,11 @@ def _accuracy(report: Mapping[str, Any]) -> float | None:
     return found["correct"] / found["n"] if found else None
 
 
+def _size(report: Mapping[str, Any]) -> float | None:
+    found = report.get("size_bytes")
+    return found / 1e3 if found else None
+
+
 def _drop(report: Mapping[str, Any]) -> float | None:
     found = report.get("accuracy") or {}
     lost = found.get("against_float")
@@ -64,7 +69,7 @@ MEASURES: dict[str, tuple[Callable[[Mapping[str, Any]], float | None], bool]] = 
     "latency_p99_ms": (_latency("p99"), True),
     "cold_start_ms": (_cold, True),
     "memory_mb": (_memory, True),
-    "size_kb": (lambda report: report["size_bytes"] / 1e3, True),
+    "size_kb": (_size, True),
     "energy_mj": (_energy, True),
     "accuracy": (_accuracy, False),
     "accuracy_drop_points": (_drop, True),

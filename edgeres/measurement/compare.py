@@ -146,7 +146,8 @@ def _accuracy(
 ) -> Row:
     shares = a["correct"] / a["n"], b["correct"] / b["n"]
     change = shares[1] - shares[0]
-    if a.get("right") and a.get("samples") is not None and a.get("samples") == b.get("samples"):
+    paired = a.get("right") and b.get("right") and a["n"] == b["n"]
+    if paired and a.get("samples") is not None and a.get("samples") == b.get("samples"):
         right = [int(r["right"], 16) for r in (a, b)]
         lost, won = ((x & ~y).bit_count() for x, y in (right, reversed(right)))
         p = mcnemar(lost, won)

@@ -21,7 +21,7 @@ from edgeres.bundle import checking
 from edgeres.commands import _result_file
 from edgeres.devices import Completed, _events
 from edgeres.errors import BadInput, DeviceError, EdgeresError
-from edgeres.measurement import _trtexec, budgets, drift
+from edgeres.measurement import _trtexec, budgets, compare, drift
 from edgeres.models import resnet, spec, weights
 
 SCHEMA = recipe.schema()
@@ -180,3 +180,16 @@ def test_a_network_larger_than_its_weights_takes_no_memory(tmp_path: Path) -> No
 @pytest.mark.parametrize("value", [1.0, None, "x" * 200, [1.0] * 199 + ["x"], [10**400] * 200])
 def test_a_baseline_of_drift_that_is_no_list_of_numbers(value: Any) -> None:
     assert not drift.is_feature(value)
+
+
+def test_results_of_which_one_lacks_what_the_other_has() -> None:
+    (report,) = json.loads(surfaces._result())["reports"]
+    (whole, bare) = (json.loads(json.dumps(report)) for _ in range(2))
+    whole["accuracy"] |= {"correct": 5, "n": 8, "right": "f8", "samples": "s"}
+    bare["accuracy"] = {"correct": 5, "n": 8, "samples": "s"}
+    del bare["size_bytes"]
+    rows = compare.compare([whole], [bare], compare.Tolerance())
+    (accuracy,) = (row for row in rows if row.measure == "top-1")
+    assert "Wilson" in accuracy.evidence
+    read, at_most = budgets.MEASURES["size_kb"]
+    assert read(bare) is None and read(whole) and at_most
