@@ -5,7 +5,7 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
+UV := $(BIN)/uv pip install --quiet
 APT_PACKAGES := chromium qemu-user-static mmdebstrap arch-test openssh-server openssh-client
 
 .PHONY: quickstart test test-lowest lint format bench schema lock clean
@@ -18,8 +18,7 @@ test: $(VENV)/.installed-dev $(VENV)-tflite-runtime/.installed $(VENV)-mlflow/.i
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
 
 # The lowest versions that pyproject.toml declares; LOWEST="--cpu --find-links FOLDER" for a CPU's torch.
-test-lowest: $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet uv
+test-lowest: $(VENV)/bin/uv
 	$(BIN)/python tests/reliability/lowest_versions.py --folder build/lowest $(LOWEST)
 
 lint: $(VENV)/.installed-dev
@@ -38,8 +37,7 @@ bench: $(VENV)/.installed-dev
 schema: $(VENV)/.installed
 	$(BIN)/edgeres list recipes --schema > recipes/schema.json
 
-lock: $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet uv
+lock: $(VENV)/bin/uv
 	head -3 requirements.lock > requirements.new
 	$(BIN)/uv pip compile --quiet pyproject.toml --extra dev -c constraints.txt --generate-hashes \
 	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-header --no-annotate \
@@ -49,28 +47,31 @@ lock: $(VENV)/bin/python
 clean:
 	rm -rf $(VENV) $(VENV)-tflite-runtime $(VENV)-mlflow runs build dist
 
-$(VENV)/bin/python:
+# pip, whose settings and PIP_FLAGS say where a build of torch is, brings that; uv, many times faster, the rest.
+$(VENV)/bin/uv: constraints.txt
 	$(PYTHON) -m venv $(VENV)
-
-$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(INSTALL) -e ".[coreml]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt torch uv
 	touch $@
 
-$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(INSTALL) -e ".[dev]"
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/uv
+	$(UV) --python $(BIN)/python -c constraints.txt -e ".[coreml]"
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/uv
+	$(UV) --python $(BIN)/python -c constraints.txt -e ".[dev]"
 	touch $@ $(VENV)/.installed
 
 # The runtime that boards have, and Android's tools: both need numpy < 2 and Python <= 3.11. Where they
 # don't install, their tests say why they skip.
-$(VENV)-tflite-runtime/.installed:
+$(VENV)-tflite-runtime/.installed: | $(VENV)/bin/uv
 	$(PYTHON) -m venv $(VENV)-tflite-runtime
-	-$(VENV)-tflite-runtime/bin/python -m pip install --quiet --disable-pip-version-check \
+	-$(UV) --python $(VENV)-tflite-runtime/bin/python \
 	  tflite-runtime==2.14.0 tflite-support==0.4.4 "numpy<2" && touch $@
 
 # A real MLflow server to track runs to; it pins another protobuf than the converters.
-$(VENV)-mlflow/.installed:
+$(VENV)-mlflow/.installed: | $(VENV)/bin/uv
 	$(PYTHON) -m venv $(VENV)-mlflow
-	-$(VENV)-mlflow/bin/python -m pip install --quiet --disable-pip-version-check mlflow==3.17.2 && touch $@
+	-$(UV) --python $(VENV)-mlflow/bin/python mlflow==3.17.2 && touch $@
 
 # What the tests need from Debian: Chromium for the report, the others for an emulated ARM board. Elsewhere those tests say why they skip.
 .PHONY: debian-packages
