@@ -259,6 +259,7 @@ def _preload() -> None:
     for stage in stages.ORDER:
         stages.load(stage)
     torch.set_num_threads(1)
+    assert hasattr(keeper, "EVERY_S") and hasattr(keeper, "_PATIENCE")  # else nothing is set
     keeper.EVERY_S = keeper._PATIENCE = 0  # save every step, so that resuming is met too
 
 

@@ -59,6 +59,7 @@ def training(epochs: int, folder: Path) -> list[int]:
     from edgeres.training import keeper, loop, objectives
 
     torch.set_num_threads(1)
+    assert hasattr(keeper, "EVERY_S") and hasattr(keeper, "_PATIENCE")  # else nothing is set
     keeper.EVERY_S = keeper._PATIENCE = 0
     known = spec.parse("resnet8-w0.25", 10, spec.default_preprocess(8))
     images = torch.randint(0, 256, (256, 3, 8, 8), dtype=torch.uint8)
