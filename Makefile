@@ -76,8 +76,6 @@ $(VENV)-mlflow/.installed: | $(VENV)/bin/uv
 # What the tests need from Debian: Chromium for the report, the others for an emulated ARM board. Elsewhere those tests say why they skip.
 .PHONY: debian-packages
 debian-packages:
-	@if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-	  for p in $(APT_PACKAGES); do \
-	    dpkg -s $$p >/dev/null 2>&1 || { apt-get -qq update && apt-get -qq install -y --no-install-recommends $$p >/dev/null; }; \
-	  done; \
+	@if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && ! dpkg -s $(APT_PACKAGES) >/dev/null 2>&1; then \
+	  apt-get -qq update && apt-get -qq install -y --no-install-recommends $(APT_PACKAGES) >/dev/null; \
 	fi
