@@ -66,7 +66,9 @@ def distill(
         typer.Option(help="The teacher's weights; it is trained here if left out."),
     ] = None,
     data: Data = None,
-    loss: Annotated[str, typer.Option(help="kd, dkd, dist, mse, cosine; none: labels alone.")] = "kd",
+    loss: Annotated[
+        str, typer.Option(help="kd, dkd, dist, mse, cosine; none: labels alone.")
+    ] = "kd",
     epochs: Annotated[
         int | None,
         typer.Option(min=1, help="Epochs of the student."),

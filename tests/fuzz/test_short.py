@@ -47,7 +47,7 @@ def test_recipes_of_the_schema_are_planned_or_refused(
     path = tmp_path / "recipe.yaml"
     path.write_bytes(surfaces.dumped(values))
     with contextlib.suppress(EdgeresError):  # anything else is a traceback for the user
-        assert surfaces.plan_of(path)
+        surfaces.plan_of(path)
 
 
 # What the fuzzer found.
