@@ -189,9 +189,10 @@ def preload() -> None:
     Image.init()
     assert onnx and onnxruntime and ai_edge_litert
     with contextlib.suppress(ImportError):
+        import coremltools
         import executorch.runtime
 
-        assert executorch
+        assert coremltools and executorch
     from edgeres import listing, targets
 
     for name in targets.modules():
