@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -60,6 +61,8 @@ def _main(
 
 def main() -> None:
     """Run the command line; expected errors become one sentence and an exit code."""
+    if not sys.warnoptions and not os.environ.get("EDGERES_DEBUG"):
+        warnings.simplefilter("ignore")  # libraries warn developers, not people
     try:
         app()
     except EdgeresError as error:
