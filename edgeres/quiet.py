@@ -42,6 +42,11 @@ def quiet(doing: str) -> Iterator[None]:
         except (EdgeresError, OSError, KeyboardInterrupt, MemoryError):
             raise
         except Exception as error:  # converters raise whatever they like
+            if "can't start new thread" in str(error):
+                raise ConversionFailed(
+                    f"{doing} failed: a thread can't be started; end other programs or raise the "
+                    f"limit (`ulimit -u`), and repeat"
+                ) from error
             last = str(error).strip().splitlines() or [type(error).__name__]
             raise ConversionFailed(f"{doing} failed: {last[-1][:300]}") from error
         finally:
