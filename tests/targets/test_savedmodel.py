@@ -119,7 +119,13 @@ def test_the_session_answers_any_number_of_images(written: Path, model: ResNet) 
         session.run(codes[..., :2])
 
 
-def test_every_planted_fault_is_caught(written: Path, model: ResNet) -> None:
+def test_planted_faults_are_caught(
+    written: Path, model: ResNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three of them, since each starts TensorFlow anew; the others are common to all formats."""
+    some = ("a residual add's identity replaced by zeros", "two channels swapped",
+            "a weight scale changed by 5 %")  # fmt: skip
+    monkeypatch.setattr(selftest, "FAULTS", {name: selftest.FAULTS[name] for name in some})
     sample = images(16, 80, seed=5)
     with torch.no_grad():
         logits = model(prepared(sample, model.spec.preprocess)).numpy()
@@ -130,9 +136,7 @@ def test_every_planted_fault_is_caught(written: Path, model: ResNet) -> None:
                             folder_size(written), read.input, read.output)  # fmt: skip
     assert certify(written, exported, reference, VerifySection(), lambda *_: None).passed
     trials = list(selftest.try_all(written, exported, reference, VerifySection(), lambda *_: None))
-    missed = {t.fault for t in trials if not t.planted}
-    assert missed == {"a weight scale changed by 5 %", "an activation scale changed by 5 %"}
-    assert [t.fault for t in trials if t.planted and not t.caught] == []
+    assert [(t.planted, t.caught) for t in trials] == [(True, True)] * 2 + [(False, False)]
 
 
 def test_exporting_again_replaces_the_folder(copy: Path, quantized: tuple) -> None:
