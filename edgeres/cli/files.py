@@ -67,7 +67,7 @@ def verify(
     what: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RUN|FILE|BUNDLE]...", help="A run, files or a bundle; newest run if left out."
+            metavar="RUN|FILE|BUNDLE", help="A run, files or a bundle; newest run if left out."
         ),
     ] = None,
     against: Annotated[
@@ -105,7 +105,7 @@ def verify(
 def benchmark(
     what: Annotated[
         str | None,
-        typer.Argument(metavar="[RUN|FILE]", help="A run or a model file; newest run if left out."),
+        typer.Argument(metavar="RUN|FILE", help="A run or a model file; newest run if left out."),
     ] = None,
     device: Annotated[
         list[str] | None,
@@ -164,7 +164,12 @@ def compare(
 
 
 def check(
-    what: Annotated[str, typer.Argument(metavar="RUN|RESULT.json", help="What was measured.")],
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="RUN|RESULT.json", help="What was measured; newest run if left out."
+        ),
+    ] = None,
     budgets: Annotated[
         Path | None,
         typer.Argument(help="A file of limits (docs/budgets.md); the run's own if left out."),

@@ -15,17 +15,19 @@ from edgeres.runs import find_run
 
 
 def checked(
-    what: str, file: Path | None, runs: Path, prometheus: Path | None, grafana: Path | None
+    what: str | None, file: Path | None, runs: Path, prometheus: Path | None, grafana: Path | None
 ) -> dict[str, Any]:
     """Each limit against the measurements of a run or of a result file.
 
     Args:
+        what: a run or a result file; None is the newest run.
         file: of limits; those of the run's own recipe if None.
         prometheus, grafana: where to write the results for Prometheus, and a dashboard.
 
     Raises:
         BadInput: as `budgets.load` and `results.reports`, or there are no limits.
     """
+    what = what or find_run(None, runs).name
     limits, allowed = budgets.load(file) if file else _own(what, runs)
     of_file = Path(what).is_file()
     artifact = None if of_file else find_run(what, runs).artifacts.get("verify")
