@@ -24,7 +24,7 @@ from edgeres.compression.graph import (
     storable,
     weight_scales,
 )
-from edgeres.compression.quantizer import ResidualQuantizer, layers
+from edgeres.compression.quantizer import ResidualQuantizer, image_input, layers
 from edgeres.compression.ranges import chosen as chosen_ranges
 from edgeres.errors import BadInput
 from edgeres.models.resnet import ResNet, fold_batchnorm
@@ -122,8 +122,9 @@ def _read_back(graph: GraphModule, folded: ResNet, kept: Kept) -> ScaleTable:
         if layer.weighted and len(layer.node.args) > 2 and isinstance(layer.node.args[2], Node):
             bias = _constant(graph, layer.node.args[2])
             state[f"{layer.name}.bias"] = bias.reshape(-1)
-    source = next(n for n in graph.graph.nodes if n.op == "placeholder")
-    found["input"] = _parameters(next(u for u in source.users if u.op == "call_function"))
+    found["input"] = _parameters(
+        next(u for u in image_input(graph).users if u.op == "call_function")
+    )
     folded.load_state_dict(state)
     return found
 

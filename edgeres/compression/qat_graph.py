@@ -18,7 +18,7 @@ from edgeres.compression import fake_quant
 from edgeres.compression.exclusions import Kept
 from edgeres.compression.fake_quant import Range
 from edgeres.compression.graph import export_program
-from edgeres.compression.quantizer import layers
+from edgeres.compression.quantizer import image_input, layers
 from edgeres.models.resnet import ResNet
 
 _A = torch.ops.aten
@@ -70,8 +70,7 @@ def _rewritten(
     found = list(layers(work))
     ranges = program.get_submodule(_RANGES)
     work.add_module(_RANGES, ranges)
-    (source,) = graph.find_nodes(op="placeholder")
-    _quantize_after(graph, source, "input", ranges, make)
+    _quantize_after(graph, image_input(work), "input", ranges, make)
     for layer in found:
         if layer.name not in kept.tensors:
             made = _quantize_after(graph, layer.last, layer.name, ranges, make)

@@ -82,6 +82,12 @@ class Layer:
         return tuple(map(_node, self.node.args[: 2 if self.kind in _JOINING else 1]))
 
 
+def image_input(graph_module: GraphModule) -> Node:
+    """The node of the network's one input, the tensor `input` of a `ScaleTable`."""
+    (found,) = graph_module.graph.find_nodes(op="placeholder")
+    return found
+
+
 def layers(graph_module: GraphModule) -> Iterator[Layer]:
     """The operations to quantize, in execution order."""
     names: dict[Node, str] = {}

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.fx import Interpreter, Node
 
 from edgeres.compression.graph import export_program
-from edgeres.compression.quantizer import layers
+from edgeres.compression.quantizer import image_input, layers
 from edgeres.models.resnet import ResNet
 from edgeres.training.loop import prepared
 
@@ -67,8 +67,7 @@ class _Walk(Interpreter):
     def __init__(self, model: ResNet, tensors: set[str], look: Callable[[str, Tensor], None]):
         graph = export_program(model.eval()).module()
         super().__init__(graph)
-        (source,) = graph.graph.find_nodes(op="placeholder")
-        names = {layer.last: layer.name for layer in layers(graph)} | {source: "input"}
+        names = {layer.last: layer.name for layer in layers(graph)} | {image_input(graph): "input"}
         self.names = {node: name for node, name in names.items() if name in tensors}
         self.look = look
 
