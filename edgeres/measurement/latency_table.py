@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -82,19 +82,20 @@ def build(
     return LatencyTable(profile.name, target, overhead, points)
 
 
-def whole_file(candidate: Candidate, profile: DeviceProfile, preset: str,
-               on_event: Callable[[str], None] = lambda note: None) -> dict[str, Any]:  # fmt: skip
-    """The latency of one exported file: the `latency` part of its report.
+def whole_files(
+    candidates: Sequence[Candidate], profile: DeviceProfile, preset: str,
+    on_event: Callable[[str], None] = lambda note: None,
+) -> dict[str, dict[str, Any]]:  # fmt: skip
+    """The latency of exported files, run in turn: name -> the `latency` part of its report.
 
     Raises:
-        DeviceError: it could not be measured.
+        DeviceError: one of them could not be measured.
     """
-    (found,) = farm.measure([candidate], [profile], preset, on_event=on_event)
+    (found,) = farm.measure(candidates, [profile], preset, on_event=on_event)
     if found.failures or not found.reports:
         why = found.failures[0]["message"] if found.failures else "nothing there runs such files"
         raise DeviceError(f"device '{profile.name}': {why}")
-    report: dict[str, Any] = found.reports[0]["latency"]
-    return report
+    return {report["target"]: report["latency"] for report in found.reports}
 
 
 def cache_folder() -> Path:

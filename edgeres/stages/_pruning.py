@@ -183,6 +183,7 @@ class LatencyPlan:
         if kept.exists():
             found = json.loads(kept.read_text("utf-8"))
             table = LatencyTable.from_json(found["table"])
+            meter.first = original, found["before"]
             return cls(table, found["rounds"], found["before"], meter, limit)
         table = meter.table(_latency.layers_of(model), section.round_to)
         before = meter.measure(original)

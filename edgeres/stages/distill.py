@@ -29,7 +29,8 @@ def run(
     preprocess = _checkpoint.default_preprocess(data)
     architecture = spec.parse(section.student, _checkpoint.class_count(data), preprocess)
     student = resnet.build(
-        architecture, seed=context.seed + 1, zero_init_residual=section.zero_init_residual,
+        architecture, seed=section.train.seed_or(context.seed) + 1,
+        zero_init_residual=section.zero_init_residual,
         skip_scale=section.skip_scale, stochastic_depth=section.stochastic_depth,
     )  # fmt: skip
     smoothing = section.train.label_smoothing

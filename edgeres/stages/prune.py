@@ -80,5 +80,5 @@ def summary(facts: Mapping[str, Any]) -> str:
         return line
     times = facts["latency"]
     asked, predicted = times["asked_ns"] / 1e6, times["predicted_ns"] / 1e6
-    measured = times["measured"]["median_ns"] / 1e6
+    measured = times["measured"]["paced_ns"] / 1e6
     return f"{line}, {measured:.3g} ms (asked {asked:.3g}, predicted {predicted:.3g})"

@@ -51,7 +51,8 @@ def _trained(
         preprocess = Preprocess(preprocess.size_px, section.mean, section.std)
     architecture = spec.parse(section.model, _checkpoint.class_count(data), preprocess)
     model = resnet.build(
-        architecture, seed=context.seed, zero_init_residual=section.zero_init_residual,
+        architecture, seed=section.train.seed_or(context.seed),
+        zero_init_residual=section.zero_init_residual,
         skip_scale=section.skip_scale, stochastic_depth=section.stochastic_depth,
     )  # fmt: skip
     train, validation, _ = _checkpoint.splits(data)

@@ -93,6 +93,7 @@ def fit(
     Args:
         train: if it carries a teacher's answers, the objective gets them as `answer`.
         settings: the stage's `train` section of the recipe.
+        seed: the recipe's; decides the views, and all else unless `settings` has its own.
         work: folder for the resume checkpoint; picks up what an interrupted call left there.
         extra: trained and resumed with the network.
 
@@ -131,7 +132,8 @@ class _Run:
         self, trainee: Trainee, train: Labelled, settings: TrainSection, objective: Objective,
         seed: int, work: Path, tick: Tick, extra: Extra | None,
     ):  # fmt: skip
-        self.trainee, self.train, self.settings, self.seed = trainee, train, settings, seed
+        self.trainee, self.train, self.settings = trainee, train, settings
+        self.seed = settings.seed_or(seed)
         self.objective, self.tick, self.extra = objective, tick, extra
         self.views = Views(train, ViewSettings.of(settings, seed))
         if train.answers:

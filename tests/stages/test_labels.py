@@ -74,3 +74,7 @@ def test_a_second_student_uses_the_stored_answers_and_no_teacher(
     monkeypatch.setattr(teachers, "load", refuse)  # nor is it loaded
     second, _ = run(recipe(temperature=2.0))
     assert second == {"data": True, "teacher": True, "labels": True, "distill": False}
+    third, another = run(recipe(train={"seed": 1}))  # another student of the same answers
+    assert third == second
+    weights = [m.artifacts["distill"].file("weights.safetensors") for m in (made, another)]
+    assert weights[0].read_bytes() != weights[1].read_bytes()

@@ -20,7 +20,7 @@ from edgeres.measurement import latency_table
 from edgeres.measurement.runners import Preset
 from edgeres.models.shapes import LayerShape, shapes_of
 from edgeres.recipe import PruneSection, checked, load_mapping
-from edgeres.stages import Context, _checkpoint, data, prune
+from edgeres.stages import Context, _checkpoint, _latency, data, prune
 
 PX = 8
 
@@ -138,6 +138,25 @@ def test_a_latency_budget_is_solved_measured_and_reported(
     slimmest = budgets.latency(table, 1.0)
     with pytest.raises(BadInput, match=reach):
         cut(model, slimmest, round_to=8, criterion=lambda _: criteria.magnitude())
+
+
+def test_a_machine_that_became_slower_asks_for_no_smaller_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The same network takes twice as long the second time, and so does the one beside it."""
+    pace = {"ms": 1e6}
+
+    def whole_files(candidates: list[Any], *_: Any) -> dict[str, Any]:
+        taken = {c.target: (0.5 if c.target == "network" and pace["ms"] > 1e6 else 1) * pace["ms"]
+                 for c in candidates}  # fmt: skip
+        return {n: {"median_ns": ns, "session_medians_ns": [ns, ns]} for n, ns in taken.items()}
+
+    monkeypatch.setattr(latency_table, "whole_files", whole_files)
+    meter = _latency.Meter("host", "tflite-int8", lambda note: None)
+    assert meter.measure(network("resnet8-w0.5", PX))["paced_ns"] == 1e6
+    pace["ms"] = 2e6
+    found = meter.measure(network("resnet8-w0.25", PX))
+    assert (found["median_ns"], found["paced_ns"]) == (1e6, 0.5e6)
 
 
 def test_an_emulated_device_has_no_latency_table() -> None:

@@ -64,6 +64,11 @@ class TrainSection(Section):
         AfterValidator(_unique),
     ] = ("crop",)
     mix: Annotated[MixSection | None, Field(description="null mixes no images.")] = None
+    seed: Annotated[
+        Annotated[int, Field(ge=0, lt=2**32)] | None,
+        Field(description="Of fresh weights and of the order of images; null is the recipe's."
+              " Data, views and stored answers stay as they are."),
+    ] = None  # fmt: skip
     device: Annotated[
         Literal["cpu", "cuda", "auto"], Field(description="auto: a GPU where there is one.")
     ] = "cpu"
@@ -80,3 +85,7 @@ class TrainSection(Section):
     sync_batchnorm: Annotated[
         bool, Field(description="With several processes: batch statistics over all of them.")
     ] = False
+
+    def seed_or(self, recipe: int) -> int:
+        """This training's seed, given the recipe's."""
+        return recipe if self.seed is None else self.seed
