@@ -165,16 +165,18 @@ def _describe(package: Any, source: Source, precision: str) -> None:
 
 def _coremltools() -> Any:
     require("coreml-int8")
-    # It imports TensorFlow if it finds it, which takes ten seconds and is for its own converter.
-    barred = {"coremltools", "tensorflow"}.isdisjoint(sys.modules)
-    if barred:
-        sys.modules["tensorflow"] = None  # type: ignore[assignment]
+    # It imports these if it finds them, for converters of their models that aren't used here:
+    # fifteen seconds with all three.
+    unused = ("tensorflow", "executorch", "sklearn")
+    barred = set() if "coremltools" in sys.modules else {*unused} - sys.modules.keys()
+    for name in barred:
+        sys.modules[name] = None  # type: ignore[assignment]
     try:
         with quiet("importing coremltools"):
             import coremltools
     finally:
-        if barred:
-            del sys.modules["tensorflow"]
+        for name in barred:
+            del sys.modules[name]
     return coremltools
 
 
