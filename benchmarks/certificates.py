@@ -1,11 +1,12 @@
 """Every int8 target of four networks, verified: the table of docs/verification.md.
 
     .venv/bin/python benchmarks/certificates.py --data ../shared/data/cifar10 \\
-        --weights ../shared/weights/akamaster-cifar10 [--network resnet20]
+        --weights ../shared/weights/akamaster-cifar10 [--network resnet20] [--exact]
 
 resnet20 and resnet56: akamaster's CIFAR-10 weights, 512 training images to calibrate, all 10,000
 test images. resnet18 and resnet50 at 224 px: random weights, random images. Printed: what `edgeres
-verify` prints, and every gate of each target.
+verify` prints, and every gate of each target. --exact interprets a Core ML program without rounding
+to float16 what lies between dequantize and quantize, as an integer kernel with exact sums would.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import json
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,7 @@ from edgeres.errors import EdgeresError
 from edgeres.models import resnet, spec, weights
 from edgeres.recipe import VerifySection
 from edgeres.stages.verify import row
+from edgeres.targets import _mil
 from edgeres.targets._conversion import convert
 from edgeres.text import verify
 from edgeres.training.loop import Labelled, Trainee, evaluate
@@ -43,7 +46,11 @@ def main() -> None:
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--samples", type=int, help="of the test images; all if left out")
     parser.add_argument("--target", action="append", help="e.g. tflite-int8; repeat for several")
+    parser.add_argument("--exact", action="store_true")
     given = parser.parse_args()
+    if given.exact:
+        as_written = _mil._prepare
+        _mil._prepare = lambda *arguments: replace(as_written(*arguments), half=False)
     model, images, test = _task(given)
     folded, scales = ptq.quantize(model, images)
     before = _logits(resnet.fold_batchnorm(model), test)

@@ -196,7 +196,10 @@ def _layers(
         return None
     assert reference.scales is not None
     x = prepared(reference.images[:samples], reference.model.spec.preprocess).contiguous()
-    traced = tracer.run(targets.encode(x.numpy(), exported.input))
+    given = targets.encode(x.numpy(), exported.input)
+    if given.dtype == np.float16:  # Core ML: the first layer, too, is judged by what it was given
+        x = torch.from_numpy(given).float()
+    traced = tracer.run(given)
     names = name_layers(graph, reference.model, reference.scales)
     codes = {
         names[tensor]: values.astype(np.int32) - (128 if values.dtype == np.uint8 else 0)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-from conftest import images
+from conftest import images, network
 from torch.fx import Interpreter
 
-from edgeres.compression import graph
+from edgeres.compression import graph, ptq
+from edgeres.models import resnet
+from edgeres.targets import Source, coreml
 from edgeres.training.loop import prepared
-from edgeres.verification import layers
+from edgeres.types import ExportedFile, Preprocess
+from edgeres.verification import certificate, layers
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +77,22 @@ def test_swapped_channels_and_missing_layers(quantized: tuple, traced: tuple) ->
     assert "layer1.0.conv1" not in {c.name for c in layers.check(folded, scales, x, fewer)}
     short = codes | {"fc": codes["fc"][:, :3]}
     assert {c.name: c.worst for c in layers.check(folded, scales, x, short)}["fc"] == 255
+
+
+def test_the_first_layer_is_judged_by_images_as_the_file_takes_them(tmp_path: Path) -> None:
+    """Core ML takes float16: with ImageNet's normalization that moves an input code at times."""
+    pytest.importorskip("coremltools")
+    plain = network("resnet8")
+    seen = Preprocess(16, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    model = resnet.ResNet(dataclasses.replace(plain.spec, preprocess=seen))
+    model.load_state_dict(plain.state_dict())
+    folded, scales = ptq.quantize(model, images(64))
+    path, some = tmp_path / "m.mlpackage", images(64, seed=4)
+    ends = coreml.export(Source(folded, scales), "int8", path)
+    nothing = np.zeros((64, 10), np.float32)
+    reference = certificate.Reference(folded, scales, nothing, nothing, some, torch.zeros(64))
+    exported = ExportedFile("coreml-int8", path.name, "", 0, *ends)
+    found = certificate._layers(path, exported, coreml.read(path), reference, 64)
+    assert found is not None
+    assert found[0].name == "conv1" and found[0].equal > 0.985
+    assert max(check.worst for check in found) <= 1
