@@ -31,7 +31,7 @@ from edgeres.recipe import VerifySection
 from edgeres.stages.verify import row
 from edgeres.targets import _mil
 from edgeres.targets._conversion import convert
-from edgeres.text import verify
+from edgeres.text.files import verify
 from edgeres.training.loop import Labelled, Trainee, evaluate
 from edgeres.types import ExportedFile, tensor_spec
 from edgeres.verification.certificate import Reference, certify

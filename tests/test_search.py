@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from conftest import network
 
-from edgeres import pipeline, text
+from edgeres import pipeline
 from edgeres.commands import search
 from edgeres.errors import BadInput
 from edgeres.measurement import latency_table, protocol
 from edgeres.measurement.runners import Preset
 from edgeres.recipe import load
+from edgeres.text import chain as text
 
 
 @pytest.fixture

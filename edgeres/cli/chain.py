@@ -43,9 +43,10 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Run a recipe: every stage that is not in the store already."""
-    from edgeres import procs, text
+    from edgeres import procs
     from edgeres.commands import chain
     from edgeres.recipe import load
+    from edgeres.text import chain as text
 
     loaded = load(recipe, overrides or [])
     if dry_run:
@@ -79,8 +80,8 @@ def distill(
     quiet: Quiet = False,
 ) -> None:
     """Distill a big ResNet into a slimmer student."""
-    from edgeres import text
     from edgeres.commands import chain
+    from edgeres.text import chain as text
 
     settings = {"teacher.model": teacher, "distill.student": student, "distill.loss": loss,
                 "teacher.checkpoint": checkpoint, "data": data,
@@ -106,8 +107,8 @@ def prune(
     quiet: Quiet = False,
 ) -> None:
     """Prune a model's channels to a budget, then fine-tune."""
-    from edgeres import text
     from edgeres.commands import chain
+    from edgeres.text import chain as text
 
     recipe = chain.continued(model, architecture, data, runs, "prune", overrides,
                                 chain.budget(budget, device))  # fmt: skip
@@ -135,9 +136,9 @@ def search(
     quiet: Quiet = False,
 ) -> None:
     """Find the best student within a latency, and write its recipe."""
-    from edgeres import text
     from edgeres.commands import chain
     from edgeres.commands import search as command
+    from edgeres.text import chain as text
 
     wish = command.Wish(device, latency, target, student or (), epochs, tries, out)
     loaded = chain.shipped(recipe, {"data": data}, overrides)
@@ -165,9 +166,9 @@ def quantize(
     quiet: Quiet = False,
 ) -> None:
     """Quantize a model, with training (qat) or without (ptq)."""
-    from edgeres import text
     from edgeres.commands import chain
     from edgeres.commands import quantize as command
+    from edgeres.text import chain as text
 
     recipe = chain.continued(model, architecture, data, runs, "quantize", overrides,
                                 {"method": method, "scheme": scheme})  # fmt: skip
@@ -200,8 +201,8 @@ def export(
     quiet: Quiet = False,
 ) -> None:
     """Export a model; int8 targets quantize it first if need be."""
-    from edgeres import text
     from edgeres.commands import chain
+    from edgeres.text import chain as text
 
     targets = target or ["tflite-int8"]
     recipe = chain.continued(model, architecture, data, runs, "export", overrides,

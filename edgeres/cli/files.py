@@ -57,8 +57,8 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Show a model file's operators, types and scales."""
-    from edgeres import text
     from edgeres.commands import files
+    from edgeres.text import files as text
 
     show(files.inspected(file), as_json, text.inspect)
 
@@ -87,9 +87,9 @@ def verify(
     quiet: Quiet = False,
 ) -> None:
     """Check files anew against the model that was trained. Exit code 1 if one fails."""
-    from edgeres import text
     from edgeres.bundle import checking
     from edgeres.commands import files
+    from edgeres.text import files as text
 
     rows = text.self_test if self_test else text.verify
     if what and len(what) == 1 and checking.is_bundle(Path(what[0])):
@@ -123,8 +123,8 @@ def benchmark(
     quiet: Quiet = False,
 ) -> None:
     """Measure latency and memory anew on a device."""
-    from edgeres import text
     from edgeres.commands import files
+    from edgeres.text import files as text
 
     result = files.benchmarked(what, device or ["host"], preset, accuracy, runs, quiet)
     show(result, as_json, text.benchmark)
@@ -152,9 +152,9 @@ def compare(
     quiet: Quiet = False,
 ) -> None:
     """Say whether B is better than A, the same, or worse."""
-    from edgeres import text
     from edgeres.commands import compare as command
     from edgeres.measurement.compare import Tolerance
+    from edgeres.text import files as text
 
     tolerance = Tolerance(latency, memory, size, accuracy)
     result = command.compared(a, b, tolerance, device or ["host"], preset, runs, quiet)
@@ -186,8 +186,8 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Hold what was measured against budgets. Exit code 1 if one is not met."""
-    from edgeres import text
     from edgeres.commands import check as command
+    from edgeres.text import files as text
 
     result = command.checked(what, budgets, runs, prometheus, grafana)
     show(result, as_json, text.check)

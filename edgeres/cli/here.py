@@ -88,8 +88,8 @@ def probe(
     as_json: Json = False,
 ) -> None:
     """Say what a device is, how it is doing, and what it lacks."""
-    from edgeres import text
     from edgeres.commands import devices
+    from edgeres.text import here as text
 
     show(devices.probed(name), as_json, text.device)
 

@@ -33,8 +33,8 @@ def bundle(
     as_json: Json = False,
 ) -> None:
     """Pack a file with golden outputs, card, SBOM and a sample app."""
-    from edgeres import text
     from edgeres.commands import bundle as command
+    from edgeres.text import runs as text
 
     show(command.bundled(run, kind, out, key, runs), as_json, text.bundle)
 
@@ -45,8 +45,8 @@ def drift(
     as_json: Json = False,
 ) -> None:
     """Say whether a device sees what the test set held. Exit code 1 if not."""
-    from edgeres import text
     from edgeres.commands import bundle as command
+    from edgeres.text import runs as text
 
     result = command.drifted(bundle, log)
     show(result, as_json, text.drift)
@@ -62,8 +62,8 @@ def promote(
     as_json: Json = False,
 ) -> None:
     """Make a run the stable one (@stable) or the canary (@canary)."""
-    from edgeres import text
     from edgeres.commands import registry
+    from edgeres.text import runs as text
 
     show(registry.promoted(run, to, reason, runs), as_json, text.promoted)
 
@@ -75,8 +75,8 @@ def rollback(
     as_json: Json = False,
 ) -> None:
     """Go back to what was promoted before."""
-    from edgeres import text
     from edgeres.commands import registry
+    from edgeres.text import runs as text
 
     show(registry.rolled_back(to, reason, runs), as_json, text.promoted)
 
@@ -90,8 +90,8 @@ def history(
     as_json: Json = False,
 ) -> None:
     """List promotions and rollbacks."""
-    from edgeres import text
     from edgeres.commands import registry
+    from edgeres.text import runs as text
 
     show(registry.history(channel, runs), as_json, text.history)
 
@@ -106,8 +106,8 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write report.html and report.json of a run from what it has."""
-    from edgeres import text
     from edgeres.commands import housekeeping
+    from edgeres.text import runs as text
 
     show(housekeeping.reported(run, runs, figures), as_json, text.report)
 
@@ -124,8 +124,8 @@ def track(
     MLflow's server is MLFLOW_TRACKING_URI; without one, an `mlflow` program on the PATH keeps a
     local SQLite store in this folder.
     """
-    from edgeres import text
     from edgeres.commands import track as command
+    from edgeres.text import runs as text
 
     show(command.tracked(run, to, experiment, runs), as_json, text.tracked)
 
@@ -136,7 +136,7 @@ def clean(
     as_json: Json = False,
 ) -> None:
     """Remove artifacts that no run refers to, and unfinished work."""
-    from edgeres import text
     from edgeres.commands import housekeeping
+    from edgeres.text import runs as text
 
     show(housekeeping.cleaned(runs, dry_run), as_json, text.clean)

@@ -1,0 +1,78 @@
+"""What the commands of the chain made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgeres.text import kilobytes, table
+
+
+def plan(result: Mapping[str, Any]) -> str:
+    """The plan of `edgeres run --dry-run`."""
+    todo = sum(row["state"] != "cached" for row in result["steps"])
+    listed = table(result["steps"], ("step", "state", "key"))
+    return f"run {result['run']}\n{listed}\n{todo} of {len(result['steps'])} steps to do"
+
+
+def run(result: Mapping[str, Any]) -> str:
+    """Where the results of a run are."""
+    last = list(result["artifacts"])[-1]
+    path = result["report"] or result["artifacts"][last]["path"]
+    return f"report: {path}" if result["report"] else f"{last}: {path}"
+
+
+def sensitivity(result: Mapping[str, Any]) -> str:
+    """A line per layer, the most sensitive first."""
+    lines = [
+        f"{'quantized alone':<28} {'SQNR dB':>8} {'points lost':>12} {'MMACs':>8}",
+        *(f"{row['layer']:<28} {row['sqnr_db']:>8.1f} {row['lost_points']:>12.2f} "
+          f"{row['macs'] / 1e6:>8.2f}" for row in result["layers"]),
+        f"all quantized: {result['all_quantized_lost_points']:.2f} points lost of "
+        f"{result['float_top1']:.2%} ({result['images']} validation images)",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def auto(result: Mapping[str, Any]) -> str:
+    """Which layers stay float, what that costs, and where the result is."""
+    found = result["auto"]
+    kept = ", ".join(found["layers"]) or "none"
+    return (
+        f"float layers: {kept} ({found['float_macs']:.1%} of multiply-accumulates)\n"
+        f"{found['lost_points']:.2f} points lost on the validation images, "
+        f"{found['accuracy_drop']:g} allowed\n{run(result)}"
+    )
+
+
+def export(result: Mapping[str, Any]) -> str:
+    """The files that were exported."""
+    lines = []
+    for row in result["files"]:
+        types = f"{row['input']['dtype']} in, {row['output']['dtype']} out"
+        lines.append(f"{row['target']}: {row['path']}  ({kilobytes(row['size_bytes'])}, {types})")
+    return "\n".join([*lines, "check them against the model: edgeres verify"])
+
+
+def search(result: Mapping[str, Any]) -> str:
+    """A line per candidate that was trained, then the winner; * marks the Pareto front."""
+    rows = []
+    for c in result["candidates"]:
+        if c["top1"] is None:
+            continue
+        low, high = c["interval"]
+        rows.append({
+            "": "*" if c["pareto"] else "", "student": c["student"], "MACs kept": f"{c['keep']:g}x",
+            "MACs": f"{c['macs'] / 1e6:.2f} M", "ms": f"{c['latency_ns'] / 1e6:.3g}",
+            f"top-1 after {result['epochs']} epochs":
+                f"{c['top1']:.1%} ({low:.1%}-{high:.1%}, n = {c['n']})",
+        })  # fmt: skip
+    slow = sum(not c["fits"] for c in result["candidates"])
+    rest = len(result["candidates"]) - slow - len(rows)
+    winner = result["winner"]
+    kept = f", pruned to {winner['latency_ns'] / 1e6:.3g} ms" if winner["keep"] < 1 else ""
+    return "\n".join([
+        table(rows, tuple(rows[0])),
+        f"{slow} candidates are too slow, {rest} slim ones were not trained",
+        f"winner: {winner['student']}{kept}; train it: edgeres run {result['recipe']}",
+    ])  # fmt: skip

@@ -1,0 +1,200 @@
+"""What is in a file, and what was measured and proven of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgeres.text import accuracy, kilobytes, milliseconds, start, table, tensor
+
+_SHOWN = 8  # names of a long list
+
+
+def inspect(result: Mapping[str, Any]) -> str:
+    """What is in a file: sums, then its layers."""
+    counts = ", ".join(f"{n} {kind}" for kind, n in sorted(result["operators"].items()))
+    floats = result["float_operators"]
+    rows = {
+        "file": result["file"], "format": result["format"],
+        "needs": result["requires"] or "unknown",
+        "size": f"{kilobytes(result['size_bytes'])}, "
+                f"{kilobytes(result['constant_bytes'])} of it weights",
+        "MACs": f"{result['macs'] / 1e6:,.1f} M" if result["macs"] else "unknown",
+        "input": tensor(result["input"]), "output": tensor(result["output"]),
+        "operators": counts,
+        "in integers": ", ".join(f"{share:.0%} of {what}"
+                                 for what, share in result["integer_share"].items()),
+        "float operators": str(len(floats)) if floats else "none",
+        "transposes": str(result["transposes"]), "residual adds": str(result["residual_adds"]),
+        "delegate partitions": "-" if result["partitions"] is None else str(result["partitions"]),
+        **{key: _first_line(value) for key, value in sorted(result["metadata"].items())},
+    }  # fmt: skip
+    width = max(map(len, rows)) + 2
+    listed = "\n".join(f"{name:<{width}}{value}" for name, value in rows.items())
+    islands = [f"in float: {name}" for name in floats[:_SHOWN]]
+    more = [f"… and {len(floats) - _SHOWN} more"] if len(floats) > _SHOWN else []
+    return "\n".join([listed, *islands, *more, "", layers(result["layers"])])
+
+
+def layers(found: Sequence[Mapping[str, Any]]) -> str:
+    """A line per operation that holds weights or works in floating point."""
+    rows = [{"layer": start(layer["name"], 34), "operator": layer["kind"],
+             "output": "x".join(map(str, layer["shape"])) or "-",
+             "MACs": f"{layer['macs'] / 1e6:.2f} M" if layer["macs"] else "-",
+             "weights": kilobytes(layer["constant_bytes"]),
+             "": "float" if layer["floating"] else ""}
+            for layer in found if layer["constant_bytes"] or layer["floating"]]  # fmt: skip
+    return table(rows, tuple(rows[0])) if rows else "no layer holds weights"
+
+
+def verify(result: Mapping[str, Any]) -> str:
+    """A line per file, then what failed. worst, layer: largest differences, in codes."""
+    rows = []
+    for f in result["files"]:
+        scales = f["scales"]
+        rows.append({
+            "target": f["target"], "verdict": "passed" if f["passed"] else "FAILED",
+            "agreement": f"{f['agreement']:.2%}" if f["agreement"] is not None else "not run here",
+            "worst": _worst(f), "layer": _worst_layer(f),
+            "scales": f"{scales['equal']}/{scales['compared']}" if scales else "-",
+            "top-1": accuracy(f["test"]),
+        })  # fmt: skip
+    listed = table(rows, tuple(rows[0]))
+    failed = [f"failed: {sentence}" for sentence in result["failures"]]
+    notes = [f"note: {f['target']}: {n}" for f in result["files"] for n in f["notes"]]
+    return "\n".join([listed, *failed, *notes])
+
+
+def self_test(result: Mapping[str, Any]) -> str:
+    """A line per fault, then what was missed."""
+    planted = [t for t in result["trials"] if t["planted"]]
+    rows = []
+    for fault in dict.fromkeys(t["fault"] for t in result["trials"]):
+        tried = [t for t in planted if t["fault"] == fault]
+        gates = dict.fromkeys(t["gate"].replace("error", "it can't be read")
+                              for t in tried if t["caught"])  # fmt: skip
+        rows.append({"fault": fault, "files": f"{sum(t['caught'] for t in tried)}/{len(tried)}",
+                     "caught by": ", ".join(gates)})  # fmt: skip
+    missed = [f"MISSED: {t['target']}: {t['fault']}" for t in planted if not t["caught"]]
+    count = f"{len(planted) - len(missed)} of {len(planted)} planted faults caught"
+    return "\n".join([table(rows, tuple(rows[0])), *missed, count])
+
+
+def benchmark(result: Mapping[str, Any]) -> str:
+    """Latency, then everything else of each file and device, then the doubts."""
+    times, rest, reasons = [], [], []
+    for r in result["reports"]:
+        latency, cold = r["latency"], r["cold"]
+        who = {"target": r["target"], "device": r["device"]}
+        low, high = latency["median_ci_ns"] or (None, None)
+        times.append({
+            **who, "median": milliseconds(latency["median_ns"]),
+            "95 % interval": f"{milliseconds(low)[:-3]}-{milliseconds(high)}" if low else "-",
+            **{p: milliseconds(latency[f"{p}_ns"]) for p in ("p90", "p95", "p99")},
+        })  # fmt: skip
+        rest.append({
+            **who, "load": milliseconds(_middle(cold["load_ns"])),
+            "first": milliseconds(_middle(cold["first_ns"])), "memory": _memory(r.get("memory")),
+            "top-1": accuracy(r["accuracy"]), "n": latency["n"],
+            "valid": "yes" if r["valid"] else "no",
+        })  # fmt: skip
+        reasons += [f"{r['target']} on {r['device']}: {reason}" for reason in r["reasons"]]
+    tables = [table(rows, tuple(rows[0])) for rows in (times, rest) if rows]
+    return "\n\n".join([*tables, *(["\n".join(reasons)] if reasons else [])])
+
+
+def compare(result: Mapping[str, Any]) -> str:
+    """A row per measure, then what each verdict rests on."""
+    rows = _compared(result)
+    verdict = f"B is {result['verdict']}" if result["verdict"] != "same" else "A and B are the same"
+    return "\n".join(
+        [table(rows, tuple(rows[0])), "", f"{verdict} (A {result['a']}, B {result['b']})"]
+    )
+
+
+def compare_markdown(result: Mapping[str, Any]) -> str:
+    """The same as a Markdown table."""
+    rows = _compared(result)
+    cells = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    lines = [f"| {' | '.join(str(c).replace('|', ' ') for c in row)} |" for row in cells]
+    return "\n".join(
+        [f"**B is {result['verdict']}** (A `{result['a']}`, B `{result['b']}`)", "", *lines]
+    )
+
+
+def check(result: Mapping[str, Any]) -> str:
+    """A row per limit."""
+    rows = [
+        {"budget": r["measure"], "file": r["target"], "device": r["device"],
+         "limit": f"{r['limit']:g}", "measured": "-" if r["value"] is None else f"{r['value']:.4g}",
+         "verdict": r["verdict"]}
+        for r in result["results"]
+    ]  # fmt: skip
+    met = sum(r["verdict"] == "pass" for r in result["results"])
+    listed = [table(rows, tuple(rows[0]))] if rows else []
+    return "\n".join([*listed, f"{met} of {len(rows)} budgets met"])
+
+
+def checked_bundle(result: Mapping[str, Any]) -> str:
+    """What is wrong with a bundle, if anything."""
+    golden = result["golden"]
+    lines = [f"wrong: {finding}" for finding in result["findings"]]
+    if golden:
+        worst = f"{golden['worst']:g}, allowed {golden['tolerance']:g}"
+        lines.append(f"golden test: {golden['samples']} samples, worst difference {worst}, "
+                     f"by {golden['run_by']}")  # fmt: skip
+    lines.append(f"signature: {result['signature']}")
+    verdict = "passed" if result["passed"] else "FAILED"
+    return "\n".join([*lines, f"{result['bundle']}: {verdict}"])
+
+
+def _first_line(value: str) -> str:
+    lines = value.splitlines() or [""]
+    more = f" … ({len(lines)} lines)" if len(lines) > 1 else ""
+    return start(lines[0], 54) + more
+
+
+def _worst(row: Mapping[str, Any]) -> str:
+    if row["worst_codes"] is None:
+        return "-"
+    return f"{row['worst_codes']:g}" if row["scales"] else f"{row['worst_codes']:.2g}"
+
+
+def _worst_layer(row: Mapping[str, Any]) -> str:
+    return f"{max(c['worst'] for c in row['layers']):g}" if row["layers"] else "-"
+
+
+def _middle(values: Sequence[float]) -> float | None:
+    return sorted(values)[len(values) // 2] if values else None
+
+
+def _memory(found: Mapping[str, Any] | None) -> str:
+    if not found or not found.get("peak_rss_bytes"):
+        return "-"
+    return f"{(found['peak_rss_bytes'] - (found.get('baseline_rss_bytes') or 0)) / 1e6:.1f} MB"
+
+
+def _compared(result: Mapping[str, Any]) -> list[dict[str, str]]:
+    return [
+        {"file": r["b_target"] if r["a_target"] == r["b_target"]
+                 else f"{r['a_target']} / {r['b_target']}",
+         "device": r["device"], "measure": r["measure"],
+         "A": _quantity(r["a"], r["unit"]), "B": _quantity(r["b"], r["unit"]),
+         "change": _change(r), "verdict": r["verdict"]}
+        for r in result["rows"]
+    ]  # fmt: skip
+
+
+def _quantity(value: float, unit: str) -> str:
+    if unit == "ns":
+        return milliseconds(value)
+    return f"{value / 1e3:.1f} kB" if unit == "bytes" and value < 1e6 else \
+        f"{value / 1e6:.1f} MB" if unit == "bytes" else f"{value:.2%}"  # fmt: skip
+
+
+def _change(row: Mapping[str, Any]) -> str:
+    low, high = row["interval"] or (0.0, 0.0)
+    if row["unit"] == "share":
+        return f"{row['change'] * 100:+.2f} points" + (
+            f" ({low * 100:+.2f} to {high * 100:+.2f})" if row["interval"] else "")  # fmt: skip
+    return f"{row['change']:.2f}x" + (f" ({low:.2f}-{high:.2f})" if row["interval"] else "")

@@ -1,0 +1,59 @@
+"""What became of runs: reports, bundles, channels, trackers, room on the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgeres.text import chain, kilobytes, table
+
+
+def report(result: Mapping[str, Any]) -> str:
+    """Where the page is, and its drawings."""
+    drawn = result["figures"]
+    return chain.run(result) + (f"\n{len(drawn)} drawings: {drawn[0]} and others" if drawn else "")
+
+
+def bundle(result: Mapping[str, Any]) -> str:
+    """Where the archive is."""
+    signed = "signed" if result["signed"] else "not signed"
+    return (f"{result['bundle']}  ({result['target']}, {kilobytes(result['size_bytes'])}, {signed})"
+            f"\ncheck it anywhere: edgeres verify {result['bundle']}")  # fmt: skip
+
+
+def drift(result: Mapping[str, Any]) -> str:
+    """A row per feature, then the verdict."""
+    rows = [{"feature": f["feature"], "distance": f"{f['distance']:.3f}",
+             "threshold": f"{f['threshold']:.3f}", "drifted": "YES" if f["drifted"] else "no"}
+            for f in result["features"]]  # fmt: skip
+    verdict = "drift" if result["drifted"] else "no drift"
+    return f"{table(rows, tuple(rows[0]))}\n{verdict} in {result['n']} inferences"
+
+
+def promoted(entry: Mapping[str, Any]) -> str:
+    """What a channel points to now."""
+    return f"{entry['channel']}: {entry['run']}"
+
+
+def history(entries: Sequence[Mapping[str, Any]]) -> str:
+    """A row per promotion and rollback."""
+    rows = [{"at": e["at"], "channel": e["channel"], "action": e["action"], "run": e["run"],
+             "gates": "met" if e["passed"] else "NOT MET", "reason": e["reason"]}
+            for e in entries]  # fmt: skip
+    return table(rows, tuple(rows[0])) if rows else "nothing was promoted yet"
+
+
+def tracked(result: Mapping[str, Any]) -> str:
+    """Where a tracker keeps a run."""
+    if result["tracker"] == "tensorboard":
+        return f"{result['scalars']} scalars; look at them: tensorboard --logdir {result['folder']}"
+    models = [f"  {name}, version {version}" for name, version in result["models"].items()]
+    where = f"{result['server']}, experiment {result['experiment']}, run {result['run_id']}"
+    return "\n".join([where, *models])
+
+
+def clean(result: Mapping[str, Any]) -> str:
+    """What was freed."""
+    verb = "freed" if result["removed"] else "would free"
+    lines = [f"{row['artifact']}  {kilobytes(row['size_bytes'])}" for row in result["artifacts"]]
+    return "\n".join([*lines, f"{verb} {kilobytes(result['freed_bytes'])}"])
