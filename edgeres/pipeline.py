@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edgeres import devices, procs, runs, stages, targets, teachers
-from edgeres.artifact import Artifact, Store, artifact_key, library_versions
+from edgeres.artifact import Artifact, artifact_key, library_versions
 from edgeres.disk import storage_errors
 from edgeres.errors import BadInput, GateFailed, StorageError, unknown
 from edgeres.models import spec
 from edgeres.recipe import LabelsSection, Recipe
 from edgeres.runs import Run
+from edgeres.store import Store
 
 _AT_ONCE = 2
 _TRAINING = ("teacher", "distill", "prune", "quantize")  # several processes share these

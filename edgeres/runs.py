@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from edgeres import registry
-from edgeres.artifact import Artifact, Store, load
+from edgeres.artifact import Artifact, load
 from edgeres.disk import storage_errors, write_whole
 from edgeres.errors import BadInput, unknown
 from edgeres.recipe import Recipe, dump
 from edgeres.recipe import load as load_recipe
 from edgeres.stages import ORDER
+from edgeres.store import Store
 
 
 @dataclass

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeres import pipeline, procs, targets
-from edgeres.artifact import Artifact, Store, load
+from edgeres.artifact import Artifact, load
 from edgeres.disk import storage_errors
 from edgeres.errors import BadInput
 from edgeres.progress import Progress
 from edgeres.runs import Run, find_run, run_name, store_of
+from edgeres.store import Store
 
 if TYPE_CHECKING:
     from edgeres.recipe import Recipe

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from edgeres import pipeline, teachers
-from edgeres.artifact import Store
 from edgeres.recipe import Recipe, load_mapping
+from edgeres.store import Store
 from edgeres.training import answers
 
 TRAIN = {"epochs": 1, "augment": ["crop"], "batch_size": 128}

@@ -1,0 +1,220 @@
+"""The store of artifacts: content-addressed folders, there whole or not at all.
+
+A stage writes into a staging folder; `Store.commit` hashes what was written, adds `artifact.json`
+last, syncs and renames the folder into place.
+
+    store/artifacts/<stage>-<key>/   the artifacts
+    store/work/<stage>-<key>/        checkpoints of unfinished work, for resuming
+    store/tmp/                       staging; what a killed process left here is swept at start
+    store/locks/                     one lock per key; the system frees a dead owner's
+
+Whether an owner is dead is asked of its lock, never of its process id: ids are used again, and mean
+nothing between two containers that share a store.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from edgeres.artifact import SCHEMA, Artifact, made_with, read
+from edgeres.disk import contents_digest, file_sha256, storage_errors, sync
+from edgeres.errors import StorageError
+
+_PATIENCE_S = 0.5
+
+
+class Store:
+    """The artifacts below one folder."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.artifacts, self.tmp = root / "artifacts", root / "tmp"
+        self._work, self._locks = root / "work", root / "locks"
+
+    def open(self) -> Store:
+        """Create the folders and remove the staging folders of processes that are gone.
+
+        Raises:
+            StorageError: it can't be written.
+        """
+        with storage_errors(self.root):
+            for folder in (self.artifacts, self.tmp, self._work, self._locks):
+                folder.mkdir(parents=True, exist_ok=True)
+            tag = self.root / "CACHEDIR.TAG"
+            if not tag.exists():
+                tag.write_text("Signature: 8a477f597d28d172789f06886806bc55\n# edgeres store\n")
+            self._sweep()
+        return self
+
+    def find(self, stage: str, key: str) -> Artifact | None:
+        """The artifact with this key, if it is there and its files are all present and whole."""
+        path = self.artifacts / f"{stage}-{key}"
+        if not (path / "artifact.json").exists():
+            return None
+        artifact, hashes = read(path)
+        damaged = [n for n, size in hashes.items() if not _has_size(path / n, size)]
+        if damaged:
+            raise StorageError(
+                f"{path}: file {damaged[0]} was changed or removed after it was made; "
+                f"remove the folder and run again"
+            )
+        return artifact
+
+    def work(self, stage: str, key: str) -> Path:
+        """The folder for checkpoints of unfinished work; kept until the artifact is committed."""
+        path = self._work / f"{stage}-{key}"
+        with storage_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    @contextmanager
+    def lock(
+        self, stage: str, key: str, waiting: Callable[[], None] = lambda: None
+    ) -> Iterator[None]:
+        """Let one process make this artifact at a time.
+
+        Args:
+            waiting: called every now and then while another process has it; may raise to give up.
+        """
+        from filelock import Timeout
+
+        lock = self._lock(f"{stage}-{key}")
+        while True:
+            try:
+                with storage_errors(self._locks):
+                    lock.acquire(timeout=_PATIENCE_S)
+                break
+            except Timeout:
+                waiting()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextmanager
+    def in_use(self, alone: bool = False) -> Iterator[None]:
+        """Be one of those who use the store, or the only one.
+
+        Raises:
+            StorageError: `alone`, and somebody else uses it.
+        """
+        import fcntl
+
+        how = fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH
+        path = self._locks / "store.lock"
+        with storage_errors(path), path.open("a") as file:
+            try:
+                fcntl.flock(file, how)
+            except BlockingIOError as error:
+                raise StorageError(
+                    f"{self.root}: a run is at work here; repeat this when it has ended"
+                ) from error
+            yield
+
+    @contextmanager
+    def staging(self, stage: str, key: str) -> Iterator[Path]:
+        """A fresh folder to write into; removed unless `commit` moved it."""
+        path = self.tmp / f"{stage}-{key}-{os.getpid()}"
+        with storage_errors(path):
+            shutil.rmtree(path, ignore_errors=True)
+            path.mkdir(parents=True)
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def commit(
+        self,
+        staged: Path,
+        stage: str,
+        key: str,
+        *,
+        parents: Mapping[str, Artifact],
+        section: Mapping[str, Any],
+        facts: Mapping[str, Any],
+        libraries: Mapping[str, str],
+        seconds: float,
+        varies: Iterable[str] = (),
+    ) -> Artifact:
+        """Move a finished staging folder into the store, whole, and drop its work folder.
+
+        Args:
+            varies: what of the description is another one the next time, though nothing changed.
+        """
+        files = {p.relative_to(staged).as_posix(): p for p in sorted(staged.rglob("*"))
+                 if p.is_file()}  # fmt: skip
+        hashes = {name: file_sha256(path) for name, path in files.items()}
+        document = {
+            "schema": SCHEMA, "stage": stage, "key": key, "digest": contents_digest(hashes),
+            "parents": {r: {"stage": p.stage, "key": p.key, "digest": p.digest}
+                        for r, p in parents.items()},
+            "section": section, "facts": facts, "libraries": libraries,
+            "seconds": round(seconds, 3), "made_with": made_with(),
+            "varies": ["seconds", "made_with", *varies],
+            "files": {n: {"sha256": h, "size_bytes": files[n].stat().st_size}
+                      for n, h in hashes.items()},
+        }  # fmt: skip
+        path = self.artifacts / f"{stage}-{key}"
+        with storage_errors(path):
+            for file in files.values():
+                sync(file)
+            (staged / "artifact.json").write_text(json.dumps(document, indent=1), "utf-8")
+            sync(staged / "artifact.json")
+            sync(staged)
+            if path.exists():  # a damaged leftover without artifact.json
+                shutil.rmtree(path)
+            staged.rename(path)
+            sync(self.artifacts)
+            shutil.rmtree(self._work / f"{stage}-{key}", ignore_errors=True)
+        return read(path)[0]
+
+    def all(self) -> list[Artifact]:
+        """Every artifact in the store, oldest first."""
+        if not self.artifacts.is_dir():
+            return []
+        found = [p for p in self.artifacts.iterdir() if (p / "artifact.json").exists()]
+        return [read(p)[0] for p in sorted(found, key=lambda p: p.stat().st_mtime)]
+
+    def parent(self, artifact: Artifact, role: str) -> Artifact | None:
+        """An input of an artifact, if the store still has it."""
+        known = artifact.parents.get(role)
+        return self.find(known["stage"], known["key"]) if known else None
+
+    def remove(self, artifact: Artifact) -> None:
+        """Take an artifact out of the store, in one step as well."""
+        leaving = self.tmp / f"{artifact.path.name}-{os.getpid()}"
+        with storage_errors(artifact.path), self.lock(artifact.stage, artifact.key):
+            artifact.path.rename(leaving)
+            shutil.rmtree(leaving)
+
+    def sweep_work(self) -> None:
+        """Remove checkpoints of unfinished work."""
+        shutil.rmtree(self._work, ignore_errors=True)
+
+    def _lock(self, name: str) -> Any:
+        from filelock import FileLock
+
+        return FileLock(self._locks / f"{name}.lock")
+
+    def _sweep(self) -> None:
+        """Remove staging folders whose key nobody holds: who stages has the lock."""
+        from filelock import Timeout
+
+        for leftover in self.tmp.iterdir():
+            lock = self._lock(leftover.name.rpartition("-")[0])
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                continue
+            shutil.rmtree(leftover, ignore_errors=True)
+            lock.release()
+
+
+def _has_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
