@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ORDER = ("data", "teacher", "labels", "distill", "prune", "quantize", "export", "verify",
          "benchmark", "budgets", "report")  # fmt: skip
-"""The chain; what each step needs is written in pipeline.py."""
+"""The chain; what each step needs is written in edgeres.pipeline."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from reliability import kill_harness
 
-from edgeres import devices, pipeline
+from edgeres import devices
+from edgeres.pipeline import _performing
 from edgeres.recipe import BenchmarkSection
 
 RECIPE = (
@@ -83,7 +84,7 @@ def test_no_secret_is_written_anywhere(alone: Path) -> None:
 def test_the_user_at_a_device_is_not_recorded() -> None:
     assert devices.load("board@anna@nas.local").name == "board-nas.local"
     section = BenchmarkSection(devices=("host", "board@anna@nas.local"))
-    assert pipeline._recorded(section)["devices"] == ["host", "board-nas.local"]
+    assert _performing._recorded(section)["devices"] == ["host", "board-nas.local"]
 
 
 def test_where_a_device_is_and_who_logs_in_stay_here(alone: Path, tmp_path: Path) -> None:

@@ -1,0 +1,188 @@
+"""The work: a plan flows in, finished artifacts and a run folder come out."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+from edgeres import devices, procs, runs, stages
+from edgeres.artifact import Artifact, library_versions
+from edgeres.disk import storage_errors
+from edgeres.errors import GateFailed, StorageError
+from edgeres.pipeline._planning import Planned, Step, planned
+from edgeres.recipe import Recipe
+from edgeres.runs import Run
+from edgeres.store import Store
+
+_AT_ONCE = 2
+_TRAINING = ("teacher", "distill", "prune", "quantize")  # several processes share these
+
+
+class Reporter(Protocol):
+    """Who is told how the work goes."""
+
+    def started(self, step: str, note: str) -> None:
+        """A step begins."""
+
+    def tick(self, done: int, total: int, note: str) -> None:
+        """Progress within the step."""
+
+    def finished(self, step: str, cached: bool, seconds: float, summary: str) -> None:
+        """A step's artifact is there."""
+
+
+def perform(
+    recipe: Recipe, chain: tuple[Step, ...], store: Store, folder: Path, reporter: Reporter
+) -> Run:
+    """Make every artifact of the chain that the store lacks.
+
+    Raises:
+        GateFailed: a verification failed; what was made until then is kept. Or a budget was not
+            met; everything was made.
+        EdgeresError: a stage could not do its work; the same call continues later.
+    """
+    if not procs.first():
+        return _along(recipe, chain, store, folder)
+    store.open()
+    run = Run(folder / runs.run_name(recipe))
+    with store.in_use():
+        with store.lock("run", run.name):
+            runs.begin(run, recipe)
+        for _, group in itertools.groupby(chain, key=lambda step: step.stage):
+            # Steps of one stage (exports) don't need each other.
+            members = [planned(recipe, step, run.artifacts, store) for step in group]
+            if members[0].artifact and members[0].step.stage in _TRAINING:
+                procs.agree(False)
+            made = _make_all(recipe, [p for p in members if not p.artifact], run, store, reporter)
+            for one in members:
+                found = one.artifact or made[one.step.id]
+                with store.lock("run", run.name):
+                    runs.link(run, one.step.id, found)
+                _finish(run, one.step, found, one.artifact is not None, reporter)
+            procs.agree(True)  # the others find the artifacts now
+    _held(run)
+    return run
+
+
+def _along(recipe: Recipe, chain: tuple[Step, ...], store: Store, folder: Path) -> Run:
+    """What all but the first of several processes do: train along, and wait for its artifacts."""
+    run = Run(folder / runs.run_name(recipe))
+    for stage, group in itertools.groupby(chain, key=lambda step: step.stage):
+        members = list(group)
+        if stage in _TRAINING and procs.agree(False):
+            with tempfile.TemporaryDirectory(prefix="edgeres-") as out:
+                todo = planned(recipe, members[0], run.artifacts, store)
+                _perform(recipe, todo, run, store, Path(out), lambda *_: None)
+        procs.agree(False)
+        for step in members:
+            artifact = planned(recipe, step, run.artifacts, store).artifact
+            if artifact is None:
+                raise StorageError(
+                    f"process {procs.rank()} doesn't see the artifact of {step.id} in "
+                    f"{store.root}; all processes need the same --runs folder"
+                )
+            run.artifacts[step.id] = artifact
+    return run
+
+
+def _held(run: Run) -> None:
+    """Budgets that aren't met stop nothing, so that the report shows them, but the run fails."""
+    artifact = run.artifacts.get("budgets")
+    if artifact is not None and not artifact.facts["met"]:
+        module: Any = stages.load("budgets")
+        runs.event(run, step="budgets", event="gate failed")
+        raise GateFailed("; ".join(module.failures(artifact.facts)))
+
+
+def _make_all(
+    recipe: Recipe, todo: list[Planned], run: Run, store: Store, reporter: Reporter
+) -> dict[str, Artifact]:
+    """Step id -> its new artifact. Several steps wait for processes of their own: two at a time."""
+    if not todo:
+        return {}
+    for one in todo:
+        runs.event(run, step=one.step.id, event="started", key=one.key)
+    first = todo[0].step
+    alone = len(todo) == 1
+    reporter.started(first.id if alone else first.stage, ", ".join(_note(p.step) for p in todo))
+    if alone:
+        return {first.id: _make(recipe, todo[0], run, store, reporter.tick)}
+    stop = threading.Event()
+
+    def tick(done: int, total: int, note: str) -> None:
+        if stop.is_set():  # the other one failed, or ctrl-C
+            raise KeyboardInterrupt
+        reporter.tick(done, total, note)
+
+    pool = ThreadPoolExecutor(_AT_ONCE)
+    try:
+        futures = {p.step.id: pool.submit(_make, recipe, p, run, store, tick) for p in todo}
+        return {name: future.result() for name, future in futures.items()}
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+
+
+def _finish(run: Run, step: Step, artifact: Artifact, cached: bool, reporter: Reporter) -> None:
+    module: Any = stages.load(step.stage)
+    run.artifacts[step.id] = artifact
+    runs.event(run, step=step.id, event="cached" if cached else "done", key=artifact.key,
+           seconds=artifact.seconds)  # fmt: skip
+    reporter.finished(step.id, cached, artifact.seconds, module.summary(artifact.facts))
+    if artifact.facts.get("passed") is False:
+        runs.event(run, step=step.id, event="gate failed")
+        raise GateFailed("; ".join(module.failures(artifact.facts)))
+
+
+def _make(
+    recipe: Recipe, todo: Planned, run: Run, store: Store,
+    tick: Callable[[int, int, str], None],
+) -> Artifact:  # fmt: skip
+    step, key = todo.step, todo.key
+    assert key is not None
+    module = stages.load(step.stage)
+    inputs = {role: run.artifacts[needed] for role, needed in step.needs.items()}
+    with store.lock(step.stage, key, lambda: tick(0, 0, "another process makes this; waiting")):
+        found = store.find(step.stage, key)  # another run may have made it meanwhile
+        if step.stage in _TRAINING:
+            procs.agree(not found)
+        if found:
+            return found
+        begin = time.monotonic()
+        with store.staging(step.stage, key) as staged, storage_errors(staged):
+            facts = _perform(recipe, todo, run, store, staged, tick)
+            return store.commit(
+                staged, step.stage, key, parents=inputs,
+                section=_recorded(step.section), facts=facts,
+                libraries=library_versions(module.LIBRARIES), seconds=time.monotonic() - begin,
+                varies=getattr(module, "VARIES", ()),
+            )  # fmt: skip
+
+
+def _recorded(section: Any) -> dict[str, Any]:
+    """What an artifact says of its settings: of a device its name, not its address or its user."""
+    known: dict[str, Any] = section.model_dump(mode="json")
+    if "devices" in known:
+        known["devices"] = [devices.load(name).name for name in known["devices"]]
+    return known
+
+
+def _perform(
+    recipe: Recipe, todo: Planned, run: Run, store: Store, out: Path,
+    tick: Callable[[int, int, str], None],
+) -> dict[str, Any]:  # fmt: skip
+    step = todo.step
+    assert todo.key is not None
+    inputs = {role: run.artifacts[needed] for role, needed in step.needs.items()}
+    context = stages.Context(recipe.seed, store.work(step.stage, todo.key), tick)
+    return stages.load(step.stage).run(step.section, inputs, out, context)
+
+
+def _note(step: Step) -> str:
+    return ", ".join(getattr(step.section, "targets", ()) or ())

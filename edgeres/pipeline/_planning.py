@@ -1,0 +1,175 @@
+"""The plan: a recipe flows in, its steps come out in order, with what they need and their state.
+
+What needs what is written here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edgeres import devices, stages, targets, teachers
+from edgeres.artifact import Artifact, artifact_key, library_versions
+from edgeres.errors import BadInput, unknown
+from edgeres.models import spec
+from edgeres.recipe import LabelsSection, Recipe
+from edgeres.store import Store
+
+
+@dataclass(frozen=True)
+class Step:
+    """One unit of work.
+
+    Attributes:
+        id: the stage's name, or `export:<target>`.
+        needs: role -> id of the step whose artifact plays it.
+    """
+
+    id: str
+    stage: str
+    section: Any
+    needs: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A step and where it stands: `cached` (its artifact), or to be done."""
+
+    step: Step
+    key: str | None
+    artifact: Artifact | None
+
+    @property
+    def state(self) -> str:
+        """`cached`, `to do`, or `waits` when what it needs isn't there yet."""
+        return "cached" if self.artifact else "to do" if self.key else "waits"
+
+
+def steps(recipe: Recipe) -> tuple[Step, ...]:
+    """The recipe's chain, in order.
+
+    Raises:
+        BadInput: a section needs another one that the recipe leaves out.
+    """
+    _preflight(recipe)
+    chain = [Step("data", "data", recipe.data, {}),
+             Step("teacher", "teacher", recipe.teacher, {"data": "data"})]  # fmt: skip
+    model = "teacher"
+    labels = _labels(recipe)
+    if labels:
+        chain.append(Step("labels", "labels", labels, {"data": "data", "teacher": "teacher"}))
+    for stage in ("distill", "prune", "quantize"):
+        section = getattr(recipe, stage)
+        if section is None:
+            continue
+        needs = {"data": "data", "teacher": "teacher"}
+        needs |= {} if stage == "distill" else {"model": model}
+        if labels and _views(section.train) == _views(labels):
+            needs["labels"] = "labels"
+        chain.append(Step(stage, stage, section, needs))
+        model = model if stage == "quantize" else stage
+    exports = {}
+    for name in recipe.export.targets if recipe.export else ():
+        assert recipe.export
+        _, precision = targets.load(name)
+        origin = "quantize" if targets.is_integer(precision) else model
+        if origin == "quantize" and recipe.quantize is None:
+            raise BadInput(f"export target '{name}' needs a quantized model; add `quantize:`")
+        if origin == "quantize" and recipe.quantize:
+            targets.require_scheme(name, recipe.quantize.scheme)
+        section = recipe.export.model_copy(update={"targets": (name,)})
+        needs = {"data": "data", "model": origin}
+        chain.append(Step(f"export:{name}", "export", section, needs))
+        exports[name] = f"export:{name}"
+    if recipe.verify is not None:
+        needs = {"data": "data", "model": model, **exports}
+        needs |= {"quantize": "quantize"} if recipe.quantize else {}
+        chain.append(Step("verify", "verify", recipe.verify, needs))
+    if recipe.benchmark is not None:
+        needs = {"data": "data", "model": model, **exports}
+        chain.append(Step("benchmark", "benchmark", recipe.benchmark, needs))
+    if recipe.budgets is not None:
+        roles = ("benchmark", "verify") if recipe.verify else ("benchmark",)
+        chain.append(Step("budgets", "budgets", recipe.budgets, {role: role for role in roles}))
+    if recipe.report is not None:
+        everything = {step.id: step.id for step in chain}
+        titled = recipe.report.model_copy(update={"title": recipe.report.title or recipe.name})
+        chain.append(Step("report", "report", titled, everything))
+    return tuple(chain)
+
+
+def _labels(recipe: Recipe) -> LabelsSection | None:
+    """What the teacher is asked beforehand, if the recipe wants that."""
+    section = recipe.distill
+    if section is None or section.cache is None or section.loss == "none":
+        return None
+    augment, mix = _views(section.train)
+    return LabelsSection(**section.cache.model_dump(), augment=augment, mix=mix)
+
+
+def _views(section: Any) -> tuple[Any, Any]:
+    """What decides the views of an image, beside the seed."""
+    return section.augment, section.mix
+
+
+def _preflight(recipe: Recipe) -> None:
+    """Refuse wrong names and missing components before an hour of training, not after it."""
+    _check_teacher(recipe)
+    networks = [recipe.teacher.model, *([recipe.distill.student] if recipe.distill else [])]
+    for name in networks[1:] if ":" in recipe.teacher.model else networks:
+        spec.parse(name, classes=2, preprocess=spec.default_preprocess(32))
+    for name in recipe.export.targets if recipe.export else ():
+        targets.require(name)
+    for name in recipe.benchmark.devices if recipe.benchmark else ():
+        devices.load(name)
+    if recipe.prune and recipe.prune.latency:
+        devices.load(recipe.prune.device)
+        targets.require(recipe.prune.target)
+
+
+def _check_teacher(recipe: Recipe) -> None:
+    teachers.check(recipe.teacher)
+    further = [n for n in ("prune", "quantize", "export") if getattr(recipe, n) is not None]
+    if further and recipe.distill is None and teachers.is_black_box(recipe.teacher):
+        raise BadInput(
+            f"`{further[0]}:` needs a network, and this teacher only answers: add `distill:` with "
+            f"a student, or name a teacher whose weights fit (checkpoint, torchvision, timm)"
+        )
+
+
+def until(chain: tuple[Step, ...], stage: str | None) -> tuple[Step, ...]:
+    """The chain up to and including a stage.
+
+    Raises:
+        BadInput: there is no such stage, or the recipe leaves it out.
+    """
+    if stage is None:
+        return chain
+    if stage not in stages.ORDER:
+        raise unknown("stage", stage, stages.ORDER)
+    ends = [i for i, step in enumerate(chain) if step.stage == stage]
+    if not ends:
+        raise BadInput(f"the recipe has no `{stage}:` section; add one or choose another stage")
+    return chain[: ends[-1] + 1]
+
+
+def plan(recipe: Recipe, chain: tuple[Step, ...], store: Store) -> Iterator[Planned]:
+    """Each step with its state; later steps see what earlier ones yielded."""
+    known: dict[str, Artifact] = {}
+    for step in chain:
+        found = planned(recipe, step, known, store)
+        if found.artifact:
+            known[step.id] = found.artifact
+        yield found
+
+
+def planned(recipe: Recipe, step: Step, known: Mapping[str, Artifact], store: Store) -> Planned:
+    """A step with its state, given the artifacts of the steps before it."""
+    if any(needed not in known for needed in step.needs.values()):
+        return Planned(step, None, None)
+    module = stages.load(step.stage)
+    parents = {role: known[needed].digest for role, needed in step.needs.items()}
+    key = artifact_key(step.stage, module.VERSION, module.keyed(step.section),
+                       library_versions(module.LIBRARIES), recipe.seed, parents)  # fmt: skip
+    return Planned(step, key, store.find(step.stage, key))
