@@ -6,9 +6,14 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from in_process import edgeres
+
+from edgeres.measurement import protocol
+from edgeres.measurement.runners import Preset
 
 RECIPE = """
 name: tiny
@@ -18,28 +23,29 @@ teacher: {model: resnet8, train: {epochs: 3}}
 distill: {student: resnet8-w0.5, train: {epochs: 3}}
 prune: {macs: 0.8, train: {epochs: 1, learning_rate: 0.02}}
 quantize: {method: qat, train: {epochs: 1, learning_rate: 0.01}}
-export: {targets: [tflite-fp32, tflite-int8, onnx-fp32, onnx-int8, coreml-int8]}
+export: {targets: [tflite-int8, onnx-fp32, onnx-int8, coreml-int8]}
 verify: {agreement: 0.98}
 benchmark: {preset: quick}
 budgets: {limits: [{target: tflite-int8, size_kb: 100, agreement: 0.98}]}
 report: {}
 """
-STEPS = ["data", "teacher", "distill", "prune", "quantize", "export:tflite-fp32",
-         "export:tflite-int8", "export:onnx-fp32", "export:onnx-int8", "export:coreml-int8",
-         "verify", "benchmark", "budgets", "report"]  # fmt: skip
-
-
-def edgeres(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "edgeres", *map(str, arguments)],
-        cwd=cwd, capture_output=True, text=True, check=False, timeout=1200,
-    )  # fmt: skip
+STEPS = ["data", "teacher", "distill", "prune", "quantize", "export:tflite-int8",
+         "export:onnx-fp32", "export:onnx-int8", "export:coreml-int8", "verify", "benchmark",
+         "budgets", "report"]  # fmt: skip
 
 
 def model_hashes(result: dict) -> dict[str, str]:
     return {step: entry["facts"]["exported"]["sha256"]
             for step, entry in result["artifacts"].items()
             if step.startswith("export")}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_sessions() -> Iterator[None]:
+    """No test here looks at a latency."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(protocol.PRESETS, "quick", Preset(16, 0.01, 1.0, 0.1, sessions=2))
+        yield
 
 
 @pytest.fixture(scope="module")
