@@ -14,17 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from in_process import edgeres
 from PIL import Image
 
 
-def edgeres(
-    *arguments: str | Path, cwd: Path, env: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "edgeres", *map(str, arguments)],
-        cwd=cwd, capture_output=True, text=True, check=False, timeout=300,
-        env={**os.environ, "COLUMNS": "80", **(env or {})},
-    )  # fmt: skip
+@pytest.fixture(autouse=True)
+def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
 
 
 def refused(done: subprocess.CompletedProcess[str], code: int, *says: str) -> None:

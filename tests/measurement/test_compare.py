@@ -7,12 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import in_process
 import numpy as np
 import pytest
 from measuring import linear
 
 from edgeres.errors import BadInput
+from edgeres.measurement import protocol
 from edgeres.measurement.compare import Tolerance, compare
+from edgeres.measurement.runners import Preset
 
 
 def report(
@@ -121,10 +124,12 @@ def test_the_command_has_an_exit_code_for_ci(tmp_path: Path) -> None:
     assert "bad.json: not a result of" in bad.stderr
 
 
-def test_two_files_are_measured_in_turn(tmp_path: Path) -> None:
+def test_two_files_are_measured_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(protocol.PRESETS, "quick", Preset(16, 0.01, 1.0, 0.1, sessions=2))
     linear(tmp_path / "a.onnx", 1.0)
     linear(tmp_path / "b.onnx", 2.0)
-    done = edgeres("compare", "a.onnx", "b.onnx", "--preset", "quick", "--json", cwd=tmp_path)
+    line = ("a.onnx", "b.onnx", "--preset", "quick", "--json")
+    done = in_process.edgeres("compare", *line, cwd=tmp_path)
     result = json.loads(done.stdout)
     assert {r["measure"] for r in result["rows"]} == {
         "latency", "load", "first inference", "memory", "size",
