@@ -27,7 +27,7 @@ from edgeres.training.loop import Labelled, Trainee, prepared
 from edgeres.types import ExportedFile
 from edgeres.verification.certificate import Reference, certify
 
-PX = 16
+PX = 8
 TARGETS = ("tflite-int8", "onnx-int8", "coreml-int8")
 FLOAT = TrainSection(epochs=4, batch_size=64, learning_rate=0.2, augment=())
 PRUNED = TrainSection(epochs=3, batch_size=64, learning_rate=0.1, augment=())
