@@ -68,7 +68,7 @@ def recalibrated(
         BadInput: the network has no batch norm (any more), or the folder holds something else.
     """
     from edgeres.models import weights
-    from edgeres.training import diagnose
+    from edgeres.training import recalibration
     from edgeres.training.loop import Trainee, evaluate, prepared
 
     network, where, folder = _opened(model, architecture, data, runs, quiet)
@@ -85,7 +85,7 @@ def recalibrated(
     images = _drawn(train, samples).images
     parts = images.split(min(_BATCH, len(images)))
     whole = [part for part in parts if len(part) == len(parts[0])]
-    used = diagnose.recalibrate(network, (prepared(part, preprocess) for part in whole))
+    used = recalibration.recalibrate(network, (prepared(part, preprocess) for part in whole))
     after, _ = evaluate(trainee, test)
     with storage_errors(out):
         out.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from edgeres.cli import app
 from edgeres.models import resnet, spec
 from edgeres.models.resnet import ResNet
 from edgeres.recipe import TrainSection
-from edgeres.training import diagnose, loop, objectives
+from edgeres.training import diagnose, loop, objectives, recalibration
 from edgeres.training.loop import Labelled, Trainee, prepared
 
 PREPROCESS = spec.default_preprocess(PX)
@@ -118,7 +118,7 @@ def test_recalibration_mends_stale_statistics(healthy: ResNet) -> None:
     stale(model)
     assert [f.kind for f in found(model)] == ["statistics"]
     batches = (prepared(part, PREPROCESS) for part in pictures(256, 0)[0].split(64))
-    assert diagnose.recalibrate(model, batches) == 4
+    assert recalibration.recalibrate(model, batches) == 4
     assert found(model) == []
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.BatchNorm2d):
