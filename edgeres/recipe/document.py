@@ -1,13 +1,12 @@
 """YAML files, mappings and `--set` texts in; plain values that remember where they stand out.
 
-Nothing here knows what a recipe may say: that is edgeres.recipe_sections. Scalars follow YAML 1.2
-(`1e-3` is a number, `off` and `2026-11-21` are text). Only plain values are built, by hand from
-the node tree: a tag can't name a Python object, and aliases can't grow without limit.
+Nothing here knows what a recipe may say: that is edgeres.recipe.sections. Only plain values are
+built, by hand from the node tree: a tag can't name a Python object, and aliases can't grow without
+limit.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +15,11 @@ from typing import Any
 import yaml
 
 from edgeres.errors import BadInput
+from edgeres.recipe import _yaml
 
 MAX_BYTES = 1 << 20
-MAX_NODES = 10_000
-MAX_DEPTH = 32
 
 KeyPath = tuple[str | int, ...]
-_STR = "tag:yaml.org,2002:str"
 
 
 @dataclass(frozen=True)
@@ -105,7 +102,7 @@ def parse(text: str, name: str) -> Document:
     Raises:
         BadInput: not YAML, too deep or too large, empty, or not a mapping.
     """
-    root = _compose(text, name)
+    root = _yaml.compose(text, name)
     if root is None:
         raise BadInput(f"{name}: is empty; start with `extends: quickstart`")
     if not isinstance(root, yaml.MappingNode):
@@ -125,7 +122,7 @@ def of_override(text: str) -> Document:
     where = f"--set {shortened(text)}"
     key, equals, written = text.partition("=")
     path = tuple(key.strip().split("."))
-    if not equals or not all(path) or len(path) > MAX_DEPTH:
+    if not equals or not all(path) or len(path) > _yaml.MAX_DEPTH:
         return Document({}, {}, [f"{where}: write KEY=VALUE, e.g. distill.train.epochs=3"])
     value, problems = _override_value(written.strip(), where)
     for name in reversed(path):
@@ -137,9 +134,9 @@ def of_override(text: str) -> Document:
 def _override_value(text: str, where: str) -> tuple[Any, list[str]]:
     if not text.startswith(("[", "{", '"', "'")):
         # The whole text is one scalar: a path may hold ` #` or `: `.
-        return _scalar(text, _implicit_tag(text)), []
+        return _yaml.scalar(text, _yaml.implicit_tag(text)), []
     builder = _Builder(where)
-    node = _compose(text, where)
+    node = _yaml.compose(text, where)
     return builder.value(node, (), 1), builder.problems
 
 
@@ -154,7 +151,7 @@ def _plain(value: Any) -> Any:
 def dump(values: Mapping[str, Any]) -> str:
     """YAML text that `parse` reads back to the same values; keys keep their order."""
     text: str = yaml.dump(
-        values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=float("inf")
+        values, Dumper=_yaml.Dumper, sort_keys=False, allow_unicode=True, width=float("inf")
     )
     return text
 
@@ -163,85 +160,6 @@ def shortened(value: str, limit: int = 80) -> str:
     """One printable line of at most `limit` characters."""
     line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in value[: limit + 1])
     return line if len(line) <= limit else line[: limit - 1] + "…"
-
-
-class _Loader(yaml.SafeLoader):
-    """Composes node trees of bounded size, with the scalars of YAML 1.2's core schema."""
-
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  filled below, as PyYAML does
-    _count = 0
-    _depth = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        self._count += 1
-        self._depth += 1
-        _check_size(self._count, self._depth)
-        node = super().compose_node(parent, index)
-        self._depth -= 1
-        return node
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes text that YAML 1.1 or 1.2 would read as something else."""
-
-
-def _text_node(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    # Unquoted, PyYAML writes some line ends (U+0085) such that they are read back as a space.
-    return dumper.represent_scalar(_STR, text, style=None if text.isprintable() else '"')
-
-
-_Dumper.add_representer(str, _text_node)
-
-
-_CORE = (
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-    # Longer numbers are read as float: no Python integer grows from a long text.
-    ("int", r"[-+]?[0-9]{1,18}", list("-+0123456789")),
-    (
-        "float",
-        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
-        r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
-        list("-+.0123456789"),
-    ),
-)
-for _name, _pattern, _first in _CORE:
-    for _class in (_Loader, _Dumper):
-        _class.add_implicit_resolver(
-            f"tag:yaml.org,2002:{_name}", re.compile(rf"(?:{_pattern})\Z"), _first
-        )
-
-
-class _TooLarge(Exception):
-    """The text holds more values than a recipe can have."""
-
-
-def _check_size(count: int, depth: int) -> None:
-    if count > MAX_NODES:
-        raise _TooLarge(f"holds more than {MAX_NODES:,} values, aliases included")
-    if depth > MAX_DEPTH:
-        raise _TooLarge(f"is nested more than {MAX_DEPTH} levels deep, or within itself")
-
-
-def _compose(text: str, name: str) -> Any:
-    try:
-        loader = _Loader(text)
-        try:
-            return loader.get_single_node()
-        finally:
-            loader.dispose()
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-        raise BadInput(f"{where}: not valid YAML: {error.problem or error.context}") from None
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        character = f"U+{ord(text[error.position]):04X}"
-        raise BadInput(f"{name}:{line}: holds the control character {character}") from None
-    except (ValueError, OverflowError) as error:  # e.g. the escape "\UFFFFFFFF"
-        raise BadInput(f"{name}: not valid YAML: {error}") from None
-    except _TooLarge as error:
-        raise BadInput(f"{name}: {error}; that is no recipe") from None
 
 
 class _Builder:
@@ -257,8 +175,8 @@ class _Builder:
         """The value of a node whose key stands at `line`."""
         self._count += 1
         try:
-            _check_size(self._count, len(path) + 1)
-        except _TooLarge as error:
+            _yaml.check_size(self._count, len(path) + 1)
+        except _yaml.TooLarge as error:
             raise BadInput(f"{self.name}: {error}; that is no recipe") from None
         self.places[path] = Place(f"{self.name}:{line}", path)
         if isinstance(node, yaml.MappingNode):
@@ -269,9 +187,9 @@ class _Builder:
             items = enumerate(node.value)
             return tuple(self.value(item, (*path, i), _line(item)) for i, item in items)
         assert isinstance(node, yaml.ScalarNode)
-        implicit = _implicit_tag(node.value) if node.style is None else _STR
-        self._check_tag(node, implicit, _STR)
-        return _scalar(node.value, node.tag if node.tag == _STR else implicit)
+        implicit = _yaml.implicit_tag(node.value) if node.style is None else _yaml.STR
+        self._check_tag(node, implicit, _yaml.STR)
+        return _yaml.scalar(node.value, node.tag if node.tag == _yaml.STR else implicit)
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -300,23 +218,3 @@ class _Builder:
 
 def _line(node: yaml.Node) -> int:
     return int(node.start_mark.line) + 1
-
-
-def _implicit_tag(text: str) -> str:
-    for name, pattern, _ in _CORE:
-        if re.fullmatch(pattern, text):
-            return f"tag:yaml.org,2002:{name}"
-    return _STR
-
-
-def _scalar(text: str, tag: str) -> Any:
-    kind = tag.rpartition(":")[2]
-    if kind == "null":
-        return None
-    if kind == "bool":
-        return text.lower() == "true"
-    if kind == "int":
-        return int(text)
-    if kind == "float":
-        return float(re.sub(r"\.(?=inf|nan)", "", text.lower()))
-    return text
