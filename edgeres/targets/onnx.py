@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from edgeres.disk import storage_errors
 from edgeres.errors import BadInput
 from edgeres.quiet import quiet
-from edgeres.targets import Session, Source, Tracer, _onnx_layer, _onnx_read, _schemes
+from edgeres.targets import Session, Source, Tracer, _onnx_file, _onnx_layer, _onnx_read, _schemes
 from edgeres.targets._graph import FileGraph
 from edgeres.types import TensorSpec
 
@@ -102,7 +102,7 @@ def read(path: Path) -> FileGraph:
         BadInput: not an ONNX file, or one that onnxruntime refuses.
     """
     with quiet(f"reading {path.name}"):
-        stored = _onnx_read.load(path)
+        stored = _onnx_file.load(path)
         return _onnx_read.graph(path, "onnx", _executed(path, stored), stored)
 
 
@@ -119,7 +119,7 @@ def session(path: Path, threads: int = 1) -> Session | None:
 def tracer(path: Path) -> Tracer | None:
     """Load the file as `read` sees it, with every operation's answer as an output."""
     with quiet(f"loading {path.name} in onnxruntime"):
-        return tracer_of(path, _executed(path, _onnx_read.load(path)))
+        return tracer_of(path, _executed(path, _onnx_file.load(path)))
 
 
 def tracer_of(path: Path, model: Any) -> Tracer:
@@ -130,7 +130,7 @@ def tracer_of(path: Path, model: Any) -> Tracer:
             if name and name not in known:
                 model.graph.output.add(name=name)  # onnxruntime finds its type
                 known.add(name)
-    contents = _onnx_read.contents(path, model)
+    contents = _onnx_file.contents(path, model)
     return _Tracer(path, inference_session(path, contents, 1, as_written()))
 
 
@@ -196,9 +196,9 @@ def _executed(path: Path, stored: Any) -> Any:
         return stored
     with tempfile.TemporaryDirectory() as folder:
         optimized = Path(folder) / "optimized.onnx"
-        model = _onnx_read.contents(path, stored)  # with what it keeps in other files
+        model = _onnx_file.contents(path, stored)  # with what it keeps in other files
         inference_session(path, model, 1, {"optimized_model_filepath": str(optimized)}, _LAYOUTS)
-        return _onnx_read.load(optimized)
+        return _onnx_file.load(optimized)
 
 
 def inference_session(

@@ -1,0 +1,163 @@
+"""What an ONNX file holds, ours or foreign: stored arrays, shapes, versions, notes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeres.errors import BadInput
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# Operator set, file format version -> the oldest onnxruntime that loads them: tried with each
+# release from 1.15 on; earlier ones from onnxruntime.ai/docs/reference/compatibility.html.
+_RUNTIMES = (
+    (7, 3, "1.0"), (11, 6, "1.0"), (12, 6, "1.3"), (13, 7, "1.6"), (14, 7, "1.8"), (15, 8, "1.10"),
+    (16, 8, "1.12"), (17, 8, "1.13"), (18, 8, "1.14"), (19, 9, "1.15"), (20, 9, "1.17"),
+    (21, 10, "1.18"), (22, 10, "1.21"), (23, 11, "1.23"),
+)  # fmt: skip
+
+
+def load(path: Path) -> Any:
+    """The file as a ModelProto, with data that it keeps in other files beside it.
+
+    Raises:
+        BadInput: not an ONNX file; no input or output; data missing or outside its folder.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load(path)
+    except (DecodeError, ValueError, TypeError) as error:
+        raise BadInput(f"{path}: not an ONNX file ({type(error).__name__})") from error
+    except (OSError, onnx.checker.ValidationError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BadInput(f"{path}: can't be read with its external data ({reason[:200]})") from error
+    if not model.graph.output or not inputs(model):
+        raise BadInput(f"{path}: not a network (it has no input or no output)")
+    return model
+
+
+def contents(path: Path, model: Any) -> bytes:
+    """A loaded model as one piece.
+
+    Raises:
+        BadInput: more than 2 GB, which is no model for a device.
+    """
+    try:
+        return bytes(model.SerializeToString())
+    except Exception as error:  # protobuf's own error differs between its implementations
+        raise BadInput(f"{path}: larger than 2 GB; edgeres reads models for devices") from error
+
+
+def inputs(model: Any) -> list[Any]:
+    """What the caller must give (old files list their weights as inputs too)."""
+    stored = {i.name for i in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in stored]
+
+
+def metadata(model: Any) -> dict[str, str]:
+    """What the file says of itself."""
+    return {p.key: p.value for p in model.metadata_props}
+
+
+def versions(model: Any) -> dict[str, int]:
+    """Operator set -> version."""
+    return {o.domain or "ai.onnx": o.version for o in model.opset_import}
+
+
+def oldest_runtime(model: Any) -> str:
+    """The oldest onnxruntime that loads it; empty if none is known to."""
+    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    return next((runtime for operators, format_version, runtime in _RUNTIMES
+                 if opset <= operators and model.ir_version <= format_version), "")  # fmt: skip
+
+
+def constant_values(model: Any) -> dict[str, np.ndarray]:
+    """Name -> stored array, of initializers, Constant nodes and casts of them."""
+    import onnx
+
+    values = {i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
+            values[node.output[0]] = onnx.numpy_helper.to_array(node.attribute[0].t)
+        elif node.op_type == "Cast" and node.input[0] in values:  # float16 on a CPU without it
+            values[node.output[0]] = values[node.input[0]]
+    return values
+
+
+def constant_bytes(model: Any) -> list[int]:
+    """Bytes stored for each node; what several share counts at the first."""
+    values = constant_values(model)
+    counted: set[int] = set()
+    sizes = []
+    for node in model.graph.node:
+        own = {id(values[name]): values[name].nbytes for name in node.input if name in values}
+        sizes.append(sum(size for key, size in own.items() if key not in counted))
+        counted |= own.keys()
+    return sizes
+
+
+def shapes(model: Any) -> dict[str, tuple[int, ...]]:
+    """Tensor -> its shape with batch 1, where ONNX's own inference finds one.
+
+    onnxruntime's operators are unknown to it, so it sees the standard ones that they stand for.
+    """
+    import onnx
+
+    plain = onnx.ModelProto()
+    plain.CopyFrom(model)
+    for tensor in plain.graph.initializer:
+        if tensor.data_type != onnx.TensorProto.INT64:  # shapes and axes are needed, weights aren't
+            _forget_values(tensor)
+    for value in inputs(plain):
+        dims = value.type.tensor_type.shape.dim
+        if dims and not dims[0].dim_value:
+            dims[0].dim_value = 1
+    for value in plain.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    for node in plain.graph.node:
+        _standard(node)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(plain, data_prop=True).graph
+    except Exception:  # onnx raises what its C++ code throws; a file without shapes is still read
+        return {}
+    return {
+        value.name: tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
+        for value in (*inferred.input, *inferred.value_info, *inferred.output)
+        if all(d.dim_value > 0 for d in value.type.tensor_type.shape.dim)
+    }
+
+
+def _standard(node: Any) -> None:
+    """Turn an integer operator into the float one of the same shapes, in place."""
+    kept = {
+        "QLinearConv": ("Conv", (0, 3)), "FusedConv": ("Conv", (0, 1)),
+        "QLinearAdd": ("Add", (0, 3)), "QLinearMul": ("Mul", (0, 3)), "QGemm": ("Gemm", (0, 3)),
+        "QLinearMatMul": ("MatMul", (0, 3)), "FusedGemm": ("Gemm", (0, 1)),
+        "QLinearGlobalAveragePool": ("GlobalAveragePool", (0,)),
+        "QLinearAveragePool": ("AveragePool", (0,)), "QLinearSigmoid": ("Sigmoid", (0,)),
+    }.get(node.op_type)  # fmt: skip
+    if kept is None:
+        return
+    names = [input_name(node, position) for position in kept[1]]
+    node.op_type, node.domain = kept[0], ""
+    del node.input[:]
+    node.input.extend(names)
+
+
+def _forget_values(tensor: Any) -> None:
+    for content in ("raw_data", "float_data", "int32_data", "double_data", "string_data"):
+        tensor.ClearField(content)
+
+
+def attribute(node: Any, name: str, default: int) -> int:
+    """An integer attribute."""
+    return next((int(a.i) for a in node.attribute if a.name == name), default)
+
+
+def input_name(node: Any, position: int) -> str:
+    """The name of an input; empty where the node has none."""
+    return str(node.input[position]) if position < len(node.input) else ""
