@@ -188,12 +188,16 @@ def preload() -> None:
     torch.set_num_threads(1)
     Image.init()
     assert onnx and onnxruntime and ai_edge_litert
+    from edgeres import listing, targets
+    from edgeres.errors import MissingComponent
+    from edgeres.targets import coreml
+
+    with contextlib.suppress(MissingComponent):
+        coreml._coremltools()  # before ExecuTorch: of what it would load of that, nothing is used
     with contextlib.suppress(ImportError):
-        import coremltools
         import executorch.runtime
 
-        assert coremltools and executorch
-    from edgeres import listing, targets
+        assert executorch
 
     for name in targets.modules():
         targets._module(name)
