@@ -1,4 +1,4 @@
-"""The whole chain with the real libraries, as a person runs it: twice, and killed in between."""
+"""The whole chain with the real libraries, as a person runs it, and what is done with it."""
 
 from __future__ import annotations
 
