@@ -53,6 +53,29 @@ def steps(recipe: Recipe) -> tuple[Step, ...]:
         BadInput: a section needs another one that the recipe leaves out.
     """
     _preflight(recipe)
+    chain, model = _networks(recipe)
+    exports = _exports(recipe, model)
+    chain += exports
+    files = {step.section.targets[0]: step.id for step in exports}
+    if recipe.verify is not None:
+        needs = {"data": "data", "model": model, **files}
+        needs |= {"quantize": "quantize"} if recipe.quantize else {}
+        chain.append(Step("verify", "verify", recipe.verify, needs))
+    if recipe.benchmark is not None:
+        needs = {"data": "data", "model": model, **files}
+        chain.append(Step("benchmark", "benchmark", recipe.benchmark, needs))
+    if recipe.budgets is not None:
+        roles = ("benchmark", "verify") if recipe.verify else ("benchmark",)
+        chain.append(Step("budgets", "budgets", recipe.budgets, {role: role for role in roles}))
+    if recipe.report is not None:
+        everything = {step.id: step.id for step in chain}
+        titled = recipe.report.model_copy(update={"title": recipe.report.title or recipe.name})
+        chain.append(Step("report", "report", titled, everything))
+    return tuple(chain)
+
+
+def _networks(recipe: Recipe) -> tuple[list[Step], str]:
+    """Everything up to the last network, and the id of the last one that computes in float."""
     chain = [Step("data", "data", recipe.data, {}),
              Step("teacher", "teacher", recipe.teacher, {"data": "data"})]  # fmt: skip
     model = "teacher"
@@ -69,7 +92,12 @@ def steps(recipe: Recipe) -> tuple[Step, ...]:
             needs["labels"] = "labels"
         chain.append(Step(stage, stage, section, needs))
         model = model if stage == "quantize" else stage
-    exports = {}
+    return chain, model
+
+
+def _exports(recipe: Recipe, model: str) -> list[Step]:
+    """A step per target: from the float network `model`, or from the quantized one."""
+    found: list[Step] = []
     for name in recipe.export.targets if recipe.export else ():
         assert recipe.export
         _, precision = targets.load(name)
@@ -80,23 +108,8 @@ def steps(recipe: Recipe) -> tuple[Step, ...]:
             targets.require_scheme(name, recipe.quantize.scheme)
         section = recipe.export.model_copy(update={"targets": (name,)})
         needs = {"data": "data", "model": origin}
-        chain.append(Step(f"export:{name}", "export", section, needs))
-        exports[name] = f"export:{name}"
-    if recipe.verify is not None:
-        needs = {"data": "data", "model": model, **exports}
-        needs |= {"quantize": "quantize"} if recipe.quantize else {}
-        chain.append(Step("verify", "verify", recipe.verify, needs))
-    if recipe.benchmark is not None:
-        needs = {"data": "data", "model": model, **exports}
-        chain.append(Step("benchmark", "benchmark", recipe.benchmark, needs))
-    if recipe.budgets is not None:
-        roles = ("benchmark", "verify") if recipe.verify else ("benchmark",)
-        chain.append(Step("budgets", "budgets", recipe.budgets, {role: role for role in roles}))
-    if recipe.report is not None:
-        everything = {step.id: step.id for step in chain}
-        titled = recipe.report.model_copy(update={"title": recipe.report.title or recipe.name})
-        chain.append(Step("report", "report", titled, everything))
-    return tuple(chain)
+        found.append(Step(f"export:{name}", "export", section, needs))
+    return found
 
 
 def _labels(recipe: Recipe) -> LabelsSection | None:
