@@ -166,8 +166,8 @@ def _describe(package: Any, source: Source, precision: str) -> None:
 def _coremltools() -> Any:
     require("coreml-int8")
     # It imports these if it finds them, for converters of their models that aren't used here:
-    # fifteen seconds with all three.
-    unused = ("tensorflow", "executorch", "sklearn")
+    # fifteen seconds with all of them.
+    unused = ("tensorflow", "executorch", "sklearn", "transformers", "xgboost")
     barred = set() if "coremltools" in sys.modules else {*unused} - sys.modules.keys()
     for name in barred:
         sys.modules[name] = None  # type: ignore[assignment]
