@@ -102,8 +102,18 @@ class Wire:
 @functools.lru_cache(maxsize=32)
 def wiring(spec: ModelSpec) -> tuple[Wire, ...]:
     """The layers of a folded network in execution order."""
-    graph = export_program(ResNet(spec).eval()).module()
-    return tuple(Wire(layer.name, layer.kind, layer.sources) for layer in layers(graph))
+    return tuple(Wire(la.name, la.kind, la.sources) for la in layers(bare_graph(spec)))
+
+
+@functools.lru_cache(maxsize=8)
+def bare_graph(spec: ModelSpec) -> GraphModule:
+    """The exported program of a network in evaluation mode, without weights (they are "meta").
+
+    Tracing a deep network takes seconds and doesn't depend on its weights.
+    """
+    with torch.device("meta"):
+        graph: GraphModule = export_program(ResNet(spec).eval()).module()
+    return graph
 
 
 def weight_scales(model: ResNet, kept: Collection[str] = ()) -> ScaleTable:

@@ -202,11 +202,16 @@ def _layers(
     traced = tracer.run(given)
     names = name_layers(graph, reference.model, reference.scales)
     codes = {
-        names[tensor]: values.astype(np.int32) - (128 if values.dtype == np.uint8 else 0)
+        names[tensor]: _signed(values)
         for tensor, values in traced.items()
         if tensor in names and np.issubdtype(values.dtype, np.integer)
     }
     return layers.check(reference.model, reference.scales, x, codes)
+
+
+def _signed(codes: np.ndarray) -> np.ndarray:
+    """uint8 codes as the int8 ones that they stand for, which are 128 less."""
+    return (codes ^ 128).view(np.int8) if codes.dtype == np.uint8 else codes
 
 
 def _layer_gates(

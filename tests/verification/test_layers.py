@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -96,3 +97,15 @@ def test_the_first_layer_is_judged_by_images_as_the_file_takes_them(tmp_path: Pa
     assert found is not None
     assert found[0].name == "conv1" and found[0].equal > 0.985
     assert max(check.worst for check in found) <= 1
+
+
+def test_networks_of_one_shape_are_walked_with_their_own_weights(
+    quantized: tuple, traced: tuple
+) -> None:
+    _, folded, scales = quantized
+    x, codes = traced
+    other = copy.deepcopy(folded)
+    with torch.no_grad():
+        other.layer1[0].conv2.weight.neg_()
+    for own, wrong in ((folded, []), (other, ["layer1.0.conv2"]), (folded, [])):
+        assert [c.name for c in layers.check(own, scales, x, codes) if c.worst > 1] == wrong
