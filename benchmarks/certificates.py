@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 import time
 from dataclasses import replace
@@ -86,10 +87,20 @@ def main() -> None:
 def _certificate(name: str, checkpoint: Path, reference: Reference) -> object:
     target, precision = targets.load(name)
     path = checkpoint / f"{precision}{target.SUFFIX}"
+    begin = _processor_s()
     found = convert(checkpoint, reference.scales, name, path, {}, lambda: None)
     exported = ExportedFile(name, path.name, file_sha256(path), folder_size(path),
                             tensor_spec(found["input"]), tensor_spec(found["output"]))  # fmt: skip
-    return certify(path, exported, reference, VerifySection(), lambda *_: None)
+    written = _processor_s()
+    certificate = certify(path, exported, reference, VerifySection(), lambda *_: None)
+    print(f"{name}: processor seconds: export {written - begin:.1f}, "
+          f"verify {_processor_s() - written:.1f}", flush=True)  # fmt: skip
+    return certificate
+
+
+def _processor_s() -> float:
+    """Of this process and of those that it waited for."""
+    return sum(os.times()[:4])
 
 
 def _task(given: argparse.Namespace) -> tuple[resnet.ResNet, torch.Tensor, Labelled]:
