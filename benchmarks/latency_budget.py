@@ -12,15 +12,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
-from statistics import median
 
-from edgeres import devices
 from edgeres.compression import budgets, criteria
 from edgeres.compression.prune import prune
 from edgeres.errors import BadInput
-from edgeres.measurement import latency_table, statistics
+from edgeres.measurement import statistics
 from edgeres.models import resnet, spec, weights
 from edgeres.models.latency import LatencyTable
 from edgeres.stages import _latency
@@ -74,20 +71,14 @@ def main() -> None:
 def confirm(networks: dict[str, resnet.ResNet], given: argparse.Namespace) -> None:
     """Measure all files once more, in turn: the widths were chosen by the measurements before."""
     print("all files anew, in turn; asked and measured as shares of the unpruned file:")
-    with tempfile.TemporaryDirectory() as folder:
-        candidates = []
-        for name, network in networks.items():
-            own = Path(folder, name)
-            own.mkdir()
-            candidates.append(_latency.exported(network, given.target, own, note, name))
-        profile = devices.load(given.device)
-        found = latency_table.whole_files(candidates, profile, given.confirm, note)
+    found = _latency.in_turn(networks, given.device, given.target, given.confirm, note)
     unpruned = found.pop("unpruned")
     print(f"unpruned: {shown(unpruned)} ms")
     for name, latency in found.items():
-        medians = latency["session_medians_ns"], unpruned["session_medians_ns"]
-        share = median(a / b for a, b in zip(*medians, strict=True))
-        low, high = statistics.ratio_ci(*medians)
+        share = _latency.share_of(latency, unpruned)
+        low, high = statistics.ratio_ci(
+            latency["session_medians_ns"], unpruned["session_medians_ns"]
+        )
         print(f"{name:>9} {share:.4f} ({low:.4f}-{high:.4f})  off {share / float(name) - 1:+.1%}  "
               f"{shown(latency)} ms")  # fmt: skip
 

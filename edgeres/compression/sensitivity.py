@@ -17,7 +17,7 @@ from torch.fx import Interpreter, Node
 
 from edgeres.compression.exclusions import kept_float
 from edgeres.compression.graph import WEIGHT_RANGE, export_program, weight_scale
-from edgeres.compression.quantizer import layers
+from edgeres.compression.quantizer import image_input, layers
 from edgeres.models.resnet import ResNet, fold_batchnorm
 from edgeres.training.loop import prepared
 from edgeres.training.views import Labelled
@@ -161,7 +161,7 @@ class _Walk(Interpreter):
         self.scales = scales
         self.weights: Collection[str] = ()
         self.tensors: Collection[str] = ()
-        self.outputs: dict[Node, str] = {}
+        self.outputs: dict[Node, str] = {image_input(graph): "input"}
         self.constants: dict[Node, str] = {}
         self.macs: dict[str, int] = {}
         self.convolutions: set[str] = set()
@@ -181,7 +181,7 @@ class _Walk(Interpreter):
         if self.constants.get(n) in self.weights:
             steps = weight_scale(value).view(-1, *[1] * (value.ndim - 1))
             return (value / steps).round().clamp(*WEIGHT_RANGE) * steps
-        name = "input" if n.op == "placeholder" else self.outputs.get(n)
+        name = self.outputs.get(n)
         if name not in self.tensors or name not in self.scales:
             return value
         params = self.scales[name]

@@ -57,23 +57,13 @@ class Meter:
         return self.seen[shapes]
 
     def _measured(self, model: ResNet) -> dict[str, Any]:
-        from edgeres.measurement import latency_table
-
         networks = {"network": model} | ({"first": self.first[0]} if self.first else {})
-        with tempfile.TemporaryDirectory() as folder:
-            candidates = []
-            for name, network in networks.items():
-                own = Path(folder, name)
-                own.mkdir()
-                candidates.append(exported(network, self.target, own, self.tick, name))
-            profile = devices.load(self.device)
-            found = latency_table.whole_files(candidates, profile, self.preset, self.tick)
+        found = in_turn(networks, self.device, self.target, self.preset, self.tick)
         latency = found["network"]
         if self.first is None:
             return latency | {"paced_ns": latency["median_ns"]}
-        sessions = (each["session_medians_ns"] for each in (latency, found["first"]))
-        pace = median(a / b for a, b in zip(*sessions, strict=True))
-        return latency | {"paced_ns": pace * self.first[1]["median_ns"]}
+        share = share_of(latency, found["first"])
+        return latency | {"paced_ns": share * self.first[1]["median_ns"]}
 
     def table(self, shapes: Sequence[LayerShape], round_to: int) -> LatencyTable:
         """The measured layers of a network and of all its slimmer forms."""
@@ -82,6 +72,28 @@ class Meter:
         return latency_table.build(
             shapes, self.target, devices.load(self.device), round_to=round_to, on_event=self.tick
         )
+
+
+def in_turn(
+    networks: Mapping[str, ResNet], device: str, target: str, preset: str,
+    tick: Callable[[str], None],
+) -> dict[str, dict[str, Any]]:  # fmt: skip
+    """The latency of networks' int8 files, their scales made up, by name; run in turn."""
+    from edgeres.measurement import latency_table
+
+    with tempfile.TemporaryDirectory() as folder:
+        candidates = []
+        for name, network in networks.items():
+            own = Path(folder, name)
+            own.mkdir()
+            candidates.append(exported(network, target, own, tick, name))
+        return latency_table.whole_files(candidates, devices.load(device), preset, tick)
+
+
+def share_of(latency: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+    """What one file takes of another's time, of two run in turn: the median over sessions."""
+    sessions = (each["session_medians_ns"] for each in (latency, other))
+    return median(a / b for a, b in zip(*sessions, strict=True))
 
 
 def corrected(
