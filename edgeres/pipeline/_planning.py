@@ -79,15 +79,16 @@ def _networks(recipe: Recipe) -> tuple[list[Step], str]:
     chain = [Step("data", "data", recipe.data, {}),
              Step("teacher", "teacher", recipe.teacher, {"data": "data"})]  # fmt: skip
     model = "teacher"
-    labels = _labels(recipe)
-    if labels:
-        chain.append(Step("labels", "labels", labels, {"data": "data", "teacher": "teacher"}))
+    labels = None
     for stage in ("distill", "prune", "quantize"):
         section = getattr(recipe, stage)
         if section is None:
             continue
         needs = {"data": "data", "teacher": "teacher"}
         needs |= {} if stage == "distill" else {"model": model}
+        if labels is None and _wants_labels(section):
+            labels = _labels(section)
+            chain.append(Step("labels", "labels", labels, {"data": "data", "teacher": "teacher"}))
         if labels and _views(section.train) == _views(labels):
             needs["labels"] = "labels"
         chain.append(Step(stage, stage, section, needs))
@@ -112,11 +113,13 @@ def _exports(recipe: Recipe, model: str) -> list[Step]:
     return found
 
 
-def _labels(recipe: Recipe) -> LabelsSection | None:
-    """What the teacher is asked beforehand, if the recipe wants that."""
-    section = recipe.distill
-    if section is None or section.cache is None or section.loss == "none":
-        return None
+def _wants_labels(section: Any) -> bool:
+    """Whether the teacher is to be asked beforehand, and asked at all."""
+    idle = getattr(section, "loss", "") == "none" or getattr(section, "method", "") == "ptq"
+    return section.cache is not None and not idle
+
+
+def _labels(section: Any) -> LabelsSection:
     augment, mix = _views(section.train)
     return LabelsSection(**section.cache.model_dump(), augment=augment, mix=mix)
 

@@ -64,8 +64,12 @@ def load(name: str) -> Stage:
 
 
 def keyed_as_is(section: Any) -> dict[str, Any]:
-    """The whole section decides the result, but not where it is computed."""
+    """The whole section decides the result, but not where it is computed.
+
+    Nor does what is said of stored answers: they are a parent, if there are any.
+    """
     document = dict(section.model_dump(mode="json"))
+    document.pop("cache", None)
     if isinstance(document.get("train"), dict):
         del document["train"]["device"]
     return document

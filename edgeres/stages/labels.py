@@ -54,14 +54,14 @@ def run(
 def _fits(size_bytes: int, sentence: str, limit_gb: float, folder: Path) -> None:
     if size_bytes > limit_gb * 1e9:
         raise BadInput(
-            f"the teacher's answers would take more than distill.cache.limit_gb ({limit_gb:g}): "
-            f"{sentence}; lower distill.cache.views or .top, or raise the limit"
+            f"the teacher's answers would take more than cache.limit_gb ({limit_gb:g}): "
+            f"{sentence}; lower cache.views or .top, or raise the limit"
         )
     free = shutil.disk_usage(folder).free
     if size_bytes > free:
         raise StorageError(
             f"{folder}: {free / 1e6:,.1f} MB are free, too little for the teacher's answers "
-            f"({sentence}); lower distill.cache.views, or free some space"
+            f"({sentence}); lower cache.views, or free some space"
         )
 
 

@@ -13,14 +13,15 @@ from edgeres.store import Store
 from edgeres.training import answers
 
 TRAIN = {"epochs": 1, "augment": ["crop"], "batch_size": 128}
+BASE: dict[str, Any] = {
+    "name": "cached", "data": {"source": "digits", "size": 8}, "train": TRAIN,
+    "teacher": {"model": "resnet8"},
+}  # fmt: skip
 
 
 def recipe(**distill: Any) -> Recipe:
     cached = {"student": "resnet8-w0.5", "cache": {"views": 2}, **distill}
-    return load_mapping({
-        "name": "cached", "data": {"source": "digits", "size": 8}, "train": TRAIN,
-        "teacher": {"model": "resnet8"}, "distill": cached, "quantize": {},
-    })  # fmt: skip
+    return load_mapping({**BASE, "distill": cached, "quantize": {}})
 
 
 class Silent:
@@ -50,6 +51,19 @@ def test_labels_are_a_step_only_where_the_recipe_stores_them() -> None:
         assert "labels" not in needs(without)["distill"]
     other = recipe(train={"augment": ["flip"]})
     assert "labels" not in needs(other)["quantize"]
+
+
+def test_the_first_section_that_wants_stored_answers_says_how() -> None:
+    """Without a student, too: a network that is pruned learns from itself as it was."""
+    prune = {"prune": {"macs": 0.5, "cache": {"views": 3}}, "quantize": {}}
+    found = needs(load_mapping({**BASE, "distill": {"student": "resnet8-w0.5"}, **prune}))
+    assert list(found) == ["data", "teacher", "distill", "labels", "prune", "quantize"]
+    assert [s for s, roles in found.items() if "labels" in roles] == ["prune", "quantize"]
+    assert needs(load_mapping({**BASE, **prune}))["prune"] == {
+        "data": "data", "teacher": "teacher", "model": "teacher", "labels": "labels",
+    }  # fmt: skip
+    calibrated = {"method": "ptq", "cache": {"views": 3}}
+    assert "labels" not in needs(load_mapping({**BASE, "quantize": calibrated}))
 
 
 def test_a_second_student_uses_the_stored_answers_and_no_teacher(

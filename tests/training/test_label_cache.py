@@ -136,7 +136,7 @@ def test_answers_to_other_views_are_refused(tmp_path: Path) -> None:
 def test_too_much_is_refused_before_the_teacher_is_asked(tmp_path: Path) -> None:
     sentence = Layout(8, 45_000, 10, 10, SEEN).sentence()
     assert sentence == "45,000 images x 8 views, 10 of 10 answers each: 7.2 MB"
-    with pytest.raises(BadInput, match=r"more than distill\.cache\.limit_gb \(0\.001\): 45,000 im"):
+    with pytest.raises(BadInput, match=r"more than cache\.limit_gb \(0\.001\): 45,000 im"):
         stage._fits(7_200_000, sentence, 0.001, tmp_path)
     with pytest.raises(StorageError, match="are free"):
         stage._fits(shutil.disk_usage(tmp_path).total * 2, sentence, 1e9, tmp_path)

@@ -7,7 +7,6 @@ Names of models, data sets, targets and devices are plain text here; who loads t
 from edgeres.recipe.sections.compression import BUDGETS, PruneSection, QuantizeSection
 from edgeres.recipe.sections.fields import Section
 from edgeres.recipe.sections.networks import (
-    CacheSection,
     DataSection,
     DistillSection,
     FreshSection,
@@ -23,7 +22,7 @@ from edgeres.recipe.sections.results import (
     ReportSection,
     VerifySection,
 )
-from edgeres.recipe.sections.training import MixSection, TrainSection
+from edgeres.recipe.sections.training import CacheSection, MixSection, TrainSection
 from edgeres.recipe.sections.whole import Recipe, RecipeFile
 
 __all__ = [

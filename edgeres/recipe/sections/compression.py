@@ -19,7 +19,7 @@ from edgeres.recipe.sections.fields import (
     Text,
     _unique,
 )
-from edgeres.recipe.sections.training import TrainSection
+from edgeres.recipe.sections.training import Cache, TrainSection
 
 BUDGETS = ("macs", "params", "size", "latency")
 """Of pruning; a recipe says one of them."""
@@ -97,6 +97,7 @@ class PruneSection(Section):
     ] = None
     temperature: Temperature = 4.0
     alpha: Alpha = 0.9
+    cache: Cache = None
     train: TrainSection = TrainSection()
 
     @model_validator(mode="after")
@@ -146,6 +147,7 @@ class QuantizeSection(Section):
     ] = False
     temperature: Temperature = 4.0
     alpha: Alpha = 0.5
+    cache: Cache = None
     freeze_observers: Annotated[
         Share, Field(description="Share of the epochs after which ranges stay fixed.")
     ] = 0.5

@@ -18,7 +18,7 @@ from edgeres.recipe.sections.fields import (
     _per_channel,
     _unique,
 )
-from edgeres.recipe.sections.training import MixSection, TrainSection
+from edgeres.recipe.sections.training import Cache, CacheSection, MixSection, TrainSection
 
 
 class DataSection(Section):
@@ -136,25 +136,8 @@ class TeacherSection(FreshSection):
         return self
 
 
-class CacheSection(Section):
-    """The teacher's answers to fixed augmented views are stored once; then it need not run."""
-
-    views: Annotated[
-        int, Field(ge=1, le=1000, description="Views of each image, which take turns each epoch.")
-    ] = 8
-    top: Annotated[
-        Annotated[int, Field(ge=1, le=1000)] | None,
-        Field(
-            description="Answers kept of each view; null: all up to 20 classes, else the top 10."
-        ),
-    ] = None
-    limit_gb: Annotated[
-        float, Field(gt=0, le=100_000, description="Refuse to store more than this.")
-    ] = 4.0
-
-
 class LabelsSection(CacheSection):
-    """What decides the stored answers; put together from `distill`, not written in a recipe."""
+    """What decides the stored answers; put together from others, not written in a recipe."""
 
     augment: tuple[str, ...] = ()
     mix: MixSection | None = None
@@ -188,10 +171,7 @@ class DistillSection(FreshSection):
     ] = "kd"
     temperature: Temperature = 4.0
     alpha: Alpha = 0.9
-    cache: Annotated[
-        CacheSection | None,
-        Field(description="Store the teacher's answers first; null asks it in every step."),
-    ] = None
+    cache: Cache = None
     train: TrainSection = TrainSection()
 
     hints: Annotated[

@@ -27,6 +27,29 @@ class MixSection(Section):
     share: Annotated[Share, Field(description="Of the images, how many are mixed.")] = 1.0
 
 
+class CacheSection(Section):
+    """The teacher's answers to fixed augmented views are stored once; then it need not run."""
+
+    views: Annotated[
+        int, Field(ge=1, le=1000, description="Views of each image, which take turns each epoch.")
+    ] = 8
+    top: Annotated[
+        Annotated[int, Field(ge=1, le=1000)] | None,
+        Field(
+            description="Answers kept of each view; null: all up to 20 classes, else the top 10."
+        ),
+    ] = None
+    limit_gb: Annotated[
+        float, Field(gt=0, le=100_000, description="Refuse to store more than this.")
+    ] = 4.0
+
+
+Cache = Annotated[
+    CacheSection | None,
+    Field(description="Store the teacher's answers first; null asks it in every step."),
+]
+
+
 class TrainSection(Section):
     """How a network is trained; the learning rate warms up, then falls along a half cosine."""
 
