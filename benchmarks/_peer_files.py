@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -123,19 +122,3 @@ PEERS: dict[str, dict[str, Maker]] = {
              "NNCF": nncf_onnx},
     "tflite": {"ai-edge-quantizer": ai_edge_quantizer, "litert-torch PT2E": litert_torch_pt2e},
 }  # fmt: skip
-
-
-def session(path: Path) -> SimpleNamespace:
-    """A file of any tool, ready to run: `logits(x)` and `once()`, in the file's own types."""
-    _, target = targets.of_file(path)
-    graph = target.read(path)
-    loaded = target.session(path)
-    assert loaded is not None
-
-    def logits(x: np.ndarray) -> np.ndarray:
-        outputs = loaded.run(targets.encode(x, graph.input))
-        return targets.decode(outputs, graph.output)
-
-    px = graph.input.shape[2]
-    one = targets.encode(np.zeros((1, 3, px, px), np.float32), graph.input)
-    return SimpleNamespace(graph=graph, logits=logits, once=lambda: loaded.run(one))

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from pathlib import Path
+
+import _bursts
 
 from edgeres.compression import budgets, criteria
 from edgeres.compression.prune import prune
 from edgeres.errors import BadInput
-from edgeres.measurement import statistics
 from edgeres.models import resnet, spec, weights
 from edgeres.models.latency import LatencyTable
 from edgeres.stages import _latency
@@ -36,7 +38,7 @@ def main() -> None:
     parser.add_argument("--device", default="host")
     parser.add_argument("--target", default="tflite-int8")
     parser.add_argument("--preset", default="quick")
-    parser.add_argument("--confirm", default="normal", help="preset of the last measurement")
+    parser.add_argument("--rounds", type=int, default=200, help="of the last measurement, on host")
     given = parser.parse_args()
     described = spec.parse(given.network, 10, spec.default_preprocess(32))
     model = resnet.build(described)
@@ -70,17 +72,31 @@ def main() -> None:
 
 def confirm(networks: dict[str, resnet.ResNet], given: argparse.Namespace) -> None:
     """Measure all files once more, in turn: the widths were chosen by the measurements before."""
-    print("all files anew, in turn; asked and measured as shares of the unpruned file:")
-    found = _latency.in_turn(networks, given.device, given.target, given.confirm, note)
-    unpruned = found.pop("unpruned")
-    print(f"unpruned: {shown(unpruned)} ms")
-    for name, latency in found.items():
-        share = _latency.share_of(latency, unpruned)
-        low, high = statistics.ratio_ci(
-            latency["session_medians_ns"], unpruned["session_medians_ns"]
-        )
-        print(f"{name:>9} {share:.4f} ({low:.4f}-{high:.4f})  off {share / float(name) - 1:+.1%}  "
-              f"{shown(latency)} ms")  # fmt: skip
+    if given.device == "host":
+        times = bursts_of(networks, given.target, given.rounds)
+    else:
+        found = _latency.in_turn(networks, given.device, given.target, given.preset, note)
+        times = {name: latency["session_medians_ns"] for name, latency in found.items()}
+    unpruned = times.pop("unpruned")
+    print(f"all files anew, {len(unpruned)} times in turn; asked and got as shares of the unpruned "
+          "file's time:")  # fmt: skip
+    for name, found in times.items():
+        share, low, high = _bursts.ratio(found, unpruned)
+        print(f"{name:>9} {share:.4f} ({low:.4f}-{high:.4f})  off {share / float(name) - 1:+.1%}")
+
+
+def bursts_of(
+    networks: dict[str, resnet.ResNet], target: str, rounds: int
+) -> dict[str, list[float]]:
+    """Milliseconds of each network's int8 file on this machine, per round."""
+    sessions = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, network in networks.items():
+            own = Path(folder, name)
+            own.mkdir()
+            written = _latency.exported(network, target, own, note, name)
+            sessions[name] = _bursts.session(written.path)
+        return _bursts.in_turn(sessions, rounds)
 
 
 def slim_to(model: resnet.ResNet, limit_ns: float):

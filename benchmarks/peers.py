@@ -14,15 +14,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from _bursts import in_turn, ratio, session
 from _cifar_networks import calibration, network, splits
-from _peer_files import PEERS, session
+from _peer_files import PEERS
 
 from edgeres import targets
 from edgeres.compression import ptq
@@ -103,39 +103,19 @@ def _trained(folder: Path) -> tuple[resnet.ResNet, ScaleTable]:
 
 
 def _measured(files: dict[str, Path], rounds: int) -> dict[str, dict]:
-    """Milliseconds per round (the median of a short burst) for each file, in random order."""
     sessions = {tool: session(path) for tool, path in files.items()}
-    times: dict[str, list[float]] = {tool: [] for tool in files}
-    order, shuffle = list(files), random.Random(0)
-    for done in range(rounds + 3):
-        shuffle.shuffle(order)
-        for tool in order:
-            burst = _burst(sessions[tool].once)
-            if done >= 3:  # the first rounds warm up
-                times[tool].append(burst)
-    ours = np.array(times["edgeres"])
+    times = in_turn(sessions, rounds)
     rows = {}
     for tool, path in files.items():
-        ratios = np.array(times[tool]) / ours
-        sample = np.random.default_rng(0).choice(ratios, (2000, len(ratios)))
-        low, high = np.percentile(np.median(sample, 1), [2.5, 97.5])
+        middle, low, high = ratio(times[tool], times["edgeres"])
         graph = sessions[tool].graph
         rows[tool] = {
-            "ms": float(np.median(times[tool])), "ratio": float(np.median(ratios)),
-            "ratio_low": float(low), "ratio_high": float(high), "rounds": rounds,
+            "ms": float(np.median(times[tool])), "ratio": middle,
+            "ratio_low": low, "ratio_high": high, "rounds": rounds,
             "size_bytes": path.stat().st_size, "operators": len(graph.ops),
             "float_operators": len(graph.float_operators()),
         }  # fmt: skip
     return rows
-
-
-def _burst(once: object, runs: int = 25) -> float:
-    spent = []
-    for _ in range(runs):
-        begin = time.perf_counter_ns()
-        once()  # type: ignore[operator]
-        spent.append(time.perf_counter_ns() - begin)
-    return float(np.median(spent)) / 1e6
 
 
 def _add_accuracy(

@@ -1,29 +1,31 @@
 """How much faster a pruned int8 file is than the unpruned one, measured interleaved on a device.
 
     .venv/bin/python benchmarks/pruned_speedup.py UNPRUNED.tflite PRUNED.tflite
-    .venv/bin/python benchmarks/pruned_speedup.py [--network resnet56-A] [--macs 0.47]
+    .venv/bin/python benchmarks/pruned_speedup.py [--weights FILE] [--macs 0.47] [--round-to 4 8 16]
 
-With files: those. Without: random weights, pruned by magnitude (latency depends on widths only).
-Each file runs in fresh processes, in turn; printed is the ratio of session medians with a 95 %
-bootstrap interval.
+With files: those. Without: a network pruned by magnitude, with random weights if none are given.
+The files run in turn: here in short bursts in one process; on another device in fresh processes.
+Printed is the median ratio with its 95 % bootstrap interval.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
+import _bursts
 import numpy as np
 
 from edgeres import devices, targets
 from edgeres.compression import budgets, criteria
 from edgeres.compression.prune import prune
 from edgeres.disk import file_sha256, folder_size
-from edgeres.measurement import farm, statistics
+from edgeres.measurement import latency_table
 from edgeres.measurement.protocol import Candidate
-from edgeres.models import resnet, spec
+from edgeres.models import resnet, spec, weights
 from edgeres.stages import _latency
 
 
@@ -34,37 +36,49 @@ def main() -> None:
     )
     parser.add_argument("files", nargs="*", type=Path)
     parser.add_argument("--network", default="resnet56-A")
+    parser.add_argument("--weights", type=Path, help="akamaster's resnet56-4bfd9763.th, say")
     parser.add_argument("--macs", type=float, default=0.47)
+    parser.add_argument("--round-to", type=int, nargs="+", default=[8])
     parser.add_argument("--device", default="host")
     parser.add_argument("--preset", default="quick")
+    parser.add_argument("--rounds", type=int, default=200, help="on host")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        if len(given.files) == 2:
-            names = ("unpruned", "pruned")
-            candidates = [_of_file(n, f) for n, f in zip(names, given.files, strict=True)]
+        if given.files:
+            candidates = [_of_file(file.name, file) for file in given.files]
         else:
-            candidates = _made(given.network, given.macs, Path(folder))
-        (found,) = farm.measure(candidates, [devices.load(given.device)], given.preset)
-    for failure in found.failures:
-        print(failure["message"])
-    medians = {r["target"]: r["latency"]["session_medians_ns"] for r in found.reports}
-    for report in found.reports:
-        valid = "valid" if report["valid"] else "; ".join(report["reasons"])
-        print(f"{report['target']:<9} {report['latency']['median_ns'] / 1e6:.4f} ms, "
-              f"{report['size_bytes'] / 1e3:.1f} kB  {valid}")  # fmt: skip
-    low, high = statistics.ratio_ci(medians["unpruned"], medians["pruned"], seed=0)
-    print(f"{median(medians['unpruned']) / median(medians['pruned']):.2f}x faster (95 % interval "
-          f"{low:.2f}-{high:.2f}, {len(medians['pruned'])} sessions each)")  # fmt: skip
+            candidates = _made(given, Path(folder))
+        times = _times(candidates, given)
+    first, *_ = times.values()
+    for candidate in candidates:
+        found = times[candidate.target]
+        middle, low, high = _bursts.ratio(first, found)
+        size_kb = candidate.size_bytes / 1e3
+        print(f"{candidate.target:<16} {median(found):.4f} ms, {size_kb:.1f} kB, "
+              f"{middle:.2f}x as fast as the first (95 % interval {low:.2f}-{high:.2f}, "
+              f"{len(found)} times in turn)")  # fmt: skip
 
 
-def _made(name: str, share: float, folder: Path) -> list[Candidate]:
-    model = resnet.build(spec.parse(name, 10, spec.default_preprocess(32))).eval()
+def _times(candidates: Sequence[Candidate], given: argparse.Namespace) -> dict[str, list[float]]:
+    """Milliseconds of each file, per round or session."""
+    if given.device == "host":
+        sessions = {c.target: _bursts.session(c.path) for c in candidates}
+        return _bursts.in_turn(sessions, given.rounds)
+    latencies = latency_table.whole_files(candidates, devices.load(given.device), given.preset)
+    return {n: [ns / 1e6 for ns in found["session_medians_ns"]] for n, found in latencies.items()}
+
+
+def _made(given: argparse.Namespace, folder: Path) -> list[Candidate]:
+    described = spec.parse(given.network, 10, spec.default_preprocess(32))
+    model = resnet.build(described)
+    if given.weights:
+        model = weights.from_checkpoint(given.weights, described)
     judge = criteria.magnitude()
-    budget = budgets.macs(_latency.layers_of(model), share)
-    networks = {
-        "unpruned": model,
-        "pruned": prune(model, budget, round_to=8, criterion=lambda _: judge),
-    }
+    budget = budgets.macs(_latency.layers_of(model), given.macs)
+    networks = {"unpruned": model.eval()}
+    for count in given.round_to:
+        slim = prune(model, budget, round_to=count, criterion=lambda _: judge)
+        networks[f"multiples of {count}"] = slim
     found = []
     for which, network in networks.items():
         (folder / which).mkdir()
