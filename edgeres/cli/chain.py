@@ -158,6 +158,12 @@ def quantize(
     accuracy_drop: Annotated[
         float, typer.Option(help="With --auto: points of validation top-1 that may be lost.")
     ] = 0.5,
+    device: Annotated[
+        str,
+        typer.Option(
+            help="With --auto: where the cost is measured.", autocompletion=complete.devices
+        ),
+    ] = "host",
     architecture: Architecture = None,
     data: Data = None,
     overrides: Set = None,
@@ -175,7 +181,7 @@ def quantize(
     if sensitivity:
         show(command.sensitivity(recipe, runs, quiet), as_json, text.sensitivity)
     elif auto:
-        show(command.auto(recipe, runs, accuracy_drop, quiet), as_json, text.auto)
+        show(command.auto(recipe, runs, accuracy_drop, device, quiet), as_json, text.auto)
     else:
         show(chain.perform(recipe, runs, "quantize", quiet), as_json, text.run)
 

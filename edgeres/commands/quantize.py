@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeres import devices
 from edgeres.artifact import load
 from edgeres.commands import chain
 from edgeres.errors import BadInput, GateFailed
@@ -17,7 +18,10 @@ from edgeres.types import to_json
 
 if TYPE_CHECKING:
     from edgeres.compression.sensitivity import Probe, Sensitivity, Tick
+    from edgeres.models.resnet import ResNet
     from edgeres.recipe import Recipe
+
+_TARGET = "tflite-int8"  # its runtime is the same on every device
 
 
 def sensitivity(recipe: Recipe, runs: Path, quiet: bool) -> dict[str, Any]:
@@ -26,20 +30,25 @@ def sensitivity(recipe: Recipe, runs: Path, quiet: bool) -> dict[str, Any]:
     return _described(probe, rows)
 
 
-def auto(recipe: Recipe, runs: Path, accuracy_drop: float, quiet: bool) -> dict[str, Any]:
+def auto(
+    recipe: Recipe, runs: Path, accuracy_drop: float, device: str, quiet: bool
+) -> dict[str, Any]:
     """Quantize with the fewest layers float that keep the loss of top-1 within a budget.
 
     Args:
         accuracy_drop: percentage points on the validation images.
+        device: where what the float layers cost in latency is measured.
 
     Raises:
-        BadInput: not a budget.
-        GateFailed: it isn't met with every convolution float.
+        BadInput: not a budget, or an unknown device.
+        GateFailed: the budget isn't met with every convolution float.
+        DeviceError: the device can't run the files.
     """
     from edgeres.compression.sensitivity import fewest_float
 
     if not accuracy_drop >= 0:
         raise BadInput(f"--accuracy-drop {accuracy_drop:g}: give percentage points, 0 or more")
+    devices.load(device)
     probe, rows = _measured(recipe, runs, quiet)
     with _told("float layers", quiet) as tick:
         choice = fewest_float(probe, rows, accuracy_drop, tick)
@@ -52,8 +61,24 @@ def auto(recipe: Recipe, runs: Path, accuracy_drop: float, quiet: bool) -> dict[
     names = tuple(re.escape(name) for name in choice.layers)
     section = recipe.quantize.model_copy(update={"exclude": names})
     result = chain.perform(recipe.model_copy(update={"quantize": section}), runs, "quantize", quiet)
-    return {**result, "auto": {**to_json(choice), "accuracy_drop": accuracy_drop},
-            "sensitivity": _described(probe, rows)}  # fmt: skip
+    latency = _cost(probe.model, names, device, quiet) if names else None
+    chosen = {**to_json(choice), "accuracy_drop": accuracy_drop, "latency": latency}
+    return {**result, "auto": chosen, "sensitivity": _described(probe, rows)}
+
+
+def _cost(model: ResNet, exclude: Sequence[str], device: str, quiet: bool) -> dict[str, Any]:
+    """What float layers cost: the time of the file with them, as a multiple of that without."""
+    from edgeres.measurement.statistics import ratio_ci
+    from edgeres.stages import _latency
+
+    networks = {"with": model, "without": model}
+    with _told("latency", quiet) as tick:
+        found = _latency.in_turn(
+            networks, device, _TARGET, "quick", lambda note: tick(0, 0, note), {"with": exclude}
+        )
+    sessions = [found[name]["session_medians_ns"] for name in networks]
+    return {"device": device, "target": _TARGET, "interval": ratio_ci(sessions[0], sessions[1]),
+            "ratio": _latency.share_of(found["with"], found["without"]), **found}  # fmt: skip
 
 
 def _measured(recipe: Recipe, runs: Path, quiet: bool) -> tuple[Probe, list[Sensitivity]]:

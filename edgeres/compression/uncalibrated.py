@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from edgeres.compression.exclusions import kept_float
 from edgeres.compression.graph import export_program, snap, weight_scales
 from edgeres.compression.quantizer import layers
 from edgeres.models.resnet import ResNet, fold_batchnorm
@@ -10,14 +13,22 @@ from edgeres.types import QuantParams, ScaleTable
 _ANY = QuantParams((2.0**-5,), (-10,), "int8")
 
 
-def quantized(model: ResNet) -> tuple[ResNet, ScaleTable]:
+def quantized(model: ResNet, exclude: Sequence[str] = ()) -> tuple[ResNet, ScaleTable]:
     """Folded weights on their int8 grid, and a scale table whose activations are made up.
 
     Only good for measuring latency: its answers mean nothing.
+
+    Args:
+        exclude: regular expressions of layers that stay float.
+
+    Raises:
+        BadInput: as `exclusions.kept_float`.
     """
+    kept = kept_float(model, exclude)
     folded = fold_batchnorm(model.eval())
-    scales = weight_scales(folded)
-    scales |= {layer.name: _ANY for layer in layers(export_program(folded).module())}
+    scales = weight_scales(folded, kept.layers)
+    names = {layer.name for layer in layers(export_program(folded).module())}
+    scales |= dict.fromkeys(sorted(names - kept.tensors), _ANY)
     scales["input"] = folded.spec.preprocess.input_quantization() or _ANY
     snap(folded, scales)
     return folded, scales

@@ -76,9 +76,13 @@ class Meter:
 
 def in_turn(
     networks: Mapping[str, ResNet], device: str, target: str, preset: str,
-    tick: Callable[[str], None],
+    tick: Callable[[str], None], exclude: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
-    """The latency of networks' int8 files, their scales made up, by name; run in turn."""
+    """The latency of networks' int8 files, their scales made up, by name; run in turn.
+
+    Args:
+        exclude: of which networks which layers stay float.
+    """
     from edgeres.measurement import latency_table
 
     with tempfile.TemporaryDirectory() as folder:
@@ -86,7 +90,8 @@ def in_turn(
         for name, network in networks.items():
             own = Path(folder, name)
             own.mkdir()
-            candidates.append(exported(network, target, own, tick, name))
+            kept = (exclude or {}).get(name, ())
+            candidates.append(exported(network, target, own, tick, name, kept))
         return latency_table.whole_files(candidates, devices.load(device), preset, tick)
 
 
@@ -131,8 +136,9 @@ def layers_of(model: ResNet) -> list[LayerShape]:
 
 
 def exported(
-    model: ResNet, target: str, folder: Path, tick: Callable[[str], None], name: str | None = None
-) -> Any:
+    model: ResNet, target: str, folder: Path, tick: Callable[[str], None], name: str | None = None,
+    exclude: Sequence[str] = (),
+) -> Any:  # fmt: skip
     """An int8 file of the network, its scales made up, ready to be measured (as `name`)."""
     import numpy as np
 
@@ -142,7 +148,7 @@ def exported(
     from edgeres.models import weights
     from edgeres.targets._conversion import convert
 
-    folded, scales = uncalibrated.quantized(model)
+    folded, scales = uncalibrated.quantized(model, exclude)
     (folder / "model").mkdir()
     weights.save(folder / "model", folded)
     module, _ = targets.load(target)

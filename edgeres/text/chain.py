@@ -38,8 +38,13 @@ def auto(result: Mapping[str, Any]) -> str:
     """Which layers stay float, what that costs, and where the result is."""
     found = result["auto"]
     kept = ", ".join(found["layers"]) or "none"
+    cost = f"{found['float_macs']:.1%} of multiply-accumulates"
+    if times := found["latency"]:
+        low, high = times["interval"]
+        cost += (f"; {times['ratio']:.2f} times the latency of none, {low:.2f}-{high:.2f}, "
+                 f"{times['target']} on {times['device']}")  # fmt: skip
     return (
-        f"float layers: {kept} ({found['float_macs']:.1%} of multiply-accumulates)\n"
+        f"float layers: {kept} ({cost})\n"
         f"{found['lost_points']:.2f} points lost on the validation images, "
         f"{found['accuracy_drop']:g} allowed\n{run(result)}"
     )
