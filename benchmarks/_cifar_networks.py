@@ -10,7 +10,7 @@ import torch
 
 from edgeres import datasets
 from edgeres.models import resnet, spec, weights
-from edgeres.training.loop import Labelled
+from edgeres.training.views import Labelled
 from edgeres.types import Preprocess
 
 _PREPROCESS = Preprocess(32, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

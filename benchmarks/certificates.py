@@ -33,7 +33,9 @@ from edgeres.stages.verify import row
 from edgeres.targets import _mil
 from edgeres.targets._conversion import convert
 from edgeres.text.files import verify
-from edgeres.training.loop import Labelled, Trainee, evaluate
+from edgeres.training.inference import evaluate
+from edgeres.training.loop import Trainee
+from edgeres.training.views import Labelled
 from edgeres.types import ExportedFile, tensor_spec
 from edgeres.verification.certificate import Reference, certify
 

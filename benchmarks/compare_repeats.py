@@ -28,7 +28,7 @@ from edgeres.disk import file_sha256
 from edgeres.measurement import protocol
 from edgeres.measurement.compare import Row, Tolerance, compare
 from edgeres.models.resnet import fold_batchnorm
-from edgeres.training.loop import prepared
+from edgeres.training.inference import prepared
 
 _SHARE = 0.02
 

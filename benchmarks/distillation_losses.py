@@ -20,12 +20,11 @@ from _cifar_networks import arguments, network, splits
 
 from edgeres.models import resnet, spec
 from edgeres.recipe import HintSection, TrainSection
-from edgeres.training import label_cache, loop, objectives
+from edgeres.training import inference, label_cache, loop, objectives
 from edgeres.training.answers import Network
 from edgeres.training.hints import Hints
 from edgeres.training.label_cache import LabelCache, Layout
-from edgeres.training.loop import Labelled
-from edgeres.training.views import Views, ViewSettings
+from edgeres.training.views import Labelled, Views, ViewSettings
 
 _LOSSES = ("none", "kd", "dkd", "dist", "mse", "cosine")
 _ALPHA = {"none": 0.0, "kd": 0.9, "dkd": 0.5, "dist": 0.9, "mse": 0.5, "cosine": 0.9}
@@ -100,7 +99,7 @@ def _top1(
     with tempfile.TemporaryDirectory() as work:
         loop.fit(trainee, train, few, _settings(epochs), objective, seed=seed, work=Path(work),
                  tick=lambda *_: None, extra=hints)  # fmt: skip
-    return loop.evaluate(trainee, test)[0].top1
+    return inference.evaluate(trainee, test)[0].top1
 
 
 if __name__ == "__main__":

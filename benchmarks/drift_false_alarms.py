@@ -14,7 +14,7 @@ from _cifar_networks import arguments, network, splits
 
 from edgeres.measurement import drift
 from edgeres.statistics import wilson
-from edgeres.training.loop import in_layout, predict
+from edgeres.training.inference import in_layout, predict
 
 _BASELINE = 2000
 

@@ -20,7 +20,7 @@ from edgeres.compression import ptq
 from edgeres.disk import file_sha256
 from edgeres.measurement import protocol, statistics
 from edgeres.models import resnet, spec
-from edgeres.training.loop import prepared
+from edgeres.training.inference import prepared
 
 
 def main() -> None:

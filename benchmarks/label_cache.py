@@ -22,8 +22,8 @@ import torch
 from edgeres.models import resnet, spec
 from edgeres.training import label_cache, objectives
 from edgeres.training.answers import as_teacher
+from edgeres.training.inference import in_layout
 from edgeres.training.label_cache import LabelCache, Layout
-from edgeres.training.loop import in_layout
 from edgeres.training.views import Labelled, Views, ViewSettings
 
 _AUGMENT = ("crop", "flip")

@@ -29,7 +29,8 @@ from edgeres.compression import ptq
 from edgeres.models import resnet, spec, weights
 from edgeres.quiet import quiet
 from edgeres.statistics import mcnemar, wilson
-from edgeres.training.loop import Labelled, prepared
+from edgeres.training.inference import prepared
+from edgeres.training.views import Labelled
 from edgeres.types import Preprocess, ScaleTable, quant_params
 
 

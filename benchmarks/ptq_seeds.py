@@ -24,7 +24,9 @@ from edgeres import targets
 from edgeres.compression import ptq
 from edgeres.models.resnet import ResNet
 from edgeres.statistics import mcnemar, paired_difference, wilson
-from edgeres.training.loop import Labelled, Trainee, evaluate, prepared
+from edgeres.training.inference import evaluate, prepared
+from edgeres.training.loop import Trainee
+from edgeres.training.views import Labelled
 
 _CHUNK = 500
 

@@ -28,7 +28,7 @@ from edgeres.compression.qat import QatModel
 from edgeres.compression.quantizer import ResidualQuantizer
 from edgeres.models import resnet, spec
 from edgeres.training import objectives
-from edgeres.training.loop import in_layout, prepared
+from edgeres.training.inference import in_layout, prepared
 
 
 def main() -> None:

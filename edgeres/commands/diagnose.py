@@ -20,7 +20,7 @@ from edgeres.types import to_json
 
 if TYPE_CHECKING:
     from edgeres.models.resnet import ResNet
-    from edgeres.training.loop import Labelled
+    from edgeres.training.views import Labelled
 
 _BATCH = 64
 _NETWORKS = ("prune", "distill", "teacher")
@@ -32,7 +32,7 @@ def diagnosed(
 ) -> dict[str, Any]:  # fmt: skip
     """Everything that is wrong with a network, shown `samples` of its training images."""
     from edgeres.training import diagnose
-    from edgeres.training.loop import prepared
+    from edgeres.training.inference import prepared
 
     network, where, folder = _opened(model, architecture, data, runs, quiet)
     split = _drawn(_splits(folder)[0], samples)
@@ -69,7 +69,8 @@ def recalibrated(
     """
     from edgeres.models import weights
     from edgeres.training import recalibration
-    from edgeres.training.loop import Trainee, evaluate, prepared
+    from edgeres.training.inference import evaluate, prepared
+    from edgeres.training.loop import Trainee
 
     network, where, folder = _opened(model, architecture, data, runs, quiet)
     if network.spec.folded:
@@ -161,7 +162,7 @@ def _drawn(split: Labelled, count: int) -> Labelled:
     """Some of a split, drawn at random, always the same."""
     import torch
 
-    from edgeres.training.loop import Labelled
+    from edgeres.training.views import Labelled
 
     order = torch.randperm(len(split.labels), generator=torch.Generator().manual_seed(0))[:count]
     return Labelled(split.images[order], split.labels[order])

@@ -165,7 +165,7 @@ def _train(
 ) -> None:
     """The short training: a stand-in for the long one, good enough to rank by."""
     from edgeres.models import resnet
-    from edgeres.training import loop, objectives
+    from edgeres.training import inference, loop, objectives
 
     section = recipe.distill.train if recipe.distill else recipe.teacher.train
     settings = section.model_copy(
@@ -181,7 +181,7 @@ def _train(
         objectives.supervised(preprocess, settings.label_smoothing),
         seed=context.seed, work=work, tick=context.tick,
     )  # fmt: skip
-    accuracy, _ = loop.evaluate(loop.Trainee.of(model, preprocess), validation)
+    accuracy, _ = inference.evaluate(loop.Trainee.of(model, preprocess), validation)
     candidate.top1, candidate.n = accuracy.top1, accuracy.n
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from edgeres.errors import BadInput
 from edgeres.models.resnet import ResNet
 from edgeres.models.spec import ModelSpec
-from edgeres.training.loop import predict
+from edgeres.training.inference import predict
 
 _IMAGES = 256
 

@@ -14,7 +14,8 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from edgeres.models.resnet import ResNet
-from edgeres.training.loop import Labelled, Objective
+from edgeres.training.loop import Objective
+from edgeres.training.views import Labelled
 
 Criterion = Callable[[Any], Tensor]
 """A group of C channels -> (C,), what is lost with each channel."""

@@ -29,7 +29,7 @@ from edgeres.compression.ranges import chosen as chosen_ranges
 from edgeres.errors import BadInput
 from edgeres.models.resnet import ResNet, fold_batchnorm
 from edgeres.quiet import quiet
-from edgeres.training.loop import prepared
+from edgeres.training.inference import prepared
 from edgeres.types import QuantParams, ScaleTable
 
 _BATCH = 32

@@ -21,7 +21,8 @@ from edgeres.compression.graph import snap, weight_scales
 from edgeres.compression.qat_graph import QatNetwork
 from edgeres.disk import storage_errors
 from edgeres.models.resnet import ResNet, fold_batchnorm
-from edgeres.training.loop import Trainee, in_layout, prepared
+from edgeres.training.inference import in_layout, prepared
+from edgeres.training.loop import Trainee
 from edgeres.types import ScaleTable
 
 _BATCH = 64

@@ -17,7 +17,7 @@ from torch.fx import Interpreter, Node
 from edgeres.compression.graph import export_program
 from edgeres.compression.quantizer import image_input, layers
 from edgeres.models.resnet import ResNet
-from edgeres.training.loop import prepared
+from edgeres.training.inference import prepared
 
 _BATCH = 32
 _BINS = 2048

@@ -19,7 +19,7 @@ from edgeres.compression.exclusions import kept_float
 from edgeres.compression.graph import WEIGHT_RANGE, export_program, weight_scale
 from edgeres.compression.quantizer import image_input, layers
 from edgeres.models.resnet import ResNet, fold_batchnorm
-from edgeres.training.loop import prepared
+from edgeres.training.inference import prepared
 from edgeres.training.views import Labelled
 from edgeres.types import ScaleTable
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Interpreter
 
 from edgeres.models.resnet import ResNet
-from edgeres.training.loop import prepared
+from edgeres.training.inference import prepared
 
 SHOWN = 6
 _PICTURE_PX = 112

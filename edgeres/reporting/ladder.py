@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from statistics import median
 from typing import Any
 
-from edgeres.reporting import _answers, _headline, _rungs
+from edgeres.reporting import _answers, _headline, _measured, _rungs
 from edgeres.reporting._rungs import Rung
 
 SCHEMA = 1
@@ -71,8 +70,8 @@ def build(
     report: dict[str, Any] = {
         "schema": SCHEMA, "title": title,
         "ladder": _ladder(rungs, labels),
-        "files": _files(rungs, by_step),
-        "devices": _devices(by_step),
+        "files": _measured.files(rungs, by_step),
+        "devices": _measured.devices(by_step),
         "verification": _verification(by_step),
         "training": [
             {"step": r.step, "label": r.label, "detail": r.detail,
@@ -83,7 +82,7 @@ def build(
         "per_class": _per_class(rungs, labels, classes),
         "confusion": _answers.confusion(rungs, labels, classes),
         "reliability": _answers.reliability(rungs, labels, _confidences(artifacts)),
-        "distributions": _distributions(by_step),
+        "distributions": _measured.distributions(by_step),
         "explained": explained, "budgets": [dict(row) for row in budgets],
         "environment": dict(environment),
         "lineage": [
@@ -119,77 +118,6 @@ def _ladder(rungs: Sequence[Rung], labels: Sequence[int] | None) -> list[dict[st
     return rows
 
 
-def _files(rungs: Sequence[Rung], by_step: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A row per file and device; files that weren't exported here (only measured) come last."""
-    exported = {rung.label: rung for rung in rungs if rung.kind == "file"}
-    reports = _rungs.device_reports(by_step)
-    targets = dict.fromkeys([*exported, *(report["target"] for report in reports)])
-    rows = []
-    for target in targets:
-        rung, row = exported.get(target), _rungs.verified(by_step, target) or {}
-        integer = _rungs.precision_of(target) == "int8"
-        base = {
-            "target": target, "precision": _rungs.precision_of(target),
-            "file": rung.detail if rung else None,
-            "size_bytes": rung.size_bytes if rung else None,
-            "verified": row.get("passed"), "agreement": row.get("agreement"),
-            "worst": row.get("worst_codes"), "worst_unit": "codes" if integer else "logits",
-            "accuracy": _rungs.accuracy(rung.correct, rung.n) if rung else None,
-            "accuracy_on": rung.accuracy_on if rung else None,
-        }  # fmt: skip
-        measured = [report for report in reports if report["target"] == target]
-        rows += [base | _measurement(report, base) for report in measured] or [
-            base | {"device": None, "status": "not measured", "reasons": [], "latency": None,
-                    "memory_bytes": None, "load_ns": None, "first_ns": None}
-        ]  # fmt: skip
-    return rows
-
-
-def _measurement(report: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
-    """One device report. The times of an emulated processor mean nothing and are left out."""
-    emulated = bool(report.get("emulated"))
-    memory, cold = report.get("memory") or {}, report.get("cold") or {}
-    used = None
-    if memory.get("peak_rss_bytes") is not None and memory.get("baseline_rss_bytes") is not None:
-        used = memory["peak_rss_bytes"] - memory["baseline_rss_bytes"]
-    on_device = report.get("accuracy")
-    return {
-        "device": report["device"], "threads": report.get("threads"),
-        "preset": report.get("preset"), "runtime": report.get("runtime"),
-        "status": "emulated" if emulated else "valid" if report.get("valid") else "invalid",
-        "reasons": list(report.get("reasons") or ()), "measured_at": report.get("measured_at"),
-        "latency": None if emulated else report.get("latency"),
-        "load_ns": None if emulated else _middle(cold.get("load_ns")),
-        "first_ns": None if emulated else _middle(cold.get("first_ns")),
-        "memory_bytes": None if emulated else used,
-        "memory_definition": memory.get("definition"),
-        "size_bytes": base["size_bytes"] or report.get("size_bytes"),
-        "accuracy": _rungs.accuracy(on_device["correct"], on_device["n"])
-        if on_device else base["accuracy"],
-        "accuracy_on": report["device"] if on_device else base["accuracy_on"],
-    }  # fmt: skip
-
-
-def _middle(values: Sequence[float] | None) -> float | None:
-    return median(values) if values else None
-
-
-def _devices(by_step: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Each device once, with its runtimes and its state at the first measurement."""
-    devices: dict[str, dict[str, Any]] = {}
-    for report in _rungs.device_reports(by_step):
-        device = devices.setdefault(report["device"], {
-            "device": report["device"], "emulated": bool(report.get("emulated")),
-            "threads": report.get("threads"), "preset": report.get("preset"),
-            "runtimes": [], "state": report.get("state_before") or {},
-        })  # fmt: skip
-        runtime = report.get("runtime") or {}
-        name = f"{runtime.get('name', 'unknown')} {runtime.get('version', '')}".strip()
-        if name not in device["runtimes"]:
-            device["runtimes"].append(name)
-    return list(devices.values())
-
-
 def _verification(by_step: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
     facts = by_step.get("verify", {}).get("facts")
     if not facts:
@@ -211,25 +139,6 @@ def _confidences(artifacts: Sequence[Mapping[str, Any]]) -> dict[str, Sequence[f
             found |= {f"export:{target}": sure for target, sure in known.items()}
         elif known:
             found[artifact["step"]] = known
-    return found
-
-
-def _distributions(by_step: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Latencies of each file and device: percentiles when warm, every start when cold."""
-    samples = by_step.get("benchmark", {}).get("samples") or {}
-    found = []
-    for report in _rungs.device_reports(by_step):
-        warm = (samples.get(report["device"]) or {}).get(report["target"])
-        cold = report.get("cold") or {}
-        if report.get("emulated") or not (warm or cold.get("first_ns")):
-            continue
-        found.append({
-            "device": report["device"], "target": report["target"],
-            "precision": _rungs.precision_of(report["target"]),
-            "status": "valid" if report.get("valid") else "invalid",
-            "warm_ns": list(warm or ()), "load_ns": list(cold.get("load_ns") or ()),
-            "first_ns": list(cold.get("first_ns") or ()),
-        })  # fmt: skip
     return found
 
 

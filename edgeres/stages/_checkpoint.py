@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from edgeres.models.resnet import ResNet
     from edgeres.training.answers import Teacher
-    from edgeres.training.loop import Labelled
+    from edgeres.training.views import Labelled
 
 LIBRARIES = ("torch", "numpy")
 _BATCH = 250
@@ -34,7 +34,7 @@ def splits(data: Artifact, labels: Artifact | None = None) -> tuple[Labelled, La
     """
     from edgeres.datasets import _store
     from edgeres.training.label_cache import LabelCache
-    from edgeres.training.loop import Labelled
+    from edgeres.training.views import Labelled
 
     stored = _store.read(data.file(_store.FILE))
     train, validation, test = (Labelled(*stored[s]) for s in ("train", "validation", "test"))
@@ -87,7 +87,8 @@ def write(
 
     from edgeres.models import weights
     from edgeres.models.resnet import complexity
-    from edgeres.training.loop import Trainee, evaluate, in_layout
+    from edgeres.training.inference import evaluate, in_layout
+    from edgeres.training.loop import Trainee
 
     _, validation, test = splits(data)
     weights.save(out, model)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from edgeres.compression.budgets import Budget
     from edgeres.compression.criteria import Criterion
     from edgeres.models.resnet import ResNet
-    from edgeres.training.loop import Labelled, Objective
+    from edgeres.training.loop import Objective
+    from edgeres.training.views import Labelled
 
 _TAYLOR_IMAGES = 1024
 
@@ -66,7 +67,7 @@ class Pruning:
 
     def _criterion(self) -> Callable[[ResNet], Criterion]:
         from edgeres.compression import criteria
-        from edgeres.training.loop import Labelled
+        from edgeres.training.views import Labelled
 
         name, train = self.section.criterion, self.train
         if name == "taylor":

@@ -168,7 +168,7 @@ def _encoded(artifact: Artifact, images: Any, exported: Any) -> Any:
 
 
 def _prepared(artifact: Artifact, images: Any) -> Any:
-    from edgeres.training.loop import prepared
+    from edgeres.training.inference import prepared
     from edgeres.types import Preprocess
 
     known = artifact.facts["preprocess"]

@@ -92,7 +92,8 @@ def _train(
 def _on_validation(data: Artifact, model: Any, scales: ScaleTable) -> int:
     """How many validation images a quantized network gets right."""
     from edgeres.compression.graph import quantized_graph
-    from edgeres.training.loop import Trainee, evaluate
+    from edgeres.training.inference import evaluate
+    from edgeres.training.loop import Trainee
 
     _, validation, _ = _checkpoint.splits(data)
     network = quantized_graph(model, scales, fold_weights=True)

@@ -99,7 +99,9 @@ def _origin(name: str, inputs: Mapping[str, Artifact]) -> Artifact:
 def _answers(model: Any, scales: Any, images: Any, labels: Any) -> Any:
     """Logits of a quantized graph whose table is derived, so that no stage has stored them."""
     from edgeres.compression.graph import quantized_graph
-    from edgeres.training.loop import Labelled, Trainee, evaluate
+    from edgeres.training.inference import evaluate
+    from edgeres.training.loop import Trainee
+    from edgeres.training.views import Labelled
 
     network = quantized_graph(model, scales, fold_weights=True)
     trainee = Trainee(network, model.spec.preprocess, lambda training: None)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeres.models.resnet import ResNet, fold_batchnorm
-from edgeres.training.loop import in_layout, prepared
+from edgeres.training.inference import in_layout, prepared
 from edgeres.types import Preprocess
 
 

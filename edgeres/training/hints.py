@@ -15,7 +15,8 @@ from edgeres.errors import BadInput, nearest
 from edgeres.recipe import HintSection
 from edgeres.training import losses
 from edgeres.training.answers import Network, Teacher
-from edgeres.training.loop import Extra, prepared
+from edgeres.training.inference import prepared
+from edgeres.training.loop import Extra
 from edgeres.types import Preprocess
 
 

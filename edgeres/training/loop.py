@@ -25,12 +25,10 @@ from edgeres.recipe import TrainSection
 from edgeres.training import diagnose
 from edgeres.training.average import Average
 from edgeres.training.engine import Engine
+from edgeres.training.inference import evaluate, in_layout, prepared
 from edgeres.training.keeper import Keeper
-from edgeres.training.views import Labelled as Labelled
-from edgeres.training.views import Views, ViewSettings
-from edgeres.types import Accuracy, Preprocess
-
-_EVALUATION_BATCH = 250
+from edgeres.training.views import Labelled, Views, ViewSettings
+from edgeres.types import Preprocess
 
 Objective = Callable[..., Tensor]
 """(model, uint8 images (N, 3, H, W), labels (N,)) -> scalar loss to minimize; with stored answers
@@ -222,37 +220,6 @@ def _order(n: int, settings: TrainSection, seed: int, epoch: int) -> Iterator[Te
     """The epoch's batches of sample numbers, the same whenever it is asked for."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     return _batches.batches(n, settings.batch_size, generator, shuffle=True)
-
-
-@torch.no_grad()
-def evaluate(trainee: Trainee, split: Labelled) -> tuple[Accuracy, Tensor]:
-    """Top-1 on a split, and its logits (N, C); leaves the network in evaluation mode."""
-    trainee.set_training(False)
-    logits = predict(trainee.module, split.images, trainee.preprocess)
-    correct = int((logits.argmax(1) == split.labels).sum())
-    return Accuracy(correct, len(split.labels)), logits
-
-
-@torch.no_grad()
-def predict(module: nn.Module, images: Tensor, preprocess: Preprocess) -> Tensor:
-    """Logits (N, C) of uint8 images (N, 3, H, W), in batches, in the module's present mode."""
-    device = next((p.device for p in module.parameters()), images.device)
-    parts = images.split(_EVALUATION_BATCH)
-    return torch.cat([module(prepared(part.to(device), preprocess)).cpu() for part in parts])
-
-
-def prepared(images: Tensor, preprocess: Preprocess) -> Tensor:
-    """Normalized float32 input (N, 3, H, W) in the memory layout of `in_layout`."""
-    return _batches.normalize(images, preprocess).contiguous(memory_format=_layout(preprocess))
-
-
-def in_layout(module: nn.Module, preprocess: Preprocess) -> nn.Module:
-    """The module with weights in the layout that its inputs come in (`prepared`)."""
-    return module.to(memory_format=_layout(preprocess))  # type: ignore[call-overload,no-any-return]
-
-
-def _layout(preprocess: Preprocess) -> torch.memory_format:
-    return torch.channels_last if preprocess.size_px >= 32 else torch.contiguous_format
 
 
 def _optimizer(parameters: list[nn.Parameter], settings: TrainSection) -> torch.optim.Optimizer:

@@ -8,7 +8,8 @@ from edgeres.models.resnet import ResNet
 from edgeres.training import losses
 from edgeres.training.answers import Teacher, as_teacher
 from edgeres.training.hints import Hints
-from edgeres.training.loop import Objective, prepared
+from edgeres.training.inference import prepared
+from edgeres.training.loop import Objective
 from edgeres.types import Preprocess
 
 

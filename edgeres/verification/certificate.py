@@ -6,7 +6,7 @@ value, limit, passed) flow out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,16 +19,15 @@ from edgeres.errors import BadInput
 from edgeres.models.resnet import ResNet
 from edgeres.recipe import VerifySection
 from edgeres.targets._graph import FileGraph
-from edgeres.training.loop import prepared
+from edgeres.training.inference import prepared
 from edgeres.types import Accuracy, ExportedFile, Gate, ScaleTable
 from edgeres.verification import layers
+from edgeres.verification.gates import difference_gates, integer_gates, layer_gates
 from edgeres.verification.layers import LayerCheck
 from edgeres.verification.parity import Parity, compare
 from edgeres.verification.scales import Audit, audit, float_by_choice, name_layers
 
 _CHUNK = 500
-_COMPRESSED = ("dynamic", "palettized")  # other weights than the network's: only answers count
-_FINER = {"int16x8": 16}  # limits are in int8 codes; a 16-bit code is 1/256 of one
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ def certify(
         if chosen:
             notes.append(f"float by the recipe: {len(chosen)} operators")
         checks = _layers(path, exported, graph, reference, limits.layer_samples)
-        gates += _layer_gates(checks, limits, notes)
+        gates += layer_gates(checks, limits, notes)
     refused = target.refusals(path) if hasattr(target, "refusals") else None
     if refused is not None:
         gates.append(Gate("refusals by its runtime's own parser", len(refused), "==", 0))
@@ -137,35 +136,9 @@ def certify(
         before = compare(reference.float_logits, logits, step)
         accuracy, discordant = _accuracy(reference, logits)
         gates.append(Gate("top-1 agreement", against.agreement, ">=", limits.agreement))
-        gates += _difference_gates(against, precision, limits)
+        gates += difference_gates(against, precision, limits)
     return Certificate(exported.target, tuple(gates), graph, found, checks, adds, against, before,
                        accuracy, discordant, logits, run_by, tuple(notes))  # fmt: skip
-
-
-def integer_gates(graph: FileGraph, model: ResNet, chosen: Collection[str] = ()) -> list[Gate]:
-    """What makes an int8 file an int8 file.
-
-    Args:
-        chosen: outputs of operations that the recipe leaves float; others must be integer.
-    """
-    adds = sum(map(len, model.spec.stages))
-    gates = [
-        Gate(
-            "float operators" + (" not excluded" if chosen else ""),
-            len(graph.float_operators(chosen)),
-            "==",
-            0,
-        ),
-        Gate("transpose operators", graph.count("transpose"), "==", 0),
-    ]
-    if not chosen:  # a float add may be part of a convolution's kernel
-        gates.insert(1, Gate("residual adds", graph.count("add"), "==", adds))
-    if graph.format == "tflite" and not chosen:
-        gates.append(Gate("quantize and dequantize operators", graph.count("boundary"), "==", 0))
-    if graph.format in ("tflite", "onnx"):
-        integer = graph.input.quantization is not None and graph.output.quantization is not None
-        gates.append(Gate("integer input and output", float(integer), "==", 1))
-    return gates
 
 
 def _require_same_task(path: Path, graph: FileGraph, reference: Reference) -> None:
@@ -212,33 +185,6 @@ def _layers(
 def _signed(codes: np.ndarray) -> np.ndarray:
     """uint8 codes as the int8 ones that they stand for, which are 128 less."""
     return (codes ^ 128).view(np.int8) if codes.dtype == np.uint8 else codes
-
-
-def _layer_gates(
-    checks: tuple[LayerCheck, ...] | None, limits: VerifySection, notes: list[str]
-) -> list[Gate]:
-    if checks is None:
-        return []
-    wrong = [c for c in checks if c.worst > limits.layer_codes]
-    if wrong:
-        notes.append(f"the first wrong layer is {wrong[0].name}: {wrong[0].worst:g} codes from "
-                     "what its own inputs give")  # fmt: skip
-    worst = max((c.worst for c in checks), default=float("nan"))
-    return [Gate("worst layer from its own inputs", worst, "<=", limits.layer_codes, "codes")]
-
-
-def _difference_gates(found: Parity, precision: str, limits: VerifySection) -> list[Gate]:
-    if precision in _COMPRESSED:
-        return []
-    if targets.is_integer(precision):
-        finer = _FINER.get(precision, 1)
-        worst, mean = limits.worst_codes * finer, limits.mean_codes * finer
-        return [
-            Gate("worst difference", found.worst, "<=", worst, "codes"),
-            Gate("mean difference", found.mean, "<=", mean, "codes"),
-        ]
-    limit = limits.half_tolerance if precision == "fp16" else limits.float_tolerance
-    return [Gate("worst difference", found.worst, "<=", limit, "logits")]
 
 
 def _accuracy(reference: Reference, logits: np.ndarray) -> tuple[Accuracy, tuple[int, int]]:

@@ -22,7 +22,7 @@ from edgeres.bundle import checking
 from edgeres.disk import file_sha256, folder_size
 from edgeres.errors import BadInput
 from edgeres.measurement import drift
-from edgeres.training.loop import prepared
+from edgeres.training.inference import prepared
 from edgeres.types import ExportedFile, to_json
 
 

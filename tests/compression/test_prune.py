@@ -18,7 +18,7 @@ from edgeres.models import weights
 from edgeres.models.resnet import ResNet, complexity, spec_of
 from edgeres.models.shapes import macs, parameters, shapes_of
 from edgeres.training import objectives
-from edgeres.training.loop import Labelled
+from edgeres.training.views import Labelled
 
 
 def trained(name: str, px: int = 16) -> ResNet:

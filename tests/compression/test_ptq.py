@@ -12,7 +12,7 @@ from edgeres.compression.exclusions import kept_float
 from edgeres.compression.quantizer import layers
 from edgeres.errors import BadInput
 from edgeres.models.resnet import ResNet
-from edgeres.training.loop import prepared
+from edgeres.training.inference import prepared
 from edgeres.types import ScaleTable
 
 

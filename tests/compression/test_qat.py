@@ -13,7 +13,8 @@ from edgeres.compression.fake_quant import Range
 from edgeres.compression.qat import QatModel
 from edgeres.recipe import TrainSection
 from edgeres.training import loop, objectives
-from edgeres.training.loop import Labelled, prepared
+from edgeres.training.inference import prepared
+from edgeres.training.views import Labelled
 from edgeres.types import QuantParams
 
 SETTINGS = TrainSection(epochs=2, batch_size=16, learning_rate=0.01, augment=())

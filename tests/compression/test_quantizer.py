@@ -14,7 +14,7 @@ from edgeres.compression import graph, ptq
 from edgeres.compression.quantizer import ResidualQuantizer, layers
 from edgeres.errors import BadInput
 from edgeres.models.resnet import fold_batchnorm
-from edgeres.training.loop import prepared
+from edgeres.training.inference import prepared
 from edgeres.types import QuantParams
 
 NETWORKS = [("resnet8", 16), ("resnet20-A", 32), ("resnet18-w0.25", 32), ("resnet18-w0.125", 96),

@@ -12,7 +12,8 @@ from conftest import images
 from edgeres.compression import sensitivity
 from edgeres.compression.sensitivity import Probe, Sensitivity
 from edgeres.models.resnet import ResNet
-from edgeres.training.loop import Labelled, prepared
+from edgeres.training.inference import prepared
+from edgeres.training.views import Labelled
 from edgeres.types import ScaleTable
 
 

@@ -14,9 +14,9 @@ from edgeres.compression import graph
 from edgeres.disk import file_sha256
 from edgeres.errors import BadInput
 from edgeres.models.resnet import fold_batchnorm
-from edgeres.training.loop import prepared
+from edgeres.training.inference import prepared
 from edgeres.verification import parity
-from edgeres.verification.certificate import integer_gates
+from edgeres.verification.gates import integer_gates
 from edgeres.verification.scales import audit
 
 METADATA = {"edgeres.origin": "test"}

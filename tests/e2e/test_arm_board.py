@@ -23,7 +23,7 @@ from edgeres.measurement.protocol import Candidate
 from edgeres.measurement.runners import Preset, Work, python
 from edgeres.models import spec as specs
 from edgeres.models.resnet import fold_batchnorm
-from edgeres.training.loop import prepared
+from edgeres.training.inference import prepared
 from edgeres.types import ExportedFile, to_json
 
 

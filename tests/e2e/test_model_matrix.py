@@ -23,7 +23,9 @@ from edgeres.models.resnet import ResNet, complexity
 from edgeres.models.shapes import shapes_of
 from edgeres.recipe import TrainSection, VerifySection
 from edgeres.training import loop, objectives
-from edgeres.training.loop import Labelled, Trainee, prepared
+from edgeres.training.inference import prepared
+from edgeres.training.loop import Trainee
+from edgeres.training.views import Labelled
 from edgeres.types import ExportedFile
 from edgeres.verification.certificate import Reference, certify
 

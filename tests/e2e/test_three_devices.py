@@ -16,7 +16,7 @@ from edgeres.disk import file_sha256
 from edgeres.measurement import farm, protocol
 from edgeres.measurement.protocol import Candidate
 from edgeres.measurement.runners import Preset
-from edgeres.training.loop import prepared
+from edgeres.training.inference import prepared
 
 
 def test_one_that_is_away_leaves_the_others_their_results(

@@ -57,13 +57,14 @@ def training(epochs: int, folder: Path) -> list[int]:
     from edgeres.models import resnet, spec
     from edgeres.recipe import TrainSection
     from edgeres.training import keeper, loop, objectives
+    from edgeres.training.views import Labelled
 
     torch.set_num_threads(1)
     assert hasattr(keeper, "EVERY_S") and hasattr(keeper, "_PATIENCE")  # else nothing is set
     keeper.EVERY_S = keeper._PATIENCE = 0
     known = spec.parse("resnet8-w0.25", 10, spec.default_preprocess(8))
     images = torch.randint(0, 256, (256, 3, 8, 8), dtype=torch.uint8)
-    labelled = loop.Labelled(images, torch.arange(256) % 10)
+    labelled = Labelled(images, torch.arange(256) % 10)
     me, sizes = psutil.Process(), []
 
     def tick(done: int, total: int, note: str) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from edgeres.compression.graph import quantized_graph
 from edgeres.models.resnet import ResNet
 from edgeres.reporting import gradcam
-from edgeres.training.loop import predict, prepared
+from edgeres.training.inference import predict, prepared
 
 
 def test_the_quantized_graph_runs_exactly_and_has_gradients(quantized: tuple) -> None:

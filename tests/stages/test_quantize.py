@@ -15,7 +15,7 @@ from edgeres import pipeline
 from edgeres.errors import BadInput
 from edgeres.recipe import load_mapping
 from edgeres.stages import _checkpoint
-from edgeres.training.loop import Labelled
+from edgeres.training.views import Labelled
 
 
 def recipe(**quantize: Any) -> Any:

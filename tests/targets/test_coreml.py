@@ -19,7 +19,7 @@ from edgeres.models.resnet import ResNet, fold_batchnorm
 from edgeres.targets import Source, coreml, encode
 from edgeres.targets._graph import FileGraph, FileOp
 from edgeres.targets._palette import palette
-from edgeres.training.loop import prepared
+from edgeres.training.inference import prepared
 from edgeres.types import QuantParams, ScaleTable
 from edgeres.verification.scales import name_layers
 

@@ -17,10 +17,11 @@ from edgeres.disk import file_sha256, folder_size
 from edgeres.errors import BadInput
 from edgeres.recipe import VerifySection
 from edgeres.targets import executorch
-from edgeres.training.loop import prepared
+from edgeres.training.inference import prepared
 from edgeres.types import ExportedFile
 from edgeres.verification import selftest
-from edgeres.verification.certificate import Reference, certify, integer_gates
+from edgeres.verification.certificate import Reference, certify
+from edgeres.verification.gates import integer_gates
 from edgeres.verification.scales import audit
 
 pytest.importorskip("executorch", reason="edgeres[executorch] is not installed")

@@ -13,8 +13,8 @@ from edgeres import targets
 from edgeres.compression.exclusions import kept_float
 from edgeres.compression.graph import quantized_graph, snap
 from edgeres.models.resnet import fold_batchnorm
-from edgeres.training.loop import prepared
-from edgeres.verification.certificate import integer_gates
+from edgeres.training.inference import prepared
+from edgeres.verification.gates import integer_gates
 from edgeres.verification.scales import audit, float_by_choice
 
 

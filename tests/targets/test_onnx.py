@@ -18,7 +18,7 @@ from edgeres.errors import BadInput
 from edgeres.models.resnet import ResNet, complexity, fold_batchnorm
 from edgeres.targets import onnx as target
 from edgeres.targets._graph import FileGraph
-from edgeres.training.loop import prepared
+from edgeres.training.inference import prepared
 from edgeres.types import ScaleTable
 
 METADATA = {"edgeres.labels": "cat\ndog", "edgeres.origin": "test"}

@@ -21,7 +21,7 @@ from edgeres.errors import BadInput
 from edgeres.models.resnet import ResNet, complexity, fold_batchnorm
 from edgeres.recipe import VerifySection
 from edgeres.targets import savedmodel
-from edgeres.training.loop import prepared
+from edgeres.training.inference import prepared
 from edgeres.types import ExportedFile
 from edgeres.verification import selftest
 from edgeres.verification.certificate import Reference, certify

@@ -19,7 +19,7 @@ from edgeres.errors import BadInput, MissingComponent
 from edgeres.models.resnet import ResNet, complexity, fold_batchnorm
 from edgeres.targets import onnx as plain
 from edgeres.targets import tensorrt as target
-from edgeres.training.loop import prepared
+from edgeres.training.inference import prepared
 from edgeres.types import ScaleTable
 
 Quantized = tuple[ResNet, ResNet, ScaleTable]

@@ -25,7 +25,7 @@ from edgeres.models.resnet import ResNet, complexity, fold_batchnorm
 from edgeres.targets import _tflite_file as file
 from edgeres.targets import _tflite_rewrites as rewrites
 from edgeres.targets import tflite
-from edgeres.training.loop import prepared
+from edgeres.training.inference import prepared
 from edgeres.types import ScaleTable
 
 STEM_PX = 80  # the smallest sizes get no max pool

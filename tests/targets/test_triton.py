@@ -16,7 +16,7 @@ from edgeres import targets
 from edgeres.errors import BadInput
 from edgeres.models.resnet import ResNet
 from edgeres.targets import triton as target
-from edgeres.training.loop import prepared
+from edgeres.training.inference import prepared
 from edgeres.types import ScaleTable
 
 Quantized = tuple[ResNet, ResNet, ScaleTable]

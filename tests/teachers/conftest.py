@@ -36,10 +36,11 @@ def trained() -> ResNet:
     """A ResNet-8 that tells them apart, from images prepared as ImageNet's are."""
     from edgeres.recipe import TrainSection
     from edgeres.training import loop, objectives
+    from edgeres.training.views import Labelled
 
     preprocess = Preprocess(PX, MEAN, STD)
     model = resnet.build(spec.parse("resnet8", CLASSES, preprocess))
-    split = loop.Labelled(*pictures(256, 0))
+    split = Labelled(*pictures(256, 0))
     settings = TrainSection(epochs=4, batch_size=16, learning_rate=0.02, augment=("flip",))
     with __import__("tempfile").TemporaryDirectory() as work:
         loop.fit(loop.Trainee.of(model, preprocess), split, split, settings,
@@ -65,7 +66,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 
 def first(model: ResNet, images: torch.Tensor) -> torch.Tensor:
     """The answers that a teacher made of `model` must give."""
-    from edgeres.training.loop import predict
+    from edgeres.training.inference import predict
 
     return predict(model, images, model.spec.preprocess)
 

@@ -16,7 +16,9 @@ from edgeres.models import resnet, spec
 from edgeres.models.resnet import ResNet
 from edgeres.recipe import TrainSection
 from edgeres.training import diagnose, loop, objectives, recalibration
-from edgeres.training.loop import Labelled, Trainee, prepared
+from edgeres.training.inference import prepared
+from edgeres.training.loop import Trainee
+from edgeres.training.views import Labelled
 
 PREPROCESS = spec.default_preprocess(PX)
 IMAGES, LABELS = pictures(128, 3)

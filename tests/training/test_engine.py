@@ -18,7 +18,7 @@ from edgeres.models import resnet, spec
 from edgeres.recipe import TrainSection
 from edgeres.training import loop, objectives
 from edgeres.training.engine import Engine
-from edgeres.training.loop import Labelled
+from edgeres.training.views import Labelled
 
 PREPROCESS = spec.default_preprocess(8)
 DATA = Labelled(images(40, px=8), torch.arange(40) % 4)

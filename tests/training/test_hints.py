@@ -17,6 +17,7 @@ from edgeres.training import hints as hinting
 from edgeres.training import keeper, loop, losses, objectives
 from edgeres.training.answers import Network
 from edgeres.training.hints import Hints
+from edgeres.training.views import Labelled
 
 PREPROCESS = spec.default_preprocess(8)
 
@@ -88,7 +89,7 @@ def test_a_training_lowers_the_distance_and_goes_on_with_its_adapters(
 ) -> None:
     monkeypatch.setattr(keeper, "EVERY_S", 0)
     monkeypatch.setattr(keeper, "_PATIENCE", 0)
-    data = loop.Labelled(images(48, px=8), torch.arange(48) % 10)
+    data = Labelled(images(48, px=8), torch.arange(48) % 10)
     settings = TrainSection(epochs=3, batch_size=16, learning_rate=0.02)
 
     def train(name: str, kill_at: int = 0) -> tuple[resnet.ResNet, Hints, list[float]]:

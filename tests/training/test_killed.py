@@ -16,20 +16,21 @@ from edgeres.compression.qat import QatModel
 from edgeres.errors import StorageError
 from edgeres.recipe import TrainSection
 from edgeres.training import keeper, loop, objectives
-from edgeres.training.loop import Labelled
+from edgeres.training.views import Labelled
 
 SCRIPT = """
     import os, pathlib, signal, sys, torch
     from edgeres.models import resnet, spec, weights
     from edgeres.recipe import TrainSection
     from edgeres.training import keeper, loop, objectives
+    from edgeres.training.views import Labelled
 
     torch.set_num_threads(1)
     keeper.EVERY_S = keeper._PATIENCE = 0  # after every step
     work, kill_at = pathlib.Path(sys.argv[1]), int(sys.argv[2])
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (80, 3, 8, 8), generator=generator, dtype=torch.uint8)
-    data = loop.Labelled(pixels, torch.arange(80) % 4)
+    data = Labelled(pixels, torch.arange(80) % 4)
     preprocess = spec.default_preprocess(8)
     model = resnet.build(spec.parse("resnet8-w0.5", 4, preprocess))
 

@@ -10,8 +10,9 @@ from conftest import images
 
 from edgeres.models import resnet, spec
 from edgeres.recipe import TrainSection
-from edgeres.training import keeper, loop, objectives
-from edgeres.training.loop import Labelled, Trainee
+from edgeres.training import inference, keeper, loop, objectives
+from edgeres.training.loop import Trainee
+from edgeres.training.views import Labelled
 
 PREPROCESS = spec.default_preprocess(16)
 
@@ -45,7 +46,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 def test_it_learns(tmp_path: Path) -> None:
     trainee, history = fit(tmp_path, TrainSection(epochs=4, batch_size=16, learning_rate=0.05))
     assert history[-1]["loss"] < 0.3 < history[0]["loss"] + 0.3
-    assert loop.evaluate(trainee, separable(64, seed=2))[0].top1 > 0.95
+    assert inference.evaluate(trainee, separable(64, seed=2))[0].top1 > 0.95
     assert [row["epoch"] for row in history] == [1, 2, 3, 4]
 
 

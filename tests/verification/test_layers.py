@@ -15,7 +15,7 @@ from torch.fx import Interpreter
 from edgeres.compression import graph, ptq
 from edgeres.models import resnet
 from edgeres.targets import Source, coreml
-from edgeres.training.loop import prepared
+from edgeres.training.inference import prepared
 from edgeres.types import ExportedFile, Preprocess
 from edgeres.verification import certificate, layers
 

@@ -1,0 +1,75 @@
+"""What must hold of a file: measurements flow in, gates (value, limit, passed) flow out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from edgeres import targets
+from edgeres.models.resnet import ResNet
+from edgeres.recipe import VerifySection
+from edgeres.targets._graph import FileGraph
+from edgeres.types import Gate
+from edgeres.verification.layers import LayerCheck
+from edgeres.verification.parity import Parity
+
+_COMPRESSED = ("dynamic", "palettized")  # other weights than the network's: only answers count
+_FINER = {"int16x8": 16}  # limits are in int8 codes; a 16-bit code is 1/256 of one
+
+
+def integer_gates(graph: FileGraph, model: ResNet, chosen: Collection[str] = ()) -> list[Gate]:
+    """What makes an int8 file an int8 file.
+
+    Args:
+        chosen: outputs of operations that the recipe leaves float; others must be integer.
+    """
+    adds = sum(map(len, model.spec.stages))
+    gates = [
+        Gate(
+            "float operators" + (" not excluded" if chosen else ""),
+            len(graph.float_operators(chosen)),
+            "==",
+            0,
+        ),
+        Gate("transpose operators", graph.count("transpose"), "==", 0),
+    ]
+    if not chosen:  # a float add may be part of a convolution's kernel
+        gates.insert(1, Gate("residual adds", graph.count("add"), "==", adds))
+    if graph.format == "tflite" and not chosen:
+        gates.append(Gate("quantize and dequantize operators", graph.count("boundary"), "==", 0))
+    if graph.format in ("tflite", "onnx"):
+        integer = graph.input.quantization is not None and graph.output.quantization is not None
+        gates.append(Gate("integer input and output", float(integer), "==", 1))
+    return gates
+
+
+def layer_gates(
+    checks: tuple[LayerCheck, ...] | None, limits: VerifySection, notes: list[str]
+) -> list[Gate]:
+    """None of its layers may be far from what its own inputs give; `notes` gets the first.
+
+    Args:
+        checks: None where the runtime hides its tensors; nothing is asked then.
+    """
+    if checks is None:
+        return []
+    wrong = [c for c in checks if c.worst > limits.layer_codes]
+    if wrong:
+        notes.append(f"the first wrong layer is {wrong[0].name}: {wrong[0].worst:g} codes from "
+                     "what its own inputs give")  # fmt: skip
+    worst = max((c.worst for c in checks), default=float("nan"))
+    return [Gate("worst layer from its own inputs", worst, "<=", limits.layer_codes, "codes")]
+
+
+def difference_gates(found: Parity, precision: str, limits: VerifySection) -> list[Gate]:
+    """How far the answers may be from the network's; compressed weights are other weights."""
+    if precision in _COMPRESSED:
+        return []
+    if targets.is_integer(precision):
+        finer = _FINER.get(precision, 1)
+        worst, mean = limits.worst_codes * finer, limits.mean_codes * finer
+        return [
+            Gate("worst difference", found.worst, "<=", worst, "codes"),
+            Gate("mean difference", found.mean, "<=", mean, "codes"),
+        ]
+    limit = limits.half_tolerance if precision == "fp16" else limits.float_tolerance
+    return [Gate("worst difference", found.worst, "<=", limit, "logits")]
