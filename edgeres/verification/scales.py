@@ -88,7 +88,7 @@ def name_layers(graph: FileGraph, model: ResNet, scales: ScaleTable) -> dict[str
     for op in graph.ops:
         if op.output in names:
             continue
-        if _follows_float(op, producers) and op.inputs[0] in names:
+        if _follows_float(op, graph) and op.inputs[0] in names:
             name = names[op.inputs[0]]
             if name not in scales:  # a runtime put the add after it into the same kernel
                 name = next((w.name for w in unclaimed.values()
@@ -118,14 +118,16 @@ def float_by_choice(graph: FileGraph, model: ResNet, scales: ScaleTable) -> set[
     """
     named = {op.output for op in graph.ops if op.weight is not None and op.floating}
     chosen = named & set(_kept_float(graph, model, scales))
-    plain = [op for op in graph.ops if op.floating and op.weight is None and op.role != "boundary"]
+    moved = {op.output for op in graph.ops if op.role == "move"} - graph.quantization.keys()
+    plain = [op for op in graph.ops if op.weight is None and op.role != "boundary"
+             and (op.floating or op.output in moved)]  # fmt: skip
     grown = True
     while chosen and grown:
         read = {name for op in graph.ops if op.output in chosen for name in op.inputs}
         new = {op.output for op in plain if op.output in read or chosen.intersection(op.inputs)}
         grown = not new <= chosen
         chosen |= new
-    return chosen
+    return chosen & {op.output for op in graph.ops if op.floating}
 
 
 def _kept_float(graph: FileGraph, model: ResNet, scales: ScaleTable) -> dict[str, str]:
@@ -147,10 +149,10 @@ def _kept_float(graph: FileGraph, model: ResNet, scales: ScaleTable) -> dict[str
     return names
 
 
-def _follows_float(op: FileOp, producers: Mapping[str, FileOp]) -> bool:
+def _follows_float(op: FileOp, graph: FileGraph) -> bool:
     """A float layer's ReLU, the signs that keep it apart, or what quantizes its output."""
-    before = producers.get(op.inputs[0]) if len(op.inputs) == 1 else None
-    return before is not None and before.floating and op.role in ("boundary", "other", "mul")
+    alone = len(op.inputs) == 1 and op.inputs[0] not in graph.quantization
+    return alone and op.role in ("boundary", "other", "mul", "move")
 
 
 def sources(op: FileOp, graph: FileGraph, names: Mapping[str, str]) -> dict[str, str]:
