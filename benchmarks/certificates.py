@@ -77,13 +77,10 @@ def main() -> None:
                 print(f"{name}: {error}", flush=True)
                 continue
             rows.append(found)
-            print(f"{name}: {time.monotonic() - begin:.0f} s, {json.dumps(found['operators'])}",
-                  flush=True)  # fmt: skip
-    facts = {"files": rows, "failures": []}
-    print(verify(facts))
-    for found in rows:
-        gates = {g["name"]: g["measured"] for g in found["gates"]}
-        print(f"{found['target']}: bit-equal {found['bit_equal']:.2%}, {json.dumps(gates)}")
+            gates = {g["name"]: g["measured"] for g in found["gates"]}
+            print(f"{name}: {time.monotonic() - begin:.0f} s, {json.dumps(found['operators'])}")
+            print(f"bit-equal {found['bit_equal']:.2%}, {json.dumps(gates)}", flush=True)
+    print(verify({"files": rows, "failures": []}))
 
 
 def _certificate(name: str, checkpoint: Path, reference: Reference) -> object:
