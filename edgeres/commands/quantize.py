@@ -40,7 +40,7 @@ def auto(
         device: where what the float layers cost in latency is measured.
 
     Raises:
-        BadInput: not a budget, or an unknown device.
+        BadInput: not a budget; an unknown device, or an emulated one.
         GateFailed: the budget isn't met with every convolution float.
         DeviceError: the device can't run the files.
     """
@@ -48,7 +48,7 @@ def auto(
 
     if not accuracy_drop >= 0:
         raise BadInput(f"--accuracy-drop {accuracy_drop:g}: give percentage points, 0 or more")
-    devices.load(device)
+    _require_device(device)
     probe, rows = _measured(recipe, runs, quiet)
     with _told("float layers", quiet) as tick:
         choice = fewest_float(probe, rows, accuracy_drop, tick)
@@ -64,6 +64,15 @@ def auto(
     latency = _cost(probe.model, names, device, quiet) if names else None
     chosen = {**to_json(choice), "accuracy_drop": accuracy_drop, "latency": latency}
     return {**result, "auto": chosen, "sensitivity": _described(probe, rows)}
+
+
+def _require_device(name: str) -> None:
+    """Before the work, not after it."""
+    from edgeres.measurement import latency_table
+
+    profile = devices.load(name)
+    latency_table.require_real(profile)
+    devices.open_device(profile).close()
 
 
 def _cost(model: ResNet, exclude: Sequence[str], device: str, quiet: bool) -> dict[str, Any]:

@@ -53,9 +53,7 @@ def build(
         BadInput: the device is emulated, or there are no single-layer files for this target.
         DeviceError: the device can't run them.
     """
-    if profile.emulated:
-        raise BadInput(f"device '{profile.name}' is emulated, so its times mean nothing; plan a "
-                       f"latency budget on a real device")  # fmt: skip
+    require_real(profile)
     write, suffix = _writer(target)
     wanted = grid(shapes, round_to)
     with tempfile.TemporaryDirectory() as folder, devices.open_device(profile) as device:
@@ -80,6 +78,17 @@ def build(
         column = points.setdefault(family(shape), {})
         column[shape.cin, shape.cout] = max(times[shape] - overhead, 0.0)
     return LatencyTable(profile.name, target, overhead, points)
+
+
+def require_real(profile: DeviceProfile) -> None:
+    """Refuse a device whose times mean nothing.
+
+    Raises:
+        BadInput: it is emulated.
+    """
+    if profile.emulated:
+        raise BadInput(f"device '{profile.name}' is emulated, so its times mean nothing; measure "
+                       f"latency on a real device")  # fmt: skip
 
 
 def whole_files(

@@ -48,6 +48,10 @@ def test_auto_leaves_the_spoiled_layer_float_and_measures_it(
     spoiled(tmp_path / artifact, tmp_path / "spoiled.safetensors")
     command = ["quantize", "spoiled.safetensors", "--model", "resnet8-w0.5", "--method", "ptq"]
     command += ["--data", "digits", "--set", "data.size=16", "--set", "data.calibration=64"]
+    (tmp_path / "arm.yaml").write_text("name: arm\nkind: local\ndescription: x\nemulated: true\n")
+    refused = edgeres(*command, "--auto", "--device", "arm.yaml", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "'arm' is emulated, so its times mean nothing" in refused.stderr
     done = edgeres(*command, "--auto", "--accuracy-drop", "1", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads(done.stdout)
