@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from edgeres.compression.graph import WEIGHT_RANGE, storable, weight_scale
+from edgeres.compression.ties import untied
 from edgeres.types import QuantParams
 
 _MEMORY = 0.01  # share of a new batch in the running range, as in Jacob et al. 2018
@@ -47,6 +49,7 @@ class Range(nn.Module):
         bounds: float32 (2,), lowest and highest value, a moving average while `observing`.
         apart: the tensor that it gets stays as it is.
         step: with `learned`, the step size as a parameter (Esser et al. 2020); else None.
+        grid: of a tensor around a residual add, see `ties`.
     """
 
     bounds: Tensor
@@ -60,6 +63,7 @@ class Range(nn.Module):
         self.observing, self.looking, self.seen = False, False, 0
         self.fixed: QuantParams | None = None
         self.apart = tensor == "input"  # which is the caller's
+        self.grid: float | None = None
 
     def params(self) -> QuantParams:
         """The present scale and zero point, as files will store them."""
@@ -67,9 +71,14 @@ class Range(nn.Module):
             return self.fixed
         if self.step is not None:
             scale = storable(self.step.detach()).item()
-            return QuantParams((scale,), (self.zero,), "int16" if "16" in self.scheme else "int8")
-        low, high = self.bounds.tolist()
-        return activation_params(low, high, self.scheme)
+            kind = "int16" if "16" in self.scheme else "int8"
+            found = QuantParams((scale,), (self.zero,), kind)
+        else:
+            low, high = self.bounds.tolist()
+            found = activation_params(low, high, self.scheme)
+        if self.grid is None:
+            return found
+        return replace(found, scale=(untied(found.scale[0], self.grid),))
 
     def start(self, params: QuantParams) -> None:
         """Begin with the range of these parameters."""

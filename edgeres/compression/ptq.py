@@ -26,6 +26,7 @@ from edgeres.compression.graph import (
 )
 from edgeres.compression.quantizer import ResidualQuantizer, image_input, layers
 from edgeres.compression.ranges import chosen as chosen_ranges
+from edgeres.compression.ties import without_ties
 from edgeres.errors import BadInput
 from edgeres.models.resnet import ResNet, fold_batchnorm
 from edgeres.quiet import quiet
@@ -65,7 +66,7 @@ def quantize(
     table |= {"input": exact} if exact else {}
     if scheme != "w8a8":
         table = {name: _in_scheme(params, scheme) for name, params in table.items()}
-    scales = weight_scales(folded, kept.layers) | table
+    scales = weight_scales(folded, kept.layers) | without_ties(folded.spec, table)
     snap(folded, scales)
     return folded, scales
 

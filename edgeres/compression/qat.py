@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from edgeres.compression import exclusions
+from edgeres.compression import exclusions, ties
 from edgeres.compression.fake_quant import Range
 from edgeres.compression.graph import snap, weight_scales
 from edgeres.compression.qat_graph import QatNetwork
@@ -70,6 +70,7 @@ class QatModel:
             one.start(scales[one.tensor])
             if one.tensor == "input":  # images stay as they are
                 one.fixed = scales["input"]
+        self._untie()
 
     def calibrate(self, images: Tensor) -> None:
         """Begin with the ranges of real activations: uint8 images (N, 3, H, W), 64 at a time."""
@@ -81,6 +82,16 @@ class QatModel:
                 self.network(prepared(part, self.model.spec.preprocess))
         for one in self.network.ranges:
             one.look(False)
+        self._untie()
+
+    def _untie(self) -> None:
+        """Ranges around residual adds keep to a grid from now on (`ties`)."""
+        names = ties.around_adds(self.model.spec)
+        found = [one for one in self.network.ranges if one.tensor in names]
+        if found and found[0].params().dtype == "int8":
+            step = ties.grid(one.params().scale[0] for one in found)
+            for one in found:
+                one.grid = step
 
     def trainee(self, best: Path | None = None) -> Trainee:
         """What the training loop trains.

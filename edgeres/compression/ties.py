@@ -1,0 +1,55 @@
+"""Scales that leave a residual add no ties, so that runtimes agree to the bit.
+
+Scales are float16 numbers (`graph.storable`). With so few digits an add's sum lies exactly halfway
+between two codes now and then, some twenty times in an image on a ResNet-20. There one runtime
+rounds up and another one down, by the last bit of how it multiplies, and what turned spreads
+through the layers behind.
+
+A tie means a * s_a + b * s_b = (n + 1/2) * s_out, with whole numbers a, b, n. If all three scales
+are odd multiples of one power of two, the left side is a whole multiple of it and the right side
+is not: there is no tie.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterable
+
+from edgeres.compression.graph import wiring
+from edgeres.models.spec import ModelSpec
+from edgeres.types import ScaleTable
+
+_DIGITS = 11  # of a float16 number
+_GROWTH = 1 / 64  # a scale that would grow by more stays as it is, ties and all
+
+
+@functools.lru_cache(maxsize=32)
+def around_adds(spec: ModelSpec) -> frozenset[str]:
+    """The tensors that a network's residual adds read and write."""
+    adds = [wire for wire in wiring(spec) if wire.kind == "add"]
+    return frozenset(name for add in adds for name in (add.name, *add.sources))
+
+
+def grid(scales: Iterable[float]) -> float:
+    """The power of two for `untied`: the largest scale, and one twice as large, are multiples."""
+    return 2.0 ** (max((math.frexp(scale)[1] for scale in scales), default=0) + 1 - _DIGITS)
+
+
+def untied(scale: float, step: float) -> float:
+    """The next odd multiple of the grid that is no smaller, so that nothing is clipped."""
+    multiple = math.ceil(scale / step) | 1
+    found = multiple * step
+    storable = multiple < 2**_DIGITS
+    return found if storable and found <= scale * (1 + _GROWTH) else scale
+
+
+def without_ties(spec: ModelSpec, table: ScaleTable) -> ScaleTable:
+    """A table whose int8 scales around residual adds are `untied`; zero points stay."""
+    names = [n for n in around_adds(spec) if n in table and table[n].dtype == "int8"]
+    step = grid(table[name].scale[0] for name in names)
+    return table | {
+        name: dataclasses.replace(table[name], scale=(untied(table[name].scale[0], step),))
+        for name in names
+    }

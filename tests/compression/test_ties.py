@@ -1,0 +1,85 @@
+"""Scales around residual adds leave no ties, and two runtimes agree to the bit."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import images
+
+from edgeres import targets
+from edgeres.compression import ties
+from edgeres.compression.graph import storable, wiring
+from edgeres.compression.qat import QatModel
+from edgeres.models.resnet import ResNet
+from edgeres.training.inference import prepared
+from edgeres.types import ScaleTable
+
+SOME = range(-128, 128, 3)
+
+
+def ties_of(first: float, second: float, out: float) -> int:
+    """How many sums of codes lie exactly between two codes."""
+    a, b, c = Fraction(first), Fraction(second), Fraction(out)
+    return sum((2 * (m * a + n * b) / c).denominator == 1
+               and (2 * (m * a + n * b) / c) % 2 == 1 for m, n in product(SOME, SOME))  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_an_add_of_untied_scales_has_no_tie(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    found = storable(torch.rand(3, generator=generator) * 0.1 + 0.01).tolist()
+    step = ties.grid(found)
+    after = [ties.untied(scale, step) for scale in found]
+    assert ties_of(*after) == 0
+    for old, new in zip(found, after, strict=True):
+        assert old <= new <= old * (1 + 1 / 64)
+        assert storable(torch.tensor(new)).item() == new  # every format can hold it
+
+
+def test_ties_are_real() -> None:
+    assert ties_of(3 / 64, 5 / 64, 4 / 64) > 0  # as float16 scales come out at times
+    assert ties_of(3 / 64, 5 / 64, 5 / 64) == 0
+
+
+def test_a_scale_that_would_grow_much_or_has_no_room_stays() -> None:
+    assert ties.untied(2.0, 2.0**-1) == 2.0  # 2.5 is a quarter more
+    assert ties.untied(2.0, 2.0**-12) == 2.0  # an odd multiple has more digits than a float16
+
+
+def on_one_grid(model: ResNet, scales: ScaleTable) -> bool:
+    adds = [wire for wire in wiring(model.spec) if wire.kind == "add"]
+    names = {name for add in adds for name in (add.name, *add.sources)}
+    found = [Fraction(scales[name].scale[0]) for name in names]
+    lowest = {value.numerator & -value.numerator for value in found}
+    return len(names) > 5 and lowest == {1} and len({value.denominator for value in found}) == 1
+
+
+def test_ptq_and_qat_leave_no_ties(quantized: tuple[ResNet, ResNet, ScaleTable]) -> None:
+    model, folded, scales = quantized
+    assert on_one_grid(folded, scales)
+    network = QatModel(model, freeze_observers=0.5, freeze_batchnorm=0.7)
+    network.calibrate(images(32, seed=1))
+    trained, table = network.finish()
+    assert on_one_grid(trained, table)
+
+
+def test_litert_and_onnxruntime_agree_to_the_bit(
+    quantized: tuple[ResNet, ResNet, ScaleTable], tmp_path: Path
+) -> None:
+    _, folded, scales = quantized
+    x = prepared(images(64, seed=8), folded.spec.preprocess).contiguous().numpy()
+    answers = []
+    for name in ("tflite-int8", "onnx-int8"):
+        target, precision = targets.load(name)
+        path = tmp_path / f"network{target.SUFFIX}"
+        first, last = target.export(targets.Source(folded, scales), precision, path)
+        session = target.session(path)
+        assert session is not None
+        answers.append(targets.decode(session.run(targets.encode(x, first)), last))
+    same = (answers[0] == answers[1]).all(1)
+    assert np.mean(same) >= 0.97, f"{same.sum()} of {len(same)}"
