@@ -12,6 +12,7 @@ to float16 what lies between dequantize and quantize, as an integer kernel with 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import tempfile
@@ -37,7 +38,7 @@ from edgeres.training.inference import evaluate
 from edgeres.training.loop import Trainee
 from edgeres.training.views import Labelled
 from edgeres.types import ExportedFile, tensor_spec
-from edgeres.verification.certificate import Reference, certify
+from edgeres.verification.certificate import Certificate, Reference, certify
 
 
 def main() -> None:
@@ -59,7 +60,7 @@ def main() -> None:
     before = _logits(resnet.fold_batchnorm(model), test)
     trained = _logits(graph.quantized_graph(folded, scales, fold_weights=True), test, folded)
     chosen = given.target or [n for n in targets.names() if targets.is_integer(n.split("-")[1])]
-    rows = []
+    rows, answers = [], {}
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder)
         weights.save(checkpoint, folded)
@@ -72,18 +73,26 @@ def main() -> None:
             reference = Reference(folded, table, logits, before, test.images, test.labels)
             begin = time.monotonic()
             try:
-                found = row(_certificate(name, checkpoint, reference))
+                certificate = _certificate(name, checkpoint, reference)
             except EdgeresError as error:
                 print(f"{name}: {error}", flush=True)
                 continue
+            found = row(certificate)
             rows.append(found)
+            if certificate.logits is not None:
+                answers[name] = certificate.logits
             gates = {g["name"]: g["measured"] for g in found["gates"]}
             print(f"{name}: {time.monotonic() - begin:.0f} s, {json.dumps(found['operators'])}")
             print(f"bit-equal {found['bit_equal']:.2%}, {json.dumps(gates)}", flush=True)
     print(verify({"files": rows, "failures": []}))
+    for one, other in itertools.combinations(answers, 2):
+        same = (answers[one] == answers[other]).all(1)
+        print(
+            f"{one} and {other}: {same.mean():.2%} of {len(same)} images answered alike, bit by bit"
+        )
 
 
-def _certificate(name: str, checkpoint: Path, reference: Reference) -> object:
+def _certificate(name: str, checkpoint: Path, reference: Reference) -> Certificate:
     target, precision = targets.load(name)
     path = checkpoint / f"{precision}{target.SUFFIX}"
     begin = _processor_s()
