@@ -1,9 +1,8 @@
-"""Scales that leave a residual add no ties, so that runtimes agree to the bit.
+"""Scales that leave a residual add no ties, which runtimes round differently.
 
 Scales are float16 numbers (`graph.storable`). With so few digits an add's sum lies exactly halfway
-between two codes now and then, some twenty times in an image on a ResNet-20. There one runtime
-rounds up and another one down, by the last bit of how it multiplies, and what turned spreads
-through the layers behind.
+between two codes now and then. There one runtime rounds up and another one down, by the last bit of
+how it multiplies, and what turned spreads through the layers behind.
 
 A tie means a * s_a + b * s_b = (n + 1/2) * s_out, with whole numbers a, b, n. If all three scales
 are odd multiples of one power of two, the left side is a whole multiple of it and the right side

@@ -91,6 +91,11 @@ def _networks(recipe: Recipe) -> tuple[list[Step], str]:
             chain.append(Step("labels", "labels", labels, {"data": "data", "teacher": "teacher"}))
         if labels and _views(section.train) == _views(labels):
             needs["labels"] = "labels"
+        elif _wants_labels(section):
+            raise BadInput(
+                f"{stage}.cache: a section before it stores answers to other views; give both the "
+                "same train.augment and train.mix, or leave one out"
+            )
         chain.append(Step(stage, stage, section, needs))
         model = model if stage == "quantize" else stage
     return chain, model

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from edgeres import pipeline, teachers
+from edgeres.errors import BadInput
 from edgeres.recipe import Recipe, load_mapping
 from edgeres.store import Store
 from edgeres.training import answers
@@ -64,6 +65,18 @@ def test_the_first_section_that_wants_stored_answers_says_how() -> None:
     }  # fmt: skip
     calibrated = {"method": "ptq", "cache": {"views": 3}}
     assert "labels" not in needs(load_mapping({**BASE, "quantize": calibrated}))
+
+
+def test_a_second_wish_for_stored_answers_must_be_for_the_same_views() -> None:
+    prune = {"macs": 0.5, "cache": {"views": 3}}
+    cached = {"student": "resnet8-w0.5", "cache": {"views": 2}}
+    same = load_mapping({**BASE, "distill": cached, "prune": prune})
+    assert needs(same)["prune"]["labels"] == "labels"
+    other = {**prune, "train": {"augment": ["flip"]}}
+    with pytest.raises(
+        BadInput, match=r"prune\.cache: a section before it stores answers to other"
+    ):
+        needs(load_mapping({**BASE, "distill": cached, "prune": other}))
 
 
 def test_a_second_student_uses_the_stored_answers_and_no_teacher(
