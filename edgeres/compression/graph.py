@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from torchao.quantization.pt2e.observer import ObserverBase
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 from torchao.quantization.pt2e.quantizer import QuantizationSpec
 
+from edgeres.compression import biases
 from edgeres.compression.quantizer import ResidualQuantizer, layers
 from edgeres.models.resnet import ResNet
 from edgeres.models.spec import ModelSpec
@@ -165,7 +166,8 @@ def snap(model: ResNet, scales: ScaleTable) -> None:
 
     On its grid a weight gets the same code from every converter, whichever way it rounds halves,
     and a bias loses nothing when a runtime stores it as int32 (of step input scale * weight scale).
-    Scales that an operation prescribes are put into the table.
+    Scales that an operation prescribes are put into the table, and weight scales with which biases
+    are the same in every format (`biases`).
     """
     state = model.state_dict()
     for layer in layers(export_program(model.eval()).module()):
@@ -174,11 +176,16 @@ def snap(model: ResNet, scales: ScaleTable) -> None:
         if f"{layer.name}.weight" not in scales:
             continue
         weight, bias = state[f"{layer.name}.weight"], state.get(f"{layer.name}.bias")
-        steps = torch.tensor(scales[f"{layer.name}.weight"].scale, dtype=torch.float64)
+        params, source = scales[f"{layer.name}.weight"], scales.get(layer.source)
+        steps = torch.tensor(params.scale, dtype=torch.float64)
+        if bias is not None and source and source.dtype == "int8":  # 16 bits need a finer bias
+            found, steps = biases.shared(weight, bias, steps, source.scale[0])
+            bias.copy_(found)
+            scales[f"{layer.name}.weight"] = replace(params, scale=tuple(steps.tolist()))
         column = steps.view(-1, *[1] * (weight.ndim - 1))
         weight.copy_((weight / column).round().clamp(*WEIGHT_RANGE) * column)
-        if bias is not None and layer.source in scales:
-            steps *= scales[layer.source].scale[0]
+        if bias is not None and source:
+            steps *= source.scale[0]
             bias.copy_((bias / steps).round().clamp(*_BIAS_RANGE) * steps)
 
 
