@@ -1,10 +1,11 @@
 """Core ML's program language (MIL), run with torch: how a package's numbers are checked off a Mac.
 
-What a program says is computed as written: an operation whose type is float16 is computed in
-float32 from float16 values and its result rounded to float16 once. Core ML's own kernels may
-accumulate in another order or keep more bits, so answers agree with a device to rounding, not to
-the bit. The operations are those that residual networks use; their meaning is that of coremltools'
-`converters/mil/mil/ops/defs` (iOS 15 to 17).
+An operation whose type is float16 is computed in float32 from float16 values and its result rounded
+to float16 once; what lies between dequantize and quantize is one integer kernel and rounded to its
+codes only, as on Neural Engines with int8 arithmetic (A17 Pro, M4 and later; other chips compute it
+in float16). Core ML's own kernels may accumulate in another order or keep more bits, so answers
+agree with a device to rounding, not to the bit. The operations are those that residual networks
+use; their meaning is that of coremltools' `converters/mil/mil/ops/defs` (iOS 15 to 17).
 """
 
 from __future__ import annotations
@@ -62,12 +63,13 @@ class Interpreter:
 
     stand_in = "interpreted"
 
-    def __init__(self, function: Any, where: str):
+    def __init__(self, function: Any, where: str, exact: Container[str] = ()):
         """Prepare a program; what depends on constants only is computed once.
 
         Args:
             function: coremltools' `Function` with known sizes, batch 1.
             where: names the file in messages.
+            exact: values that are not rounded to float16.
 
         Raises:
             BadInput: the program holds an operation that isn't known here; names it.
@@ -82,6 +84,8 @@ class Interpreter:
             if op.op_type == "const":
                 continue
             step = _prepare(op, self._known, where)
+            if step.output in exact:
+                step = dataclasses.replace(step, half=False)
             if self._input in step.names() or any(s.output in step.names() for s in steps):
                 steps.append(step)
                 largest = max(largest, math.prod(step.shape))

@@ -7,7 +7,7 @@ the tensor of codes that is quantized from it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edgeres.targets._graph import FileGraph, FileOp, Role
@@ -51,6 +51,40 @@ def visible(found: FileGraph) -> set[str]:
     computing = [op for op in found.ops if op.role not in ("boundary", "move", "transpose")]
     names = {name for op in computing for name in (op.output, *op.inputs)}
     return names | set(found.quantization) | {found.output.name}
+
+
+def inside_kernels(package: Package) -> set[str]:
+    """The values that an integer kernel doesn't round to float16: it never writes them.
+
+    They lie between the codes that it reads and those that it writes; the weight is one of them. A
+    value that a float kernel reads too is not.
+    """
+    kernels = [op for op in package.function.operations
+               if op.op_type != "const" and _is_integer_kernel(op)]  # fmt: skip
+    inside = {name for op in kernels for name in _passed(op)}
+    for op in package.function.operations:
+        if op.op_type in _ROLES and _operation(op).floating:
+            inside -= {v.name for v in _data(op)}
+    return inside
+
+
+def _is_integer_kernel(op: Any) -> bool:
+    found = _operation(op)
+    return found.role not in ("boundary", "move", "transpose", "other") and not found.floating
+
+
+def _passed(op: Any) -> Iterator[str]:
+    """Every value between an integer kernel's codes."""
+    value = op.outputs[0]
+    yield value.name
+    for reader in value.child_ops:
+        if reader.op_type == "relu":
+            yield reader.outputs[0].name
+    weight = op.inputs.get("weight")
+    for source in _data(op) + ([] if weight is None else [weight]):
+        while source.op is not None and source.op.op_type in ("reshape", "squeeze"):
+            source = source.op.inputs["x"]
+        yield source.name
 
 
 def _operation(op: Any) -> FileOp:

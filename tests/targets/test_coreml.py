@@ -66,14 +66,14 @@ def test_each_layer_and_the_whole_agree_with_the_quantized_graph(
         expected = _recomputed(op, read, traced, folded, scales)
         difference = np.abs(expected - traced[op.output].astype(np.int32))
         assert difference.max() <= 1, op.name
-        assert (difference == 0).mean() > 0.9, op.name
+        assert (difference == 0).mean() > 0.999, op.name
 
     answers = session.run(given).astype(np.float32)
     assert np.array_equal(answers.astype(np.float16), traced[read.output.name].astype(np.float16))
     with torch.no_grad():
         reference = graph.quantized_graph(folded, scales, fold_weights=True)(x).numpy()
     codes = np.rint(np.abs(answers - reference) / scales["fc"].scale[0])
-    assert codes.max() <= 5
+    assert codes.max() <= 2 and codes.mean() < 0.5
     assert _agreement(answers, reference, scales["fc"].scale[0]) >= 0.995
 
 
@@ -249,9 +249,8 @@ def _double_a_scale(path: Path) -> None:
         blocks = _block(spec).operations
         name = next(o for o in blocks if o.type == "quantize").inputs["scale"].arguments[0].name
         scale = next(o for o in blocks if o.outputs and o.outputs[0].name == name)
-        value = scale.attributes["val"].immediateValue.tensor.bytes
-        doubled = np.frombuffer(value.values, np.float16) * np.float16(2)
-        value.values = doubled.tobytes()
+        values = scale.attributes["val"].immediateValue.tensor.floats.values
+        values[0] *= 2
 
     _edited(change)(path)
 

@@ -80,8 +80,8 @@ def test_swapped_channels_and_missing_layers(quantized: tuple, traced: tuple) ->
     assert {c.name: c.worst for c in layers.check(folded, scales, x, short)}["fc"] == 255
 
 
-def test_the_first_layer_is_judged_by_images_as_the_file_takes_them(tmp_path: Path) -> None:
-    """Core ML takes float16: with ImageNet's normalization that moves an input code at times."""
+def test_core_ml_takes_images_as_they_are(tmp_path: Path) -> None:
+    """Rounded to float16, with ImageNet's normalization, 7 in 1,000 values get another code."""
     pytest.importorskip("coremltools")
     plain = network("resnet8")
     seen = Preprocess(16, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -95,7 +95,7 @@ def test_the_first_layer_is_judged_by_images_as_the_file_takes_them(tmp_path: Pa
     exported = ExportedFile("coreml-int8", path.name, "", 0, *ends)
     found = certificate._layers(path, exported, coreml.read(path), reference, 64)
     assert found is not None
-    assert found[0].name == "conv1" and found[0].equal > 0.985
+    assert found[0].name == "conv1" and found[0].equal > 0.9999
     assert max(check.worst for check in found) <= 1
 
 
