@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgeres.compression.graph import WEIGHT_RANGE, storable, weight_scale
+from edgeres.compression.graph import storable, weight_scale
 from edgeres.compression.ties import untied
 from edgeres.types import QuantParams
 
@@ -187,7 +187,10 @@ def _edges(scale: float, low: int, high: int) -> tuple[float, float]:
 
 
 class _Weight(torch.autograd.Function):
-    """A weight on the int8 grid that it will have once it is folded; never clipped."""
+    """A weight on the int8 grid that it will have once it is folded.
+
+    Nothing needs clipping: the scale is the largest size / 127, rounded up.
+    """
 
     @staticmethod
     def forward(_ctx: Any, weight: Tensor, factor: Tensor | None) -> Tensor:
@@ -197,7 +200,7 @@ class _Weight(torch.autograd.Function):
             size = factor.abs().clamp_min(1e-20)
             steps = weight_scale(weight, size) / size
         column = steps.view(-1, *[1] * (weight.ndim - 1))
-        return weight.div(column).round_().clamp_(*WEIGHT_RANGE).mul_(column)
+        return weight.div(column).round_().mul_(column)
 
     @staticmethod
     def backward(_ctx: Any, *grads: Tensor) -> Any:

@@ -8,7 +8,6 @@ against. Nothing is stored as a pickled program, and a rebuilt graph is the same
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
@@ -136,7 +135,9 @@ def weight_scale(weight: Tensor, factor: Tensor | None = None) -> Tensor:
     Args:
         factor: (O,), positive, by which each channel is yet to be multiplied.
     """
-    peaks = torch.linalg.vector_norm(weight.detach(), math.inf, tuple(range(1, weight.ndim)))
+    values, rest = weight.detach(), tuple(range(1, weight.ndim))
+    # An infinity norm, which torch computes seven times slower in channels-last memory.
+    peaks = torch.maximum(values.amax(rest), -values.amin(rest))
     if factor is not None:
         return storable(peaks * factor / WEIGHT_RANGE[1])
     scale = storable(peaks / WEIGHT_RANGE[1])
