@@ -14,7 +14,8 @@ from edgeres.training.views import Labelled
 from edgeres.types import Preprocess
 
 _PREPROCESS = Preprocess(32, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_FILES = {"resnet20": "resnet20-12fca82f.th", "resnet56": "resnet56-4bfd9763.th"}
+_FILES = {"resnet20": "resnet20-12fca82f.th", "resnet32": "resnet32-d509ac18.th",
+          "resnet44": "resnet44-014dd654.th", "resnet56": "resnet56-4bfd9763.th"}  # fmt: skip
 _CALIBRATION = 512
 
 
@@ -29,7 +30,7 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
 
 
 def network(folder: Path, name: str) -> resnet.ResNet:
-    """resnet20 or resnet56 with option A shortcuts, in evaluation mode."""
+    """resnet20, 32, 44 or 56 with option A shortcuts, in evaluation mode."""
     described = spec.parse(f"{name}-A", 10, _PREPROCESS)
     return weights.from_checkpoint(folder / _FILES[name], described).eval()
 

@@ -2,9 +2,10 @@
 
     .venv/bin/python benchmarks/train_qat.py --data ../shared/data/cifar10 \\
         --weights ../shared/weights/akamaster-cifar10 --out FOLDER [--network resnet20]
+        [--teachers resnet56]
 
-The float network goes on learning from ResNet-56 while it is quantized. Writes a folder with the
-folded network and its scales. Test images are not looked at.
+The float network goes on learning while it is quantized, from the mean logits of its teachers.
+Writes a folder with the folded network and its scales. Test images are not looked at.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from _cifar_networks import arguments, calibration, network, splits
 from edgeres.compression.qat import QatModel
 from edgeres.models import weights
 from edgeres.recipe import TrainSection
+from edgeres.teachers.ensemble import Ensemble
 from edgeres.training import loop, objectives
+from edgeres.training.answers import as_teacher
 from edgeres.types import to_json
 
 
@@ -26,13 +29,15 @@ def main() -> None:
     """Train and save."""
     parser = arguments(__doc__)
     parser.add_argument("--network", default="resnet20")
+    parser.add_argument("--teachers", nargs="+", default=["resnet56"])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--learning-rate", type=float, default=0.005)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     model = network(given.weights, given.network)
-    teacher = network(given.weights, "resnet56")
+    members = [as_teacher(network(given.weights, name)) for name in given.teachers]
+    teacher = Ensemble(members, probabilities=False)
     train, validation, _ = splits(given.data)
     quantized = QatModel(model, freeze_observers=0.5, freeze_batchnorm=0.6)
     quantized.calibrate(calibration(train))
