@@ -24,7 +24,8 @@ import torch
 from _cifar_networks import calibration, network, splits
 
 from edgeres import targets
-from edgeres.compression import graph, ptq
+from edgeres.compression import ptq
+from edgeres.compression.integers import integer_graph
 from edgeres.disk import file_sha256, folder_size
 from edgeres.errors import EdgeresError
 from edgeres.models import resnet, spec, weights
@@ -56,7 +57,7 @@ def main() -> None:
     model, images, test = _task(given)
     folded, scales = ptq.quantize(model, images)
     before = _logits(resnet.fold_batchnorm(model), test)
-    trained = _logits(graph.quantized_graph(folded, scales, fold_weights=True), test, folded)
+    trained = _logits(integer_graph(folded, scales), test, folded)
     chosen = given.target or [n for n in targets.names() if targets.is_integer(n.split("-")[1])]
     rows, answers = [], {}
     with tempfile.TemporaryDirectory() as folder:
@@ -66,8 +67,7 @@ def main() -> None:
             table = targets.scales_for(name, scales)
             logits = trained
             if table != scales:
-                derived = graph.quantized_graph(folded, table, fold_weights=True)
-                logits = _logits(derived, test, folded)
+                logits = _logits(integer_graph(folded, table), test, folded)
             reference = Reference(folded, table, logits, before, test.images, test.labels)
             begin = time.monotonic()
             try:

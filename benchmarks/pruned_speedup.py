@@ -1,7 +1,8 @@
 """How much faster a pruned int8 file is than the unpruned one, measured interleaved on a device.
 
     .venv/bin/python benchmarks/pruned_speedup.py UNPRUNED.tflite PRUNED.tflite
-    .venv/bin/python benchmarks/pruned_speedup.py [--weights FILE] [--macs 0.47] [--round-to 4 8 16]
+    .venv/bin/python benchmarks/pruned_speedup.py [--weights FILE] [--macs 0.47 0.44]
+        [--round-to 4 8 16]
 
 With files: those. Without: a network pruned by magnitude, with random weights if none are given.
 The files run in turn: here in short bursts in one process; on another device in fresh processes.
@@ -11,6 +12,7 @@ Printed is the median ratio with its 95 % bootstrap interval.
 from __future__ import annotations
 
 import argparse
+import itertools
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +39,7 @@ def main() -> None:
     parser.add_argument("files", nargs="*", type=Path)
     parser.add_argument("--network", default="resnet56-A")
     parser.add_argument("--weights", type=Path, help="akamaster's resnet56-4bfd9763.th, say")
-    parser.add_argument("--macs", type=float, default=0.47)
+    parser.add_argument("--macs", type=float, nargs="+", default=[0.47])
     parser.add_argument("--round-to", type=int, nargs="+", default=[8])
     parser.add_argument("--device", default="host")
     parser.add_argument("--preset", default="quick")
@@ -74,11 +76,11 @@ def _made(given: argparse.Namespace, folder: Path) -> list[Candidate]:
     if given.weights:
         model = weights.from_checkpoint(given.weights, described)
     judge = criteria.magnitude()
-    budget = budgets.macs(_latency.layers_of(model), given.macs)
     networks = {"unpruned": model.eval()}
-    for count in given.round_to:
+    for share, count in itertools.product(given.macs, given.round_to):
+        budget = budgets.macs(_latency.layers_of(model), share)
         slim = prune(model, budget, round_to=count, criterion=lambda _: judge)
-        networks[f"multiples of {count}"] = slim
+        networks[f"{share:g}x in {count}s"] = slim
     found = []
     for which, network in networks.items():
         (folder / which).mkdir()

@@ -31,7 +31,8 @@ def run(
 
     Training starts from the calibrated network, which is the first candidate.
     """
-    from edgeres.compression import graph, ptq
+    from edgeres.compression import ptq
+    from edgeres.compression.integers import integer_graph
     from edgeres.models import weights
 
     data = inputs["data"]
@@ -51,7 +52,7 @@ def run(
         folded, scales = candidates[best]
         chosen = {"kept": best, "validation_correct": correct}
     (out / "scales.json").write_text(json.dumps(to_json(scales), indent=1), "utf-8")
-    quantized = graph.quantized_graph(folded, scales, fold_weights=True)
+    quantized = integer_graph(folded, scales)
     facts = _checkpoint.write(out, folded, data, history=history, answers=quantized)
     kept = [n.removesuffix(".weight") for n in folded.state_dict()
             if n.endswith(".weight") and n not in scales]  # fmt: skip
@@ -91,12 +92,12 @@ def _train(
 
 def _on_validation(data: Artifact, model: Any, scales: ScaleTable) -> int:
     """How many validation images a quantized network gets right."""
-    from edgeres.compression.graph import quantized_graph
+    from edgeres.compression.integers import integer_graph
     from edgeres.training.inference import evaluate
     from edgeres.training.loop import Trainee
 
     _, validation, _ = _checkpoint.splits(data)
-    network = quantized_graph(model, scales, fold_weights=True)
+    network = integer_graph(model, scales)
     trainee = Trainee(network, model.spec.preprocess, lambda training: None)
     return evaluate(trainee, validation)[0].correct
 

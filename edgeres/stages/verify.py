@@ -98,12 +98,12 @@ def _origin(name: str, inputs: Mapping[str, Artifact]) -> Artifact:
 
 def _answers(model: Any, scales: Any, images: Any, labels: Any) -> Any:
     """Logits of a quantized graph whose table is derived, so that no stage has stored them."""
-    from edgeres.compression.graph import quantized_graph
+    from edgeres.compression.integers import integer_graph
     from edgeres.training.inference import evaluate
     from edgeres.training.loop import Trainee
     from edgeres.training.views import Labelled
 
-    network = quantized_graph(model, scales, fold_weights=True)
+    network = integer_graph(model, scales)
     trainee = Trainee(network, model.spec.preprocess, lambda training: None)
     return evaluate(trainee, Labelled(images, labels))[1].numpy()
 
