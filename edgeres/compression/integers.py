@@ -1,4 +1,4 @@
-"""The quantized graph as integer kernels compute it: what an integer file must answer, to the code.
+"""The quantized graph as integer kernels compute it: what an integer file has to answer.
 
 A convolution or linear layer multiplies whole numbers: codes less their zero point. In float32 their
 sums are exact below 2**24, in whatever order. A sum is then multiplied once, by input scale *
