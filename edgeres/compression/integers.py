@@ -1,7 +1,7 @@
 """The quantized graph as integer kernels compute it: what an integer file has to answer.
 
-A convolution or linear layer multiplies whole numbers: codes less their zero point. In float32 their
-sums are exact below 2**24, in whatever order. A sum is then multiplied once, by input scale *
+A convolution or linear layer multiplies whole numbers: codes less their zero point. Their sums are
+exact in float32 below 2**24, in whatever order. A sum is then multiplied once, by input scale *
 weight scale / output scale in float32, and rounded half to even, as XNNPACK's `qs8_qc8w` kernels
 and onnxruntime's QLinearConv do. The graph of Q/DQ nodes adds up rounded products instead, which
 turns a code in some 10,000.
