@@ -6,6 +6,7 @@ Quantities carry their unit in the field name. `to_json`/`from_json` move them t
 from __future__ import annotations
 
 import dataclasses
+import struct
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,14 +30,16 @@ class Preprocess:
         """The int8 scale and zero point at which code = pixel - 128 exactly, if there is one.
 
         With one mean and std for all channels, `(p/255 - mean)/std = (q - z) * s` with
-        `s = 1 / (255 std)` and `z = 255 mean - 128` gives `q = p - 128` for every pixel p.
+        `s = 1 / (255 std)` and `z = 255 mean - 128` gives `q = p - 128` for every pixel p. The
+        scale is rounded to a float16 number, which every format can hold: at most 1/16 of a code.
         """
         if len(set(self.mean)) != 1 or len(set(self.std)) != 1:
             return None
         zero = 255 * self.mean[0] - 128
         if abs(zero - round(zero)) > 1e-3 or not -128 <= round(zero) <= 127:
             return None
-        return QuantParams((1 / (255 * self.std[0]),), (round(zero),), "int8", None)
+        (scale,) = struct.unpack("e", struct.pack("e", 1 / (255 * self.std[0])))
+        return QuantParams((scale,), (round(zero),), "int8", None)
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def auto(
     if not choice.met:
         raise GateFailed(
             f"--accuracy-drop {accuracy_drop:g}: {choice.lost_points:.2f} points are lost even "
-            "with every convolution float; allow more, or use --method qat"
+            "with every convolution but the first float; allow more, or use --method qat"
         )
     assert recipe.quantize
     names = tuple(re.escape(name) for name in choice.layers)

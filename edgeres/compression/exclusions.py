@@ -36,8 +36,9 @@ def kept_float(model: ResNet, patterns: Sequence[str]) -> Kept:
     """The layers that the expressions match, in whole, and the tensors that stay float by that.
 
     Raises:
-        BadInput: not a regular expression; one that matches no layer; a linear layer; an add or a
-            pool whose inputs and output are all quantized: runtimes compute both in integers.
+        BadInput: not a regular expression; one that matches no layer; the layer that reads the
+            images; a linear layer; an add or a pool whose inputs and output are all quantized:
+            runtimes compute both in integers.
     """
     if not patterns:
         return Kept()
@@ -47,6 +48,11 @@ def kept_float(model: ResNet, patterns: Sequence[str]) -> Kept:
     readers = _readers(found)
     floats = frozenset(n for n in chosen if readers[n] and readers[n] <= chosen)
     for layer in found:
+        if layer.name in chosen and "input" in layer.sources:
+            raise BadInput(
+                f"quantize.exclude: {layer.name} can't stay float: it reads the images, which "
+                "integer files take as codes; exclude layers behind it"
+            )
         if layer.name in chosen and layer.kind == "linear":
             raise BadInput(
                 f"quantize.exclude: {layer.name} can't stay float: runtimes round the weights of a "

@@ -73,8 +73,11 @@ def _exchange(graph: GraphModule, node: Any, end: Any, name: str) -> None:
     bias = node.args[2] if len(node.args) > 2 else None
     constants = {"weight": weight.float(), "factor": factor}
     if bias is not None:
-        whole = _constant(graph, bias).detach().double() / (steps.double() * scale)
-        constants["bias"] = whole.round().float()
+        exact = _constant(graph, bias).detach().double() / (steps.double() * scale)
+        whole = exact.round()
+        if ((exact - whole).abs() > 1e-3 + 1e-6 * whole.abs()).any():
+            return  # TensorRT's: scales that were not trained, and a bias in float
+        constants["bias"] = whole.float()
     for key, value in constants.items():
         graph.register_buffer(f"{name}_{key}", value)
     with graph.graph.inserting_before(end):

@@ -168,7 +168,7 @@ class _Walk(Interpreter):
         for layer in layers(graph):
             self.outputs[layer.last] = layer.name
             self.macs[layer.name] = 0
-            if layer.kind == "conv":
+            if layer.kind == "conv" and layer.source != "input":
                 self.convolutions.add(layer.name)
             if layer.weighted:
                 weight = layer.node.all_input_nodes[1]

@@ -42,6 +42,7 @@ class _Step:
         constants: arguments that never change.
         sources: argument -> the tensor that it is, or the tensors of a list.
         half: its result is rounded to float16.
+        rounded: tensors that it reads rounded to float16, while integer kernels read them exact.
         finished: tensors that nothing reads after it.
     """
 
@@ -51,6 +52,7 @@ class _Step:
     output: str
     shape: tuple[int, ...]
     half: bool
+    rounded: frozenset[str] = frozenset()
     finished: tuple[str, ...] = ()
 
     def names(self) -> set[str]:
@@ -69,7 +71,7 @@ class Interpreter:
         Args:
             function: coremltools' `Function` with known sizes, batch 1.
             where: names the file in messages.
-            exact: values that are not rounded to float16.
+            exact: values that integer kernels don't round to float16; others read them rounded.
 
         Raises:
             BadInput: the program holds an operation that isn't known here; names it.
@@ -86,6 +88,9 @@ class Interpreter:
             step = _prepare(op, self._known, where)
             if step.output in exact:
                 step = dataclasses.replace(step, half=False)
+            elif op.op_type != "quantize":
+                rounded = frozenset(name for name in step.names() if name in exact)
+                step = dataclasses.replace(step, rounded=rounded)
             if self._input in step.names() or any(s.output in step.names() for s in steps):
                 steps.append(step)
                 largest = max(largest, math.prod(step.shape))
@@ -166,7 +171,9 @@ def _constant(var: Any) -> Any:
 
 def _evaluate(step: _Step, values: Mapping[str, torch.Tensor], where: str) -> torch.Tensor:
     try:
-        tensors = {name: values[s] if isinstance(s, str) else [values[n] for n in s]
+        read = {n: values[n].half().float() if n in step.rounded else values[n]
+                for n in step.names()}  # fmt: skip
+        tensors = {name: read[s] if isinstance(s, str) else [read[n] for n in s]
                    for name, s in step.sources.items()}  # fmt: skip
         result = step.kernel({**step.constants, **tensors})
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:

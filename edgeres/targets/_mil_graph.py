@@ -56,16 +56,11 @@ def visible(found: FileGraph) -> set[str]:
 def inside_kernels(package: Package) -> set[str]:
     """The values that an integer kernel doesn't round to float16: it never writes them.
 
-    They lie between the codes that it reads and those that it writes; the weight is one of them. A
-    value that a float kernel reads too is not.
+    They lie between the codes that it reads and those that it writes; the weight is one of them.
     """
     kernels = [op for op in package.function.operations
                if op.op_type != "const" and _is_integer_kernel(op)]  # fmt: skip
-    inside = {name for op in kernels for name in _passed(op)}
-    for op in package.function.operations:
-        if op.op_type in _ROLES and _operation(op).floating:
-            inside -= {v.name for v in _data(op)}
-    return inside
+    return {name for op in kernels for name in _passed(op)}
 
 
 def _is_integer_kernel(op: Any) -> bool:
@@ -82,9 +77,10 @@ def _passed(op: Any) -> Iterator[str]:
             yield reader.outputs[0].name
     weight = op.inputs.get("weight")
     for source in _data(op) + ([] if weight is None else [weight]):
+        yield source.name
         while source.op is not None and source.op.op_type in ("reshape", "squeeze"):
             source = source.op.inputs["x"]
-        yield source.name
+            yield source.name
 
 
 def _operation(op: Any) -> FileOp:

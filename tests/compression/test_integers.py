@@ -52,3 +52,14 @@ def test_it_is_the_quantized_graph_but_for_rounding(settings: dict) -> None:
     assert (codes > 0.5).float().mean() < 0.05
     if settings.get("scheme") == "w8a16":
         assert torch.equal(whole, real)
+
+
+def test_a_bias_in_float_stays_in_float() -> None:
+    """TensorRT's file has other scales than were trained, and no quantized bias."""
+    folded, scales = ptq.quantize(network("resnet8"), images(32))
+    derived = targets.scales_for("tensorrt-int8", scales)
+    assert derived != scales
+    x = prepared(images(16, seed=3), folded.spec.preprocess)
+    with torch.no_grad():
+        real = graph.quantized_graph(folded, derived, fold_weights=True)(x)
+        assert torch.equal(integer_graph(folded, derived)(x), real)

@@ -53,6 +53,8 @@ def test_an_exclusion_that_fits_nothing_names_the_nearest_layer() -> None:
         kept_float(network("resnet8"), ["layer1.0.conv9"])
     with pytest.raises(BadInput, match="no regular expression"):
         kept_float(network("resnet8"), ["layer1("])
+    with pytest.raises(BadInput, match="conv1 can't stay float: it reads the images"):
+        kept_float(network("resnet8"), ["conv1"])
     with pytest.raises(BadInput, match="fc can't stay float"):
         kept_float(network("resnet8"), ["fc"])
     with pytest.raises(BadInput, match=r"layer1\.0\.add can't stay float between"):

@@ -61,6 +61,18 @@ def test_the_rebuilt_graph_answers_like_the_trained_one(
     assert codes.max() <= 6
 
 
+def test_biases_for_every_format_leave_the_answers_near(tmp_path: Path) -> None:
+    qat, _ = train("resnet8", 16, tmp_path)
+    x = prepared(images(64, seed=9), qat.model.spec.preprocess)
+    with torch.no_grad():
+        trained = qat.network(x)
+        folded, scales = qat.finish()
+        rebuilt = graph.quantized_graph(folded, scales, fold_weights=True)(x)
+    codes = (trained - rebuilt).abs() / scales["fc"].scale[0]
+    assert codes.mean() < 2
+    assert codes.max() <= 12
+
+
 def test_fixed_option_a_weights_stay_fixed(tmp_path: Path) -> None:
     before = network("resnet20-A", 32).layer2[0].downsample[0].weight.clone()
     qat, _ = train("resnet20-A", 32, tmp_path)

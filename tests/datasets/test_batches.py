@@ -63,8 +63,9 @@ def test_normalized_pixels_land_on_the_exact_input_codes() -> None:
     q = preprocess.input_quantization()
     assert q is not None
     pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
+    assert np.float16(q.scale[0]) == q.scale[0], "the scale that every format can hold"
     codes = _batches.normalize(pixels, preprocess) / q.scale[0] + q.zero_point[0]
-    np.testing.assert_allclose(codes.numpy(), pixels.int().numpy() - 128, atol=1e-3)
+    np.testing.assert_allclose(codes.numpy(), pixels.int().numpy() - 128, atol=1 / 16)
 
 
 @pytest.mark.parametrize("size_px", [8, 24])

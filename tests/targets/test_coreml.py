@@ -21,6 +21,7 @@ from edgeres.targets._graph import FileGraph, FileOp
 from edgeres.targets._palette import palette
 from edgeres.training.inference import prepared
 from edgeres.types import QuantParams, ScaleTable
+from edgeres.verification.layers import check
 from edgeres.verification.scales import name_layers
 
 ct = pytest.importorskip("coremltools")
@@ -110,6 +111,21 @@ def _agreement(answers: np.ndarray, reference: np.ndarray, step: float) -> float
     best = np.sort(reference, 1)
     clear = best[:, -1] - best[:, -2] > 1.5 * step
     return float((answers.argmax(1) == reference.argmax(1))[clear].mean())
+
+
+def test_what_a_float_layer_reads_too_stays_exact_for_the_integer_kernel(tmp_path: Path) -> None:
+    """layer2.0.downsample.0 shares its dequantized input with layer2.0.conv1, which is float."""
+    folded, scales = ptq.quantize(network("resnet8"), images(32), exclude=[r"layer2\.0\.conv1"])
+    path = tmp_path / "m.mlpackage"
+    first, _ = coreml.export(Source(folded, scales), "int8", path)
+    x = prepared(images(64, seed=3), folded.spec.preprocess)
+    tracer, read = coreml.tracer(path), coreml.read(path)
+    assert tracer is not None
+    names = name_layers(read, folded, scales)
+    codes = {names[n]: v for n, v in tracer.run(encode(x.numpy(), first)).items() if n in names}
+    signed = {n: (v ^ 128).view(np.int8) if v.dtype == np.uint8 else v for n, v in codes.items()}
+    checks = {c.name: c.equal for c in check(folded, scales, x, signed)}
+    assert checks["layer2.0.downsample.0"] > 0.9995
 
 
 def test_the_numbers_come_from_the_saved_file(package: Path, tmp_path: Path) -> None:
