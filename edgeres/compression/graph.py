@@ -1,8 +1,9 @@
 """The one quantized graph: folded weights and a `ScaleTable` in, a PT2E graph of Q/DQ nodes out.
 
 Quantization-aware training and post-training quantization both end in plain tensors and a table of
-scales; this module rebuilds from them the graph that every int8 file is written from and verified
-against. Nothing is stored as a pickled program, and a rebuilt graph is the same every time.
+scales; this module rebuilds from them the graph that every int8 file is written from (`integers`
+has it in whole numbers, to compare files with). Nothing is stored as a pickled program, and a
+rebuilt graph is the same every time.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ turns a code in some 10,000.
 
 from __future__ import annotations
 
-from operator import attrgetter
 from typing import Any
 
 import torch
@@ -17,12 +16,12 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from edgeres.compression.graph import quantized_graph
+from edgeres.compression.quantizer import RELU, constant
 from edgeres.models.resnet import ResNet
 from edgeres.types import ScaleTable
 
 _A, _Q = torch.ops.aten, torch.ops.quantized_decomposed
 _WEIGHTED = (_A.conv2d.default, _A.linear.default)
-_RELU = (_A.relu.default, _A.relu_.default)
 _SHORT = torch.int8  # whose products a float32 can add up
 
 
@@ -54,7 +53,7 @@ def _end(node: Any) -> Node | None:
     last: Any = node
     while len(last.users) == 1:
         (last,) = last.users
-        if last.target not in _RELU:
+        if last.target not in RELU:
             break
     return last if _is(last, _Q.quantize_per_tensor.default) and last.args[5] == _SHORT else None
 
@@ -67,13 +66,13 @@ def _exchange(graph: GraphModule, node: Any, end: Any, name: str) -> None:
     """Put an integer kernel where a layer, its ReLU and the quantize behind them were."""
     (read, scale, zero, *_), (stored, per_channel, *_) = node.args[0].args, node.args[1].args
     _, out_scale, out_zero, low, high, _ = end.args
-    weight, steps = (_constant(graph, n).detach() for n in (stored, per_channel))
+    weight, steps = (constant(graph, n) for n in (stored, per_channel))
     product = torch.tensor(scale) * steps
     factor = (product / torch.tensor(out_scale)).view(-1, *[1] * (weight.ndim - 2))
     bias = node.args[2] if len(node.args) > 2 else None
     constants = {"weight": weight.float(), "factor": factor}
     if bias is not None:
-        exact = _constant(graph, bias).detach().double() / (steps.double() * scale)
+        exact = constant(graph, bias).double() / (steps.double() * scale)
         whole = exact.round()
         if ((exact - whole).abs() > 1e-3 + 1e-6 * whole.abs()).any():
             return  # TensorRT's: scales that were not trained, and a bias in float
@@ -91,11 +90,6 @@ def _exchange(graph: GraphModule, node: Any, end: Any, name: str) -> None:
             _requantized, (sums, given["factor"], out_zero, low, high)
         )
     end.replace_all_uses_with(codes)
-
-
-def _constant(graph: GraphModule, node: Node) -> Tensor:
-    value: Tensor = attrgetter(str(node.target))(graph)
-    return value
 
 
 def _less(codes: Tensor, zero: int) -> Tensor:

@@ -24,7 +24,7 @@ from edgeres.compression.graph import (
     storable,
     weight_scales,
 )
-from edgeres.compression.quantizer import ResidualQuantizer, image_input, layers
+from edgeres.compression.quantizer import ResidualQuantizer, constant, image_input, layers
 from edgeres.compression.ranges import chosen as chosen_ranges
 from edgeres.compression.ties import without_ties
 from edgeres.errors import BadInput
@@ -121,7 +121,7 @@ def _read_back(graph: GraphModule, folded: ResNet, kept: Kept) -> ScaleTable:
         if layer.name not in kept.tensors:
             found[layer.name] = _parameters(next(iter(layer.last.users)))
         if layer.weighted and len(layer.node.args) > 2 and isinstance(layer.node.args[2], Node):
-            bias = _constant(graph, layer.node.args[2])
+            bias = constant(graph, layer.node.args[2])
             state[f"{layer.name}.bias"] = bias.reshape(-1)
     found["input"] = _parameters(
         next(u for u in image_input(graph).users if u.op == "call_function")
@@ -144,11 +144,3 @@ def _parameters(node: Node) -> QuantParams:
     assert isinstance(exact, float) and isinstance(zero, int)
     scale = storable(torch.tensor(exact)).item()
     return QuantParams((scale,), (zero,), "int8")
-
-
-def _constant(graph: GraphModule, node: Node) -> Tensor:
-    value: object = graph
-    for part in str(node.target).split("."):
-        value = getattr(value, part)
-    assert isinstance(value, Tensor)
-    return value.detach().clone()

@@ -18,12 +18,11 @@ from edgeres.compression import fake_quant
 from edgeres.compression.exclusions import Kept
 from edgeres.compression.fake_quant import Range
 from edgeres.compression.graph import export_program
-from edgeres.compression.quantizer import image_input, layers
+from edgeres.compression.quantizer import RELU, image_input, layers
 from edgeres.models.resnet import ResNet
 
 _A = torch.ops.aten
 _BATCHNORM = (_A.batch_norm.default, _A._native_batch_norm_legit.default)
-_RELU = (_A.relu.default, _A.relu_.default)
 _RANGES = "ranges"
 
 
@@ -92,7 +91,7 @@ def _rewritten(
 def _quantize_after(
     graph: Graph, node: Node, name: str, ranges: nn.Module, make: Callable[[str, bool], Range]
 ) -> Range:
-    relu = node.target in _RELU
+    relu = node.target in RELU
     key = name.replace(".", "_")
     if not hasattr(ranges, key):
         ranges.add_module(key, make(name, relu))

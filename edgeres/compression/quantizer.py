@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 
 import torch
 from torch.fx import GraphModule, Node
@@ -26,7 +27,7 @@ from edgeres.types import QuantParams
 
 _A = torch.ops.aten
 _BATCHNORM = (_A.batch_norm.default, _A._native_batch_norm_legit.default)
-_RELU = (_A.relu.default, _A.relu_.default)
+RELU = (_A.relu.default, _A.relu_.default)
 _KINDS = {
     _A.conv2d.default: "conv", _A.linear.default: "linear", _A.add.Tensor: "add",
     _A.add_.Tensor: "add", _A.mul.Tensor: "mul", _A.sigmoid.default: "sigmoid",
@@ -98,7 +99,7 @@ def layers(graph_module: GraphModule) -> Iterator[Layer]:
             continue
         normed = (_follow(node, *_BATCHNORM) if kind == "conv" else None) or node
         taken.add(normed)
-        last = (_follow(normed, *_RELU) if kind not in ("mul", "sigmoid") else None) or normed
+        last = (_follow(normed, *RELU) if kind not in ("mul", "sigmoid") else None) or normed
         while apart := _follow(last, _A.neg.default):  # see `graph.quantized_graph`
             last = apart
         name = f"{_module(node)}.{kind}" if kind in _JOINING else _module(node)
@@ -169,6 +170,12 @@ class ResidualQuantizer(Quantizer):
 
     def validate(self, model: GraphModule) -> None:
         """Nothing beyond what `annotate` guarantees."""
+
+
+def constant(graph_module: GraphModule, node: Node) -> torch.Tensor:
+    """The parameter or buffer that a `get_attr` node reads."""
+    value: torch.Tensor = attrgetter(str(node.target))(graph_module)
+    return value.detach()
 
 
 def _mark(node: Node, inputs: dict[Node, object], output: object) -> None:

@@ -103,7 +103,7 @@ class Probe:
         ratio = float(10 * torch.log10(signal / noise)) if noise > 0 else _INFINITE_DB
         lost = self.float_correct - self.correct(logits)
         return Sensitivity(layer, ratio, 100 * lost / len(logits), self.walk.macs[layer],
-                           layer in self.walk.convolutions)  # fmt: skip
+                           layer in self.walk.can_be_float)  # fmt: skip
 
     def lost_points(self, kept: Collection[str]) -> float:
         """What the network loses with all layers quantized but those."""
@@ -164,12 +164,12 @@ class _Walk(Interpreter):
         self.outputs: dict[Node, str] = {image_input(graph): "input"}
         self.constants: dict[Node, str] = {}
         self.macs: dict[str, int] = {}
-        self.convolutions: set[str] = set()
+        self.can_be_float: set[str] = set()
         for layer in layers(graph):
             self.outputs[layer.last] = layer.name
             self.macs[layer.name] = 0
             if layer.kind == "conv" and layer.source != "input":
-                self.convolutions.add(layer.name)
+                self.can_be_float.add(layer.name)
             if layer.weighted:
                 weight = layer.node.all_input_nodes[1]
                 self.constants[weight] = layer.name

@@ -17,8 +17,6 @@ from edgeres.models.resnet import ResNet
 from edgeres.targets._graph import FileGraph, FileOp
 from edgeres.types import QuantParams, ScaleTable
 
-_FLOAT16_FORMATS = ("coreml",)  # store scales in float16; compared after the same rounding
-
 
 @dataclass(frozen=True)
 class Audit:
@@ -46,13 +44,12 @@ def audit(graph: FileGraph, model: ResNet, scales: ScaleTable) -> Audit:
         scales: its table; activations int8 (a file's uint8 zero points are taken back by 128).
     """
     found = file_scales(graph, model, scales)
-    half = graph.format in _FLOAT16_FORMATS
     differing = []
     for name, trained in scales.items():
         stored = found.get(name)
         if stored is None:
             differing.append(f"{name}: not in the file (its weights or place were changed)")
-        elif not _equal(stored, trained, half):
+        elif not _equal(stored, trained):
             differing.append(f"{name}: file has {_show(stored)}, trained {_show(trained)}")
     return Audit(len(scales), tuple(differing))
 
@@ -199,12 +196,13 @@ def _same(stored: np.ndarray, expected: np.ndarray) -> bool:
     )
 
 
-def _equal(stored: QuantParams, trained: QuantParams, half: bool) -> bool:
-    kind = np.float16 if half else np.float32
+def _equal(stored: QuantParams, trained: QuantParams) -> bool:
     shift = 128 if stored.dtype == "uint8" and trained.dtype == "int8" else 0
     return (
         len(stored.scale) == len(trained.scale)
-        and bool((np.asarray(stored.scale, kind) == np.asarray(trained.scale, kind)).all())
+        and bool(
+            (np.asarray(stored.scale, np.float32) == np.asarray(trained.scale, np.float32)).all()
+        )
         and all(a - shift == b for a, b in zip(stored.zero_point, trained.zero_point, strict=True))
     )
 
