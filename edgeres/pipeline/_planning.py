@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from edgeres import devices, stages, targets, teachers
 from edgeres.artifact import Artifact, artifact_key, library_versions
@@ -126,7 +126,11 @@ def _wants_labels(section: Any) -> bool:
 
 def _labels(section: Any) -> LabelsSection:
     augment, mix = _views(section.train)
-    return LabelsSection(**section.cache.model_dump(), augment=augment, mix=mix)
+    # The teacher computes as it would if it were asked in every step; on a GPU only it has fp16.
+    precision: Literal["bf16", "fp32"] = "bf16" if section.train.precision == "bf16" else "fp32"
+    return LabelsSection(
+        **section.cache.model_dump(), augment=augment, mix=mix, precision=precision
+    )
 
 
 def _views(section: Any) -> tuple[Any, Any]:
@@ -137,6 +141,8 @@ def _views(section: Any) -> tuple[Any, Any]:
 def _preflight(recipe: Recipe) -> None:
     """Refuse wrong names and missing components before an hour of training, not after it."""
     _check_teacher(recipe)
+    if recipe.distill and recipe.distill.checkpoint is not None:
+        teachers.source("checkpoint").check(recipe.distill.checkpoint)
     networks = [recipe.teacher.model, *([recipe.distill.student] if recipe.distill else [])]
     for name in networks[1:] if ":" in recipe.teacher.model else networks:
         spec.parse(name, classes=2, preprocess=spec.default_preprocess(32))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from edgeres.models.resnet import ResNet
+    from edgeres.recipe.sections import NetworkSection
     from edgeres.training.answers import Teacher
     from edgeres.training.views import Labelled
 
@@ -134,6 +135,20 @@ def default_preprocess(data: Artifact) -> Preprocess:
     from edgeres.models.spec import default_preprocess as of_size
 
     return of_size(int(data.facts["size_px"]))
+
+
+def fresh(section: NetworkSection, name: str, data: Artifact, seed: int) -> ResNet:
+    """A network of random weights, as a section says."""
+    from edgeres.models import resnet, spec
+
+    preprocess = default_preprocess(data)
+    if section.mean is not None and section.std is not None:
+        preprocess = Preprocess(preprocess.size_px, section.mean, section.std)
+    return resnet.build(
+        spec.parse(name, class_count(data), preprocess), seed=seed,
+        zero_init_residual=section.zero_init_residual,
+        skip_scale=section.skip_scale, stochastic_depth=section.stochastic_depth,
+    )  # fmt: skip
 
 
 def class_count(data: Artifact) -> int:

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeres.artifact import Artifact
 from edgeres.recipe import DistillSection
 from edgeres.stages import Context, _checkpoint, keyed_as_is
+from edgeres.teachers import Wanted, source
+
+if TYPE_CHECKING:
+    from edgeres.models.resnet import ResNet
 
 VERSION = 2
 LIBRARIES = _checkpoint.LIBRARIES
 summary = _checkpoint.summary
-keyed = keyed_as_is
+
+
+def keyed(section: DistillSection) -> dict[str, Any]:
+    """The section, with what the checkpoint holds in place of its path."""
+    document = keyed_as_is(section)
+    if section.checkpoint is not None:
+        document["checkpoint"] = source("checkpoint").keyed(section.checkpoint)
+    return document
 
 
 def run(
@@ -21,18 +32,12 @@ def run(
 ) -> dict[str, Any]:
     """Train the student on the labels and the teacher's answers."""
     from edgeres import teachers
-    from edgeres.models import resnet, spec
     from edgeres.training import loop, objectives
     from edgeres.training.hints import Hints
 
     data = inputs["data"]
-    preprocess = _checkpoint.default_preprocess(data)
-    architecture = spec.parse(section.student, _checkpoint.class_count(data), preprocess)
-    student = resnet.build(
-        architecture, seed=section.train.seed_or(context.seed) + 1,
-        zero_init_residual=section.zero_init_residual,
-        skip_scale=section.skip_scale, stochastic_depth=section.stochastic_depth,
-    )  # fmt: skip
+    student = _student(section, data, context.seed)
+    preprocess = student.spec.preprocess
     smoothing = section.train.label_smoothing
     objective, hints = objectives.supervised(preprocess, smoothing), None
     if section.loss != "none":
@@ -51,3 +56,16 @@ def run(
     if hints:
         hints.close()
     return _checkpoint.write(out, student, data, history=history)
+
+
+def _student(section: DistillSection, data: Artifact, seed: int) -> ResNet:
+    """The network that learns: fresh, or with somebody's weights."""
+    if section.checkpoint is None:
+        return _checkpoint.fresh(section, section.student, data, section.train.seed_or(seed) + 1)
+    from edgeres.teachers import checkpoint
+
+    wanted = Wanted(
+        model=section.student, classes=_checkpoint.class_count(data), outputs=None,
+        data_px=int(data.facts["size_px"]), mean=section.mean, std=section.std,
+    )  # fmt: skip
+    return checkpoint.network(section.checkpoint, wanted)

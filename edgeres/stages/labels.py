@@ -12,7 +12,7 @@ from edgeres.errors import BadInput, StorageError
 from edgeres.recipe import LabelsSection
 from edgeres.stages import Context, _checkpoint, keyed_as_is
 
-VERSION = 1
+VERSION = 2
 LIBRARIES = _checkpoint.LIBRARIES
 
 _FEW_CLASSES = 20
@@ -30,6 +30,8 @@ def run(
     section: LabelsSection, inputs: Mapping[str, Artifact], out: Path, context: Context
 ) -> dict[str, Any]:
     """Say what it will take, then ask the teacher; a killed run goes on where it was."""
+    import torch
+
     from edgeres import teachers
     from edgeres.training import label_cache
     from edgeres.training.views import Views, ViewSettings
@@ -42,7 +44,8 @@ def run(
     layout = label_cache.Layout(section.views, len(train.labels), classes, min(kept, classes), seen)
     _fits(layout.size_bytes, layout.sentence(), section.limit_gb, context.work)
     teacher = teachers.load(inputs["teacher"].path)
-    label_cache.build(teacher, Views(train, seen), layout, context.work, context.tick)
+    with torch.autocast("cpu", torch.bfloat16, enabled=section.precision == "bf16"):
+        label_cache.build(teacher, Views(train, seen), layout, context.work, context.tick)
     for name in label_cache.FILES:
         if (context.work / name).exists():
             (context.work / name).replace(out / name)

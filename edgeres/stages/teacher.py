@@ -11,7 +11,7 @@ from edgeres.artifact import Artifact
 from edgeres.errors import BadInput
 from edgeres.recipe import TeacherSection
 from edgeres.stages import Context, _checkpoint, keyed_as_is
-from edgeres.types import Accuracy, Preprocess
+from edgeres.types import Accuracy
 
 VERSION = 2
 LIBRARIES = _checkpoint.LIBRARIES
@@ -43,18 +43,11 @@ def run(
 def _trained(
     section: TeacherSection, data: Artifact, out: Path, context: Context
 ) -> dict[str, Any]:
-    from edgeres.models import resnet, spec
     from edgeres.training import loop, objectives
 
-    preprocess = _checkpoint.default_preprocess(data)
-    if section.mean is not None and section.std is not None:
-        preprocess = Preprocess(preprocess.size_px, section.mean, section.std)
-    architecture = spec.parse(section.model, _checkpoint.class_count(data), preprocess)
-    model = resnet.build(
-        architecture, seed=section.train.seed_or(context.seed),
-        zero_init_residual=section.zero_init_residual,
-        skip_scale=section.skip_scale, stochastic_depth=section.stochastic_depth,
-    )  # fmt: skip
+    seed = section.train.seed_or(context.seed)
+    model = _checkpoint.fresh(section, section.model, data, seed)
+    preprocess = model.spec.preprocess
     train, validation, _ = _checkpoint.splits(data)
     history = loop.fit(
         loop.Trainee.of(model, preprocess), train, validation, section.train,

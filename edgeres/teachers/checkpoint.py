@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeres.disk import file_sha256
 from edgeres.errors import BadInput
 from edgeres.models.spec import default_preprocess
 from edgeres.teachers import Found, Wanted
+
+if TYPE_CHECKING:
+    from edgeres.models.resnet import ResNet
 
 SUMMARY = "a .pth, .pt, .th or .safetensors file, or a folder of edgeres: checkpoint:FILE"
 BLACK_BOX = False
@@ -22,7 +25,7 @@ def check(rest: str) -> None:
     """The file must be there."""
     path = Path(rest)
     if not path.is_file() and not (path / "spec.json").is_file():
-        raise BadInput(f"teacher.checkpoint: {path}: no such file")
+        raise BadInput(f"checkpoint {path}: no such file")
 
 
 def keyed(rest: str) -> Any:
@@ -33,6 +36,16 @@ def keyed(rest: str) -> Any:
 
 def fetch(rest: str, wanted: Wanted, out: Path) -> Found:
     """Its network."""
+    model = network(rest, wanted)
+    return Found(model.spec.name, model)
+
+
+def network(rest: str, wanted: Wanted) -> ResNet:
+    """The network of a file or a folder.
+
+    Raises:
+        BadInput: it isn't one, or another network than wanted.
+    """
     from edgeres.models import weights
     from edgeres.teachers import _network
     from edgeres.teachers._black_box import check_outputs
@@ -43,7 +56,6 @@ def fetch(rest: str, wanted: Wanted, out: Path) -> Found:
         if model.spec.folded:
             raise BadInput(f"{path}: is quantized already; name the network before it")
         check_outputs(model.spec.classes, dataclasses.replace(wanted, outputs=None), str(path))
-        return Found(model.spec.name, model)
+        return model
     trained_like_ours = default_preprocess(wanted.data_px)
-    model = _network.network(path, wanted, str(path), wanted.model, trained_like_ours)
-    return Found(model.spec.name, model)
+    return _network.network(path, wanted, str(path), wanted.model, trained_like_ours)

@@ -7,6 +7,7 @@ each part that doesn't fit at once is computed after the other, before the one u
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -56,7 +57,10 @@ class Engine:
             self._undo += _recomputed(module)
         if settings.sync_batchnorm and procs.count() > 1:
             self._undo += _synchronized(module)
-        self._network = _spread(module, self.device) if procs.count() > 1 else module
+        network = _spread(module, self.device) if procs.count() > 1 else module
+        self._network = (
+            _compiled(network, self.device) if settings.compile and not exact else network
+        )
 
     def gradients(self, chosen: Tensor, loss_of: LossOf) -> Tensor:
         """Add the gradients of a batch's mean loss; returns this process's part of it.
@@ -127,6 +131,16 @@ def _spread(module: nn.Module, device: torch.device) -> nn.Module:
 
     network: nn.Module = Accelerator(cpu=device.type == "cpu").prepare_model(module)
     return network
+
+
+def _compiled(network: nn.Module, device: torch.device) -> Any:
+    """The same network, faster from its second step on."""
+    known = [os.environ.get("CXX"), "g++", "clang++"]
+    if device.type == "cpu" and not any(name and shutil.which(name) for name in known):
+        raise BadInput("train.compile: needs a C++ compiler (g++ or clang++), and there is none; "
+                       "install one, or leave `compile` out")  # fmt: skip
+    # An epoch's last batch is smaller: kernels of its own are faster than ones for any size.
+    return torch.compile(network, dynamic=False)
 
 
 def _recomputed(module: nn.Module) -> Iterator[Callable[[], object]]:

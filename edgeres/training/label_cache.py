@@ -93,7 +93,7 @@ def build(
     while done < total:
         view, first = divmod(done, layout.samples)
         chosen = torch.arange(first, min(first + _BATCH, layout.samples))
-        answer = teacher.answer(views.batch(chosen, view)[0]).cpu()
+        answer = teacher.answer(views.batch(chosen, view)[0]).cpu().float()
         if not bool(torch.isfinite(answer).all()):
             raise BadInput("the teacher's answers are not finite numbers; use another teacher")
         rows = slice(first, first + len(chosen))

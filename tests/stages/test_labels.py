@@ -67,6 +67,15 @@ def test_the_first_section_that_wants_stored_answers_says_how() -> None:
     assert "labels" not in needs(load_mapping({**BASE, "quantize": calibrated}))
 
 
+def test_a_stored_answer_has_the_precision_it_would_have_in_a_step() -> None:
+    cached = {"student": "resnet8-w0.5", "cache": {"views": 2}}
+    for precision, stored in (("fp32", "fp32"), ("bf16", "bf16"), ("fp16", "fp32")):
+        train = {**TRAIN, "precision": precision}
+        steps = pipeline.steps(load_mapping({**BASE, "train": train, "distill": cached}))
+        (labels,) = (step.section for step in steps if step.id == "labels")
+        assert labels.precision == stored
+
+
 def test_a_second_wish_for_stored_answers_must_be_for_the_same_views() -> None:
     prune = {"macs": 0.5, "cache": {"views": 3}}
     cached = {"student": "resnet8-w0.5", "cache": {"views": 2}}

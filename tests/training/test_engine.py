@@ -73,6 +73,21 @@ def test_bf16_learns_about_the_same_and_leaves_float_weights(tmp_path: Path) -> 
     assert not torch.equal(half.fc.weight, plain.fc.weight)  # it was used
 
 
+def test_compiled_it_learns_the_same_and_keeps_its_tensors_names(tmp_path: Path) -> None:
+    plain, exact = trained(tmp_path / "plain")
+    compiled, history = trained(tmp_path / "compiled", compile=True)
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    assert history[-1]["loss"] == pytest.approx(exact[-1]["loss"], rel=1e-3)
+    torch.testing.assert_close(compiled.fc.weight, plain.fc.weight, atol=1e-3, rtol=1e-2)
+
+
+def test_without_a_compiler_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(BadInput, match=r"compile: needs a C\+\+ compiler .* and there is none"):
+        Engine(fresh(), TrainSection(compile=True))
+
+
 def test_what_is_not_to_be_had_here_is_said() -> None:
     with pytest.raises(BadInput, match="fp16 needs a CUDA device; use bf16"):
         Engine(fresh(), TrainSection(precision="fp16"))

@@ -9,9 +9,9 @@ from edgeres.recipe.sections.fields import Section
 from edgeres.recipe.sections.networks import (
     DataSection,
     DistillSection,
-    FreshSection,
     HintSection,
     LabelsSection,
+    NetworkSection,
     TeacherSection,
 )
 from edgeres.recipe.sections.results import (
@@ -33,11 +33,11 @@ __all__ = [
     "DataSection",
     "DistillSection",
     "ExportSection",
-    "FreshSection",
     "HintSection",
     "LabelsSection",
     "LimitsSection",
     "MixSection",
+    "NetworkSection",
     "PruneSection",
     "QuantizeSection",
     "Recipe",

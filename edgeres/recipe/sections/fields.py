@@ -35,6 +35,17 @@ Alpha = Annotated[
     Field(ge=0, le=1, description="Weight of the teacher's answers; the labels get the rest."),
 ]
 
+_CHANNELS = Field(min_length=1, max_length=3)
+_OWN = Field(description="The network's own, 1 or 3 values, as pixel / 255.")
+Mean = Annotated[Annotated[tuple[Share, ...], _CHANNELS, AfterValidator(_per_channel)] | None, _OWN]
+Std = Annotated[
+    Annotated[
+        tuple[Annotated[float, Field(gt=0, le=1)], ...], _CHANNELS, AfterValidator(_per_channel)
+    ]
+    | None,
+    _OWN,
+]
+
 Limit = Annotated[
     Annotated[float, Field(gt=0, le=1e9)] | None, Field(description="At most; see docs/budgets.md.")
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -10,12 +10,13 @@ from pydantic_core import PydanticCustomError
 from edgeres.recipe.sections.fields import (
     _UNIQUE,
     Alpha,
+    Mean,
     Names,
     Section,
     Share,
+    Std,
     Temperature,
     Text,
-    _per_channel,
     _unique,
 )
 from edgeres.recipe.sections.training import Cache, CacheSection, MixSection, TrainSection
@@ -39,9 +40,18 @@ class DataSection(Section):
     ] = 256
 
 
-class FreshSection(Section):
-    """How a network that is trained here starts."""
+class NetworkSection(Section):
+    """What a network starts as."""
 
+    checkpoint: Annotated[
+        Text | None,
+        Field(
+            description="Its weights: a .pth, .th or .safetensors file below the current folder or "
+            "absolute; null starts from random ones. A teacher with weights isn't trained further."
+        ),
+    ] = None
+    mean: Mean = None
+    std: Std = None
     zero_init_residual: Annotated[
         bool, Field(description="Start each residual block as the identity.")
     ] = False
@@ -54,8 +64,20 @@ class FreshSection(Section):
               " Earlier blocks' less, in proportion."),
     ] = 0.0  # fmt: skip
 
+    @model_validator(mode="after")
+    def _one_start(self) -> Self:
+        if (self.mean is None) != (self.std is None):
+            raise PydanticCustomError("conflict", "`mean` and `std` go together; give both")
+        for name in ("zero_init_residual", "skip_scale", "stochastic_depth"):
+            if self.checkpoint is not None and getattr(self, name):
+                raise PydanticCustomError(
+                    "conflict", "`{name}` is for random weights; leave it or `checkpoint` out",
+                    {"name": name, "at": (name,)},
+                )  # fmt: skip
+        return self
 
-class TeacherSection(FreshSection):
+
+class TeacherSection(NetworkSection):
     """The big network: somebody's, or trained here. docs/teachers.md has each source."""
 
     model: Annotated[
@@ -72,31 +94,6 @@ class TeacherSection(FreshSection):
     average: Annotated[
         Literal["logits", "probabilities"], Field(description="What an ensemble averages.")
     ] = "logits"
-    checkpoint: Annotated[
-        Text | None,
-        Field(
-            description="A .pth, .th or .safetensors file below the current folder or absolute; "
-            "null trains the network here."
-        ),
-    ] = None
-    mean: Annotated[
-        Annotated[
-            tuple[Annotated[float, Field(ge=0, le=1)], ...],
-            Field(min_length=1, max_length=3),
-            AfterValidator(_per_channel),
-        ]
-        | None,
-        Field(description="The checkpoint's own, 1 or 3 values, as pixel / 255."),
-    ] = None
-    std: Annotated[
-        Annotated[
-            tuple[Annotated[float, Field(gt=0, le=1)], ...],
-            Field(min_length=1, max_length=3),
-            AfterValidator(_per_channel),
-        ]
-        | None,
-        Field(description="The checkpoint's own, 1 or 3 values, as pixel / 255."),
-    ] = None
     channels: Annotated[
         Literal["rgb", "bgr"] | None,
         Field(description="Order in which a loaded teacher takes them; null is the source's own."),
@@ -126,8 +123,6 @@ class TeacherSection(FreshSection):
 
     @model_validator(mode="after")
     def _one_teacher(self) -> TeacherSection:
-        if (self.mean is None) != (self.std is None):
-            raise PydanticCustomError("conflict", "`mean` and `std` go together; give both")
         if self.checkpoint is not None and (":" in self.model or self.ensemble is not None):
             raise PydanticCustomError(
                 "conflict", "`checkpoint` is a second teacher; keep it or the other one",
@@ -141,6 +136,7 @@ class LabelsSection(CacheSection):
 
     augment: tuple[str, ...] = ()
     mix: MixSection | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
 
 
 class HintSection(Section):
@@ -159,7 +155,7 @@ class HintSection(Section):
     ] = "constant"
 
 
-class DistillSection(FreshSection):
+class DistillSection(NetworkSection):
     """A smaller network learns from the teacher's answers."""
 
     student: Annotated[

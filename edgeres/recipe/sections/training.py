@@ -99,6 +99,10 @@ class TrainSection(Section):
         Literal["fp32", "bf16", "fp16"],
         Field(description="Of convolutions and products; fp16 on GPUs only. QAT is always fp32."),
     ] = "fp32"
+    compile: Annotated[
+        bool, Field(description="Compile the network first (minutes; needs a C++ compiler on a"
+              " CPU), for faster steps. Not QAT's."),
+    ] = False  # fmt: skip
     accumulate: Annotated[
         int, Field(ge=1, le=1024, description="Compute a batch in so many parts, to save memory.")
     ] = 1
