@@ -19,8 +19,9 @@ from torchao.quantization.pt2e.observer import ObserverBase
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 from torchao.quantization.pt2e.quantizer import QuantizationSpec
 
-from edgeres.compression import biases
+from edgeres.compression import biases, rounding
 from edgeres.compression.quantizer import ResidualQuantizer, layers
+from edgeres.compression.rounding import Moments
 from edgeres.models.resnet import ResNet
 from edgeres.models.spec import ModelSpec
 from edgeres.types import QuantParams, ScaleTable
@@ -163,8 +164,11 @@ def storable(scale: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def snap(model: ResNet, scales: ScaleTable) -> None:
+def snap(model: ResNet, scales: ScaleTable, moments: Moments | None = None) -> None:
     """Round folded weights to their int8 grid and biases to the int32 one, in place.
+
+    Weights go to the nearest code, or, with the moments of their layers' inputs, to those that
+    change the layers' outputs least (`rounding`).
 
     On its grid a weight gets the same code from every converter, whichever way it rounds halves,
     and a bias loses nothing when a runtime stores it as int32 (of step input scale * weight scale).
@@ -185,7 +189,11 @@ def snap(model: ResNet, scales: ScaleTable) -> None:
             bias.copy_(found)
             scales[f"{layer.name}.weight"] = replace(params, scale=tuple(steps.tolist()))
         column = steps.view(-1, *[1] * (weight.ndim - 1))
-        weight.copy_((weight / column).round().clamp(*WEIGHT_RANGE) * column)
+        if moments and layer.name in moments:
+            codes = rounding.rounded(weight, steps, moments[layer.name], *WEIGHT_RANGE)
+        else:
+            codes = (weight / column).round().clamp(*WEIGHT_RANGE)
+        weight.copy_(codes * column)
         if bias is not None and source:
             steps *= source.scale[0]
             bias.copy_((bias / steps).round().clamp(*_BIAS_RANGE) * steps)

@@ -1,7 +1,7 @@
 """Post-training quantization: a float network and calibration images in, a `ScaleTable` out.
 
-NNCF calibrates and corrects biases on the graph that our quantizer annotates, so that PTQ and QAT
-quantize the same tensors in the same way; then scales and corrected biases are read back.
+Ranges are calibrated on the tensors that our quantizer names, so that PTQ and QAT quantize the same
+tensors in the same way; weights are rounded so that layers' outputs change least (`rounding`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch.fx import GraphModule, Node
 from torchao.quantization.pt2e.observer import HistogramObserver, PerChannelMinMaxObserver
 from torchao.quantization.pt2e.quantizer import QuantizationSpec
 
+from edgeres.compression import rounding
 from edgeres.compression.exclusions import Kept, kept_float
 from edgeres.compression.fake_quant import activation_params
 from edgeres.compression.graph import (
@@ -23,8 +24,9 @@ from edgeres.compression.graph import (
     snap,
     storable,
     weight_scales,
+    wiring,
 )
-from edgeres.compression.quantizer import ResidualQuantizer, constant, image_input, layers
+from edgeres.compression.quantizer import ResidualQuantizer, image_input, layers
 from edgeres.compression.ranges import chosen as chosen_ranges
 from edgeres.compression.ties import without_ties
 from edgeres.errors import BadInput
@@ -37,7 +39,7 @@ _BATCH = 32
 
 
 def quantize(
-    model: ResNet, images: Tensor, *, scheme: str = "w8a8", ranges: str = "min-max",
+    model: ResNet, images: Tensor, *, scheme: str = "w8a8", ranges: str = "mse",
     exclude: Sequence[str] = (),
 ) -> tuple[ResNet, ScaleTable]:  # fmt: skip
     """Calibrate on images of the training set.
@@ -46,11 +48,12 @@ def quantize(
         model: batch norm not folded; left as it was.
         images: uint8 (N, 3, H, W); prepared a batch at a time.
         scheme: how activations are quantized, see `fake_quant.activation_params`.
-        ranges: `min-max` (the mean over the batches of their ends), or a method of `ranges`.
+        ranges: `min-max` (NNCF's: the mean over the batches of their ends), or a method of
+            `ranges`.
         exclude: regular expressions of layers that stay float, see `exclusions`.
 
     Returns:
-        The folded network with corrected biases, and the scales of all its tensors.
+        The folded network, weights and biases on their grids, and the scales of all its tensors.
 
     Raises:
         BadInput: weights that aren't numbers, an expression in `exclude` that fits no layer.
@@ -58,16 +61,18 @@ def quantize(
     require_finite(model)
     kept = kept_float(model, exclude)
     folded = fold_batchnorm(model.eval())
-    table = _read_back(_calibrated(folded, images, kept), folded, kept)
-    if ranges != "min-max":
-        found = chosen_ranges(folded, images, table, ranges)
-        table = {name: activation_params(*found[name]) for name in table}
+    if ranges == "min-max":
+        table = _read_back(_calibrated(folded, images, kept), kept)
+    else:
+        names = {"input", *(layer.name for layer in wiring(folded.spec))} - kept.tensors
+        found = chosen_ranges(folded, images, names, ranges)
+        table = {name: activation_params(*ends) for name, ends in found.items()}
     exact = folded.spec.preprocess.input_quantization()
     table |= {"input": exact} if exact else {}
     if scheme != "w8a8":
         table = {name: _in_scheme(params, scheme) for name, params in table.items()}
     scales = weight_scales(folded, kept.layers) | without_ties(folded.spec, table)
-    snap(folded, scales)
+    snap(folded, scales, rounding.moments(folded, images))
     return folded, scales
 
 
@@ -86,7 +91,11 @@ def require_finite(model: ResNet) -> None:
 
 
 def _calibrated(folded: ResNet, images: Tensor, kept: Kept) -> GraphModule:
-    """NNCF's quantized graph, ranges and corrected biases in it."""
+    """NNCF's quantized graph, ranges in it.
+
+    Its fast bias correction asks each layer about an image of mean values alone; what it then
+    corrects costs more than it mends (docs/quantization.md), and `rounding` keeps the means.
+    """
     activation = QuantizationSpec(
         torch.int8, HistogramObserver.with_args(eps=2**-12), *ACTIVATION_RANGE,
         torch.per_tensor_affine,
@@ -108,26 +117,17 @@ def _calibrated(folded: ResNet, images: Tensor, kept: Kept) -> GraphModule:
         streamed = nncf.Dataset(batches, lambda part: prepared(part, folded.spec.preprocess))
         quantized: GraphModule = quantize_pt2e(
             graph, quantizer, streamed, subset_size=len(batches),
-            fast_bias_correction=True, fold_quantize=False,
+            fast_bias_correction=None, fold_quantize=False,
         )  # fmt: skip
     return quantized
 
 
-def _read_back(graph: GraphModule, folded: ResNet, kept: Kept) -> ScaleTable:
-    """Copy corrected biases into the network and return the activations' scales of the graph."""
-    state = folded.state_dict()
-    found: ScaleTable = {}
-    for layer in layers(graph):
-        if layer.name not in kept.tensors:
-            found[layer.name] = _parameters(next(iter(layer.last.users)))
-        if layer.weighted and len(layer.node.args) > 2 and isinstance(layer.node.args[2], Node):
-            bias = constant(graph, layer.node.args[2])
-            state[f"{layer.name}.bias"] = bias.reshape(-1)
-    found["input"] = _parameters(
-        next(u for u in image_input(graph).users if u.op == "call_function")
-    )
-    folded.load_state_dict(state)
-    return found
+def _read_back(graph: GraphModule, kept: Kept) -> ScaleTable:
+    """The activations' scales of the graph."""
+    found = {layer.name: _parameters(next(iter(layer.last.users)))
+             for layer in layers(graph) if layer.name not in kept.tensors}  # fmt: skip
+    images = next(u for u in image_input(graph).users if u.op == "call_function")
+    return found | {"input": _parameters(images)}
 
 
 def _in_scheme(params: QuantParams, scheme: str) -> QuantParams:

@@ -86,12 +86,12 @@ class QatModel:
 
     def _untie(self) -> None:
         """Ranges around residual adds keep to a grid from now on (`ties`)."""
-        names = ties.around_adds(self.model.spec)
-        found = [one for one in self.network.ranges if one.tensor in names]
-        if found and found[0].params().dtype == "int8":
-            step = ties.grid(one.params().scale[0] for one in found)
-            for one in found:
-                one.grid = step
+        for names in ties.around_adds(self.model.spec):
+            found = [one for one in self.network.ranges if one.tensor in names]
+            if found and found[0].params().dtype == "int8":
+                step = ties.grid(one.params().scale[0] for one in found)
+                for one in found:
+                    one.grid = step
 
     def trainee(self, best: Path | None = None) -> Trainee:
         """What the training loop trains.

@@ -25,10 +25,14 @@ _GROWTH = 1 / 64  # a scale that would grow by more stays as it is, ties and all
 
 
 @functools.lru_cache(maxsize=32)
-def around_adds(spec: ModelSpec) -> frozenset[str]:
-    """The tensors that a network's residual adds read and write."""
-    adds = [wire for wire in wiring(spec) if wire.kind == "add"]
-    return frozenset(name for add in adds for name in (add.name, *add.sources))
+def around_adds(spec: ModelSpec) -> tuple[frozenset[str], ...]:
+    """The tensors that a network's residual adds read and write: a set per chain of adds."""
+    chains: list[frozenset[str]] = []
+    for add in (wire for wire in wiring(spec) if wire.kind == "add"):
+        names = frozenset((add.name, *add.sources))
+        joined = [chain for chain in chains if chain & names]
+        chains = [chain for chain in chains if not chain & names] + [names.union(*joined)]
+    return tuple(chains)
 
 
 def grid(scales: Iterable[float]) -> float:
@@ -46,9 +50,11 @@ def untied(scale: float, step: float) -> float:
 
 def without_ties(spec: ModelSpec, table: ScaleTable) -> ScaleTable:
     """A table whose int8 scales around residual adds are `untied`; zero points stay."""
-    names = [n for n in around_adds(spec) if n in table and table[n].dtype == "int8"]
-    step = grid(table[name].scale[0] for name in names)
-    return table | {
-        name: dataclasses.replace(table[name], scale=(untied(table[name].scale[0], step),))
-        for name in names
-    }
+    found = dict(table)
+    for chain in around_adds(spec):
+        names = [n for n in chain if n in table and table[n].dtype == "int8"]
+        step = grid(table[name].scale[0] for name in names)
+        for name in names:
+            scale = untied(table[name].scale[0], step)
+            found[name] = dataclasses.replace(table[name], scale=(scale,))
+    return found

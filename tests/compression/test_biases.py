@@ -21,7 +21,7 @@ def test_a_bias_is_a_float16_number_and_a_whole_number_of_steps() -> None:
     assert torch.equal(grown.half().double(), grown)
     steps = found / (grown * 0.0237)
     apart = (steps - steps.round()).abs()
-    assert apart.mean() < 0.03
+    assert apart.mean() < 0.006
     before = bias.half().double() / (scale * 0.0237)
     assert (before - before.round()).abs().mean() > 0.2, "they did not need it"
 
@@ -30,7 +30,9 @@ def test_neither_moves_far() -> None:
     weight, bias, scale = _drawn()
     found, grown = biases.shared(weight, bias, scale, 0.0237)
     assert (grown >= scale).all() and (grown <= scale * (1 + 1 / 64)).all()
-    torch.testing.assert_close(found.float(), bias, rtol=2**-11, atol=1e-7)
+    torch.testing.assert_close(
+        found.float(), bias, rtol=2.5 * 2**-10, atol=1e-7
+    )  # two and a half places
 
 
 def test_a_channel_of_one_size_keeps_the_scale_in_which_it_is_exact() -> None:

@@ -15,9 +15,10 @@ from edgeres import targets
 from edgeres.compression import ties
 from edgeres.compression.graph import storable, wiring
 from edgeres.compression.qat import QatModel
+from edgeres.models import spec
 from edgeres.models.resnet import ResNet
 from edgeres.training.inference import prepared
-from edgeres.types import ScaleTable
+from edgeres.types import QuantParams, ScaleTable
 
 SOME = range(-128, 128, 3)
 
@@ -52,11 +53,28 @@ def test_a_scale_that_would_grow_much_or_has_no_room_stays() -> None:
 
 
 def on_one_grid(model: ResNet, scales: ScaleTable) -> bool:
+    """Odd multiples of one power of two, around each add."""
     adds = [wire for wire in wiring(model.spec) if wire.kind == "add"]
-    names = {name for add in adds for name in (add.name, *add.sources)}
-    found = [Fraction(scales[name].scale[0]) for name in names]
-    lowest = {value.numerator & -value.numerator for value in found}
-    return len(names) > 5 and lowest == {1} and len({value.denominator for value in found}) == 1
+    for add in adds:
+        found = [Fraction(scales[name].scale[0]) for name in (add.name, *add.sources)]
+        lowest = {value.numerator & -value.numerator for value in found}
+        if lowest != {1} or len({value.denominator for value in found}) > 1:
+            return False
+    return len(adds) > 2
+
+
+def test_each_chain_of_adds_has_a_grid_of_its_own() -> None:
+    """Later stages' scales grow, and a grid for all would be too coarse for the first one's."""
+    architecture = spec.parse("resnet8", 4, spec.default_preprocess(8))
+    chains = ties.around_adds(architecture)
+    assert len(chains) == 3
+    assert len(frozenset().union(*chains)) == sum(map(len, chains))
+    names = ("layer1.0.add", "layer1.0.conv2", "layer3.0.add")
+    table = {
+        n: QuantParams((s,), (0,), "int8") for n, s in zip(names, (0.011, 0.02, 1.3), strict=True)
+    }
+    found = ties.without_ties(architecture, table)
+    assert all(table[n].scale[0] < found[n].scale[0] <= table[n].scale[0] * 1.006 for n in names)
 
 
 def test_ptq_and_qat_leave_no_ties(quantized: tuple[ResNet, ResNet, ScaleTable]) -> None:

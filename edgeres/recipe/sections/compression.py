@@ -133,7 +133,7 @@ class QuantizeSection(Section):
     ranges: Annotated[
         Literal["min-max", "percentile", "mse", "entropy"],
         Field(description="How calibration chooses what range of a tensor gets codes."),
-    ] = "min-max"
+    ] = "mse"
     exclude: Annotated[
         tuple[Text, ...],
         Field(
