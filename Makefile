@@ -6,7 +6,7 @@ PIP_FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv pip install --quiet
-APT_PACKAGES := chromium qemu-user-static mmdebstrap arch-test openssh-server openssh-client
+APT_PACKAGES := chromium qemu-user-static mmdebstrap arch-test openssh-server openssh-client libusb-1.0-0
 
 .PHONY: quickstart test test-lowest lint format bench schema lock clean
 
@@ -73,7 +73,8 @@ $(VENV)-mlflow/.installed: | $(VENV)/bin/uv
 	$(PYTHON) -m venv $(VENV)-mlflow
 	-$(UV) --python $(VENV)-mlflow/bin/python mlflow==3.17.2 && touch $@
 
-# What the tests need from Debian: Chromium for the report, the others for an emulated ARM board. Elsewhere those tests say why they skip.
+# What the tests need from Debian: Chromium for the report, libusb for Android's tools, the others for an emulated ARM
+# board. Elsewhere those tests say why they skip.
 .PHONY: debian-packages
 debian-packages:
 	@if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && ! dpkg -s $(APT_PACKAGES) >/dev/null 2>&1; then \

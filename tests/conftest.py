@@ -36,7 +36,7 @@ def network(name: str, px: int = PX, classes: int = 10, seed: int = 0) -> ResNet
 
 @pytest.fixture(scope="session")
 def quantized() -> tuple[ResNet, ResNet, ScaleTable]:
-    """A float ResNet-8, its folded form with corrected biases, and its PTQ scales."""
+    """A float ResNet-8, its folded form on its grids, and its PTQ scales."""
     model = network("resnet8")
     folded, scales = ptq.quantize(model, images(64))
     return model, folded, scales
