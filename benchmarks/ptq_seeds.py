@@ -36,7 +36,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--network", action="append", choices=["resnet20", "resnet56"])
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--ranges", nargs="+", default=["min-max"])
+    parser.add_argument("--ranges", nargs="+", default=["mse"])
     parser.add_argument("--images", type=int, default=10_000, help="of the test set, the first")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()

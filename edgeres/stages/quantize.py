@@ -93,13 +93,11 @@ def _train(
 def _on_validation(data: Artifact, model: Any, scales: ScaleTable) -> int:
     """How many validation images a quantized network gets right."""
     from edgeres.compression.integers import integer_graph
-    from edgeres.training.inference import evaluate
-    from edgeres.training.loop import Trainee
+    from edgeres.training.inference import predict
 
     _, validation, _ = _checkpoint.splits(data)
-    network = integer_graph(model, scales)
-    trainee = Trainee(network, model.spec.preprocess, lambda training: None)
-    return evaluate(trainee, validation)[0].correct
+    logits = predict(integer_graph(model, scales), validation.images, model.spec.preprocess)
+    return int((logits.argmax(1) == validation.labels).sum())
 
 
 def summary(facts: Mapping[str, Any]) -> str:

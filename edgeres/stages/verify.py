@@ -70,8 +70,10 @@ def reference(name: str, inputs: Mapping[str, Artifact], samples: int | None) ->
     """What a target's file must reproduce, on the first `samples` test images (None: on all)."""
     import numpy as np
 
+    from edgeres.compression.integers import integer_graph
     from edgeres.models import weights
     from edgeres.models.resnet import fold_batchnorm
+    from edgeres.training.inference import predict
     from edgeres.verification.certificate import Reference
 
     origin, data = _origin(name, inputs), inputs["data"]
@@ -84,8 +86,9 @@ def reference(name: str, inputs: Mapping[str, Artifact], samples: int | None) ->
     if origin.stage == "quantize":
         trained = read_scales(origin)
         scales = targets.scales_for(name, trained)
-        if scales != trained:
-            logits = _answers(model, scales, images, labels)
+        if scales != trained:  # a derived table: no stage has stored its answers
+            network = integer_graph(model, scales)
+            logits = predict(network, images, model.spec.preprocess).numpy()
     model = model if model.spec.folded else fold_batchnorm(model)
     said = {k: v for k, v in metadata(origin, data, None).items() if k in SAID}
     return Reference(model, scales, logits, before, images, labels, said)
@@ -94,18 +97,6 @@ def reference(name: str, inputs: Mapping[str, Artifact], samples: int | None) ->
 def _origin(name: str, inputs: Mapping[str, Artifact]) -> Artifact:
     _, precision = targets.load(name)
     return inputs["quantize" if targets.is_integer(precision) else "model"]
-
-
-def _answers(model: Any, scales: Any, images: Any, labels: Any) -> Any:
-    """Logits of a quantized graph whose table is derived, so that no stage has stored them."""
-    from edgeres.compression.integers import integer_graph
-    from edgeres.training.inference import evaluate
-    from edgeres.training.loop import Trainee
-    from edgeres.training.views import Labelled
-
-    network = integer_graph(model, scales)
-    trainee = Trainee(network, model.spec.preprocess, lambda training: None)
-    return evaluate(trainee, Labelled(images, labels))[1].numpy()
 
 
 def row(certificate: Certificate) -> dict[str, Any]:
