@@ -1,11 +1,13 @@
 """What post-training quantization costs in accuracy, over calibration seeds, on the full test set.
 
     .venv/bin/python benchmarks/ptq_seeds.py --data ../shared/data/cifar10 \\
-        --weights ../shared/weights/akamaster-cifar10 [--seeds 5] [--network resnet20]
+        --weights ../shared/weights/akamaster-cifar10 [--seeds 5] [--network resnet20] \\
+        [--ranges mse min-max]
 
 Each seed draws 512 training images, calibrates, and writes a tflite-int8 file; all 10,000 test
 images run through it and through the float network. Printed per seed: both accuracies with Wilson
-intervals, the drop in points with its paired interval, and McNemar's exact p-value.
+intervals, the drop in points with its paired interval, McNemar's exact p-value, and what to choose
+among methods by: the signal-to-noise ratio of the logits on 1,000 validation images.
 """
 
 from __future__ import annotations
@@ -22,13 +24,15 @@ from _cifar_networks import arguments, calibration, network, splits
 
 from edgeres import targets
 from edgeres.compression import ptq
+from edgeres.compression.integers import integer_graph
 from edgeres.models.resnet import ResNet
 from edgeres.statistics import mcnemar, paired_difference, wilson
-from edgeres.training.inference import evaluate, prepared
+from edgeres.training.inference import evaluate, predict, prepared
 from edgeres.training.loop import Trainee
 from edgeres.training.views import Labelled
 
 _CHUNK = 500
+_VALIDATION = 1000
 
 
 def main() -> None:
@@ -40,7 +44,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10_000, help="of the test set, the first")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    train, _, test = splits(given.data)
+    train, validation, test = splits(given.data)
     test = Labelled(test.images[: given.images], test.labels[: given.images])
     rows = []
     for name in given.network or ["resnet20", "resnet56"]:
@@ -48,7 +52,8 @@ def main() -> None:
         trainee = Trainee.of(model, model.spec.preprocess)
         right = (evaluate(trainee, test)[1].argmax(1) == test.labels).numpy()
         for ranges in given.ranges:
-            found = [_seed(model, train, test, seed, ranges, right) for seed in range(given.seeds)]
+            found = [_seed(model, train, validation, test, seed, ranges, right)
+                     for seed in range(given.seeds)]  # fmt: skip
             rows += [{"network": name, "ranges": ranges, **row} for row in found]
             if not given.json:
                 _print(name, ranges, right, found)
@@ -57,10 +62,12 @@ def main() -> None:
 
 
 def _seed(
-    model: ResNet, train: Labelled, test: Labelled, seed: int, ranges: str, right: np.ndarray
-) -> dict:
+    model: ResNet, train: Labelled, validation: Labelled, test: Labelled, seed: int, ranges: str,
+    right: np.ndarray,
+) -> dict:  # fmt: skip
     begin = time.monotonic()
     folded, scales = ptq.quantize(model, calibration(train, seed), ranges=ranges)
+    seconds = time.monotonic() - begin
     predicted = _answers(folded, scales, test.images)
     now = predicted == test.labels.numpy()
     lost, gained = int((right & ~now).sum()), int((now & ~right).sum())
@@ -68,7 +75,15 @@ def _seed(
     return {"seed": seed, "correct": int(now.sum()), "n": len(now),
             "drop_points": 100 * (lost - gained) / len(now),
             "drop_low": -100 * high, "drop_high": -100 * low, "p": mcnemar(lost, gained),
-            "seconds": time.monotonic() - begin}  # fmt: skip
+            "sqnr_db": _sqnr_db(model, folded, scales, validation.images[:_VALIDATION]),
+            "calibration_s": seconds}  # fmt: skip
+
+
+def _sqnr_db(model: ResNet, folded: ResNet, scales: dict, images: torch.Tensor) -> float:
+    """Power of the float network's logits over that of their change."""
+    before = predict(model, images, model.spec.preprocess)
+    change = predict(integer_graph(folded, scales), images, model.spec.preprocess) - before
+    return 10 * float((before.square().sum() / change.square().sum()).log10())
 
 
 def _answers(folded: ResNet, scales: dict, images: torch.Tensor) -> np.ndarray:
@@ -93,7 +108,8 @@ def _print(name: str, ranges: str, right: np.ndarray, rows: Sequence[dict]) -> N
         low, high = wilson(row["correct"], row["n"])
         print(f"  seed {row['seed']}: int8 {row['correct'] / row['n']:.2%} ({low:.2%}-{high:.2%}), "
               f"drop {row['drop_points']:+.2f} points ({row['drop_low']:+.2f} to "
-              f"{row['drop_high']:+.2f}), p = {row['p']:.2f}, {row['seconds']:.0f} s")  # fmt: skip
+              f"{row['drop_high']:+.2f}), p = {row['p']:.2f}, {row['sqnr_db']:.1f} dB, "
+              f"{row['calibration_s']:.0f} s to calibrate")  # fmt: skip
     drops = [row["drop_points"] for row in rows]
     print(f"  worst drop {max(drops):+.2f}, mean {np.mean(drops):+.2f}", flush=True)
 

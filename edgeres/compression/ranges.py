@@ -101,6 +101,10 @@ def _squared_error(counts: np.ndarray, low: float, high: float) -> Ends:
 
 def _divergence(counts: np.ndarray, low: float, high: float) -> Ends:
     centres = _centres(low, high)
+    # Half of what a ReLU gives is exactly zero, and exact whatever the ends: it must not decide.
+    zero = min(int(-low / (high - low) * _BINS), _BINS - 2)
+    counts = counts.copy()
+    counts[zero] = counts[zero + 1]
 
     def error(shrink: float) -> float:
         inside = (centres >= shrink * low) & (centres <= shrink * high)
