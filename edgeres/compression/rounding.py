@@ -22,7 +22,9 @@ from edgeres.training.inference import prepared
 
 _BATCH = 32
 _ROWS = 32_768  # inputs that a layer's moments are taken of; four per weight at least
-_DAMPING = 0.01  # of the mean moment: keeps what was hardly ever seen near its own value
+# Of the mean moment: what was hardly ever seen is rounded to nearest. More of it where float32 sums
+# have left moments that nothing can have.
+_DAMPING = (0.01, 0.1, 1.0)
 _BLOCK = 128
 
 Moments = Mapping[str, Tensor]
@@ -87,10 +89,7 @@ def rounded(weight: Tensor, scale: Tensor, moment: Tensor, low: int, high: int) 
     # (groups, O of a group, K), in codes; inputs that matter most come first.
     order = moment.diagonal(dim1=1, dim2=2).mean(0).argsort(descending=True)
     left = (weight.flatten(1).double() / scale[:, None]).view(groups, -1, width)[:, :, order]
-    moment = moment.double()[:, order][:, :, order]
-    damping = _DAMPING * moment.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
-    moment = moment + damping.view(-1, 1, 1) * torch.eye(width, dtype=moment.dtype)
-    factor = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(moment))).mT
+    factor = _inverse_factor(moment.double()[:, order][:, :, order])
     codes = torch.empty_like(left)
     for first in range(0, width, _BLOCK):
         block = slice(first, min(first + _BLOCK, width))
@@ -102,3 +101,14 @@ def rounded(weight: Tensor, scale: Tensor, moment: Tensor, low: int, high: int) 
             values[:, :, i:] -= errors[:, :, i, None] * upper[:, None, i, i:]
         left[:, :, block.stop :] -= errors @ factor[:, block, block.stop :]
     return codes[:, :, order.argsort()].reshape(weight.shape)
+
+
+def _inverse_factor(moment: Tensor) -> Tensor:
+    """Upper triangles U with U^T U = (moment + damping)^-1: (groups, K, K)."""
+    mean = moment.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12).view(-1, 1, 1)
+    unit = mean * torch.eye(moment.shape[1], dtype=moment.dtype)
+    for damping in _DAMPING:
+        lower, failed = torch.linalg.cholesky_ex(moment + damping * unit)
+        if not failed.any():
+            break
+    return torch.linalg.cholesky(torch.cholesky_inverse(lower)).mT

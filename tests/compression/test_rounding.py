@@ -52,6 +52,15 @@ def test_weights_that_are_codes_stay_and_inputs_never_seen_do_no_harm() -> None:
     assert torch.equal(dead, codes)
 
 
+def test_moments_spoiled_by_rounding_are_damped_more() -> None:
+    weight, scale, x = drawn()
+    moment = moment_of(x)
+    spoiled = moment - 0.05 * moment.diagonal(dim1=1, dim2=2).mean() * torch.eye(40)
+    codes = rounding.rounded(weight, scale, spoiled, -7, 7)
+    nearest = (weight / scale[:, None]).round().clamp(-7, 7)
+    assert error(weight, codes, scale, x) < error(weight, nearest, scale, x)
+
+
 def test_moments_are_those_of_what_each_layer_multiplies() -> None:
     """Grouped, strided and linear layers: against products with every output's weights."""
     preprocess = spec.default_preprocess(16)
