@@ -25,7 +25,7 @@ def check(rest: str) -> None:
     """The file must be there."""
     path = Path(rest)
     if not path.is_file() and not (path / "spec.json").is_file():
-        raise BadInput(f"checkpoint {path}: no such file")
+        raise BadInput(f"checkpoint {path}: no such file; paths start in the current folder")
 
 
 def keyed(rest: str) -> Any:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from conftest import images
 
 from edgeres.compression import rounding
 from edgeres.models import resnet, spec
+from edgeres.training.inference import prepared
 
 
 def moment_of(x: torch.Tensor) -> torch.Tensor:
@@ -33,14 +35,11 @@ def test_outputs_change_far_less_than_by_rounding_to_nearest() -> None:
     assert error(weight, codes, scale, x) < 0.4 * error(weight, nearest, scale, x)
 
 
-def test_blocks_change_nothing() -> None:
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     weight, scale, x = drawn()
     whole = rounding.rounded(weight, scale, moment_of(x), -7, 7)
-    rounding._BLOCK, kept = 16, rounding._BLOCK
-    try:
-        assert torch.equal(rounding.rounded(weight, scale, moment_of(x), -7, 7), whole)
-    finally:
-        rounding._BLOCK = kept
+    monkeypatch.setattr(rounding, "_BLOCK", 16)
+    assert torch.equal(rounding.rounded(weight, scale, moment_of(x), -7, 7), whole)
 
 
 def test_weights_that_are_codes_stay_and_inputs_never_seen_do_no_harm() -> None:
@@ -73,8 +72,6 @@ def test_moments_are_those_of_what_each_layer_multiplies() -> None:
         layer.register_forward_hook(lambda m, args, y, n=name: seen.update({n: y}))
         for name, layer in model.named_modules() if name in found
     ]  # fmt: skip
-    from edgeres.training.inference import prepared
-
     with torch.no_grad():
         model(prepared(pictures, preprocess))
     for hook in hooks:

@@ -50,7 +50,8 @@ def test_every_layer_of_the_graph_itself_is_right(quantized: tuple, traced: tupl
     found = layers.check(folded, scales, x, codes)
     assert {c.name for c in found} == set(codes)
     assert max(c.worst for c in found) <= 1  # a half rounded the other way, at most
-    assert min(c.equal for c in found) > 0.997  # one of the 512 averages of the pool is a tie
+    for c in found:  # of the few values of a small layer, one
+        assert (1 - c.equal) * codes[c.name].size <= max(1, 0.001 * codes[c.name].size), c.name
 
 
 @pytest.mark.parametrize("layer", ["conv1", "layer1.0.conv2", "layer2.0.add", "avgpool", "fc"])
