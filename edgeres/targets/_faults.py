@@ -67,10 +67,15 @@ def _onnx(path: Path, number: int, operand: int) -> None:
 
     file = next(path.rglob("*.onnx")) if path.is_dir() else path
     model = onnx.load(file)
-    half = any(i.data_type == onnx.TensorProto.FLOAT16 for i in model.graph.initializer)
-    zero = onnx.numpy_helper.from_array(np.zeros(1, np.float16 if half else np.float32), _NAME)
-    model.graph.initializer.append(zero)
-    add = [n for n in model.graph.node if n.op_type == "Add"][number]
+    add = [n for n in model.graph.node if n.op_type in ("Add", "QLinearAdd")][number]
+    stored = {i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer}
+    if add.op_type == "QLinearAdd":  # code, scale and zero point of each
+        operand *= 3
+        zero = stored[add.input[operand + 2]].reshape(1)
+    else:
+        half = any(values.dtype == np.float16 for values in stored.values())
+        zero = np.zeros(1, np.float16 if half else np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(zero, _NAME))
     add.input[operand] = _NAME
     file.write_bytes(model.SerializeToString())
 

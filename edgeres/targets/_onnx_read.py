@@ -88,20 +88,31 @@ def params(constants: dict[str, Any], names: Any, axis: int | None = None) -> Qu
 
 
 def _boundary_scales(stored: Any) -> dict[str, QuantParams]:
-    """Scales of the tensors that the file itself quantizes or takes as codes."""
+    """Scales of the tensors that the file itself quantizes, takes or gives as codes."""
     constants = file.constant_values(stored)
     scales: dict[str, QuantParams] = {}
     for node in stored.graph.node:
         if node.op_type == "DequantizeLinear" and node.input[0] not in constants:
-            name = node.input[0]
+            name, names = node.input[0], node.input[1:]
         elif node.op_type == "QuantizeLinear":
-            name = node.output[0]
+            name, names = node.output[0], node.input[1:]
+        elif node.op_type in _INTEGER:
+            scales |= _ends(node, constants)
+            continue
         else:
             continue
-        found = params(constants, node.input[1:])
+        found = params(constants, names)
         if found:
             scales[name] = found
     return scales
+
+
+def _ends(node: Any, constants: dict[str, Any]) -> dict[str, QuantParams]:
+    """What an integer operator says of its first input and of its output."""
+    named = {node.input[0]: (1, 2), node.output[0]: _INTEGER[node.op_type][1]}
+    found = {name: params(constants, [file.input_name(node, i) for i in positions])
+             for name, positions in named.items()}  # fmt: skip
+    return {name: known for name, known in found.items() if known}
 
 
 def _operation(
@@ -115,8 +126,8 @@ def _operation(
     output = next((o for o in node.output if o), "")
     weight, weight_params = None, None
     if kind in _INTEGER:
-        weight_at, output_at = _INTEGER[kind]
-        own = params(constants, [file.input_name(node, i) for i in output_at])
+        weight_at, _ = _INTEGER[kind]
+        own = _ends(node, constants).get(output)
         if own:
             scales[output] = own
         if weight_at:

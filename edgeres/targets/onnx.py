@@ -96,14 +96,14 @@ def write(model: Any, source: Source, path: Path) -> None:
 
 
 def read(path: Path) -> FileGraph:
-    """Read the graph that onnxruntime's optimizer makes for this machine's CPU (see `_executed`).
+    """Read the graph that onnxruntime's optimizer makes for this machine's CPU (see `executed`).
 
     Raises:
         BadInput: not an ONNX file, or one that onnxruntime refuses.
     """
     with quiet(f"reading {path.name}"):
         stored = _onnx_file.load(path)
-        return _onnx_read.graph(path, "onnx", _executed(path, stored), stored)
+        return _onnx_read.graph(path, "onnx", executed(path, stored), stored)
 
 
 def session(path: Path, threads: int = 1) -> Session | None:
@@ -119,7 +119,7 @@ def session(path: Path, threads: int = 1) -> Session | None:
 def tracer(path: Path) -> Tracer | None:
     """Load the file as `read` sees it, with every operation's answer as an output."""
     with quiet(f"loading {path.name} in onnxruntime"):
-        return tracer_of(path, _executed(path, _onnx_file.load(path)))
+        return tracer_of(path, executed(path, _onnx_file.load(path)))
 
 
 def tracer_of(path: Path, model: Any) -> Tracer:
@@ -184,7 +184,7 @@ def _image_input(path: Path, session: Any) -> str:
     return str(needed[0].name)
 
 
-def _executed(path: Path, stored: Any) -> Any:
+def executed(path: Path, stored: Any) -> Any:
     """What onnxruntime's optimizer makes of a file.
 
     One with float16 weights stays as stored: what a CPU without float16 kernels makes of it, casts

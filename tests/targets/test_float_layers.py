@@ -22,7 +22,9 @@ from edgeres.verification.gates import integer_gates
 from edgeres.verification.scales import float_by_choice
 
 
-@pytest.mark.parametrize("name", ["tflite-int8", "onnx-int8", "coreml-int8", "tensorrt-int8"])
+@pytest.mark.parametrize(
+    "name", ["tflite-int8", "onnx-int8", "coreml-int8", "tensorrt-int8", "qoperator-int8"]
+)
 def test_excluded_layers_are_float_in_the_file(name: str, quantized: tuple, tmp_path: Path) -> None:
     model, _, table = quantized
     kept = kept_float(model, [r"layer1\.0\.conv1", r"layer2\..*"])

@@ -1,0 +1,67 @@
+"""ONNX files whose operators are integer ones as stored (onnxruntime's QOperator format).
+
+The int8 file of the `onnx` target says Q/DQ, which every execution provider and TensorRT's kin
+read, and which is integer arithmetic once onnxruntime's optimizer has fused it. This one is what
+the optimizer makes of it, stored: the same codes with optimizations on or off, and less to do when
+a session starts. QLinearAdd, QGemm and QLinearGlobalAveragePool are onnxruntime's own.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from edgeres.disk import storage_errors
+from edgeres.quiet import quiet
+from edgeres.targets import Session, Source, Tracer, _onnx_file, _onnx_read, _schemes, onnx
+from edgeres.targets._graph import FileGraph
+from edgeres.types import TensorSpec
+
+SUMMARY = "ONNX for onnxruntime without its optimizer"
+PRECISIONS = ("int8",)
+SUFFIX = ".qop.onnx"
+PACKAGE = "onnxruntime"
+EXTRA = None
+RUNTIME = "onnxruntime"
+SCHEMES = {"int8": _schemes.as_trained}
+
+_DOMAINS = ("", "ai.onnx", "com.microsoft")  # the optimizer lists all that it knows
+
+
+def export(source: Source, precision: str, path: Path) -> tuple[TensorSpec, TensorSpec]:
+    """Write a .qop.onnx file: uint8 codes in and out."""
+    with quiet(f"writing {path.name} with onnxruntime"), tempfile.TemporaryDirectory() as folder:
+        fused = Path(folder) / "fused.onnx"
+        onnx.export(source, precision, fused)
+        model = onnx.executed(fused, _onnx_file.load(fused))
+        used = [entry for entry in model.opset_import if entry.domain in _DOMAINS]
+        del model.opset_import[:]
+        model.opset_import.extend(used)
+        with storage_errors(path):
+            path.write_bytes(model.SerializeToString(deterministic=True))
+    graph = read(path)
+    return graph.input, graph.output
+
+
+def read(path: Path) -> FileGraph:
+    """Read the file as it is stored.
+
+    Raises:
+        BadInput: not an ONNX file.
+    """
+    with quiet(f"reading {path.name}"):
+        stored = _onnx_file.load(path)
+        return _onnx_read.graph(path, "onnx", stored, stored)
+
+
+def session(path: Path, threads: int = 1) -> Session | None:
+    """Load the file in onnxruntime on the CPU, unoptimized."""
+    with quiet(f"loading {path.name} in onnxruntime"):
+        settings = onnx.as_written()
+        return onnx.Runner(path, onnx.inference_session(path, str(path), threads, settings))
+
+
+def tracer(path: Path) -> Tracer | None:
+    """Load the file with every operation's answer as an output."""
+    with quiet(f"loading {path.name} in onnxruntime"):
+        return onnx.tracer_of(path, _onnx_file.load(path))
