@@ -1,11 +1,13 @@
-"""Biases that are the same number in every format.
+"""Biases that are the same number in every format, and scales that leave no sum nearly a tie.
 
 Integer kernels hold a bias as a whole number of steps (input scale * weight scale), Core ML as a
-float16 number. Rounded to the one and then to the other it turns one code in some 3,000 of each
-layer, and what turned spreads through the layers behind. A weight's scale may grow a little without
-harm, and the bias itself may be one of the five nearest float16 numbers (an output code apart by a
-hundredth): of these, and the scales up to 1/64 larger, two nearly always fit, to some 6e-6 of an
-output code.
+float16 number; where sums lie almost halfway between two codes, the difference turns a code, and
+what turned spreads through the layers behind. So does the last bit of a float32 sum in a runtime
+that doesn't compute in integers.
+
+A weight's scale may grow a little without harm, and the bias itself may move to a float16 number
+within 1/16 of an output code (or to one of the five nearest). Of these, the two are taken with
+which whole sums stay furthest from halfway, however the bias is stored: 1e-5 to 1e-4 of a code.
 """
 
 from __future__ import annotations
@@ -13,13 +15,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_GROWTH = 1 / 64
-_SCALES = 33  # as many float16 numbers lie at most within that growth
-_NEAREST = (0, -1, 1, -2, 2)  # float16 numbers, counted from the nearest
+from edgeres.types import QuantParams
+
+_GROWTH = 1 / 32
+_SCALES = 65  # as many float16 numbers lie at most within that growth
+_NEAREST = 2  # float16 numbers on either side of the nearest, wherever they are
+_FURTHEST = 32  # of them, if they aren't far
+_NEAR = 1 / 16  # of an output code
 
 
 def shared(
-    weight: Tensor, bias: Tensor, scale: Tensor, input_scale: float
+    weight: Tensor, bias: Tensor, scale: Tensor, input_scale: float, output: QuantParams | None
 ) -> tuple[Tensor, Tensor]:
     """Biases that are float16 numbers and whole numbers of steps, and the weight scales for that.
 
@@ -28,21 +34,40 @@ def shared(
         bias: (O,); one too large for a float16 number stays as it is.
         scale: (O,) float64, each a float16 number.
         input_scale: of the tensor that the layer reads.
+        output: of the one that it writes; None if that isn't int8.
 
     Returns:
         Bias and scale, both (O,) float64. The bias is the float16 number.
     """
     half = bias.half()[:, None]
-    found = torch.where(half.isfinite(), _from(half, torch.tensor(_NEAREST)), bias[:, None])
+    away = torch.arange(-_FURTHEST, _FURTHEST + 1)
+    found = torch.where(half.isfinite(), _from(half, away), bias[:, None])
     scales = _from(scale.half()[:, None], torch.arange(_SCALES))
     sizes = weight.flatten(1).abs()
     plain = ((sizes == 0) | (sizes == sizes.amax(1, keepdim=True))).all(1)
     limit = torch.where(plain, scale, scale * (1 + _GROWTH))
     steps, wanted = scales[:, None] * input_scale, found[:, :, None]
-    errors = ((wanted / steps).round() * steps - wanted).abs()  # (O, biases, scales)
-    errors.masked_fill_(~(errors.isfinite() & (scales <= limit[:, None])[:, None]), torch.inf)
-    best = errors.flatten(1).argmin(1, keepdim=True)
+    room = -((wanted / steps).round() * steps - wanted).abs()  # (O, biases, scales)
+    near = (away.abs() <= _NEAREST).broadcast_to(found.shape)
+    if output is not None:
+        room += _from_ties(steps, output)
+        near = near | ((found - bias[:, None]).abs() <= output.scale[0] * _NEAR)
+    allowed = near[:, :, None] & (scales <= limit[:, None])[:, None]
+    room.masked_fill_(~(room.isfinite() & allowed), -torch.inf)
+    best = room.flatten(1).argmax(1, keepdim=True)
     return found.gather(1, best // _SCALES).flatten(), scales.gather(1, best % _SCALES).flatten()
+
+
+def _from_ties(steps: Tensor, output: QuantParams) -> Tensor:
+    """How far from halfway between two codes the whole number of steps is that lies nearest to it.
+
+    The shape of `steps`, and in what they are in.
+    """
+    nearest = torch.full_like(steps, torch.inf)
+    for code in range(-128, 127):
+        tie = (code + 0.5 - output.zero_point[0]) * output.scale[0]
+        nearest = torch.minimum(nearest, ((tie / steps).round() * steps - tie).abs())
+    return nearest
 
 
 def _from(half: Tensor, away: Tensor) -> Tensor:

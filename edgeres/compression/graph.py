@@ -185,7 +185,9 @@ def snap(model: ResNet, scales: ScaleTable, moments: Moments | None = None) -> N
         params, source = scales[f"{layer.name}.weight"], scales.get(layer.source)
         steps = torch.tensor(params.scale, dtype=torch.float64)
         if bias is not None and source and source.dtype == "int8":  # 16 bits need a finer bias
-            found, steps = biases.shared(weight, bias, steps, source.scale[0])
+            written = scales.get(layer.name)
+            written = written if written and written.dtype == "int8" else None
+            found, steps = biases.shared(weight, bias, steps, source.scale[0], written)
             bias.copy_(found)
             scales[f"{layer.name}.weight"] = replace(params, scale=tuple(steps.tolist()))
         column = steps.view(-1, *[1] * (weight.ndim - 1))

@@ -82,6 +82,7 @@ def write(
 
     Args:
         model: in evaluation mode.
+        source: where its weights come from at first: "trained" here, or e.g. "checkpoint".
         answers: what to evaluate in place of `model` (its quantized graph).
     """
     import numpy as np

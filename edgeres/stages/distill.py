@@ -14,7 +14,7 @@ from edgeres.teachers import Wanted, source
 if TYPE_CHECKING:
     from edgeres.models.resnet import ResNet
 
-VERSION = 2
+VERSION = 3
 LIBRARIES = _checkpoint.LIBRARIES
 summary = _checkpoint.summary
 
@@ -55,7 +55,8 @@ def run(
     )  # fmt: skip
     if hints:
         hints.close()
-    return _checkpoint.write(out, student, data, history=history)
+    source = "trained" if section.checkpoint is None else "checkpoint"
+    return _checkpoint.write(out, student, data, history=history, source=source)
 
 
 def _student(section: DistillSection, data: Artifact, seed: int) -> ResNet:

@@ -13,7 +13,7 @@ from edgeres.artifact import Artifact
 from edgeres.recipe import PruneSection
 from edgeres.stages import Context, _checkpoint, _latency, keyed_as_is
 
-VERSION = 2
+VERSION = 3
 LIBRARIES = (*_checkpoint.LIBRARIES, "torch-pruning")
 
 
@@ -58,7 +58,8 @@ def run(
             share = (budget.limit / start) ** (step / section.steps)
             make = partial(work.slimmed, model, budget.at(start * share))
             model = work.piece(f"step-{step}", make, work.epochs_of(step))
-    facts = _checkpoint.write(out, model, inputs["data"], history=work.history)
+    facts = _checkpoint.write(out, model, inputs["data"], history=work.history,
+                              source=inputs["model"].facts["source"])  # fmt: skip
     if plan is not None:
         (out / "latency_table.json").write_text(json.dumps(plan.table.to_json(), indent=1), "utf-8")
         facts["latency"] = plan.facts(section, model)

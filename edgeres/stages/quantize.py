@@ -12,7 +12,7 @@ from edgeres.recipe import QuantizeSection
 from edgeres.stages import Context, _checkpoint, keyed_as_is
 from edgeres.types import ScaleTable, to_json
 
-VERSION = 7
+VERSION = 8
 LIBRARIES = (*_checkpoint.LIBRARIES, "torchao", "nncf")
 
 
@@ -29,7 +29,8 @@ def run(
 ) -> dict[str, Any]:
     """Calibrate, train if asked, keep what is better on validation; evaluate the quantized graph.
 
-    Training starts from the calibrated network, which is the first candidate.
+    Training starts from the calibrated network, which is the first candidate. A network trained
+    elsewhere may have learned the validation images, and PTQ forgets none: then QAT is kept.
     """
     from edgeres.compression import ptq
     from edgeres.compression.integers import integer_graph
@@ -48,12 +49,14 @@ def run(
         trained, trained_scales, history = _train(section, inputs, model, scales, context)
         candidates = {"ptq": (folded, scales), "qat": (trained, trained_scales)}
         correct = {n: _on_validation(data, *c) for n, c in candidates.items()}
-        best = "qat" if correct["qat"] >= correct["ptq"] else "ptq"
+        fair = inputs["model"].facts["source"] == "trained"
+        best = "ptq" if fair and correct["ptq"] > correct["qat"] else "qat"
         folded, scales = candidates[best]
         chosen = {"kept": best, "validation_correct": correct}
     (out / "scales.json").write_text(json.dumps(to_json(scales), indent=1), "utf-8")
     quantized = integer_graph(folded, scales)
-    facts = _checkpoint.write(out, folded, data, history=history, answers=quantized)
+    facts = _checkpoint.write(out, folded, data, history=history, answers=quantized,
+                              source=inputs["model"].facts["source"])  # fmt: skip
     kept = [n.removesuffix(".weight") for n in folded.state_dict()
             if n.endswith(".weight") and n not in scales]  # fmt: skip
     return facts | chosen | {

@@ -17,7 +17,7 @@ from edgeres.types import exported_file, to_json
 if TYPE_CHECKING:
     from edgeres.verification.certificate import Certificate, Reference
 
-VERSION = 3
+VERSION = 4
 LIBRARIES = ("torch", "ai-edge-litert", "onnxruntime", "coremltools")
 keyed = keyed_as_is
 SAID = ("edgeres.labels", "edgeres.preprocess", "edgeres.origin")  # notes that must be right

@@ -1,11 +1,11 @@
 """Core ML's program language (MIL), run with torch: how a package's numbers are checked off a Mac.
 
 An operation whose type is float16 is computed in float32 from float16 values and its result rounded
-to float16 once; what lies between dequantize and quantize is one integer kernel and rounded to its
-codes only, as on Neural Engines with int8 arithmetic (A17 Pro, M4 and later; other chips compute it
-in float16). Core ML's own kernels may accumulate in another order or keep more bits, so answers
-agree with a device to rounding, not to the bit. The operations are those that residual networks
-use; their meaning is that of coremltools' `converters/mil/mil/ops/defs` (iOS 15 to 17).
+to float16 once; what lies between dequantize and quantize is one integer kernel, with exact sums
+(`_mil_integers`), as on Neural Engines with int8 arithmetic (A17 Pro, M4 and later; other chips
+compute it in float16). Core ML's own kernels may accumulate in another order or keep more bits, so
+answers agree with a device to rounding, not to the bit. The operations are those that residual
+networks use; their meaning is that of coremltools' `converters/mil/mil/ops/defs` (iOS 15 to 17).
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edgeres.errors import BadInput
-from edgeres.targets._mil_package import printable
+from edgeres.targets import _mil_integers
+from edgeres.targets._mil_graph import batchwise
+from edgeres.targets._mil_package import numpy_dtype, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,9 +29,6 @@ if TYPE_CHECKING:
     Kernel = Callable[[Arguments], torch.Tensor]
 
 _CHUNK_VALUES = 1 << 20  # of the largest tensor: more falls out of the processor's cache
-# operation -> its argument that names axes
-_AXES = {"transpose": "perm", "reduce_mean": "axes", "squeeze": "axes",
-         "expand_dims": "axes", "concat": "axis"}  # fmt: skip
 _EXACT = ("relu", "reshape", "squeeze", "expand_dims", "transpose", "concat", "max_pool", "pad",
           "identity")  # fmt: skip
 
@@ -43,6 +42,7 @@ class _Step:
         sources: argument -> the tensor that it is, or the tensors of a list.
         half: its result is rounded to float16.
         rounded: tensors that it reads rounded to float16, while integer kernels read them exact.
+        units: tensors that it reads multiplied by these, while integer kernels count in them.
         finished: tensors that nothing reads after it.
     """
 
@@ -53,6 +53,7 @@ class _Step:
     shape: tuple[int, ...]
     half: bool
     rounded: frozenset[str] = frozenset()
+    units: Mapping[str, torch.Tensor] = field(default_factory=dict)
     finished: tuple[str, ...] = ()
 
     def names(self) -> set[str]:
@@ -79,28 +80,45 @@ class Interpreter:
         ((self._input, given),), (output,) = function.inputs.items(), function.outputs
         self._where, self._output, self._dtype = where, output.name, numpy_dtype(output)
         self._known: dict[str, Any] = {}
+        self._units: dict[str, torch.Tensor] = {}
         steps: list[_Step] = []
         largest = math.prod(given.shape)
-        batchwise = tuple(given.shape[:1]) == (1,)
+        together = tuple(given.shape[:1]) == (1,)
         for op in function.operations:
             if op.op_type == "const":
                 continue
             step = _prepare(op, self._known, where)
-            if step.output in exact:
-                step = dataclasses.replace(step, half=False)
-            elif op.op_type != "quantize":
-                rounded = frozenset(name for name in step.names() if name in exact)
-                step = dataclasses.replace(step, rounded=rounded)
+            step = self._counted(op.op_type, step, exact)
             if self._input in step.names() or any(s.output in step.names() for s in steps):
                 steps.append(step)
                 largest = max(largest, math.prod(step.shape))
-                batchwise = batchwise and _batchwise(op, self._known)
+                together = together and batchwise(op, self._known)
             else:
                 self._known[step.output] = _evaluate(step, self._known, where)
         if not any(s.output == self._output for s in steps):
             raise BadInput(f"{where}: its answer doesn't depend on its input")
         self._steps = _with_lifetimes(steps, {self._output, *self._known})
-        self._chunk = max(1, _CHUNK_VALUES // largest) if batchwise else 1
+        self._chunk = max(1, _CHUNK_VALUES // largest) if together else 1
+
+    def _counted(self, kind: str, step: _Step, exact: Container[str]) -> _Step:
+        """An operation as it is computed inside an integer kernel, or next to one."""
+        units = {argument: self._units[name] for argument, name in step.sources.items()
+                 if isinstance(name, str) and name in self._units}  # fmt: skip
+        if step.output in exact:
+            step = dataclasses.replace(step, half=False)
+            found = _mil_integers.counted(kind, step.constants, units)
+            if found:
+                kernel, self._units[step.output] = found
+                constants = {**step.constants, "_unit": found[1]}
+                return dataclasses.replace(step, kernel=kernel, constants=constants)
+        elif kind == "quantize" and units:
+            constants = {**step.constants, "_unit": units["input"]}
+            return dataclasses.replace(step, kernel=_mil_integers.quantize, constants=constants)
+        elif kind != "quantize":
+            rounded = frozenset(name for name in step.names() if name in exact)
+            step = dataclasses.replace(step, rounded=rounded)
+        units = {name: unit for name, unit in self._units.items() if name in step.names()}
+        return dataclasses.replace(step, units=units)
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Encoded images (N, C, H, W) -> the program's answers (N, classes), in its own type."""
@@ -131,7 +149,8 @@ class Interpreter:
             for name in step.finished:
                 if name not in names:
                     del values[name]
-        return {n: v for n, v in values.items() if n in names and n not in self._known}
+        return {n: v * self._units[n] if n in self._units else v
+                for n, v in values.items() if n in names and n not in self._known}  # fmt: skip
 
 
 def _prepare(op: Any, known: dict[str, Any], where: str) -> _Step:
@@ -171,8 +190,7 @@ def _constant(var: Any) -> Any:
 
 def _evaluate(step: _Step, values: Mapping[str, torch.Tensor], where: str) -> torch.Tensor:
     try:
-        read = {n: values[n].half().float() if n in step.rounded else values[n]
-                for n in step.names()}  # fmt: skip
+        read = {n: _read(step, n, values[n]) for n in step.names()}
         tensors = {name: read[s] if isinstance(s, str) else [read[n] for n in s]
                    for name, s in step.sources.items()}  # fmt: skip
         result = step.kernel({**step.constants, **tensors})
@@ -185,6 +203,11 @@ def _evaluate(step: _Step, values: Mapping[str, torch.Tensor], where: str) -> to
     return result.half().float() if step.half else result
 
 
+def _read(step: _Step, name: str, value: torch.Tensor) -> torch.Tensor:
+    value = value * step.units[name] if name in step.units else value
+    return value.half().float() if name in step.rounded else value
+
+
 def _with_lifetimes(steps: list[_Step], needed: set[str]) -> list[_Step]:
     """Say for each step which tensors are no longer needed after it."""
     found: list[_Step] = []
@@ -193,42 +216,6 @@ def _with_lifetimes(steps: list[_Step], needed: set[str]) -> list[_Step]:
         found.append(dataclasses.replace(step, finished=tuple(sorted(names - needed))))
         needed = needed | names
     return found[::-1]
-
-
-def _batchwise(op: Any, known: Mapping[str, Any]) -> bool:
-    """Whether an operation treats the images of a batch one by one (then many run at once)."""
-    output = op.outputs[0]
-    arguments = [
-        v for a in op.inputs.values() for v in (a if isinstance(a, (list, tuple)) else [a])
-    ]
-    data = [v for v in arguments if v is not None and v.val is None and v.name not in known]
-    if any(tuple(v.shape[:1]) != (1,) for v in (output, *data)):
-        return False
-    if len({len(v.shape) for v in data}) != 1:
-        return False
-    if op.op_type in _AXES:
-        axes = op.inputs.get(_AXES[op.op_type])
-        rank = max(len(output.shape), len(data[0].shape))
-        listed = [] if axes is None else [a % rank for a in _integers(axes.val)]
-        return listed[0] == 0 if op.op_type == "transpose" else bool(listed) and 0 not in listed
-    if op.op_type == "pad":
-        pads = _integers(op.inputs["pad"].val)
-        return len(pads) < 2 * len(output.shape) or not any(pads[:2])
-    if op.op_type == "matmul":
-        return data == [op.inputs["x"]] and not op.inputs["transpose_x"].val
-    return True
-
-
-def _integers(value: Any) -> list[int]:
-    import numpy as np
-
-    return [int(v) for v in np.reshape(value, -1)]
-
-
-def numpy_dtype(var: Any) -> str:
-    """The type of a coremltools `Var`: `fp16` -> `float16`; integers have numpy's names already."""
-    name = str(var.dtype.__type_info__().name)
-    return {"fp16": "float16", "fp32": "float32"}.get(name, name)
 
 
 def _kernels() -> Mapping[str, Kernel]:

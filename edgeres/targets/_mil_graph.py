@@ -11,8 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edgeres.targets._graph import FileGraph, FileOp, Role
-from edgeres.targets._mil import numpy_dtype
-from edgeres.targets._mil_package import Package
+from edgeres.targets._mil_package import Package, numpy_dtype
 from edgeres.types import QuantParams, TensorSpec
 
 _ROLES: dict[str, Role] = {
@@ -23,6 +22,9 @@ _ROLES: dict[str, Role] = {
     "cast": "boundary", "constexpr_affine_dequantize": "boundary",
     "constexpr_lut_to_dense": "boundary",
 }  # fmt: skip
+# operation -> its argument that names axes
+_AXES = {"transpose": "perm", "reduce_mean": "axes", "squeeze": "axes",
+         "expand_dims": "axes", "concat": "axis"}  # fmt: skip
 _MOVES_CODES = ("reshape", "squeeze", "max_pool", "pad", "transpose")
 
 
@@ -61,6 +63,36 @@ def inside_kernels(package: Package) -> set[str]:
     kernels = [op for op in package.function.operations
                if op.op_type != "const" and _is_integer_kernel(op)]  # fmt: skip
     return {name for op in kernels for name in _passed(op)}
+
+
+def batchwise(op: Any, known: Mapping[str, Any]) -> bool:
+    """Whether an operation treats the images of a batch one by one (then many run at once)."""
+    output = op.outputs[0]
+    arguments = [
+        v for a in op.inputs.values() for v in (a if isinstance(a, (list, tuple)) else [a])
+    ]
+    data = [v for v in arguments if v is not None and v.val is None and v.name not in known]
+    if any(tuple(v.shape[:1]) != (1,) for v in (output, *data)):
+        return False
+    if len({len(v.shape) for v in data}) != 1:
+        return False
+    if op.op_type in _AXES:
+        axes = op.inputs.get(_AXES[op.op_type])
+        rank = max(len(output.shape), len(data[0].shape))
+        listed = [] if axes is None else [a % rank for a in _integers(axes.val)]
+        return listed[0] == 0 if op.op_type == "transpose" else bool(listed) and 0 not in listed
+    if op.op_type == "pad":
+        pads = _integers(op.inputs["pad"].val)
+        return len(pads) < 2 * len(output.shape) or not any(pads[:2])
+    if op.op_type == "matmul":
+        return data == [op.inputs["x"]] and not op.inputs["transpose_x"].val
+    return True
+
+
+def _integers(value: Any) -> list[int]:
+    import numpy as np
+
+    return [int(v) for v in np.reshape(value, -1)]
 
 
 def _is_integer_kernel(op: Any) -> bool:

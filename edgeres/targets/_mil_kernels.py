@@ -18,13 +18,18 @@ if TYPE_CHECKING:
 
 def quantize(a: Arguments) -> Tensor:
     """clip(round(input / scale) + zero point), halves to even, in float32."""
+    x = a["input"]
+    return coded(x / along_axis(a, "scale", x.ndim), a)
+
+
+def coded(steps: Tensor, a: Arguments) -> Tensor:
+    """The codes of a tensor that counts in steps of its scale already; overwrites it."""
     import torch
 
-    x = a["input"]
-    scale, zero = (_along_axis(a, n, x.ndim) for n in ("scale", "zero_point"))
+    zero = along_axis(a, "zero_point", steps.ndim)
     kind = getattr(torch, a["output_dtype"])
     limits = torch.iinfo(kind)
-    codes = torch.div(x, scale).round_()
+    codes = steps.round_()
     codes = codes.add_(zero) if zero is not None else codes
     return codes.clamp_(limits.min, limits.max).to(kind)
 
@@ -32,7 +37,7 @@ def quantize(a: Arguments) -> Tensor:
 def dequantize(a: Arguments) -> Tensor:
     """scale * (input - zero point)."""
     x = a["input"]
-    scale, zero = (_along_axis(a, n, x.ndim) for n in ("scale", "zero_point"))
+    scale, zero = (along_axis(a, n, x.ndim) for n in ("scale", "zero_point"))
     steps = x.float()
     return (steps.sub_(zero) if zero is not None else steps).mul_(scale)
 
@@ -138,7 +143,7 @@ def cast(a: Arguments) -> Tensor:
     return a["x"].to(torch.float32 if kind in ("fp16", "fp32") else getattr(torch, kind))
 
 
-def _along_axis(a: Arguments, name: str, rank: int) -> Any:
+def along_axis(a: Arguments, name: str, rank: int) -> Any:
     """A scale or zero point, shaped to meet its axis; None if there is none."""
     value = a.get(name)
     if value is None or isinstance(value, (int, float)):

@@ -128,3 +128,9 @@ def _check(function: Any, path: Path) -> None:
 def printable(said: str) -> str:
     """A stranger's message, short and without control characters."""
     return "".join(c if c.isprintable() else " " for c in said[:200])
+
+
+def numpy_dtype(var: Any) -> str:
+    """The type of a coremltools `Var`: `fp16` -> `float16`; integers have numpy's names already."""
+    name = str(var.dtype.__type_info__().name)
+    return {"fp16": "float16", "fp32": "float32"}.get(name, name)

@@ -39,7 +39,7 @@ def train(name: str, px: int, work: Path) -> tuple[QatModel, list[dict]]:
 @pytest.fixture
 def as_trained(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave weight scales as training saw them: the last step moves answers by some code."""
-    monkeypatch.setattr(biases, "shared", lambda _weight, bias, scale, _input: (bias, scale))
+    monkeypatch.setattr(biases, "shared", lambda _w, bias, scale, *_: (bias, scale))
 
 
 @pytest.mark.parametrize(("name", "px"), [("resnet8", 16), ("resnet20-A", 32)])
