@@ -3,8 +3,8 @@
 A convolution or linear layer multiplies whole numbers: codes less their zero point. Their sums are
 exact in float32 below 2**24, in whatever order. A sum is then multiplied once, by input scale *
 weight scale / output scale in float32, and rounded half to even, as XNNPACK's `qs8_qc8w` kernels
-and onnxruntime's QLinearConv do. The graph of Q/DQ nodes adds up rounded products instead, which
-turns a code in some 10,000.
+and onnxruntime's QLinearConv do; so is the sum of a global average pool. The graph of Q/DQ nodes
+adds up rounded products instead, which turns a code in some 10,000.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from edgeres.types import ScaleTable
 
 _A, _Q = torch.ops.aten, torch.ops.quantized_decomposed
 _WEIGHTED = (_A.conv2d.default, _A.linear.default)
+_POOL = _A.adaptive_avg_pool2d.default
 _SHORT = torch.int8  # whose products a float32 can add up
 
 
@@ -34,7 +35,9 @@ def integer_graph(model: ResNet, scales: ScaleTable) -> GraphModule:
     graph = quantized_graph(model, scales, fold_weights=True)
     for number, node in enumerate(list(graph.graph.nodes)):
         end = _end(node)
-        if end is not None:
+        if end is not None and node.target == _POOL:
+            _exchange_pool(graph, node, end)
+        elif end is not None:
             _exchange(graph, node, end, f"_integers_{number}")
     graph.graph.eliminate_dead_code()
     graph.recompile()
@@ -43,12 +46,13 @@ def integer_graph(model: ResNet, scales: ScaleTable) -> GraphModule:
 
 def _end(node: Any) -> Node | None:
     """The quantize behind a layer that reads int8 codes and writes them; else None."""
-    if node.target not in _WEIGHTED:
+    if node.target not in (*_WEIGHTED, _POOL):
         return None
-    x, weight = node.args[:2]
+    x, other = node.args[:2]
     if not _is(x, _Q.dequantize_per_tensor.default) or x.args[5] != _SHORT:
         return None
-    if not _is(weight, _Q.dequantize_per_channel.default):
+    whole = node.target == _POOL and list(other) == [1, 1]
+    if not whole and not _is(other, _Q.dequantize_per_channel.default):
         return None
     last: Any = node
     while len(last.users) == 1:
@@ -90,6 +94,21 @@ def _exchange(graph: GraphModule, node: Any, end: Any, name: str) -> None:
             _requantized, (sums, given["factor"], out_zero, low, high)
         )
     end.replace_all_uses_with(codes)
+
+
+def _exchange_pool(graph: GraphModule, node: Any, end: Any) -> None:
+    """Put an integer kernel where a global average pool and the quantize behind it were."""
+    read, scale, zero, *_ = node.args[0].args
+    _, out_scale, out_zero, *_ = end.args
+    with graph.graph.inserting_before(end):
+        codes = graph.graph.call_function(_pooled, (read, zero, scale, out_scale, out_zero))
+    end.replace_all_uses_with(codes)
+
+
+def _pooled(codes: Tensor, zero: int, scale: float, out_scale: float, out_zero: int) -> Tensor:
+    factor = torch.tensor(scale) / (torch.tensor(out_scale) * codes[0, 0].numel())
+    sums = _less(codes, zero).sum((2, 3), keepdim=True)
+    return _requantized(sums, factor, out_zero, -128, 127)
 
 
 def _less(codes: Tensor, zero: int) -> Tensor:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Arguments = Mapping[str, Any]
     Kernel = Callable[[Arguments], Tensor]
 
-_PASSED_ON = ("relu", "reshape", "squeeze", "max_pool")
+_PASSED_ON = ("relu", "reshape", "squeeze", "max_pool", "reduce_mean")
 
 
 def counted(
