@@ -37,6 +37,17 @@ def test_runtimes_give_its_codes_to_the_bit(name: str, px: int, tmp_path: Path) 
         assert np.array_equal(found, expected), target
 
 
+@pytest.mark.parametrize(("name", "px"), [("resnet20-A", 32), ("resnet18-w0.1", 72)])
+def test_an_interpreted_core_ml_package_gives_them_too(name: str, px: int, tmp_path: Path) -> None:
+    """Its biases are float16 numbers; hardly a sum lies where that decides a code."""
+    folded, scales = ptq.quantize(network(name, px), images(32, px))
+    x = prepared(images(64, px, seed=3), folded.spec.preprocess).contiguous()
+    with torch.no_grad():
+        expected = integer_graph(folded, scales)(x).numpy()
+    found = _answers("coreml-int8", folded, scales, x.numpy(), tmp_path)
+    assert (np.abs(found - expected) < scales["fc"].scale[0] / 2).mean() > 0.95
+
+
 @pytest.mark.parametrize("settings", [
     {}, {"exclude": [r"layer2\..*"]}, {"scheme": "w8a16"}, {"scheme": "w8a8-symmetric"},
 ])  # fmt: skip
