@@ -69,7 +69,7 @@ def _is(node: Any, target: Any) -> bool:
 def _exchange(graph: GraphModule, node: Any, end: Any, name: str) -> None:
     """Put an integer kernel where a layer, its ReLU and the quantize behind them were."""
     (read, scale, zero, *_), (stored, per_channel, *_) = node.args[0].args, node.args[1].args
-    _, out_scale, out_zero, low, high, _ = end.args
+    _, out_scale, out_zero, *_ = end.args
     weight, steps = (constant(graph, n) for n in (stored, per_channel))
     product = torch.tensor(scale) * steps
     factor = (product / torch.tensor(out_scale)).view(-1, *[1] * (weight.ndim - 2))
@@ -89,9 +89,8 @@ def _exchange(graph: GraphModule, node: Any, end: Any, name: str) -> None:
         sums = graph.graph.call_function(
             node.target, (values, given["weight"], given.get("bias"), *node.args[3:])
         )
-        low = low if end.args[0] is node else max(low, out_zero)  # a ReLU ends at zero
         codes = graph.graph.call_function(
-            _requantized, (sums, given["factor"], out_zero, low, high)
+            _requantized, (sums, given["factor"], out_zero, *_limits(node, end))
         )
     end.replace_all_uses_with(codes)
 
@@ -101,14 +100,24 @@ def _exchange_pool(graph: GraphModule, node: Any, end: Any) -> None:
     read, scale, zero, *_ = node.args[0].args
     _, out_scale, out_zero, *_ = end.args
     with graph.graph.inserting_before(end):
-        codes = graph.graph.call_function(_pooled, (read, zero, scale, out_scale, out_zero))
+        codes = graph.graph.call_function(
+            _pooled, (read, zero, scale, out_scale, out_zero, *_limits(node, end))
+        )
     end.replace_all_uses_with(codes)
 
 
-def _pooled(codes: Tensor, zero: int, scale: float, out_scale: float, out_zero: int) -> Tensor:
+def _limits(node: Any, end: Any) -> tuple[int, int]:
+    """The lowest and highest code that a layer and what follows it up to a quantize give."""
+    _, _, zero, low, high, _ = end.args
+    return (low if end.args[0] is node else max(low, zero)), high  # a ReLU ends at zero
+
+
+def _pooled(
+    codes: Tensor, zero: int, scale: float, out_scale: float, out_zero: int, low: int, high: int
+) -> Tensor:
     factor = torch.tensor(scale) / (torch.tensor(out_scale) * codes[0, 0].numel())
     sums = _less(codes, zero).sum((2, 3), keepdim=True)
-    return _requantized(sums, factor, out_zero, -128, 127)
+    return _requantized(sums, factor, out_zero, low, high)
 
 
 def _less(codes: Tensor, zero: int) -> Tensor:

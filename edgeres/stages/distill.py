@@ -55,8 +55,8 @@ def run(
     )  # fmt: skip
     if hints:
         hints.close()
-    source = "trained" if section.checkpoint is None else "checkpoint"
-    return _checkpoint.write(out, student, data, history=history, source=source)
+    origin = "trained" if section.checkpoint is None else "checkpoint"
+    return _checkpoint.write(out, student, data, history=history, source=origin)
 
 
 def _student(section: DistillSection, data: Artifact, seed: int) -> ResNet:

@@ -116,6 +116,12 @@ def session(path: Path, threads: int = 1) -> Session | None:
         return Runner(path, inference_session(path, str(path), threads))
 
 
+def session_as_written(path: Path, threads: int = 1) -> Runner:
+    """The same without onnxruntime's optimizer."""
+    with quiet(f"loading {path.name} in onnxruntime"):
+        return Runner(path, inference_session(path, str(path), threads, as_written()))
+
+
 def tracer(path: Path) -> Tracer | None:
     """Load the file as `read` sees it, with every operation's answer as an output."""
     with quiet(f"loading {path.name} in onnxruntime"):

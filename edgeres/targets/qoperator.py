@@ -56,9 +56,7 @@ def read(path: Path) -> FileGraph:
 
 def session(path: Path, threads: int = 1) -> Session | None:
     """Load the file in onnxruntime on the CPU, unoptimized."""
-    with quiet(f"loading {path.name} in onnxruntime"):
-        settings = onnx.as_written()
-        return onnx.Runner(path, onnx.inference_session(path, str(path), threads, settings))
+    return onnx.session_as_written(path, threads)
 
 
 def tracer(path: Path) -> Tracer | None:

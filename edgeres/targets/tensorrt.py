@@ -58,9 +58,7 @@ def read(path: Path) -> FileGraph:
 
 def session(path: Path, threads: int = 1) -> Session | None:
     """Load the file in onnxruntime, which computes it as written (a reference; no TensorRT)."""
-    with quiet(f"loading {path.name} in onnxruntime"):
-        settings = onnx.as_written()
-        loaded = onnx.Runner(path, onnx.inference_session(path, str(path), threads, settings))
+    loaded = onnx.session_as_written(path, threads)
     loaded.stand_in = "onnxruntime"
     return loaded
 

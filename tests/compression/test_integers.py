@@ -25,26 +25,28 @@ def _answers(
     return targets.decode(target.session(path).run(targets.encode(x, first)), last)
 
 
-@pytest.mark.parametrize(("name", "px"), [("resnet20-A", 32), ("resnet18-w0.1", 72)])
-def test_runtimes_give_its_codes_to_the_bit(name: str, px: int, tmp_path: Path) -> None:
-    """72 px has ImageNet's stem, with its max pool; -A has 0/1 shortcut convolutions."""
+def _reference(name: str, px: int) -> tuple:
+    """A network, its scales, images, and what its integer graph answers to them."""
     folded, scales = ptq.quantize(network(name, px), images(32, px))
     x = prepared(images(64, px, seed=3), folded.spec.preprocess).contiguous()
     with torch.no_grad():
-        expected = integer_graph(folded, scales)(x).numpy()
+        return folded, scales, x.numpy(), integer_graph(folded, scales)(x).numpy()
+
+
+@pytest.mark.parametrize(("name", "px"), [("resnet20-A", 32), ("resnet18-w0.1", 72)])
+def test_runtimes_give_its_codes_to_the_bit(name: str, px: int, tmp_path: Path) -> None:
+    """72 px has ImageNet's stem, with its max pool; -A has 0/1 shortcut convolutions."""
+    folded, scales, x, expected = _reference(name, px)
     for target in ("tflite-int8", "onnx-int8"):
-        found = _answers(target, folded, scales, x.numpy(), tmp_path)
+        found = _answers(target, folded, scales, x, tmp_path)
         assert np.array_equal(found, expected), target
 
 
 @pytest.mark.parametrize(("name", "px"), [("resnet20-A", 32), ("resnet18-w0.1", 72)])
 def test_an_interpreted_core_ml_package_gives_them_too(name: str, px: int, tmp_path: Path) -> None:
     """Its biases are float16 numbers; hardly a sum lies where that decides a code."""
-    folded, scales = ptq.quantize(network(name, px), images(32, px))
-    x = prepared(images(64, px, seed=3), folded.spec.preprocess).contiguous()
-    with torch.no_grad():
-        expected = integer_graph(folded, scales)(x).numpy()
-    found = _answers("coreml-int8", folded, scales, x.numpy(), tmp_path)
+    folded, scales, x, expected = _reference(name, px)
+    found = _answers("coreml-int8", folded, scales, x, tmp_path)
     assert (np.abs(found - expected) < scales["fc"].scale[0] / 2).mean() > 0.95
 
 

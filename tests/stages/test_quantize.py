@@ -1,47 +1,65 @@
-"""Which network the quantize stage keeps: the trained one, or the calibrated one it began with."""
+"""What quantization refuses before it begins."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from conftest import images
 
-from edgeres.artifact import Artifact
-from edgeres.recipe import QuantizeSection, checked, load_mapping
-from edgeres.stages import Context, data, distill, quantize
-
-PX = 8
-
-
-@pytest.mark.parametrize(("source", "kept"), [("trained", "ptq"), ("checkpoint", "qat")])
-def test_qat_is_measured_with_ptq_only_where_validation_images_are_new(
-    source: str, kept: str, tmp_path: Path
-) -> None:
-    """A learning rate that destroys what the network knew makes PTQ the better of the two."""
-    recipe = load_mapping({"name": "x", "data": {"source": "digits", "size": PX},
-                           "distill": {"student": "resnet8", "loss": "none",
-                                       "train": {"epochs": 2, "batch_size": 64}}})  # fmt: skip
-    digits = _made(data, recipe.data, {}, tmp_path)
-    model = _made(distill, recipe.distill, {"data": digits}, tmp_path)
-    model.facts["source"] = source
-    section = checked(QuantizeSection, {"method": "qat", "train": {
-        "epochs": 1, "batch_size": 64, "learning_rate": 10.0, "clip_norm": None,
-    }})  # fmt: skip
-    made = _made(quantize, section, {"data": digits, "teacher": model, "model": model}, tmp_path)
-    right = made.facts["validation_correct"]
-    assert right["ptq"] > right["qat"]
-    assert made.facts["kept"] == kept
-    assert made.facts["source"] == source
-    assert made.facts["validation"]["correct"] == right[kept]
+from edgeres import pipeline
+from edgeres.errors import BadInput
+from edgeres.recipe import load_mapping
+from edgeres.stages import _checkpoint
+from edgeres.training.views import Labelled
 
 
-def _made(stage: object, section: object, inputs: dict[str, Artifact], root: Path) -> Artifact:
-    name = stage.__name__.rsplit(".", 1)[1]
-    for folder in (root / name, root / f"{name}-work"):
-        folder.mkdir()
-    facts = stage.run(section, inputs, root / name, Context(0, root / f"{name}-work", _quietly))
-    return Artifact(name, "k", "d", root / name, {}, {}, facts, {}, 0.0)
+def recipe(**quantize: Any) -> Any:
+    return load_mapping({"name": "r", "quantize": quantize, "export": {"targets": ["tflite-int8"]}})
 
 
-def _quietly(done: int, total: int, note: str) -> None:
-    """No progress."""
+def test_a_target_that_cannot_hold_the_scheme_is_refused_in_the_plan() -> None:
+    pipeline.steps(recipe(scheme="w8a8-symmetric"))
+    with pytest.raises(BadInput, match=r"'tflite-int8' has no 16-bit activations.*int16x8"):
+        pipeline.steps(recipe(scheme="w8a16"))
+
+
+class Data:
+    """A data artifact's manifest."""
+
+    def __init__(self, folder: Path, samples: list[dict[str, Any]]):
+        self.path = folder / "calibration.json"
+        self.path.write_text(json.dumps({"split": "train", "samples": samples}))
+
+    def read_json(self, _name: str) -> Any:
+        return json.loads(self.path.read_text())
+
+    def file(self, _name: str) -> Path:
+        return self.path
+
+
+def sample(index: int, image: torch.Tensor) -> dict[str, Any]:
+    pixels = image.permute(1, 2, 0).contiguous().numpy().tobytes()
+    return {"index": index, "sha256": hashlib.sha256(pixels).hexdigest()}
+
+
+def test_calibration_takes_the_listed_training_images_only(tmp_path: Path) -> None:
+    train = Labelled(images(8, seed=1), torch.zeros(8, dtype=torch.int64))
+    test = Labelled(images(8, seed=2), torch.zeros(8, dtype=torch.int64))
+
+    def chosen(*samples: dict[str, Any]) -> torch.Tensor:
+        data: Any = Data(tmp_path, list(samples))
+        return _checkpoint.calibration_images(data, train, test)
+
+    found = chosen(sample(3, train.images[3]), sample(0, train.images[0]))
+    assert torch.equal(found, train.images[[3, 0]])
+    with pytest.raises(BadInput, match="test images are listed for calibration"):
+        chosen(sample(3, test.images[3]))
+    with pytest.raises(BadInput, match="not the images that are listed"):
+        chosen(sample(3, train.images[4]))
+    with pytest.raises(BadInput, match="must use training images"):
+        chosen(sample(99, train.images[3]))
