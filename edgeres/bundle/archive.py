@@ -80,24 +80,25 @@ def walked(folder: Path) -> dict[str, Path]:
         BadInput: see `opened`.
     """
     found: dict[str, Path] = {}
-    waiting, size = [(folder, "", 1)], 0
+    waiting, seen, size = [""], 0, 0
     while waiting:
-        here, prefix, depth = waiting.pop()
+        here = waiting.pop()
         try:
-            with os.scandir(here) as entries:
+            with os.scandir(folder / here) as entries:
                 for entry in entries:
-                    name = prefix + entry.name
-                    if entry.is_dir(follow_symlinks=False) and depth < _DEEPEST:
-                        waiting.append((Path(entry.path), f"{name}/", depth + 1))
-                        continue
+                    name, seen = here + entry.name, seen + 1
                     status = entry.stat(follow_symlinks=False)
-                    _require_regular(status.st_mode, name, folder)
-                    size += status.st_size
-                    found[name] = Path(entry.path)
-                    if len(found) + len(waiting) > MOST_FILES or size > MOST_BYTES:
+                    if stat.S_ISDIR(status.st_mode):
+                        waiting.append(f"{name}/")
+                    else:
+                        _require_regular(status.st_mode, name, folder)
+                        found[name], size = Path(entry.path), size + status.st_size
+                    if seen > 2 * MOST_FILES or here.count("/") >= _DEEPEST:
                         raise _too_much(folder)
         except OSError as error:
-            raise BadInput(f"{here}: can't be read: {error.strerror}") from error
+            raise BadInput(f"{folder / here}: can't be read: {error.strerror}") from error
+    if len(found) > MOST_FILES or size > MOST_BYTES:
+        raise _too_much(folder)
     _require_names(found, folder)
     return dict(sorted(found.items()))
 
@@ -277,4 +278,4 @@ def _strange(path: Path, what: str) -> BadInput:
 
 def _too_much(path: Path) -> BadInput:
     return BadInput(f"{path}: unpacks to more than a bundle may hold ({MOST_FILES} files, "
-                    f"{MOST_BYTES >> 30} GiB, names of {_LONGEST} bytes)")  # fmt: skip
+                    f"{MOST_BYTES >> 30} GiB, {_DEEPEST} folders deep)")  # fmt: skip

@@ -12,7 +12,7 @@ from edgeres.errors import BadInput
 from edgeres.types import Comparison
 
 SCHEMA = 2
-MOST_BYTES = 16 * 1024**2
+MOST_BYTES = 4 * 1024**2
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 

@@ -23,7 +23,7 @@ from edgeres.bundle.documents import MOST_BYTES, Name, Serial, Time, parsed
 from edgeres.disk import config_folder, storage_errors
 from edgeres.errors import BadInput
 
-_MOST = 1000
+_MOST = 100  # keys, and lines of bundles for each
 
 
 @dataclass(frozen=True)
