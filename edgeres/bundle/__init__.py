@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres import __version__, devices, targets
+from edgeres import __version__, devices
 from edgeres.artifact import Artifact, library_versions
 from edgeres.bundle import archive, card, certified, documents, golden, signing
 from edgeres.disk import file_sha256, storage_errors
@@ -171,8 +171,8 @@ def _manifest(
     sums = {name: file_sha256(path) for name, path in archive.walked(folder).items()}
     contents = json.dumps({**about, "sha256": sums}, sort_keys=True)
     serial, created = numbered(hashlib.sha256(contents.encode()).hexdigest())
-    return json.dumps({"schema": documents.SCHEMA, **about, "serial": serial,
-                       "created": documents.timestamp(created), "sha256": sums}, indent=1)  # fmt: skip
+    numbers = {"serial": serial, "created": documents.timestamp(created)}
+    return json.dumps({"schema": documents.SCHEMA, **about, **numbers, "sha256": sums}, indent=1)
 
 
 __all__: Sequence[str] = ("GOLDEN", "KINDS", "MANIFEST", "SIGNATURE", "make")

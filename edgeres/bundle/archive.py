@@ -110,7 +110,10 @@ def write(folder: Path, out: Path) -> None:
     with partial.open("xb") as file, zipfile.ZipFile(file, "w") as archive:
         for name, path in walked(folder).items():
             entry = zipfile.ZipInfo(name, _DATE)
-            entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, (stat.S_IFREG | 0o644) << 16
+            entry.compress_type, entry.external_attr = (
+                zipfile.ZIP_DEFLATED,
+                (stat.S_IFREG | 0o644) << 16,
+            )
             archive.writestr(entry, path.read_bytes())
     partial.replace(out)
 

@@ -40,7 +40,8 @@ def _lines(run: str, artifacts: Mapping[str, Artifact], target: str, kind: str) 
         f"# {escaped(exported['file'])}", "",
         f"An image classifier for {kind}, made by edgeres in the run {escaped(run)}.", "",
         "## Model", "",
-        f"- network: {escaped(model.facts['model'])}, {model.facts['parameters'] / 1e3:,.1f} k parameters, "
+        f"- network: {escaped(model.facts['model'])}, "
+        f"{model.facts['parameters'] / 1e3:,.1f} k parameters, "
         f"{model.facts['macs'] / 1e6:,.1f} M multiply-accumulates",
         f"- file: {escaped(target)}, {exported['size_bytes'] / 1e3:,.1f} kB, "
         f"sha256 {escaped(exported['sha256'])}",

@@ -1,4 +1,4 @@
-"""Is a certificate about this model, and does it say that it passed? Judged anew from its values."""
+"""Is a certificate about this model, and was every gate met? Judged anew from its values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from edgeres.bundle.documents import Certificate, CertificateRow, GateRow
 from edgeres.types import Gate
-from edgeres.verification.gates import required
 
 
 def row_of(certificate: Certificate, target: str) -> CertificateRow | None:
@@ -21,6 +20,8 @@ def findings(certificate: Certificate, target: str, file: str, sha256: str) -> I
     Args:
         file: its name; sha256: of the file as it is (`edgeres.disk.file_sha256`).
     """
+    from edgeres.verification.gates import required
+
     row = row_of(certificate, target)
     if row is None:
         yield f"the certificate says nothing of {target}, or several things"

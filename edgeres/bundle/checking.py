@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeres import bundle, targets
+from edgeres import bundle
 from edgeres.bundle import archive, certified, golden, signing, trust
 from edgeres.bundle.archive import Contents
 from edgeres.bundle.documents import (

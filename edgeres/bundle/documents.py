@@ -1,4 +1,4 @@
-"""The documents in a bundle: bytes from anywhere in, typed values out, or what is wrong with them."""
+"""The documents in a bundle: bytes from anywhere in, typed values or a sentence out."""
 
 from __future__ import annotations
 

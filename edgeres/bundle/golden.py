@@ -122,8 +122,9 @@ def run(contents: Contents, golden: Golden, where: str) -> tuple[dict[str, Any] 
         return None, ["golden test: the model's answers are of another shape or type"]
     worst = float(np.abs(outputs.astype(np.float64) - expected.astype(np.float64)).max())
     same = bool((outputs.argmax(1) == expected.argmax(1)).all())
+    run_by = getattr(session, "stand_in", "its runtime")
     found = {"worst": worst, "tolerance": golden.tolerance, "same_classes": same,
-             "samples": len(inputs), "run_by": getattr(session, "stand_in", "its runtime")}  # fmt: skip
+             "samples": len(inputs), "run_by": run_by}  # fmt: skip
     wrong = [] if worst <= golden.tolerance and same else [
         f"golden test: worst difference {worst:g}, allowed {golden.tolerance:g}, "
         f"classes {'same' if same else 'differ'}"

@@ -62,7 +62,7 @@ class _Keys(BaseModel):
     keys: Annotated[list[_Key], Field(max_length=_MOST)]
 
 
-def keys() -> list[Trusted]:
+def load() -> list[Trusted]:
     """Every key that is trusted, the oldest first.
 
     Raises:
@@ -82,7 +82,7 @@ def keys() -> list[Trusted]:
 
 def known(key: bytes) -> Trusted | None:
     """A key's entry, if it is trusted."""
-    return next((k for k in keys() if k.key == key), None)
+    return next((k for k in load() if k.key == key), None)
 
 
 def add(key: bytes, name: str, now: str) -> Trusted:
@@ -94,7 +94,7 @@ def add(key: bytes, name: str, now: str) -> Trusted:
     if not (name.strip() and name.isprintable() and len(name) <= 64):
         raise BadInput("a key's name has 1 to 64 letters, digits and the like; give one by --name")
     with _alone():
-        before = keys()
+        before = load()
         if any(k.name == name and k.key != key for k in before):
             raise BadInput(f"the name '{name}' is another key's; choose one by --name, or take the "
                            "other key out by --remove")  # fmt: skip
@@ -114,7 +114,7 @@ def remove(fingerprint: str) -> Trusted:
     """
     digits = "".join(c for c in fingerprint.lower() if c not in "-: ")
     with _alone():
-        before = keys()
+        before = load()
         found = next((k for k in before if k.fingerprint.replace("-", "") == digits), None)
         if found is None:
             raise BadInput(f"no trusted key has the fingerprint {fingerprint[:100]!r}; "
@@ -130,7 +130,7 @@ def note(key: bytes, line: str, serial: int) -> int:
         line: what it is a version of, and for.
     """
     with _alone():
-        before = keys()
+        before = load()
         found = next((k for k in before if k.key == key), None)
         if found is None:
             return serial

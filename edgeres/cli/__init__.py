@@ -21,7 +21,8 @@ _COMMANDS = (
     chain.run, chain.distill, chain.prune, chain.search, chain.quantize, chain.export,
     files.diagnose, files.recalibrate, files.inspect, files.verify, files.benchmark,
     files.compare, files.check, runs.bundle, runs.trust, runs.drift, runs.promote,
-    runs.rollback, runs.history, runs.report, runs.track, here.list_, here.init, here.doctor, runs.clean,
+    runs.rollback, runs.history, runs.report, runs.track, here.list_, here.init, here.doctor,
+    runs.clean,
 )  # fmt: skip
 _OPTIONS = {"help_option_names": ["-h", "--help"]}
 

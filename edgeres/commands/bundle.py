@@ -31,14 +31,14 @@ def bundled(
 
 def checked(path: Path, public_key: Path | None, signed: bool) -> dict[str, Any]:
     """What is wrong with a bundle, how old it is, and whether a later one of it was seen before."""
-    from edgeres.bundle import checking, documents, signing, trust
+    from edgeres.bundle import checking, documents, trust
 
     result = checking.check(path, public_key, signed)
     age = int(time.time()) - documents.seconds(result["created"])
     notes = ["it was made in the future: is this machine's clock right?"] if age < -86400 else []
     signer = result["signer"]
     if result["passed"] and signer and result["signature"] == "good":
-        trusted = next((k for k in trust.keys() if k.fingerprint == signer["fingerprint"]), None)
+        trusted = next((k for k in trust.load() if k.fingerprint == signer["fingerprint"]), None)
         if trusted is not None:
             line = f"{result['name']} for {result['for']}"
             try:
@@ -68,7 +68,7 @@ def trusted(path: Path | None, name: str | None, remove: str | None) -> dict[str
     return {
         "added": added and added.fingerprint, "removed": removed and removed.fingerprint,
         "keys": [{"name": k.name, "fingerprint": k.fingerprint, "added": k.added}
-                 for k in trust.keys()],
+                 for k in trust.load()],
     }  # fmt: skip
 
 

@@ -17,8 +17,9 @@ def report(result: Mapping[str, Any]) -> str:
 def bundle(result: Mapping[str, Any]) -> str:
     """Where the archive is."""
     signed = f"signed with {result['fingerprint']}" if result["signed"] else "NOT SIGNED"
-    return (f"{result['bundle']}  ({result['target']}, {kilobytes(result['size_bytes'])}, "
-            f"serial {result['serial']})\n{signed}\ncheck it anywhere: edgeres verify {result['bundle']}")  # fmt: skip
+    size = kilobytes(result["size_bytes"])
+    return (f"{result['bundle']}  ({result['target']}, {size}, serial {result['serial']})\n{signed}"
+            f"\ncheck it anywhere: edgeres verify {result['bundle']}")  # fmt: skip
 
 
 def trusted(result: Mapping[str, Any]) -> str:

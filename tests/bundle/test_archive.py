@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
@@ -99,7 +100,7 @@ def test_entries_that_are_no_files(kind: int, tmp_path: Path) -> None:
 
 def hidden_between(data: bytes) -> bytes:
     """Bytes between the last entry and the directory, whose place is mended."""
-    size, start = struct.unpack("<2L", data[-10:-2])
+    _, start = struct.unpack("<2L", data[-10:-2])
     return data[:start] + b"hidden" + data[start:-6] + struct.pack("<LH", start + 6, 0)
 
 
@@ -222,12 +223,10 @@ def test_a_changed_archive_is_refused_or_the_same(
     data[at % len(data)] ^= bits
     path = tmp_path / "b.zip"
     path.write_bytes(bytes(data[: len(data) - cut] if cut < 3 else data))
-    try:
+    found = FILES
+    with contextlib.suppress(BadInput):
         found = unpacked(path)
-    except BadInput as error:
-        assert "\n" not in str(error)
-        return
-    assert found == FILES, "what isn't contents: dates, attributes"
+    assert found == FILES, "only what isn't contents may change: dates, attributes"
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

@@ -141,9 +141,7 @@ def test_the_golden_test_says_what_it_lacks(
     assert done.returncode == (1 if says.startswith("CHANGED") else 2)
 
 
-def test_only_what_was_verified_is_bundled(
-    run: dict, pictures: np.ndarray, tmp_path: Path
-) -> None:
+def test_only_what_was_verified_is_bundled(run: dict, pictures: np.ndarray, tmp_path: Path) -> None:
     out = tmp_path / "b.zip"
     unverified = {k: v for k, v in run.items() if k != "verify"}
     with pytest.raises(GateFailed, match=r"never verified; edgeres export a-run --target tflite"):

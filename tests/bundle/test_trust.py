@@ -107,8 +107,9 @@ def test_a_real_process_says_the_same(
         (("verify", "b.zip", "--require-signature"), 0, "signed by acme"),
         (("trust", keys["mine"][0]), 2, "a private key"),
     ):
-        done = subprocess.run([sys.executable, "-m", "edgeres", *map(str, command)], cwd=tmp_path,
-                              env=environment, capture_output=True, text=True, check=False)  # fmt: skip
+        line = [sys.executable, "-m", "edgeres", *map(str, command)]
+        done = subprocess.run(line, cwd=tmp_path, env=environment, check=False,
+                              capture_output=True, text=True)  # fmt: skip
         assert done.returncode == code and says in done.stdout + done.stderr, done.stderr
 
 
@@ -147,7 +148,9 @@ def test_the_key_that_was_asked_for(good_bundle: Files, keys: dict, tmp_path: Pa
     assert wrong["findings"][0].startswith("it is signed by another key: ")
     zipped(good_bundle, path)
     assert checking.check(path, keys["mine"][1])["findings"] == ["its signature is missing"]
-    (tmp_path / "rsa.pub").write_text("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n")
+    (tmp_path / "rsa.pub").write_text(
+        "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"
+    )
     for no_key in (keys["mine"][0], tmp_path / "rsa.pub", path, tmp_path, tmp_path / "none"):
         with pytest.raises(BadInput):
             checking.check(path, no_key)
@@ -194,7 +197,7 @@ def test_names_of_keys(keys: dict, own_config: Path, tmp_path: Path) -> None:
     mine, other = (signing.public_key(keys[name][1]) for name in ("mine", "other"))
     trust.add(mine, "acme", "2026-01-01T00:00:00Z")
     trust.add(mine, "acme inc", "2026-01-02T00:00:00Z")
-    assert [(k.name, k.added) for k in trust.keys()] == [("acme inc", "2026-01-01T00:00:00Z")]
+    assert [(k.name, k.added) for k in trust.load()] == [("acme inc", "2026-01-01T00:00:00Z")]
     for name in ("acme inc", "", " ", "a\nb", "x" * 65, "\x1b[2K"):
         with pytest.raises(BadInput):
             trust.add(other, name, "2026-01-01T00:00:00Z")
@@ -204,7 +207,7 @@ def test_names_of_keys(keys: dict, own_config: Path, tmp_path: Path) -> None:
     for damaged in (b"", b"[]", b'{"schema": 1, "keys": [{}]}', b'{"schema": 2, "keys": []}'):
         (own_config / "trusted_keys.json").write_bytes(damaged)
         with pytest.raises(BadInput, match=r"trusted_keys\.json"):
-            trust.keys()
+            trust.load()
     assert edgeres("trust", keys["mine"][1], "--remove", "x", cwd=tmp_path).returncode == 2
 
 

@@ -415,8 +415,9 @@ def _bundles(scratch: Path, run: Path) -> list[Surface]:
         if rng.random() < 0.5:
             return mutate.mutated(seed, rng)
         name = rng.choice(
-            ["golden/golden.json", "golden/inputs.npy", "golden/outputs.npy", "drift.json"]
-        )
+            ["golden/golden.json", "golden/inputs.npy", "golden/outputs.npy", "drift.json",
+             "certificate.json", "sbom.json", "preprocess.json"]
+        )  # fmt: skip
         change = mutate.mutated_json if name.endswith(".json") else _npy
         forged = {**files, name: change(files[name], rng)}
         manifest = json.loads(files["manifest.json"])
