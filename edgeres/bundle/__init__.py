@@ -76,6 +76,8 @@ def make(
         raise BadInput(f"{out}: is a folder; name the archive, e.g. --out {out}/{run}-{kind}.zip")
     private = signing.private_key(key) if key is not None else None
     exported = exported_file(exports[target].facts["exported"])
+    if exported.file in ("", "..") or exported.file != Path(exported.file).name:
+        raise BadInput(f"{run}: {exported.file[:80]!r} is no name of a file; export it anew")
     with tempfile.TemporaryDirectory() as scratch, storage_errors(out):
         folder = Path(scratch)
         model = folder / "model" / exported.file

@@ -106,16 +106,16 @@ def walked(folder: Path) -> dict[str, Path]:
 def write(folder: Path, out: Path) -> None:
     """Put every file below a folder into an archive; the same files give the same bytes."""
     partial = out.with_name(f".{out.name}.partial")
-    partial.unlink(missing_ok=True)
-    with partial.open("xb") as file, zipfile.ZipFile(file, "w") as archive:
-        for name, path in walked(folder).items():
-            entry = zipfile.ZipInfo(name, _DATE)
-            entry.compress_type, entry.external_attr = (
-                zipfile.ZIP_DEFLATED,
-                (stat.S_IFREG | 0o644) << 16,
-            )
-            archive.writestr(entry, path.read_bytes())
-    partial.replace(out)
+    partial.unlink(missing_ok=True)  # of a process that was killed; a link isn't followed
+    try:
+        with partial.open("xb") as file, zipfile.ZipFile(file, "w") as archive:
+            for name, path in walked(folder).items():
+                entry = zipfile.ZipInfo(name, _DATE)
+                entry.external_attr = (stat.S_IFREG | 0o644) << 16
+                archive.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED)
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -251,7 +251,7 @@ def _require_names(names: Iterable[str], path: Path) -> None:
 def _regular(path: Path) -> IO[bytes]:
     """Open a regular file, without waiting for anybody where it is something else."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
         raise BadInput(f"{path}: can't be read: {error.strerror}") from error
     file = os.fdopen(descriptor, "rb")

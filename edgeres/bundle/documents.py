@@ -36,8 +36,14 @@ def _time(text: str) -> str:
     return text
 
 
-Text = Annotated[str, Field(max_length=1000, strict=True)]
-Name = Annotated[str, Field(min_length=1, max_length=255, strict=True)]
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("has control characters")
+    return text
+
+
+Text = Annotated[str, Field(max_length=1000, strict=True), AfterValidator(_printable)]
+Name = Annotated[Text, Field(min_length=1, max_length=255)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$", strict=True)]
 Serial = Annotated[int, Field(ge=1, lt=2**53, strict=True)]
 Time = Annotated[str, Field(max_length=30, strict=True), AfterValidator(_time)]
@@ -71,13 +77,13 @@ class Manifest(_Document):
 
     version: Literal[2] = Field(alias="schema")
     edgeres: Text
-    name: Annotated[str, Field(min_length=1, max_length=200, strict=True)]
+    name: Annotated[Name, Field(max_length=200)]
     run: Name
     kind: Text = Field(alias="for")
     target: Text
     created: Time
     serial: Serial
-    signer: Annotated[str, Field(max_length=200, strict=True)] | None
+    signer: Annotated[Text, Field(max_length=200)] | None
     sha256: Annotated[dict[Name, Sha256], Field(min_length=1, max_length=500)]
 
 

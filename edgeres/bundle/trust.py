@@ -6,7 +6,6 @@ from then on, the same key is known by its name.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import tempfile
@@ -148,6 +147,8 @@ def _file() -> Path:
 @contextmanager
 def _alone() -> Iterator[None]:
     """Be the only one who writes."""
+    import fcntl
+
     folder = config_folder()
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

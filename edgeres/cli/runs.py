@@ -45,7 +45,7 @@ def trust(
         typer.Argument(metavar="KEY|BUNDLE", help="A public key (PEM), or a bundle signed by it."),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Whose it is; the file's name if left out.")
+        str | None, typer.Option(help="Whose it is; a key file's name if left out.")
     ] = None,
     remove: Annotated[
         str | None, typer.Option(metavar="FINGERPRINT", help="Don't trust this key any more.")

@@ -38,13 +38,13 @@ def checked(path: Path, public_key: Path | None, signed: bool) -> dict[str, Any]
     notes = ["it was made in the future: is this machine's clock right?"] if age < -86400 else []
     signer = result["signer"]
     if result["passed"] and signer and result["signature"] == "good":
-        trusted = next((k for k in trust.load() if k.fingerprint == signer["fingerprint"]), None)
-        if trusted is not None:
+        known = next((k for k in trust.load() if k.fingerprint == signer["fingerprint"]), None)
+        if known is not None:
             line = f"{result['name']} for {result['for']}"
             try:
-                latest = trust.note(trusted.key, line, result["serial"])
+                latest = trust.note(known.key, line, result["serial"])
             except EdgeresError as error:
-                latest = trusted.seen.get(line, 0)
+                latest = known.seen.get(line, 0)
                 notes.append(f"its serial isn't kept: {error}")
             if latest > result["serial"]:
                 notes.append(f"OLDER THAN ONE SEEN BEFORE: {line} had serial {latest} already")
@@ -61,6 +61,8 @@ def trusted(path: Path | None, name: str | None, remove: str | None) -> dict[str
     if name is not None and path is None:
         raise BadInput("--name is the name of a key: edgeres trust KEY --name NAME")
     if path is not None:
+        if name is None and checking.is_bundle(path):
+            raise BadInput("say whose key signed the bundle: --name NAME")
         key = checking.signer_of(path) if checking.is_bundle(path) else signing.public_key(path)
         added = trust.add(key, name or path.stem, documents.timestamp(int(time.time())))
     if remove is not None:

@@ -164,6 +164,12 @@ def test_only_what_was_verified_is_bundled(run: dict, pictures: np.ndarray, tmp_
         make(run, "android", np.repeat(pictures[:1], 8, 0), out)
     with pytest.raises(BadInput, match="8 test images that aren't all the same"):
         make(run, "android", pictures[:7], out)
+    facts = json.loads(json.dumps(run["export:tflite-int8"].facts))
+    for name in ("../../m.tflite", "/tmp/m.tflite", "..", "a/b.tflite"):
+        facts["exported"]["file"] = name
+        other = artifact("export", out.parent, facts, {"targets": ["tflite-int8"]})
+        with pytest.raises(BadInput, match="is no name of a file"):
+            make({**run, "export:tflite-int8": other}, "android", pictures, out)
     with pytest.raises(BadInput, match="is a folder"):
         make(run, "android", pictures, tmp_path)
     broken = artifact("data", tmp_path, {"classes": ["a\nb", *map(str, range(9))]})

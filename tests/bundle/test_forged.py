@@ -233,6 +233,8 @@ def test_texts_about_another_model(
         ({"signer": "AAAA"}, "not an Ed25519 public key"),
         ({"signer": base64.b64encode(b"x" * 44).decode()}, "not an Ed25519 public key"),
         ({"more": 1}, "manifest.json: more"),
+        ({"run": "a\nUNSIGNED"}, "manifest.json: run: Value error, has control characters"),
+        ({"edgeres": "\x1b[2K"}, "manifest.json: edgeres"),
         ({"schema": 1}, "schema 1 is another edgeres version's"),
         ({"name": ""}, "manifest.json: name"),
     ],

@@ -91,7 +91,8 @@ def test_an_unsigned_bundle_is_said_in_capitals(good_bundle: Files, tmp_path: Pa
     assert done.returncode == 0 and "\nUNSIGNED\n" in done.stdout
     done = edgeres("verify", "b.zip", "--require-signature", cwd=tmp_path)
     assert done.returncode == 1 and "its signature is missing" in done.stdout
-    done = edgeres("trust", "b.zip", cwd=tmp_path)
+    assert "say whose key" in edgeres("trust", "b.zip", cwd=tmp_path).stderr
+    done = edgeres("trust", "b.zip", "--name", "x", cwd=tmp_path)
     assert done.returncode == 2 and "it is unsigned, so there is no key" in done.stderr
     done = edgeres("verify", "--require-signature", cwd=tmp_path)
     assert done.returncode == 2 and "are for one bundle" in done.stderr

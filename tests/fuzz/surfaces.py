@@ -433,7 +433,8 @@ def _bundles(scratch: Path, run: Path) -> list[Surface]:
     log = scratch / "device.jsonl"
     baseline = json.loads(files["drift.json"])
     log.write_text("".join(
-        json.dumps({name: values[i] for name, values in baseline.items()}) + "\n" for i in range(100)
+        json.dumps({name: values[i] for name, values in baseline.items()}
+                   | {"top1": int(baseline["top1"][i])}) + "\n" for i in range(100)
     ))  # fmt: skip
 
     return [
