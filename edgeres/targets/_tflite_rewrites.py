@@ -117,3 +117,13 @@ def drop_unused_codes(model: Any) -> None:
     for op in ops:
         op.opcodeIndex = used.index(op.opcodeIndex)
     model.operatorCodes = [model.operatorCodes[i] for i in used]
+
+
+def drop_unused_buffers(model: Any) -> None:
+    """What the rewrites left behind; buffer 0 is the empty one that every file has."""
+    tensors = [tensor for graph in model.subgraphs for tensor in graph.tensors]
+    holders = [*tensors, *(model.metadata or ())]
+    used = sorted({0, *(holder.buffer for holder in holders)})
+    for holder in holders:
+        holder.buffer = used.index(holder.buffer)
+    model.buffers = [model.buffers[i] for i in used]

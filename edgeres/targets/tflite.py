@@ -20,6 +20,7 @@ from edgeres.targets import _tflite_precisions as precisions
 from edgeres.targets import _tflite_rewrites as rewrites
 from edgeres.targets._graph import FileGraph
 from edgeres.targets._tflite_read import graph_of
+from edgeres.targets._tflite_structure import structure as structure
 from edgeres.types import TensorSpec
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def export(source: Source, precision: str, path: Path) -> tuple[TensorSpec, Tens
             model = _FROM_FLOAT[precision](file.pack(model))
         rewrites.drop_unused_codes(model)
         metadata.describe(model, source)
+        rewrites.drop_unused_buffers(model)
         data = metadata.with_labels(file.pack(model), source)
     with storage_errors(path):
         path.write_bytes(data)
