@@ -1,4 +1,4 @@
-"""A .tflite file exactly as it is stored: each operation in PyTorch's terms, and what is left over."""
+"""A .tflite file exactly as it is stored: operations in PyTorch's terms, and what is left over."""
 
 from __future__ import annotations
 
@@ -96,8 +96,9 @@ class _Reader:
         (output,) = (self.tensors[int(i)] for i in op.outputs)
         name = f"{kind} #{number}"
         inputs = [None if i < 0 else self.unpacked.get(i, self.tensors[i]) for i in at]
-        if kind == "DEQUANTIZE" and inputs[0].constant and inputs[0].dtype == "float16":
-            self.unpacked[int(op.outputs[0])] = inputs[0]
+        first = inputs[0]
+        if kind == "DEQUANTIZE" and first and first.constant and first.dtype == "float16":
+            self.unpacked[int(op.outputs[0])] = first
             return None
         data = tuple(t.name for t in inputs if t is not None and not t.constant)
         problem = self._problem(kind, op, output)
@@ -110,11 +111,12 @@ class _Reader:
 
     def _problem(self, kind: str, op: Any, output: Any) -> str:
         """What an operation says that isn't read here; "" if there is nothing."""
-        for what, allowed, of in (("field", _OWN_FIELDS, op),
-                                  ("option", _OPTIONS.get(kind, ()), op.builtinOptions)):  # fmt: skip
+        options = op.builtinOptions
+        for what, allowed, of in (
+            ("field", _OWN_FIELDS, op), ("option", _OPTIONS.get(kind, ()), options),
+        ):  # fmt: skip
             for key in _set(of, allowed):
                 return f"the {what} {key} isn't expected"
-        options = op.builtinOptions
         if getattr(options, "fusedActivationFunction", 0) not in (0, 1):
             return f"its activation is of kind {options.fusedActivationFunction}"
         if kind == "ADD" and output.dtype == "int16" and options.potScaleInt16:
@@ -132,8 +134,8 @@ class _Reader:
         if kind in ("PAD", "PADV2"):
             return self._pad(inputs, name)
         if kind == "RESHAPE":
-            return {"shape": tuple(int(n) for n in self._constant(inputs[1], name, options.newShape
-                                                                  if options else None))}  # fmt: skip
+            asked = options.newShape if options else None
+            return {"shape": tuple(int(n) for n in self._constant(inputs[1], name, asked))}
         if kind == "MEAN":
             axes = sorted(int(a) % 4 for a in self._constant(inputs[1], name).reshape(-1))
             if axes != [1, 2]:
@@ -209,9 +211,9 @@ class _Reader:
         for what, count in (("input", self.graph.inputs), ("output", self.graph.outputs)):
             if len(count) != 1:
                 yield f"it has {len(count)} {what}s"
-        for end in ends:
-            if self.tensors[int(end)].dtype != _TYPES[self.precision][0]:
-                yield f"{self.tensors[int(end)].name[:80]} is of type {self.tensors[int(end)].dtype}"
+        for tensor in (self.tensors[int(end)] for end in ends):
+            if tensor.dtype != _TYPES[self.precision][0]:
+                yield f"{tensor.name[:80]} is of type {tensor.dtype}"
 
 
 def _window(options: Any) -> dict[str, Any]:

@@ -53,9 +53,8 @@ def export(source: Source, precision: str, path: Path) -> tuple[TensorSpec, Tens
             precisions.mend_int16(model)
         if precision in _FROM_FLOAT:
             model = _FROM_FLOAT[precision](file.pack(model))
-        rewrites.drop_unused_codes(model)
+        rewrites.drop_unused(model)
         metadata.describe(model, source)
-        rewrites.drop_unused_buffers(model)
         data = metadata.with_labels(file.pack(model), source)
     with storage_errors(path):
         path.write_bytes(data)

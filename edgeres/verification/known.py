@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
 from edgeres.compression.graph import bare_graph
 from edgeres.compression.quantizer import RELU, image_input, layers
@@ -66,7 +66,7 @@ def operations(spec: ModelSpec) -> tuple[Known, ...]:
             sources = tuple(names[data] for data in layer.data)
             relu = layer.last.target in RELU
             found.append(Known(layer.name, op, sources, layer.name, relu, _shape(node),
-                               **(_convolution(graph, node) if op == "conv" else {})))  # fmt: skip
+                               **(_convolution(node) if op == "conv" else {})))  # fmt: skip
             names[node] = names[layer.last] = coded[layer.name] = layer.name
         elif node.target == _A.max_pool2d.default:
             source = names[_node(node.args[0])]
@@ -84,7 +84,7 @@ def operations(spec: ModelSpec) -> tuple[Known, ...]:
     return tuple(found)
 
 
-def _convolution(graph: GraphModule, node: Node) -> dict[str, Any]:
+def _convolution(node: Node) -> dict[str, Any]:
     weight = _node(node.args[1]).meta["val"]
     return {
         "stride": _pair(_argument(node, 3, 1)), "padding": _pair(_argument(node, 4, 0)),

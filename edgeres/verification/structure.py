@@ -39,7 +39,7 @@ def mismatches(
         A sentence each; none if the file is exactly the network.
     """
     walk = _Walk(stored, model, scales or {}, precision)
-    return (*stored.left_over, *walk.run())
+    return (*walk.run(), *stored.left_over)
 
 
 @dataclass(frozen=True)
@@ -155,9 +155,11 @@ class _Walk:
             reason = self._difference(step, known, values)
             if reason is None:
                 del self.waiting[known.name]
-                return _Value(known.name, known.coded, known.shape, step.relu or not known.relu,
-                              rounded=known.op == "max_pool" and values[0].rounded,
-                              codes=values[0].codes if known.op == "max_pool" else None)  # fmt: skip
+                made = _Value(known.name, known.coded, known.shape, step.relu or not known.relu)
+                if known.op == "max_pool":  # moves codes, makes none
+                    codes, rounded = values[0].codes, values[0].rounded
+                    made = dataclasses.replace(made, codes=codes, rounded=rounded)
+                return made
             reasons.append(f"{known.name}: {reason}")
         raise _Mismatch(reasons[0])
 
@@ -171,9 +173,9 @@ class _Walk:
         if step.relu and not known.relu:
             return "has a ReLU that the network hasn't"
         if step.op in ("conv", "max_pool"):
-            problem = self._window(step, known, values[0])
-            if problem:
-                return problem
+            misplaced = self._window(step, known, values[0])
+            if misplaced:
+                return misplaced
         elif any(any(value.padding) for value in values):
             return "reads a padded tensor"
         if step.op in _OF_WEIGHTS:
@@ -208,8 +210,12 @@ class _Walk:
         around = tuple(a + b for a, b in zip(own, value.padding, strict=True))
         if around[:2] != known.padding or min(own) < 0:
             return f"its padding is {around}, the network's {known.padding}"
-        given = tuple((n + before + after - span) // stride + 1 for n, before, after, span, stride
-                      in zip(sizes, own[:2], own[2:], spans, known.stride, strict=True))  # fmt: skip
+        given = tuple(
+            (n + before + after - span) // stride + 1
+            for n, before, after, span, stride in zip(
+                sizes, own[:2], own[2:], spans, known.stride, strict=True
+            )
+        )
         if given != known.shape[1:]:
             return f"its output is {given}, the network's {known.shape[1:]}"
         if any(value.padding) and not self._harmless(value, step.op):
@@ -304,7 +310,9 @@ class _Walk:
         return value  # both forms hold the same numbers
 
     def _cast(self, step: Step, value: _Value) -> _Value:
-        if step.dtype not in _FLOATING or value.codes is not None or self.scales:
+        """A float16 file takes and gives float32."""
+        ends = (("input", "float16"), (self.known[-1].name, "float32"))
+        if self.precision != "fp16" or (value.known, step.dtype) not in ends:
             raise _Mismatch(f"makes {step.dtype or 'another type'} of {value.known}")
         return value
 
@@ -321,7 +329,7 @@ class _Walk:
         return self._quantized(value, params)
 
     def _quantized(self, value: _Value, params: QuantParams) -> _Value:
-        """A value as codes: of the trained scale, behind its ReLU (or one that ends at its zero)."""
+        """A value as codes of the trained scale, behind its ReLU (which codes from zero on are)."""
         trained = self.scales.get(value.coded)
         if trained is None:
             raise _Mismatch(f"quantizes {value.known}, which the network leaves float")
@@ -361,7 +369,7 @@ def _other_weights(
         scale = np.asarray(params.scale, np.float32).reshape(-1, *[1] * (expected.ndim - 1))
         peaks = np.abs(expected).reshape(len(params.scale), -1).max(1).reshape(scale.shape)
         near = np.abs(stored * scale - expected) <= scale * np.float32(0.5001)
-        wrong = ~(near & (np.abs(scale - peaks / 127) <= 1e-5 * scale))
+        wrong = ~(near & ((np.abs(scale - peaks / 127) <= 1e-5 * scale) | (peaks == 0)))
     elif stored.dtype == np.float16 and precision not in ("fp32", "dynamic"):
         limit = np.finfo(np.float16).max
         wrong = stored != _palettized(expected.clip(-limit, limit).astype(np.float16), precision)
