@@ -5,6 +5,7 @@ Q/DQ and integer operators alike. A weight's DequantizeLinear belongs to the lay
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,20 +27,21 @@ _KINDS = {
     "QLinearSigmoid": "sigmoid", "Relu": "relu", "GlobalAveragePool": "mean",
     "QLinearGlobalAveragePool": "mean", "MaxPool": "max_pool", "Reshape": "reshape",
     "Flatten": "reshape", "QuantizeLinear": "quantize", "DequantizeLinear": "dequantize",
-    "Cast": "cast", "Neg": "neg",
+    "Cast": "cast", "Neg": "neg", "FusedConv": "conv",
 }  # fmt: skip
 _WINDOW = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides", "ceil_mode",
            "storage_order")  # fmt: skip
 _ATTRIBUTES = {
     "Conv": _WINDOW, "QLinearConv": _WINDOW, "MaxPool": _WINDOW,
+    "FusedConv": (*_WINDOW, "activation"),
     "Gemm": ("alpha", "beta", "transA", "transB"), "QGemm": ("alpha", "transA", "transB"),
     "Reshape": ("allowzero",), "Flatten": ("axis",), "Cast": ("to",),
-    "QuantizeLinear": ("axis",), "DequantizeLinear": ("axis",),
+    "QuantizeLinear": ("axis", "saturate"), "DequantizeLinear": ("axis",),
     "QLinearGlobalAveragePool": ("channels_last",),
 }  # fmt: skip
 # What an attribute must be where anything else is another operation.
 _FIXED = {"auto_pad": b"NOTSET", "ceil_mode": 0, "storage_order": 0, "alpha": 1.0, "beta": 1.0,
-          "transA": 0, "channels_last": 0}  # fmt: skip
+          "transA": 0, "channels_last": 0, "saturate": 1, "activation": b"Relu"}  # fmt: skip
 # operator -> positions of (data, scale, zero point) of what it reads, the same of its output (the
 # data is the output itself), and of weight, scale, zero point and bias
 _INTEGER: dict[str, tuple[tuple[tuple[int, int, int], ...], tuple[int, int], tuple[int, ...]]] = {
@@ -50,7 +52,8 @@ _INTEGER: dict[str, tuple[tuple[tuple[int, int, int], ...], tuple[int, int], tup
     "QLinearSigmoid": (((0, 1, 2),), (3, 4), ()),
     "QLinearGlobalAveragePool": (((0, 1, 2),), (3, 4), ()),
 }  # fmt: skip
-_OWN = "com.microsoft"  # onnxruntime's operators: all integer ones but QLinearConv
+_OWN = "com.microsoft"  # onnxruntime's operators
+_OWN_OPERATORS = {"FusedConv", *_INTEGER} - {"QLinearConv"}
 _FIELDS = {
     "model": ("ir_version", "producer_name", "producer_version", "graph", "opset_import",
               "metadata_props"),
@@ -115,13 +118,13 @@ class _Reader:
         self.strange: list[str] = []
 
     def structure(self, left_over: list[str]) -> Structure:
-        steps = tuple(step for node in self.graph.node if (step := self._step(node)) is not None)
+        steps = tuple(step for node in self.graph.node for step in self._steps(node))
         self.strange += [f"the constant {name[:80]!r} is not used"
                          for name in self.constants if name not in self.used]  # fmt: skip
         return Structure(steps, self.graph.input[0].name, self.graph.output[0].name,
                          self.quantization, (*left_over, *self.strange), batch=None)  # fmt: skip
 
-    def _step(self, node: Any) -> Step | None:
+    def _steps(self, node: Any) -> Iterator[Step]:
         kind, name = node.op_type, f"{node.op_type} {node.name or node.output[0]}"[:120]
         self.used.update(node.input)
         data = tuple(i for i in node.input
@@ -130,7 +133,7 @@ class _Reader:
             self.weights[node.output[0]] = node
             problems = list(self._problems(node))
             self.strange += [f"{name}: {p}" for p in problems]
-            return None
+            return
         output = node.output[0]
         problems = [*self._problems(node)]
         if len(node.output) != 1:
@@ -138,12 +141,17 @@ class _Reader:
         known = _KINDS.get(kind) if not problems else None
         self.strange += [f"{name}: {p}" for p in problems]
         if known is None:
-            return Step("unknown", name, data, output)
-        return Step(known, name, data, output, **self._details(node, name))  # type: ignore[arg-type]
+            yield Step("unknown", name, data, output)
+            return
+        found = self._details(node, name)
+        if node.op_type == "FusedConv":
+            yield from _fused(node, Step("conv", name, data[:1], output, **found), data)
+        else:
+            yield Step(known, name, data, output, **found)  # type: ignore[arg-type]
 
     def _problems(self, node: Any) -> Iterator[str]:
         """What a node says that isn't read here."""
-        own = node.op_type in _INTEGER and node.op_type != "QLinearConv"
+        own = node.op_type in _OWN_OPERATORS
         if node.domain not in ((_OWN,) if own else ("", "ai.onnx")):
             yield f"is of the domain {node.domain[:40]!r}"
         for key in _unexpected(node, "node"):
@@ -162,7 +170,7 @@ class _Reader:
         found: dict[str, Any] = {}
         if kind in _INTEGER:
             found |= self._integer(node, name)
-        elif kind in ("Conv", "Gemm"):
+        elif kind in ("Conv", "Gemm", "FusedConv"):
             found |= self._weighted(node, name)
         elif kind in ("QuantizeLinear", "DequantizeLinear"):
             codes = node.output[0] if kind == "QuantizeLinear" else node.input[0]
@@ -174,7 +182,7 @@ class _Reader:
         elif kind == "Reshape":
             shape = tuple(int(n) for n in self._constant(node, 1, name).reshape(-1))
             found["shape"] = () if attributes.get("allowzero", 0) and 0 in shape else shape
-        if kind in ("Conv", "QLinearConv", "MaxPool"):
+        if kind in ("Conv", "QLinearConv", "FusedConv", "MaxPool"):
             found |= _window(attributes, found.get("weight"))
         weight = found.get("weight")
         if weight is not None and _KINDS[kind] == "linear" and not attributes.get("transB", 0):
@@ -192,7 +200,7 @@ class _Reader:
                 self.strange.append(f"{name}: its weights' scale isn't that of its outputs")
         elif node.input[1] in self.constants:
             found["weight"] = self.constants[node.input[1]]
-        if len(node.input) > 2:
+        if _onnx_file.input_name(node, 2):
             found["bias"] = self._constant(node, 2, name)
         return found
 
@@ -228,6 +236,17 @@ class _Reader:
             self.strange.append(f"{name}: what should be a constant is computed")
             return np.zeros(0)
         return found
+
+
+def _fused(node: Any, conv: Step, data: tuple[str, ...]) -> Iterator[Step]:
+    """onnxruntime's convolution with a ReLU, an addend or both as the operations that it is."""
+    relu = "activation" in _attributes(node)
+    if len(data) == 1:
+        yield dataclasses.replace(conv, relu=relu)
+        return
+    sums = f"{conv.output} before its addend"
+    yield dataclasses.replace(conv, output=sums)
+    yield Step("add", conv.name, (sums, *data[1:]), conv.output, relu=relu)
 
 
 def _window(attributes: Mapping[str, Any], weight: Any) -> dict[str, Any]:

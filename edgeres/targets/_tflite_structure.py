@@ -63,18 +63,27 @@ def structure(path: Path, source: Source, precision: str) -> Structure:
     data = path.read_bytes()
     model = file.load(data, path)
     try:
-        return _Reader(model, precision).structure(
+        return _Reader(model, _types(source, precision)).structure(
             [*_container(model), *_told(model, source), *_beyond(data, model, source)]
         )
     except Exception as error:  # indices that point nowhere, sizes that don't fit
         raise file.damaged(path, error) from error
 
 
+def _types(source: Source, precision: str) -> tuple[str, ...]:
+    """What tensors may be; float32, too, where the recipe leaves layers float."""
+    table = source.scales
+    weights = [name for name in source.model.state_dict() if name.endswith(".weight")]
+    if table is not None and any(name not in table for name in weights):
+        return (*_TYPES[precision], "float32")
+    return _TYPES[precision]
+
+
 class _Reader:
     """The one graph of a file."""
 
-    def __init__(self, model: Any, precision: str):
-        self.model, self.precision = model, precision
+    def __init__(self, model: Any, types: tuple[str, ...]):
+        self.model, self.types = model, types
         self.graph = model.subgraphs[0]
         self.tensors = [reading._tensor(model, i, t, 0) for i, t in enumerate(self.graph.tensors)]
         self.unpacked: dict[int, Any] = {}  # a DEQUANTIZE's output -> the constant that it unpacks
@@ -103,6 +112,8 @@ class _Reader:
         data = tuple(t.name for t in inputs if t is not None and not t.constant)
         problem = self._problem(kind, op, output)
         known = _KINDS.get(kind)
+        if kind == "MUL" and len(data) == 1 and _minus_one(inputs):
+            known = "neg"  # how the converter writes it
         if known is None or problem:
             if problem:
                 self.strange.append(f"{name}: {problem}")
@@ -204,7 +215,7 @@ class _Reader:
                                                      strict=True)):  # fmt: skip
             if index not in used:
                 yield f"the tensor {tensor.name[:80]} is not used"
-            elif tensor.dtype not in _TYPES[self.precision]:
+            elif tensor.dtype not in self.types:
                 yield f"the tensor {tensor.name[:80]} is of type {tensor.dtype}"
             for key in _set(stored, _TENSOR_FIELDS):
                 yield f"the tensor {tensor.name[:80]} has {key}"
@@ -212,8 +223,15 @@ class _Reader:
             if len(count) != 1:
                 yield f"it has {len(count)} {what}s"
         for tensor in (self.tensors[int(end)] for end in ends):
-            if tensor.dtype != _TYPES[self.precision][0]:
+            if tensor.dtype != self.types[0]:
                 yield f"{tensor.name[:80]} is of type {tensor.dtype}"
+
+
+def _minus_one(inputs: list[Any]) -> bool:
+    """Whether every constant among the inputs is -1."""
+    stored = [t.data for t in inputs if t is not None and t.constant]
+    return bool(stored) and all(d is not None and d.dtype == "float32" and (d == -1).all()
+                                for d in stored)  # fmt: skip
 
 
 def _window(options: Any) -> dict[str, Any]:

@@ -39,6 +39,8 @@ def export(source: Source, precision: str, path: Path) -> tuple[TensorSpec, Tens
         used = [entry for entry in model.opset_import if entry.domain in _OPSETS]
         del model.opset_import[:]
         model.opset_import.extend(used)
+        for node in model.graph.node:
+            node.doc_string = ""  # which optimizer added it
         with storage_errors(path):
             path.write_bytes(model.SerializeToString(deterministic=True))
     graph = read(path)

@@ -349,7 +349,8 @@ class _Walk:
         params = self.stored.quantization.get(step.inputs[0])
         if params != value.codes:
             raise _Mismatch(f"dequantizes {value.known} with another scale than it was made with")
-        return dataclasses.replace(value, codes=None)
+        fill = (value.fill - params.zero_point[0]) * params.scale[0] if any(value.padding) else 0.0
+        return dataclasses.replace(value, codes=None, fill=fill)
 
 
 def _same_padding(sizes: list[int], spans: list[int], stride: tuple[int, int]) -> tuple[int, ...]:
