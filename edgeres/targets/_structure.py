@@ -67,6 +67,7 @@ class Structure:
         left_over: a sentence for each part of the file that isn't accounted for: a second graph,
             a function, another signature, a note of the format's own that says something else, …
         batch: images that it takes at once; None for any number.
+        shapes: tensor -> (C, H, W) or (C,), where the file declares it.
     """
 
     steps: tuple[Step, ...]
@@ -75,6 +76,7 @@ class Structure:
     quantization: Mapping[str, QuantParams] = field(default_factory=dict)
     left_over: tuple[str, ...] = ()
     batch: int | None = 1
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def notes_left_over(stored: Mapping[str, str], expected: Mapping[str, str]) -> Iterator[str]:
