@@ -78,6 +78,14 @@ def difference_gates(found: Parity, precision: str, limits: VerifySection) -> li
     return [Gate("worst difference", found.worst, "<=", limit, "logits")]
 
 
+def batch_gate(found: Parity, precision: str, limits: VerifySection) -> Gate:
+    """An image's answer may not depend on the images beside it (float sums have another order)."""
+    if targets.is_integer(precision):
+        return Gate("worst difference in a batch", found.worst, "<=", 1, "codes")
+    limit = limits.half_tolerance if precision == "fp16" else limits.float_tolerance
+    return Gate("worst difference in a batch", found.worst, "<=", limit, "logits")
+
+
 def required(target: str) -> Mapping[str, tuple[Comparison, float | None]]:
     """What every certificate of a target's file asks, if something here runs the file.
 
@@ -89,6 +97,7 @@ def required(target: str) -> Mapping[str, tuple[Comparison, float | None]]:
     found: dict[str, tuple[Comparison, float | None]] = {
         "file unchanged since export": ("==", 1),
         "wrong or missing notes in the file": ("==", 0),
+        "parts that are not the network's": ("==", 0),
         "top-1 agreement": (">=", None),
     }
     if precision not in _COMPRESSED:

@@ -130,6 +130,7 @@ def onnx(document: dict) -> dict:
         (gate("float operators", measured=3, limit=3), "'float operators' asks something else"),
         (gate("top-1 agreement", comparison="<="), "'top-1 agreement' asks something else"),
         (without("top-1 agreement"), "lacks the gate 'top-1 agreement'"),
+        (without("parts that are not the network's"), "lacks the gate 'parts that are not"),
         (without("scales that differ from training"), "lacks the gate 'scales that differ"),
         (without("file unchanged since export"), "lacks the gate 'file unchanged"),
         (lambda d: onnx(d)["file"].update(sha256="0" * 64), "about another file"),

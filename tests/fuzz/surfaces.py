@@ -23,6 +23,7 @@ from typing import Any
 import mutate
 import numpy as np
 import yaml
+from beds.bundles import verify_anew
 
 ROOT = Path(__file__).parents[2]
 FIXTURE = ROOT / "tests" / "fixtures" / "run-v1.tar.xz"
@@ -403,6 +404,7 @@ def _bundles(scratch: Path, run: Path) -> list[Surface]:
     from edgeres.bundle import checking
     from edgeres.commands import bundle
 
+    verify_anew(run)
     made = scratch / "good.zip"
     bundle.bundled(str(run), "web-service", made, None, run.parent)
     with zipfile.ZipFile(made) as archive:
