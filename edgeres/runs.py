@@ -97,17 +97,17 @@ def _promoted(channel: str, folder: Path) -> Run:
     return run
 
 
-def unreferenced(store: Store, folder: Path) -> list[Artifact]:
-    """Artifacts that no run links to, directly or as an ancestor."""
+def unreferenced(store: Store, folder: Path) -> list[str]:
+    """Folder names of artifacts that no run links to, directly or as an ancestor."""
     kept: set[str] = set()
-    waiting = [a for run in all_runs(folder) for a in run.artifacts.values()]
+    waiting = [a.path.resolve().name for run in all_runs(folder) for a in run.artifacts.values()]
     while waiting:
-        artifact = waiting.pop()
-        if artifact.key in kept:
+        name = waiting.pop()
+        if name in kept:
             continue
-        kept.add(artifact.key)
-        waiting += [p for role in artifact.parents if (p := store.parent(artifact, role))]
-    return [a for a in store.all() if a.key not in kept]
+        kept.add(name)
+        waiting += store.parents(name)
+    return [name for name in store.names() if name not in kept]
 
 
 def begin(run: Run, recipe: Recipe) -> None:

@@ -71,10 +71,10 @@ def cleaned(runs: Path, dry_run: bool) -> dict[str, Any]:
     store = store_of(runs) if dry_run else store_of(runs).open()
     rows: list[dict[str, Any]] = []
     with contextlib.nullcontext() if dry_run else store.in_use(alone=True):
-        for artifact in unreferenced(store, runs):
-            rows.append({"artifact": artifact.path.name, "size_bytes": folder_size(artifact.path)})
+        for name in unreferenced(store, runs):
+            rows.append({"artifact": name, "size_bytes": folder_size(store.artifacts / name)})
             if not dry_run:
-                store.remove(artifact)
+                store.remove(name)
         work = folder_size(store.root / "work")
         if not dry_run:
             store.sweep_work()

@@ -40,7 +40,7 @@ def splits(data: Artifact, labels: Artifact | None = None) -> tuple[Labelled, La
     stored = _store.read(data.file(_store.FILE))
     train, validation, test = (Labelled(*stored[s]) for s in ("train", "validation", "test"))
     if labels:
-        train = dataclasses.replace(train, answers=LabelCache(labels.path))
+        train = dataclasses.replace(train, answers=LabelCache(labels.folder()))
     return train, validation, test
 
 

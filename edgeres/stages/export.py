@@ -45,7 +45,7 @@ def run(
     scales = targets.scales_for(name, read_scales(origin)) if integer else None
     path = out / f"{spec.name}-{precision}{target.SUFFIX}"
     found = convert(
-        origin.path, scales, name, path, metadata(origin, inputs["data"], section.licence),
+        origin.folder(), scales, name, path, metadata(origin, inputs["data"], section.licence),
         lambda: context.tick(0, 0, f"writing {path.name}"),
     )  # fmt: skip
     exported = ExportedFile(

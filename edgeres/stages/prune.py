@@ -41,7 +41,7 @@ def run(
 
     work = _pruning.Pruning.of(section, inputs, context)
     before = inputs["model"].facts
-    original = weights.load(inputs["model"].path)
+    original = weights.load(inputs["model"].folder())
     budget, plan = _pruning.budget_of(section, original), None
     model = blocks.remove(original, section.blocks, work.calibration)
     if section.criterion == "group-sparsity":

@@ -55,15 +55,15 @@ def _entry(step: str, artifact: Artifact) -> dict[str, Any]:
         "history": None, "predictions": None, "confidences": None,
     }  # fmt: skip
     if artifact.stage in _NETWORKS:
-        history, logits = (artifact.file(n) for n in ("history.jsonl", "test_logits.npy"))
-        if history.exists():
-            lines = history.read_text("utf-8").splitlines()
-            entry["history"] = [json.loads(line) for line in lines] or None
-        if logits.exists():
+        if artifact.has("history.jsonl"):
+            entry["history"] = artifact.read_lines("history.jsonl") or None
+        if artifact.has("test_logits.npy"):
+            logits = artifact.file("test_logits.npy")
             entry["predictions"], entry["confidences"] = _answers(logits)
     elif artifact.stage == "verify":
-        found = {path.stem.removeprefix("logits-"): _answers(path)
-                 for path in sorted(artifact.path.glob("logits-*.npy"))}  # fmt: skip
+        targets = [row["target"] for row in artifact.facts["files"]]
+        found = {target: _answers(artifact.file(name)) for target in sorted(targets)
+                 if artifact.has(name := f"logits-{target}.npy")}  # fmt: skip
         entry["predictions"] = {target: classes for target, (classes, _) in found.items()}
         entry["confidences"] = {target: sure for target, (_, sure) in found.items()}
     elif artifact.stage == "benchmark":
@@ -111,7 +111,7 @@ def _dataset(data: Artifact) -> dict[str, Any]:
 def _explained(inputs: Mapping[str, Artifact]) -> dict[str, Any] | None:
     """Where the first and the last network look; None if they are one and the same."""
     chain = [inputs[step] for step in _NETWORKS
-             if step in inputs and (inputs[step].path / "spec.json").exists()]  # fmt: skip
+             if step in inputs and inputs[step].has("spec.json")]  # fmt: skip
     if len(chain) < 2 or "data" not in inputs:
         return None
     import numpy as np
@@ -123,7 +123,7 @@ def _explained(inputs: Mapping[str, Artifact]) -> dict[str, Any] | None:
     from edgeres.stages.export import read_scales
 
     first, last = chain[0], chain[-1]
-    models = [weights.load(artifact.path) for artifact in (first, last)]
+    models = [weights.load(artifact.folder()) for artifact in (first, last)]
     runs = [gradcam.of_network(model) for model in models]
     if last.stage == "quantize":
         graph = quantized_graph(models[1], read_scales(last), fold_weights=True)

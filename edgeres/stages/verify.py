@@ -77,7 +77,7 @@ def reference(name: str, inputs: Mapping[str, Artifact], samples: int | None) ->
     from edgeres.verification.certificate import Reference
 
     origin, data = _origin(name, inputs), inputs["data"]
-    model = weights.load(origin.path)
+    model = weights.load(origin.folder())
     logits = np.load(origin.file("test_logits.npy"), allow_pickle=False)[:samples]
     before = np.load(inputs["model"].file("test_logits.npy"), allow_pickle=False)[:samples]
     _, _, test = _checkpoint.splits(data)

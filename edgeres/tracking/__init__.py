@@ -103,13 +103,12 @@ def _points(artifacts: Mapping[str, Artifact]) -> Iterator[Point]:
 
 
 def _trained(step: str, artifact: Artifact) -> Iterator[Point]:
-    history = artifact.file("history.jsonl")
-    lines = history.read_text("utf-8").splitlines() if history.exists() else ()
-    for line in lines:
-        row = json.loads(line)
+    rows = artifact.read_lines("history.jsonl") if artifact.has("history.jsonl") else ()
+    for row in rows:
+        epoch = row.get("epoch")
         for key, value in row.items():
-            if key != "epoch" and isinstance(value, (int, float)):
-                yield Point(f"{step}/{key}", int(row["epoch"]), float(value))
+            if key != "epoch" and isinstance(value, (int, float)) and isinstance(epoch, int):
+                yield Point(f"{step}/{key}", epoch, float(value))
     test = artifact.facts.get("test")
     if test:
         yield Point(f"{step}/test_top1", 0, test["correct"] / test["n"])
