@@ -6,6 +6,7 @@ last, syncs and renames the folder into place.
     store/artifacts/<stage>-<key>/   the artifacts
     store/work/<stage>-<key>/        checkpoints of unfinished work, for resuming
     store/tmp/                       staging; what a killed process left here is swept at start
+    store/users/                     the folders of runs that use it, beside the one it lies in
     store/locks/                     one lock per key; the system frees a dead owner's
 
 Whether an owner is dead is asked of its lock, never of its process id: ids are used again, and mean
@@ -14,6 +15,7 @@ nothing between two containers that share a store.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -35,7 +37,7 @@ class Store:
     def __init__(self, root: Path):
         self.root = root
         self.artifacts, self.tmp = root / "artifacts", root / "tmp"
-        self._work, self._locks = root / "work", root / "locks"
+        self._work, self._locks, self._users = root / "work", root / "locks", root / "users"
 
     def open(self) -> Store:
         """Create the folders and remove the staging folders of processes that are gone.
@@ -176,6 +178,32 @@ class Store:
             sync(self.artifacts)
             shutil.rmtree(self._work / f"{stage}-{key}", ignore_errors=True)
         return load(path)
+
+    def remember(self, runs: Path) -> None:
+        """Note that runs of a folder use this store; of the one it lies in, that is known."""
+        folder, own = runs.resolve(), self.root.resolve()
+        if folder == own.parent or (folder / own.name).resolve() != own:
+            return
+        record = self._users / hashlib.sha256(str(folder).encode()).hexdigest()[:20]
+        with storage_errors(record):
+            self._users.mkdir(exist_ok=True)
+            write_whole(record, str(folder))
+
+    def users(self, runs: Path) -> list[Path]:
+        """Every folder whose runs use this store, `runs` among them.
+
+        Raises:
+            StorageError: one of them isn't there, so that nobody knows what its runs need.
+        """
+        found = {runs.resolve(), self.root.resolve().parent}
+        for record in sorted(self._users.glob("*")) if self._users.is_dir() else ():
+            folder = Path(os.fsdecode(door.read(record)))
+            if not folder.is_dir():
+                raise StorageError(f"{folder}: has runs that use {self.root}, and can't be read; "
+                                   f"bring it back, or remove {record} if it is gone")  # fmt: skip
+            if (folder / self.root.name).resolve() == self.root.resolve():
+                found.add(folder)
+        return sorted(found)
 
     def names(self) -> list[str]:
         """The folder names of every artifact in the store, oldest first, damaged ones too."""

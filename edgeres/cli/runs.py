@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -135,8 +136,11 @@ def clean(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be freed.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove artifacts that no run refers to, and unfinished work."""
+    """Remove artifacts that no run refers to, and unfinished work; says first what goes."""
     from edgeres.commands import housekeeping
     from edgeres.text import runs as text
 
-    show(housekeeping.cleaned(runs, dry_run), as_json, text.clean)
+    def tell(found: dict[str, Any]) -> None:
+        print(text.clean(found), file=sys.stderr, flush=True)
+
+    show(housekeeping.cleaned(runs, dry_run, tell), as_json, text.cleaned)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from edgeres.errors import BadInput
+from edgeres.errors import BadInput, GateFailed
 from edgeres.runs import Run, find_run
 
 _BASELINE = 2000  # test images: enough for thresholds, and small
@@ -15,10 +15,19 @@ _BASELINE = 2000  # test images: enough for thresholds, and small
 def bundled(
     name: str | None, kind: str, out: Path | None, key: Path | None, runs: Path
 ) -> dict[str, Any]:
-    """Write a bundle of a run."""
-    from edgeres import bundle, stages
+    """Write a bundle of a run, if the file for it was verified and nothing was changed since.
+
+    Raises:
+        GateFailed: it wasn't, or failed.
+        StorageError: something of the run was changed since it was made.
+    """
+    from edgeres import bundle, proof, stages
 
     run = find_run(name, runs)
+    proof.require_whole(run)
+    target = next((t for t in bundle.KINDS.get(kind, ()) if f"export:{t}" in run.artifacts), None)
+    if target and (missed := proof.findings(run, target)):
+        raise GateFailed(f"{run.path}: isn't bundled: {'; '.join(missed)}")
     module: Any = stages.load("benchmark")
     images = module.prepared_test_images(run.artifacts, bundle.GOLDEN)
     path = out or Path(f"{run.name.lstrip('@')}-{kind}.zip")

@@ -14,7 +14,7 @@ from edgeres.artifact import Artifact, load
 from edgeres.disk import storage_errors
 from edgeres.errors import BadInput
 from edgeres.progress import Progress
-from edgeres.runs import Run, find_run, run_name, store_of
+from edgeres.runs import Run, find_run, run_folder, store_of
 from edgeres.store import Store
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def planned(recipe: Recipe, runs: Path, until: str | None) -> dict[str, Any]:
          "seconds": p.artifact.seconds if p.artifact else None}
         for p in pipeline.plan(recipe, chain, store_of(runs))
     ]  # fmt: skip
-    return {"run": run_name(recipe), "steps": rows}
+    return {"run": run_folder(recipe, runs).name, "steps": rows}
 
 
 def perform(recipe: Recipe, runs: Path, until: str | None, quiet: bool) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def perform(recipe: Recipe, runs: Path, until: str | None, quiet: bool) -> dict[
     chain = pipeline.until(pipeline.steps(recipe), until)
     progress = Progress(quiet or not procs.first())
     if not progress.quiet:
-        print(f"run {runs / run_name(recipe)}", file=sys.stderr)
+        print(f"run {run_folder(recipe, runs)}", file=sys.stderr)
     with contextlib.closing(progress):
         run = pipeline.perform(recipe, chain, store_of(runs), runs, progress)
     procs.leave()

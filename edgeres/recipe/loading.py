@@ -42,6 +42,11 @@ def load(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return _resolved(_extended(_located(path_or_name, Path())), overrides)
 
 
+def load_text(text: str, where: str) -> Recipe:
+    """The recipe that a run has recorded, which extends no other; raises BadInput like `load`."""
+    return _resolved(_normal(documents.parse(text, where)), ())
+
+
 def load_mapping(
     values: Mapping[str, Any], overrides: Sequence[str] = (), where: str = "the command line"
 ) -> Recipe:
