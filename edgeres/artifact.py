@@ -19,6 +19,7 @@ from typing import Any
 from edgeres import door
 from edgeres.disk import contents_digest
 from edgeres.errors import BadInput, StorageError
+from edgeres.shape import anything, wrong
 
 SCHEMA = 1
 DESCRIPTION = "artifact.json"
@@ -104,17 +105,51 @@ class Artifact:
             raise self._changed(name)
         return content
 
-    def read_json(self, name: str, most_bytes: int = door.MOST_DOCUMENT) -> Any:
-        """The value in one of its JSON files; raises like `read`."""
-        return door.parsed(self.read(name, most_bytes), self.path / name)
+    def read_json(
+        self, name: str, form: Any = anything, most_bytes: int = door.MOST_DOCUMENT
+    ) -> Any:
+        """The value in one of its JSON files; raises like `read`, and where it isn't of a shape.
 
-    def read_lines(self, name: str) -> list[dict[str, Any]]:
-        """The mappings in one of its files of JSON lines; raises like `read`."""
-        lines = self.read(name).splitlines()
-        found = [door.parsed(line, self.path / name) for line in lines]
-        if not all(isinstance(row, dict) for row in found):
-            raise self._changed(name)
+        Args:
+            form: see edgeres.shape.
+        """
+        found = door.parsed(self.read(name, most_bytes), self.path / name)
+        if misfit := wrong(form, found):
+            raise StorageError(f"{self.path / name}: is damaged ({misfit}); remove the folder and "
+                               "run again")  # fmt: skip
         return found
+
+    def read_lines(self, name: str, form: Any) -> list[Any]:
+        """The values in one of its files of JSON lines; raises like `read_json`."""
+        found = [door.parsed(line, self.path / name) for line in self.read(name).splitlines()]
+        if misfit := wrong([form], found):
+            raise StorageError(f"{self.path / name}: is damaged ({misfit}); remove the folder and "
+                               "run again")  # fmt: skip
+        return found
+
+    def read_array(self, name: str, most: int | None = None, width: int | None = None) -> Any:
+        """One of its tables of numbers (`.npy`): float (N, M), at least 1x1.
+
+        Args:
+            most: rows that it may have; width: columns that it has.
+
+        Raises:
+            StorageError: like `file`, and where it holds something else.
+        """
+        import numpy as np
+
+        path = self.file(name)
+        try:
+            found = np.load(path, mmap_mode="r", allow_pickle=False)
+            rows, columns = found.shape
+            if found.dtype.kind != "f" or not 1 <= rows <= (most or rows) or not columns:
+                raise ValueError(f"{found.dtype}, {found.shape}")
+            if width is not None and columns != width:
+                raise ValueError(f"{columns} columns where there are {width}")
+            return np.array(found)
+        except Exception as error:  # a header is parsed as Python, and may raise what that raises
+            raise StorageError(f"{path}: is damaged (no table of numbers: {error!r:.100}); remove "
+                               "the folder and run again") from error  # fmt: skip
 
     def _hold(self, folder: Path, listed: set[str]) -> None:
         """Raise StorageError unless a folder holds these files and no others."""

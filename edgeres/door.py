@@ -103,6 +103,13 @@ def reached(folder: Path, name: str) -> Path:
     return folder / name
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is a regular file; raises StorageError where there is a link or a device."""
+    if not os.path.lexists(path) or stat.S_ISREG(path.lstat().st_mode):
+        return os.path.lexists(path)
+    raise _no_file(path)
+
+
 def read(path: Path, most_bytes: int = MOST_DOCUMENT) -> bytes:
     """The contents of a regular file; a link isn't followed.
 

@@ -86,18 +86,17 @@ def _certificate(run: Run, export: Artifact) -> dict[str, Any] | None:
     verified = run.artifacts.get("verify")
     if verified is None:
         return None
-    document = verified.read_json(VERIFIED)
-    where = verified.path / VERIFIED
-    if wrong := facts.wrong_certificate(document):
-        raise StorageError(f"{where} is damaged ({wrong}); remove {verified.path} and run again")
+    document = verified.read_json(VERIFIED, facts.CERTIFICATE)
     name, origin = _target(export), export.parents.get("model", {}).get("digest")
     row: dict[str, Any] | None
     row = next((row for row in document["files"] if row["target"] == name), None)
     if row is not None and (
         row["file"]["sha256"] != export.facts["exported"]["sha256"] or row["origin"] != origin
     ):
-        raise StorageError(f"{where}: is about another file than the run's {name}; run "
-                           f"{run.path}/recipe.lock.yaml again")  # fmt: skip
+        raise StorageError(
+            f"{verified.path / VERIFIED}: is about another file than the run's {name}; "
+            f"run {run.path}/recipe.lock.yaml again"
+        )
     return row
 
 

@@ -52,8 +52,6 @@ def drifted(path: Path, log: Path) -> dict[str, Any]:
 
 
 def _baseline(run: Run) -> dict[str, Any]:
-    import numpy as np
-
     from edgeres import stages
     from edgeres.measurement import drift
 
@@ -61,5 +59,5 @@ def _baseline(run: Run) -> dict[str, Any]:
     images, _ = module.test_images(run.artifacts["data"])
     last = next(run.artifacts[s] for s in ("quantize", "prune", "distill", "teacher")
                 if s in run.artifacts)  # fmt: skip
-    logits = np.load(last.file("test_logits.npy"), allow_pickle=False)[:_BASELINE]
+    logits = last.read_array("test_logits.npy")[:_BASELINE]
     return drift.features(images[:_BASELINE].numpy(), logits)

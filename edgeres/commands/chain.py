@@ -160,7 +160,7 @@ def copied(result: dict[str, Any], out: Path | None, names: Sequence[str]) -> di
     for name in names:
         entry = result["artifacts"][f"export:{name}"]
         exported = entry["facts"]["exported"]
-        path = Path(entry["path"]) / exported["file"]
+        path = load(Path(entry["path"])).file(exported["file"])
         if out is not None:
             with storage_errors(out):
                 out.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -64,18 +64,12 @@ def load(name: str) -> Stage:
 
 
 def device_keyed(name: str) -> dict[str, Any]:
-    """What of a device decides a measurement: its profile's contents, and which machine it is.
-
-    Not the profile's words about it, nor the address, at which the same machine may be found anew.
-    """
+    """What of a device decides a measurement: what its profile asks for, and which machine it is;
+    one that is away has no identity."""
     from edgeres import devices
-    from edgeres.devices import _profiles
 
-    profile = devices.load(name)
-    known = asdict(profile)
-    del known["description"]
-    known["settings"].pop(_profiles.WHERE.get(profile.kind), None)
-    return known | {"identity": devices.identity_of(name)}
+    known = devices.measured_with(devices.load(name))
+    return {**known, "identity": devices.identity_of(name)}
 
 
 def keyed_as_is(section: Any) -> dict[str, Any]:

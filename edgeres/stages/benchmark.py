@@ -154,7 +154,7 @@ def _judged(
         host = targets.decode(here, exported.output)
         found["against_host"] = to_json(compare(host, logits, step))
     if model is not None:
-        before = np.load(model.file("test_logits.npy"), allow_pickle=False).argmax(1) == labels
+        before = model.read_array("test_logits.npy").argmax(1) == labels
         lost, won = int((before & ~right).sum()), int((~before & right).sum())
         found["against_float"] = {"lost": lost, "won": won, "p": mcnemar(lost, won)}
     return found

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeres import door
 from edgeres.artifact import Artifact
+from edgeres.facts import HISTORY
 
 TRACKERS = ("mlflow", "tensorboard")
 _NETWORKS = ("teacher", "distill", "prune", "quantize")
@@ -55,7 +57,8 @@ def described(
         recipe: every setting as plain values.
         folder: the run's, with its recipe and its report.
     """
-    files = {file: folder / file for file in ("recipe.lock.yaml", "report.html", "report.json")}
+    own = ("recipe.lock.yaml", "report.html", "report.json")
+    files = {name: folder / name for name in own if door.is_there(folder / name)}
     models = {}
     for artifact in artifacts.values():
         if artifact.stage == "export":
@@ -66,7 +69,7 @@ def described(
         files["certificate.json"] = artifacts["verify"].file("verify.json")
     return Tracked(
         name, dict(_flat("", recipe)), tuple(_points(artifacts)),
-        {path: file for path, file in files.items() if file.exists()}, models,
+        files, models,
         {step: artifact.digest for step, artifact in artifacts.items()},
     )  # fmt: skip
 
@@ -103,12 +106,11 @@ def _points(artifacts: Mapping[str, Artifact]) -> Iterator[Point]:
 
 
 def _trained(step: str, artifact: Artifact) -> Iterator[Point]:
-    rows = artifact.read_lines("history.jsonl") if artifact.has("history.jsonl") else ()
+    rows = artifact.read_lines("history.jsonl", HISTORY) if artifact.has("history.jsonl") else ()
     for row in rows:
-        epoch = row.get("epoch")
         for key, value in row.items():
-            if key != "epoch" and isinstance(value, (int, float)) and isinstance(epoch, int):
-                yield Point(f"{step}/{key}", epoch, float(value))
+            if key != "epoch" and isinstance(value, (int, float)):
+                yield Point(f"{step}/{key}", row["epoch"], float(value))
     test = artifact.facts.get("test")
     if test:
         yield Point(f"{step}/test_top1", 0, test["correct"] / test["n"])
