@@ -48,9 +48,10 @@ def forged(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 def files_of(run: Path) -> list[Path]:
-    """Every file that speaks for a run: its recipe, and all files of its artifacts."""
+    """Every file that speaks for a run: its recipe, and all files of its artifacts but empty ones."""
     folders = [path.resolve() for path in sorted((run / "artifacts").iterdir())]
-    found = [p for folder in folders for p in sorted(folder.rglob("*")) if p.is_file()]
+    found = [p for folder in folders for p in sorted(folder.rglob("*"))
+             if p.is_file() and p.stat().st_size]  # fmt: skip
     return [run / "recipe.lock.yaml", *found]
 
 
