@@ -32,9 +32,6 @@ EXTRA = "coreml"
 RUNTIME = "Core ML" if sys.platform == "darwin" else "interpreter"
 SCHEMES = {"int8": _schemes.as_trained}
 
-# Bits of a palettized weight. Of a trained ResNet-20's top-1 answers (CIFAR-10, 2000 images) 8 bits
-# leave 99.65 % as they were, 6 bits 98.60 %; the files have 326 kB and 252 kB (float16: 580 kB).
-_PALETTE_BITS = 8
 _PARENT = uuid.UUID("6f0f9d7e-1b0e-4c7e-9d5a-0c4a1d2b3e4f")  # any fixed one makes ids repeatable
 _DATE = "com.github.apple.coremltools.conversion_date"
 
@@ -186,14 +183,15 @@ def _coremltools() -> Any:
 
 
 def _palettized(package: Any) -> Any:
-    """Replace weights of more than 2048 values by tables; smaller ones aren't worth a table."""
+    """Replace large weights by tables; smaller ones aren't worth one."""
     from coremltools.optimize import coreml as optimize
 
-    from edgeres.targets._palette import palette
+    from edgeres.targets._palette import LARGEST_PLAIN, PALETTE_BITS, palette
 
     weights = optimize.OpPalettizerConfig(
-        mode="custom", lut_function=lambda weight: palette(weight, _PALETTE_BITS)
-    )
+        mode="custom", lut_function=lambda weight: palette(weight, PALETTE_BITS),
+        weight_threshold=LARGEST_PLAIN,
+    )  # fmt: skip
     return optimize.palettize_weights(package, optimize.OptimizationConfig(global_config=weights))
 
 
