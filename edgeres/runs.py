@@ -232,6 +232,7 @@ def report(run: Run, name: str, content: bytes) -> None:
 
 def event(run: Run, **what: Any) -> None:
     """Add a line to the run's events."""
+    _require_own(run)
     now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
     with storage_errors(run.path):
         append_line(run.path / "events.jsonl", json.dumps({"time": now, **what}).encode())
@@ -249,7 +250,7 @@ def _linked(run: Path, entry: Path) -> Artifact:
     """The artifact that a run has for a step."""
     path, target = entry, entry.readlink().name if entry.is_symlink() else ""
     if target and not entry.exists():  # the run was moved: its store is still above it
-        above = (up / "store" / "artifacts" / target for up in run.resolve().parents[:_ABOVE])
+        above = (up / "store" / "artifacts" / target for up in run.absolute().parents[:_ABOVE])
         path = next((p for p in above if (p / DESCRIPTION).exists()), entry)
         if path is entry:
             raise StorageError(f"{entry}: leads to an artifact that isn't there any more; run "

@@ -1,4 +1,4 @@
-"""The stored run of version 1, as the present version would have written it, to be tampered with."""
+"""The stored run of version 1, as the present version would have written it, to tamper with."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def forged(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 def files_of(run: Path) -> list[Path]:
-    """Every file that speaks for a run: its recipe, and all files of its artifacts but empty ones."""
+    """Every file that speaks for a run: its recipe, and its artifacts' files but empty ones."""
     folders = [path.resolve() for path in sorted((run / "artifacts").iterdir())]
     found = [p for folder in folders for p in sorted(folder.rglob("*"))
              if p.is_file() and p.stat().st_size]  # fmt: skip

@@ -1,5 +1,4 @@
-"""Nothing recorded is believed: what was changed since it was made is neither promoted, nor bundled,
-nor used."""
+"""Nothing recorded is believed: what was changed since is neither promoted, bundled, nor used."""
 
 from __future__ import annotations
 
@@ -140,6 +139,7 @@ def test_a_certificate_of_another_file(run: Path) -> None:
     refuses(run, "was made from another export than the run has")
     export = json.loads((folder / "artifact.json").read_text())
     for step in ("verify", "report"):
+
         def follow(document: dict[str, Any]) -> None:
             for role in ("tflite-int8", "export:tflite-int8"):
                 if role in document["parents"]:

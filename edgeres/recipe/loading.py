@@ -44,7 +44,11 @@ def load(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def load_text(text: str, where: str) -> Recipe:
     """The recipe that a run has recorded, which extends no other; raises BadInput like `load`."""
-    return _resolved(_normal(documents.parse(text, where)), ())
+    document = documents.parse(text, where)
+    if "extends" in document.tree:
+        raise BadInput(f"{document.place(('extends',)).where}: extends: a run's recipe is whole, "
+                       "it extends no other")  # fmt: skip
+    return _resolved(_normal(document), ())
 
 
 def load_mapping(
