@@ -94,7 +94,7 @@ def _certificate(run: Run, export: Artifact) -> dict[str, Any] | None:
         row["file"]["sha256"] != export.facts["exported"]["sha256"] or row["origin"] != origin
     ):
         raise StorageError(
-            f"{verified.path / VERIFIED}: is about another file than the run's {name}; "
+            f"{verified.path}/{VERIFIED}: is about another file than the run's {name}; "
             f"run {run.path}/recipe.lock.yaml again"
         )
     return row

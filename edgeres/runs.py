@@ -204,7 +204,7 @@ def begin(run: Run, recipe: Recipe) -> None:
     """Make the run's folder; one process at a time."""
     with storage_errors(run.path):
         run.path.mkdir(parents=True, exist_ok=True)
-        _require_own(run)
+        require_own(run)
         for folder in (run.path, run.path / "artifacts"):
             sweep(folder)
         write_whole(run.path / LOCK, dump(recipe))
@@ -212,7 +212,7 @@ def begin(run: Run, recipe: Recipe) -> None:
 
 def link(run: Run, step: str, artifact: Artifact) -> None:
     """Point the run at a step's artifact; a report is copied beside it. One process at a time."""
-    _require_own(run)
+    require_own(run)
     folder = run.path / "artifacts"
     link = folder / step.replace(":", "-", 1)
     with storage_errors(link):
@@ -225,20 +225,20 @@ def link(run: Run, step: str, artifact: Artifact) -> None:
 
 def report(run: Run, name: str, content: bytes) -> None:
     """Write a file of the run's report."""
-    _require_own(run)
+    require_own(run)
     with storage_errors(run.path):
         write_whole(run.path / name, content)
 
 
 def event(run: Run, **what: Any) -> None:
     """Add a line to the run's events."""
-    _require_own(run)
+    require_own(run)
     now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
     with storage_errors(run.path):
         append_line(run.path / "events.jsonl", json.dumps({"time": now, **what}).encode())
 
 
-def _require_own(run: Run) -> None:
+def require_own(run: Run) -> None:
     """Refuse to write where a link leads; the folder of all runs may be one."""
     for folder in (run.path, run.path / "artifacts"):
         if folder.is_symlink():

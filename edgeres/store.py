@@ -113,7 +113,8 @@ class Store:
 
         how = fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH
         path = self._locks / "store.lock"
-        with storage_errors(path), path.open("a") as file:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        with storage_errors(path), os.fdopen(os.open(path, flags, 0o666), "rb+") as file:
             try:
                 fcntl.flock(file, how)
             except BlockingIOError as error:

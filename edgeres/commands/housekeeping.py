@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres import stages
+from edgeres import door, stages
 from edgeres.artifact import Artifact
 from edgeres.commands.chain import described
 from edgeres.disk import folder_size, storage_errors, write_whole
@@ -18,6 +17,8 @@ from edgeres.runs import report as write_report
 
 if TYPE_CHECKING:
     from edgeres.recipe import Recipe
+
+_MOST_REPORT = 256 << 20
 
 
 def reported(name: str | None, runs: Path, figures: Path | None = None) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def _in_order(run: Run, recipe: Recipe) -> dict[str, Artifact]:
 def _drawn(report: Path, folder: Path) -> list[str]:
     from edgeres.reporting import drawings
 
-    files = drawings.every(json.loads(report.read_text("utf-8")))
+    files = drawings.every(door.read_json(report, _MOST_REPORT))
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
