@@ -6,9 +6,11 @@ is overlooked. Readers translate operations one by one and report whatever they 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgeres.types import QuantParams
 
@@ -67,6 +69,7 @@ class Structure:
         left_over: a sentence for each part of the file that isn't accounted for: a second graph,
             a function, another signature, a note of the format's own that says something else, …
         batch: images that it takes at once; None for any number.
+        shapes: tensor -> (C, H, W) or (C,), where the file declares it.
     """
 
     steps: tuple[Step, ...]
@@ -75,6 +78,7 @@ class Structure:
     quantization: Mapping[str, QuantParams] = field(default_factory=dict)
     left_over: tuple[str, ...] = ()
     batch: int | None = 1
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def notes_left_over(stored: Mapping[str, str], expected: Mapping[str, str]) -> Iterator[str]:
@@ -83,7 +87,7 @@ def notes_left_over(stored: Mapping[str, str], expected: Mapping[str, str]) -> I
     Which edgeres wrote a file may be told, and may be another one than this.
     """
     for key in sorted(stored.keys() | expected.keys()):
-        if key == VERSION_NOTE and _plain(stored.get(key, "")):
+        if key == VERSION_NOTE and plain(stored.get(key, "")):
             continue
         if key not in expected:
             yield f"the note {key[:80]!r} isn't one of the network's"
@@ -93,8 +97,28 @@ def notes_left_over(stored: Mapping[str, str], expected: Mapping[str, str]) -> I
             yield f"the note {key!r} isn't the network's"
 
 
+def fields_left_over(message: Any, known: Collection[str]) -> Iterator[str]:
+    """Fields of a protobuf message that are set, and not known."""
+    for kind, _ in message.ListFields():
+        if kind.name not in known:
+            yield f"it has {kind.name}"
+
+
+def folder_left_over(path: Path, files: Iterable[Path]) -> Iterator[str]:
+    """What a folder holds beside these files (relative to it), or in place of a plain one."""
+    expected = set(files)
+    folders = {parent for file in expected for parent in file.parents}
+    for found in sorted(path.rglob("*")):
+        inside = found.relative_to(path)
+        kind = found.lstat().st_mode
+        fine = inside in (expected if stat.S_ISREG(kind) else folders)
+        if not fine or not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+            yield f"{inside.as_posix()[:200]!r} doesn't belong to it, or is a link"
+
+
 VERSION_NOTE = "edgeres.version"
 
 
-def _plain(version: str) -> bool:
+def plain(version: str) -> bool:
+    """Whether a text may be the number of a version."""
     return len(version) <= 40 and all(c.isascii() and (c.isalnum() or c in ".+-_") for c in version)

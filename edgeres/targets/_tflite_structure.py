@@ -97,7 +97,10 @@ class _Reader:
         quantization = {t.name: t.quantization for t in self.tensors
                         if t.quantization and not t.constant}  # fmt: skip
         left_over = [*left_over, *self._tensors(), *self.strange]
-        return Structure(tuple(steps), first.name, last.name, quantization, tuple(left_over))
+        shapes = {t.name: (t.shape[-1], *t.shape[1:-1]) for t in self.tensors
+                  if not t.constant and len(t.shape) in (2, 4)}  # fmt: skip
+        return Structure(tuple(steps), first.name, last.name, quantization, tuple(left_over),
+                         shapes=shapes)  # fmt: skip
 
     def _step(self, number: int, op: Any) -> Step | None:
         kind = file.kind(self.model, op)
@@ -213,6 +216,9 @@ class _Reader:
         used |= {int(i) for i in ends}
         for index, (stored, tensor) in enumerate(zip(self.graph.tensors, self.tensors,
                                                      strict=True)):  # fmt: skip
+            computed = not tensor.constant and index not in self.unpacked
+            if computed and tensor.shape[:1] != (1,):
+                yield f"the tensor {tensor.name[:80]} holds {tensor.shape[:1]} images"
             if index not in used:
                 yield f"the tensor {tensor.name[:80]} is not used"
             elif tensor.dtype not in self.types:
@@ -263,6 +269,8 @@ def _container(model: Any) -> Iterator[str]:
     for signature in signatures:
         told = [tuple(int(t.tensorIndex) for t in tensors or ())
                 for tensors in (signature.inputs, signature.outputs)]  # fmt: skip
+        if signature.signatureKey != b"serving_default":
+            yield f"it has a signature {file.clean(signature.signatureKey)[:40]!r}"
         if told != ends or signature.subgraphIndex:
             yield (f"the signature {file.clean(signature.signatureKey)[:40]!r} has other inputs or "
                    "outputs than the graph")  # fmt: skip

@@ -113,11 +113,6 @@ def certify(
              if graph.metadata.get(k) != v and k != VERSION_NOTE]  # fmt: skip
     gates.append(Gate("wrong or missing notes in the file", len(stale), "==", 0))
     notes = [f"the file's {key} is not the network's" for key in stale]
-    source = Source(reference.model, reference.scales, reference.metadata)
-    stored = target.structure(path, source, precision)
-    strange = mismatches(stored, reference.model, reference.scales, precision)
-    gates.append(Gate("parts that are not the network's", len(strange), "==", 0))
-    notes += strange[:_SHOWN]
     found, checks = None, None
     adds: tuple[str, ...] = ()
     if reference.scales is not None:
@@ -136,6 +131,8 @@ def certify(
     if refused is not None:
         gates.append(Gate("refusals by its runtime's own parser", len(refused), "==", 0))
         notes += refused[:_SHOWN]
+    source = Source(reference.model, reference.scales, reference.metadata)
+    stored = target.structure(path, source, precision)
     session = target.session(path)
     logits, run_by = None, ""
     against, before, accuracy, discordant = None, None, None, None
@@ -154,6 +151,9 @@ def certify(
         if stored.batch is None:
             batched = _batched(cast(BatchSession, session), exported, reference)
             gates.append(batch_gate(batched, precision, limits))
+    strange = mismatches(stored, reference.model, reference.scales, precision)
+    gates.append(Gate("parts that are not the network's", len(strange), "==", 0))
+    notes += strange[:_SHOWN]
     return Certificate(exported.target, tuple(gates), graph, found, checks, adds, against, before,
                        accuracy, discordant, logits, run_by, tuple(notes))  # fmt: skip
 

@@ -103,6 +103,9 @@ class _Walk:
             except _Mismatch as error:
                 yield f"{step.name}: {error}"
                 continue
+            except (ValueError, TypeError, IndexError, ArithmeticError):
+                yield f"{step.name}: its parts don't fit together"
+                continue
             yield from self._put(step.output, value, step.name)
         yield from self._end()
 
@@ -116,6 +119,9 @@ class _Walk:
                 yield f"{who}: {error}"
         elif value.codes is not None and stored is not None and stored != value.codes:
             yield f"{who}: its output's scale isn't that of the codes it moves"
+        declared = self.stored.shapes.get(name)
+        if declared is not None and declared not in _forms(value):
+            yield f"{who}: declares {declared} for what is {_forms(value)[0]}"
         self.values[name] = value
 
     def _end(self) -> Iterator[str]:
@@ -351,6 +357,14 @@ class _Walk:
             raise _Mismatch(f"dequantizes {value.known} with another scale than it was made with")
         fill = (value.fill - params.zero_point[0]) * params.scale[0] if any(value.padding) else 0.0
         return dataclasses.replace(value, codes=None, fill=fill)
+
+
+def _forms(value: _Value) -> tuple[tuple[int, ...], ...]:
+    """The shapes that a tensor may be declared with; one value per channel may be a vector."""
+    channels, *sides = value.shape
+    around = zip(sides, value.padding[:2], value.padding[2:], strict=False)
+    whole = (channels, *(before + n + after for n, before, after in around))
+    return (whole, (channels,), (channels, 1, 1)) if whole[1:] in ((), (1, 1)) else (whole,)
 
 
 def _same_padding(sizes: list[int], spans: list[int], stride: tuple[int, int]) -> tuple[int, ...]:
