@@ -136,7 +136,7 @@ def clean(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be freed.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove artifacts that no run refers to, and unfinished work; says first what goes."""
+    """Remove artifacts that no run refers to, and unfinished work."""
     from edgeres.commands import housekeeping
     from edgeres.text import runs as text
 
