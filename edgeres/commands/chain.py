@@ -112,7 +112,7 @@ def origin(model: str | None, architecture: str | None, runs: Path) -> dict[str,
             return {"name": "checkpoint", "teacher": {"model": f"checkpoint:{path}"}}
         return {"name": "checkpoint", "teacher": {"model": architecture, "checkpoint": str(path)}}
     if path and (path / "artifact.json").exists():
-        return _lineage(load(path), store_of(path.resolve().parents[2]))
+        return _lineage(load(path), store_of(path.resolve() / "../../.."))
     run = find_run(model, runs)
     if model is None:
         print(f"using {run.path} (the newest run)", file=sys.stderr)

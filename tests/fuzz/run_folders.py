@@ -328,8 +328,9 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--slow-every", type=int, default=10, help="Report, verify, bundle.")
     given = parser.parse_args()
-    found = fuzz(given.cases, given.seed, given.first)
+    found = fuzz(given.cases, given.seed, given.first, given.slow_every)
     print(json.dumps(found, indent=1))
     return bool(found["faults"])
 
