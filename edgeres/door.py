@@ -27,6 +27,9 @@ from edgeres.errors import StorageError
 MOST_DOCUMENT = 16 << 20
 """Bytes of a JSON document, where nothing else is said."""
 
+MOST_DATA = 256 << 20
+"""Bytes of one that holds raw data: samples, a report."""
+
 _MOST_ENTRIES, _MOST_DEPTH, _LONGEST_NAME = 100_000, 64, 240
 _MOST_MARKS = 1 << 15  # 1 MiB
 _SETTLED_NS = 200_000_000  # a later change within the clock's step would have the same times

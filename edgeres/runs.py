@@ -34,7 +34,6 @@ REPORTS = ("report.html", "report.json")
 _DIGITS, _FEWER_DIGITS = 12, 6  # of the recipe's hash in a run's name: now, and in earlier versions
 _STORED = re.compile(r"[a-z]+-[0-9a-f]{20}")  # the folder of an artifact in a store
 _MOST_RECIPE = 1 << 20
-_MOST_REPORT = 256 << 20
 _ABOVE = 4  # folders above a run that was moved, in which its store is looked for
 
 
@@ -220,7 +219,7 @@ def link(run: Run, step: str, artifact: Artifact) -> None:
         point(link, os.path.relpath(artifact.path.resolve(), folder.resolve()))
         for name in REPORTS:
             if artifact.stage == "report" and artifact.has(name):
-                report(run, name, artifact.read(name, _MOST_REPORT))
+                report(run, name, artifact.read(name, door.MOST_DATA))
 
 
 def report(run: Run, name: str, content: bytes) -> None:

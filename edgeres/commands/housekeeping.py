@@ -18,8 +18,6 @@ from edgeres.runs import report as write_report
 if TYPE_CHECKING:
     from edgeres.recipe import Recipe
 
-_MOST_REPORT = 256 << 20
-
 
 def reported(name: str | None, runs: Path, figures: Path | None = None) -> dict[str, Any]:
     """Write the report of whatever a run has.
@@ -55,7 +53,7 @@ def _in_order(run: Run, recipe: Recipe) -> dict[str, Artifact]:
 def _drawn(report: Path, folder: Path) -> list[str]:
     from edgeres.reporting import drawings
 
-    files = drawings.every(door.read_json(report, _MOST_REPORT))
+    files = drawings.every(door.read_json(report, door.MOST_DATA))
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgeres import __version__
+from edgeres import __version__, door
 from edgeres.artifact import Artifact
 from edgeres.facts import CALIBRATION, HISTORY, SAMPLES
 from edgeres.recipe import ReportSection
@@ -23,7 +23,6 @@ keyed = keyed_as_is
 
 _NETWORKS = ("teacher", "distill", "prune", "quantize")
 _PERCENTILES = 101
-_MOST_SAMPLES = 256 << 20
 
 
 def run(
@@ -88,7 +87,7 @@ def _percentiles(artifact: Artifact) -> dict[str, dict[str, list[float]]]:
     import numpy as np
 
     found: dict[str, dict[str, list[float]]] = {}
-    for row in artifact.read_json("samples.json", SAMPLES, _MOST_SAMPLES)["devices"]:
+    for row in artifact.read_json("samples.json", SAMPLES, door.MOST_DATA)["devices"]:
         for target, sessions in (row.get("samples") or {}).items():
             pooled = [ns for session in sessions for ns in session]
             if pooled:

@@ -175,5 +175,5 @@ def load(folder: Path) -> Teacher:
     try:
         document = json.loads((folder / _DOCUMENT).read_text("utf-8"))
         return source(parse(f"{document['source']}:-")[0]).open(folder, document)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"{folder}: not a saved teacher ({error!r})") from error
