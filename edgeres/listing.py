@@ -125,6 +125,10 @@ def _runs(folder: Path) -> list[dict[str, Any]]:
     found = []
     for run in all_runs(folder):
         steps = list(run.artifacts)
+        if run.damage:
+            found.append({"run": run.name, "steps": 0, "model": None, "top-1": "-",
+                          "report": f"damaged: {run.damage}"})  # fmt: skip
+            continue
         model = next((run.artifacts[s] for s in ("quantize", "prune", "distill", "teacher")
                       if s in steps), None)  # fmt: skip
         found.append({"run": run.name, "steps": len(steps),

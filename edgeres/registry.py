@@ -15,12 +15,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
+from edgeres import door
 from edgeres.disk import storage_errors
 from edgeres.errors import BadInput, GateFailed
+from edgeres.shape import one_of, some, text, truth, wrong
 
 CHANNELS = ("stable", "canary")
+_ENTRY = {
+    "number": some, "channel": one_of(*CHANNELS), "action": one_of("promote", "rollback"),
+    "run": door.is_plain, "artifacts": {"*": text}, "passed": truth, "findings": [text],
+    "reason": text, "at": text,
+}  # fmt: skip
 _FOLDER = "registry"
 
 
@@ -52,7 +58,7 @@ def history(runs: Path, channel: str | None = None) -> list[Entry]:
         BadInput: no such channel, or an entry can't be read.
     """
     _checked(channel or CHANNELS[0])
-    found = [_read(path) for path in sorted((runs / _FOLDER).glob("[0-9]*.json"))]
+    found = [_read(path) for path in sorted(_entries(runs / _FOLDER).values())]
     return [e for e in found if channel in (None, e.channel)]
 
 
@@ -153,7 +159,7 @@ def _append(
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         while True:
-            number = max((int(p.stem) for p in folder.glob("[0-9]*.json")), default=0) + 1
+            number = max(_entries(folder), default=0) + 1
             entry = Entry(number, channel, action, run, dict(artifacts), not findings, findings,
                           reason, at)  # fmt: skip
             if _placed(folder / f"{number:06}.json", json.dumps(asdict(entry), indent=1)):
@@ -173,12 +179,18 @@ def _placed(path: Path, text: str) -> bool:
     return True
 
 
+def _entries(folder: Path) -> dict[int, Path]:
+    """Number -> file of each entry."""
+    found = folder.glob("[0-9]*.json")
+    return {int(p.stem): p for p in found if p.stem.isascii() and p.stem.isdigit()}
+
+
 def _read(path: Path) -> Entry:
-    try:
-        fields: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        return Entry(**{**fields, "findings": tuple(fields["findings"])})
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise BadInput(f"{path}: not an entry of the registry ({type(error).__name__})") from error
+    fields = door.read_json(path)
+    if misfit := wrong(_ENTRY, fields):
+        raise BadInput(f"{path}: not an entry of the registry ({misfit})")
+    known = {name: fields[name] for name in _ENTRY}
+    return Entry(**{**known, "findings": tuple(fields["findings"])})
 
 
 def _checked(channel: str) -> None:

@@ -6,6 +6,7 @@ last, syncs and renames the folder into place.
     store/artifacts/<stage>-<key>/   the artifacts
     store/work/<stage>-<key>/        checkpoints of unfinished work, for resuming
     store/tmp/                       staging; what a killed process left here is swept at start
+    store/users/                     the folders of runs that use it, beside the one it lies in
     store/locks/                     one lock per key; the system frees a dead owner's
 
 Whether an owner is dead is asked of its lock, never of its process id: ids are used again, and mean
@@ -14,7 +15,7 @@ nothing between two containers that share a store.
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,9 +23,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from edgeres.artifact import SCHEMA, Artifact, made_with, read
-from edgeres.disk import contents_digest, file_sha256, storage_errors, sync
-from edgeres.errors import StorageError
+from edgeres import door
+from edgeres.artifact import DESCRIPTION, SCHEMA, Artifact, described, load, made_with
+from edgeres.disk import contents_digest, file_sha256, storage_errors, sync, write_whole
+from edgeres.errors import BadInput, StorageError
 
 _PATIENCE_S = 0.5
 
@@ -35,7 +37,7 @@ class Store:
     def __init__(self, root: Path):
         self.root = root
         self.artifacts, self.tmp = root / "artifacts", root / "tmp"
-        self._work, self._locks = root / "work", root / "locks"
+        self._work, self._locks, self._users = root / "work", root / "locks", root / "users"
 
     def open(self) -> Store:
         """Create the folders and remove the staging folders of processes that are gone.
@@ -48,22 +50,25 @@ class Store:
                 folder.mkdir(parents=True, exist_ok=True)
             tag = self.root / "CACHEDIR.TAG"
             if not tag.exists():
-                tag.write_text("Signature: 8a477f597d28d172789f06886806bc55\n# edgeres store\n")
+                write_whole(tag, "Signature: 8a477f597d28d172789f06886806bc55\n# edgeres store\n")
             self._sweep()
         return self
 
     def find(self, stage: str, key: str) -> Artifact | None:
-        """The artifact with this key, if it is there and its files are all present and whole."""
+        """The artifact with this key, if it is there.
+
+        Raises:
+            StorageError: it is there, but damaged: a file isn't what it was made as, or there is
+                one more, or it is another artifact than its folder's name says.
+        """
         path = self.artifacts / f"{stage}-{key}"
-        if not (path / "artifact.json").exists():
+        if not (path / DESCRIPTION).exists():
             return None
-        artifact, hashes = read(path)
-        damaged = [n for n, size in hashes.items() if not _has_size(path / n, size)]
-        if damaged:
-            raise StorageError(
-                f"{path}: file {damaged[0]} was changed or removed after it was made; "
-                f"remove the folder and run again"
-            )
+        artifact = load(path)
+        if (artifact.stage, artifact.key) != (stage, key):
+            raise StorageError(f"{path}: holds another artifact, {artifact.stage}-{artifact.key}; "
+                               "remove the folder and run again")  # fmt: skip
+        artifact.folder()
         return artifact
 
     def work(self, stage: str, key: str) -> Path:
@@ -108,7 +113,8 @@ class Store:
 
         how = fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH
         path = self._locks / "store.lock"
-        with storage_errors(path), path.open("a") as file:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        with storage_errors(path), os.fdopen(os.open(path, flags, 0o666), "rb+") as file:
             try:
                 fcntl.flock(file, how)
             except BlockingIOError as error:
@@ -147,8 +153,7 @@ class Store:
         Args:
             varies: what of the description is another one the next time, though nothing changed.
         """
-        files = {p.relative_to(staged).as_posix(): p for p in sorted(staged.rglob("*"))
-                 if p.is_file()}  # fmt: skip
+        files = {name: staged / name for name in sorted(door.entries(staged))}
         hashes = {name: file_sha256(path) for name, path in files.items()}
         document = {
             "schema": SCHEMA, "stage": stage, "key": key, "digest": contents_digest(hashes),
@@ -156,7 +161,7 @@ class Store:
                         for r, p in parents.items()},
             "section": section, "facts": facts, "libraries": libraries,
             "seconds": round(seconds, 3), "made_with": made_with(),
-            "varies": ["seconds", "made_with", *varies],
+            "varies": ["seconds", "made_with", "checksum", *varies],
             "files": {n: {"sha256": h, "size_bytes": files[n].stat().st_size}
                       for n, h in hashes.items()},
         }  # fmt: skip
@@ -164,33 +169,68 @@ class Store:
         with storage_errors(path):
             for file in files.values():
                 sync(file)
-            (staged / "artifact.json").write_text(json.dumps(document, indent=1), "utf-8")
-            sync(staged / "artifact.json")
+            write_whole(staged / DESCRIPTION, described(document))
             sync(staged)
-            if path.exists():  # a damaged leftover without artifact.json
+            if path.is_symlink():
+                path.unlink()
+            elif path.exists():  # a damaged leftover without artifact.json
                 shutil.rmtree(path)
             staged.rename(path)
             sync(self.artifacts)
             shutil.rmtree(self._work / f"{stage}-{key}", ignore_errors=True)
-        return read(path)[0]
+        return load(path)
 
-    def all(self) -> list[Artifact]:
-        """Every artifact in the store, oldest first."""
+    def remember(self, runs: Path) -> None:
+        """Note that runs of a folder use this store; of the one it lies in, that is known."""
+        folder, own = runs.resolve(), self.root.resolve()
+        if folder == own.parent or (folder / own.name).resolve() != own:
+            return
+        record = self._users / hashlib.sha256(str(folder).encode()).hexdigest()[:20]
+        with storage_errors(record):
+            self._users.mkdir(exist_ok=True)
+            write_whole(record, str(folder))
+
+    def users(self, runs: Path) -> list[Path]:
+        """Every folder whose runs use this store, `runs` among them.
+
+        Raises:
+            StorageError: one of them isn't there, so that nobody knows what its runs need.
+        """
+        found = {runs.resolve(), self.root.resolve().parent}
+        for record in sorted(self._users.glob("*")) if self._users.is_dir() else ():
+            folder = Path(os.fsdecode(door.read(record)))
+            if not folder.is_dir():
+                raise StorageError(f"{folder}: has runs that use {self.root}, and can't be read; "
+                                   f"bring it back, or remove {record} if it is gone")  # fmt: skip
+            if (folder / self.root.name).resolve() == self.root.resolve():
+                found.add(folder)
+        return sorted(found)
+
+    def names(self) -> list[str]:
+        """The folder names of every artifact in the store, oldest first, damaged ones too."""
         if not self.artifacts.is_dir():
             return []
-        found = [p for p in self.artifacts.iterdir() if (p / "artifact.json").exists()]
-        return [read(p)[0] for p in sorted(found, key=lambda p: p.stat().st_mtime)]
+        found = [p for p in self.artifacts.iterdir() if (p / DESCRIPTION).exists()]
+        return [p.name for p in sorted(found, key=lambda p: p.stat().st_mtime)]
+
+    def parents(self, name: str) -> list[str]:
+        """Folder names of what an artifact was made from, by its own; none if it is damaged."""
+        try:
+            known = load(self.artifacts / name).parents.values()
+        except BadInput:
+            return []
+        return [f"{parent['stage']}-{parent['key']}" for parent in known]
 
     def parent(self, artifact: Artifact, role: str) -> Artifact | None:
         """An input of an artifact, if the store still has it."""
         known = artifact.parents.get(role)
         return self.find(known["stage"], known["key"]) if known else None
 
-    def remove(self, artifact: Artifact) -> None:
-        """Take an artifact out of the store, in one step as well."""
-        leaving = self.tmp / f"{artifact.path.name}-{os.getpid()}"
-        with storage_errors(artifact.path), self.lock(artifact.stage, artifact.key):
-            artifact.path.rename(leaving)
+    def remove(self, name: str) -> None:
+        """Take the artifact of a folder name out of the store, in one step as well."""
+        path, leaving = self.artifacts / name, self.tmp / f"{name}-{os.getpid()}"
+        with storage_errors(path), self._lock(name):
+            path.rename(leaving)
             shutil.rmtree(leaving)
 
     def sweep_work(self) -> None:
@@ -214,7 +254,3 @@ class Store:
                 continue
             shutil.rmtree(leftover, ignore_errors=True)
             lock.release()
-
-
-def _has_size(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size

@@ -31,9 +31,9 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_commit_then_find(store: Store) -> None:
-    parent = make(store, "data", "k0", "x")
-    made = make(store, "teacher", "k1", "hello", data=parent)
-    found = store.find("teacher", "k1")
+    parent = make(store, "first", "k0", "x")
+    made = make(store, "second", "k1", "hello", data=parent)
+    found = store.find("second", "k1")
     assert found == made
     assert found is not None
     assert found.file("sub/file.txt").read_text() == "hello"
@@ -75,17 +75,20 @@ def test_cleaning_waits_for_no_run_and_takes_nothing_from_one(store: Store) -> N
     with store.in_use(), store.in_use(), at_work, store.in_use(alone=True):
         pass
     with store.in_use(alone=True):
-        store.remove(made)
+        store.remove(made.path.name)
     assert store.find("a", "k") is None
     assert list(store.tmp.iterdir()) == []
 
 
 def test_a_damaged_artifact_is_named_not_used(store: Store) -> None:
     made = make(store, "a", "k", "hello")
-    made.file("sub/file.txt").write_text("tampered!")
+    file = made.file("sub/file.txt")
+    file.write_text("HELLO")  # as large as before
     with pytest.raises(StorageError, match=r"sub/file\.txt was changed or removed"):
         store.find("a", "k")
-    made.file("sub/file.txt").unlink()
+    with pytest.raises(StorageError, match=r"sub/file\.txt was changed or removed"):
+        made.file("sub/file.txt")
+    file.unlink()
     with pytest.raises(StorageError, match="changed or removed"):
         store.find("a", "k")
 

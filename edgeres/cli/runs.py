@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -159,4 +160,7 @@ def clean(
     from edgeres.commands import housekeeping
     from edgeres.text import runs as text
 
-    show(housekeeping.cleaned(runs, dry_run), as_json, text.clean)
+    def tell(found: dict[str, Any]) -> None:
+        print(text.clean(found), file=sys.stderr, flush=True)
+
+    show(housekeeping.cleaned(runs, dry_run, tell), as_json, text.cleaned)

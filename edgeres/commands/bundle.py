@@ -18,10 +18,16 @@ _BASELINE = 2000  # test images: enough for thresholds, and small
 def bundled(
     name: str | None, kind: str, out: Path | None, key: Path | None, runs: Path
 ) -> dict[str, Any]:
-    """Write a bundle of a run; the registry gives it its serial and its time."""
-    from edgeres import bundle, stages
+    """Write a bundle of a run; the registry gives it its serial and its time.
+
+    Raises:
+        GateFailed: its file wasn't verified, or failed.
+        StorageError: something of the run was changed since it was made.
+    """
+    from edgeres import bundle, proof, stages
 
     run = find_run(name, runs)
+    proof.require_whole(run)
     module: Any = stages.load("benchmark")
     images = module.prepared_test_images(run.artifacts, bundle.GOLDEN)
     path = out or Path(f"{run.name.lstrip('@')}-{kind}.zip")
@@ -92,8 +98,6 @@ def drifted(path: Path, log: Path) -> dict[str, Any]:
 
 
 def _baseline(run: Run) -> dict[str, Any]:
-    import numpy as np
-
     from edgeres import stages
     from edgeres.measurement import drift
 
@@ -101,5 +105,5 @@ def _baseline(run: Run) -> dict[str, Any]:
     images, _ = module.test_images(run.artifacts["data"])
     last = next(run.artifacts[s] for s in ("quantize", "prune", "distill", "teacher")
                 if s in run.artifacts)  # fmt: skip
-    logits = np.load(last.file("test_logits.npy"), allow_pickle=False)[:_BASELINE]
+    logits = last.read_array("test_logits.npy")[:_BASELINE]
     return drift.features(images[:_BASELINE].numpy(), logits)

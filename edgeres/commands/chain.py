@@ -14,7 +14,7 @@ from edgeres.artifact import Artifact, load
 from edgeres.disk import storage_errors
 from edgeres.errors import BadInput
 from edgeres.progress import Progress
-from edgeres.runs import Run, find_run, run_name, store_of
+from edgeres.runs import Run, find_run, run_folder, store_of
 from edgeres.store import Store
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def planned(recipe: Recipe, runs: Path, until: str | None) -> dict[str, Any]:
          "seconds": p.artifact.seconds if p.artifact else None}
         for p in pipeline.plan(recipe, chain, store_of(runs))
     ]  # fmt: skip
-    return {"run": run_name(recipe), "steps": rows}
+    return {"run": run_folder(recipe, runs).name, "steps": rows}
 
 
 def perform(recipe: Recipe, runs: Path, until: str | None, quiet: bool) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def perform(recipe: Recipe, runs: Path, until: str | None, quiet: bool) -> dict[
     chain = pipeline.until(pipeline.steps(recipe), until)
     progress = Progress(quiet or not procs.first())
     if not progress.quiet:
-        print(f"run {runs / run_name(recipe)}", file=sys.stderr)
+        print(f"run {run_folder(recipe, runs)}", file=sys.stderr)
     with contextlib.closing(progress):
         run = pipeline.perform(recipe, chain, store_of(runs), runs, progress)
     procs.leave()
@@ -112,7 +112,7 @@ def origin(model: str | None, architecture: str | None, runs: Path) -> dict[str,
             return {"name": "checkpoint", "teacher": {"model": f"checkpoint:{path}"}}
         return {"name": "checkpoint", "teacher": {"model": architecture, "checkpoint": str(path)}}
     if path and (path / "artifact.json").exists():
-        return _lineage(load(path), store_of(path.resolve().parents[2]))
+        return _lineage(load(path), store_of(path.resolve() / "../../.."))
     run = find_run(model, runs)
     if model is None:
         print(f"using {run.path} (the newest run)", file=sys.stderr)
@@ -160,7 +160,7 @@ def copied(result: dict[str, Any], out: Path | None, names: Sequence[str]) -> di
     for name in names:
         entry = result["artifacts"][f"export:{name}"]
         exported = entry["facts"]["exported"]
-        path = Path(entry["path"]) / exported["file"]
+        path = load(Path(entry["path"])).file(exported["file"])
         if out is not None:
             with storage_errors(out):
                 out.mkdir(parents=True, exist_ok=True)

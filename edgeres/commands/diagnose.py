@@ -122,7 +122,7 @@ def _opened(
     step = next((s for s in _NETWORKS if s in run.artifacts), None)
     if step is None:
         raise BadInput(f"{run.path}: has no network yet; `edgeres run` makes one")
-    return _network(run.artifacts[step].path, recipe, folder), f"{run.path} ({step})", folder
+    return _network(run.artifacts[step].folder(), recipe, folder), f"{run.path} ({step})", folder
 
 
 def _network(path: Path, recipe: Recipe, data: Artifact) -> ResNet:
@@ -133,6 +133,8 @@ def _network(path: Path, recipe: Recipe, data: Artifact) -> ResNet:
     if path.is_dir():
         if (path / "artifact.json").is_file() and not (path / "spec.json").is_file():
             raise BadInput(f"{path}: a {load(path).stage} artifact holds no network")
+        if (path / "artifact.json").is_file():
+            path = load(path).folder()
         return weights.load(path)
     asked = wanted(recipe.teacher, data)
     name, rest = teachers.chosen(recipe.teacher) or ("checkpoint", str(path))

@@ -14,6 +14,7 @@ from edgeres.artifact import Artifact
 from edgeres.disk import file_sha256, folder_size
 from edgeres.errors import BadInput, DeviceError
 from edgeres.progress import Progress
+from edgeres.proof import require_related
 from edgeres.runs import Run, find_run
 from edgeres.targets._conversion import examine
 from edgeres.types import exported_file, to_json
@@ -72,6 +73,7 @@ def _exports(
             exports[name] = artifact
     if not exports:
         raise BadInput(f"{run.path}: has no exported files; `edgeres export` makes some")
+    require_related(run)
     return run, exports
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres import stages
+from edgeres import door, stages
 from edgeres.artifact import Artifact
 from edgeres.commands.chain import described
-from edgeres.disk import folder_size, storage_errors
-from edgeres.runs import Run, find_run, store_of, unreferenced
+from edgeres.disk import folder_size, storage_errors, write_whole
+from edgeres.runs import REPORTS, Run, find_run, store_of, unreferenced
+from edgeres.runs import report as write_report
 
 if TYPE_CHECKING:
     from edgeres.recipe import Recipe
@@ -35,10 +35,9 @@ def reported(name: str | None, runs: Path, figures: Path | None = None) -> dict[
     with tempfile.TemporaryDirectory() as folder:
         context = stages.Context(recipe.seed, Path(folder), lambda *_: None)
         module.run(section, _in_order(run, recipe), Path(folder), context)
-        with storage_errors(run.path):
-            for file in ("report.html", "report.json"):
-                shutil.copyfile(Path(folder) / file, run.path / file)
-    drawn = _drawn(run.path / "report.json", figures) if figures else []
+        for file in REPORTS:
+            write_report(run, file, Path(folder, file).read_bytes())
+        drawn = _drawn(Path(folder, "report.json"), figures) if figures else []
     return {**described(run), "report": str(run.path / "report.html"), "figures": drawn}
 
 
@@ -54,29 +53,37 @@ def _in_order(run: Run, recipe: Recipe) -> dict[str, Artifact]:
 def _drawn(report: Path, folder: Path) -> list[str]:
     from edgeres.reporting import drawings
 
-    files = drawings.every(json.loads(report.read_text("utf-8")))
+    files = drawings.every(door.read_json(report, door.MOST_DATA))
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
-            (folder / name).write_text(text, "utf-8")
+            write_whole(folder / name, text)
     return [str(folder / name) for name in files]
 
 
-def cleaned(runs: Path, dry_run: bool) -> dict[str, Any]:
+def cleaned(
+    runs: Path, dry_run: bool, tell: Callable[[dict[str, Any]], None] = lambda _: None
+) -> dict[str, Any]:
     """Remove artifacts that no run refers to, and unfinished work.
 
+    Args:
+        tell: is told what goes, before it goes.
+
     Raises:
-        StorageError: a run is at work in the store, whose artifacts aren't linked yet.
+        StorageError: a run is at work in the store, whose artifacts aren't linked yet; or a folder
+            of runs can't be read.
     """
     store = store_of(runs) if dry_run else store_of(runs).open()
-    rows: list[dict[str, Any]] = []
     with contextlib.nullcontext() if dry_run else store.in_use(alone=True):
-        for artifact in unreferenced(store, runs):
-            rows.append({"artifact": artifact.path.name, "size_bytes": folder_size(artifact.path)})
-            if not dry_run:
-                store.remove(artifact)
+        sizes = {name: folder_size(store.artifacts / name) for name in unreferenced(store, runs)}
         work = folder_size(store.root / "work")
-        if not dry_run:
-            store.sweep_work()
-    return {"removed": not dry_run, "artifacts": rows, "work_bytes": work,
-            "freed_bytes": work + sum(r["size_bytes"] for r in rows)}  # fmt: skip
+        rows = [{"artifact": name, "size_bytes": size} for name, size in sizes.items()]
+        found = {"removed": False, "artifacts": rows, "work_bytes": work,
+                 "freed_bytes": work + sum(sizes.values())}  # fmt: skip
+        if dry_run:
+            return found
+        tell(found)
+        for name in sizes:
+            store.remove(name)
+        store.sweep_work()
+    return {**found, "removed": True}

@@ -6,18 +6,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from edgeres import registry, stages
+from edgeres import proof, registry
 from edgeres.errors import BadInput
-from edgeres.runs import Run, find_run
+from edgeres.runs import find_run
 
 
 def promoted(name: str | None, channel: str, reason: str, runs: Path) -> dict[str, Any]:
-    """Point a channel to a run, if its gates are met or a reason is given."""
+    """Point a channel to a run, if its gates are met or a reason is given.
+
+    Raises:
+        GateFailed: they aren't, and there is no reason.
+        StorageError: a file of it was changed since it was made; no reason helps there.
+    """
     run = find_run(name, runs)
     if run.path.resolve().parent != runs.resolve():
         raise BadInput(f"{run.path}: isn't in {runs}; give its folder with --runs")
+    proof.require_whole(run)
     artifacts = {step: a.digest for step, a in run.artifacts.items()}
-    return asdict(registry.promote(runs, channel, run.name, artifacts, _findings(run), reason))
+    findings = proof.findings(run)
+    return asdict(registry.promote(runs, channel, run.name, artifacts, findings, reason))
 
 
 def rolled_back(channel: str, reason: str, runs: Path) -> dict[str, Any]:
@@ -28,16 +35,3 @@ def rolled_back(channel: str, reason: str, runs: Path) -> dict[str, Any]:
 def history(channel: str | None, runs: Path) -> list[dict[str, Any]]:
     """Every promotion and rollback, the oldest first."""
     return [asdict(entry) for entry in registry.history(runs, channel)]
-
-
-def _findings(run: Run) -> tuple[str, ...]:
-    """The gates of a run that are not met."""
-    if "verify" not in run.artifacts:
-        return (f"its files were never verified (edgeres run {run.path}/recipe.lock.yaml)",)
-    module: Any = stages.load("verify")
-    facts = run.artifacts["verify"].facts
-    found = [] if facts["passed"] else list(module.failures(facts))
-    if "budgets" in run.artifacts:
-        module = stages.load("budgets")
-        found += module.failures(run.artifacts["budgets"].facts)
-    return tuple(found)

@@ -8,7 +8,7 @@ from typing import Any
 from edgeres import tracking
 from edgeres.errors import unknown
 from edgeres.recipe import to_mapping
-from edgeres.runs import find_run
+from edgeres.runs import find_run, require_own
 
 
 def tracked(name: str | None, to: str, experiment: str, runs: Path) -> dict[str, Any]:
@@ -24,6 +24,7 @@ def tracked(name: str | None, to: str, experiment: str, runs: Path) -> dict[str,
     if to == "tensorboard":
         from edgeres.tracking import tensorboard
 
+        require_own(run)
         return tensorboard.track(told, run.path / "tensorboard")
     from edgeres.tracking import mlflow
 

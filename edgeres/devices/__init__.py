@@ -11,14 +11,14 @@ import importlib
 import pkgutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
 from edgeres import errors
 from edgeres.devices._events import RUNNER, identity, probe, run_runner
-from edgeres.devices._profiles import DeviceProfile, folder, load, names, profiles
+from edgeres.devices._profiles import WHERE, DeviceProfile, folder, load, names, profiles
 
 __all__ = [
     "RUNNER",
@@ -31,6 +31,7 @@ __all__ = [
     "identity_of",
     "kinds",
     "load",
+    "measured_with",
     "names",
     "open_device",
     "probe",
@@ -144,6 +145,15 @@ def open_device(profile: DeviceProfile) -> Device:
     module = importlib.import_module(f"{__name__}.{profile.kind}")
     device: Device = module.connect(profile)
     return device
+
+
+def measured_with(profile: DeviceProfile) -> dict[str, Any]:
+    """What of a profile decides a measurement (JSON-ready): all but its words about the device, and
+    the address, at which the same machine may be found anew."""
+    known = asdict(profile)
+    del known["description"]
+    known["settings"].pop(WHERE.get(profile.kind), None)
+    return known
 
 
 def identity_of(name: str) -> str | None:

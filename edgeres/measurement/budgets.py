@@ -141,6 +141,14 @@ def agreement(certified: Mapping[str, Any] | None) -> dict[str, float]:
     return {row["target"]: row["agreement"] for row in rows if row.get("agreement") is not None}
 
 
+def judged(measure: str, limit: float, value: float | None) -> Verdict:
+    """A value against its limit."""
+    if value is None:
+        return "not measurable"
+    at_most = measure in MEASURES and MEASURES[measure][1]
+    return "pass" if (value <= limit if at_most else value >= limit) else "fail"
+
+
 def _results(
     budget: Budget, reports: Sequence[Mapping[str, Any]], agreement: Mapping[str, float]
 ) -> Iterator[Result]:
@@ -154,12 +162,8 @@ def _results(
                   and budget.device in (None, r["device"])}  # fmt: skip
     if not values:
         values = {(budget.target or "any file", budget.device or "any device"): None}
-    at_most = budget.measure in MEASURES and MEASURES[budget.measure][1]
     for (target, device), value in values.items():
-        verdict: Verdict = "not measurable"
-        if value is not None:
-            met = value <= budget.limit if at_most else value >= budget.limit
-            verdict = "pass" if met else "fail"
+        verdict = judged(budget.measure, budget.limit, value)
         yield Result(budget.measure, target, device, budget.limit, value, verdict)
 
 

@@ -7,6 +7,7 @@ target, the threads and the file's contents: the next budget measures only what 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -57,7 +58,7 @@ def build(
     write, suffix = _writer(target)
     wanted = grid(shapes, round_to)
     with tempfile.TemporaryDirectory() as folder, devices.open_device(profile) as device:
-        store = _Store(cache or cache_folder(), device.identity(), target, profile.threads)
+        store = _Store(cache or cache_folder(), device.identity(), target, profile)
         with farm.reserved(device.address, on_event), device.steady():
             times: dict[LayerShape, float] = {}
             for number, shape in enumerate([_EMPTY, *wanted]):
@@ -148,8 +149,10 @@ def _median(session: runners.Session) -> float:
 class _Store:
     """File hash -> nanoseconds, on disk; written after each layer, so an interruption costs one."""
 
-    def __init__(self, folder: Path, identity: str, target: str, threads: int):
-        self.path = folder / f"{identity}-{target}-{threads}.json"
+    def __init__(self, folder: Path, identity: str, target: str, profile: DeviceProfile):
+        known = json.dumps(devices.measured_with(profile), sort_keys=True)
+        setup = hashlib.sha256(known.encode()).hexdigest()[:12]
+        self.path = folder / f"{identity}-{target}-{profile.threads}-{setup}.json"
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         self.times: dict[str, float] = self._read()

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from edgeres.door import is_plain
 from edgeres.errors import BadInput
 from edgeres.types import Preprocess
 
@@ -89,6 +90,8 @@ def from_json(data: dict[str, Any]) -> ModelSpec:
         spec = TypeAdapter(ModelSpec).validate_json(json.dumps(data), strict=True)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise BadInput(f"spec.json is not a model description: {_first(error)}") from error
+    if not is_plain(spec.name):
+        raise BadInput(f"spec.json: {spec.name[:80]!r} is no name of a network")
     blocks = [block for stage in spec.stages for block in stage]
     numbers = [spec.stem_width, spec.classes, spec.preprocess.size_px]
     for block in blocks:

@@ -50,8 +50,9 @@ def perform(
     if not procs.first():
         return _along(recipe, chain, store, folder)
     store.open()
-    run = Run(folder / runs.run_name(recipe))
+    run = Run(runs.run_folder(recipe, folder))
     with store.in_use():
+        store.remember(folder)
         with store.lock("run", run.name):
             runs.begin(run, recipe)
         for _, group in itertools.groupby(chain, key=lambda step: step.stage):
@@ -72,7 +73,7 @@ def perform(
 
 def _along(recipe: Recipe, chain: tuple[Step, ...], store: Store, folder: Path) -> Run:
     """What all but the first of several processes do: train along, and wait for its artifacts."""
-    run = Run(folder / runs.run_name(recipe))
+    run = Run(runs.run_folder(recipe, folder))
     for stage, group in itertools.groupby(chain, key=lambda step: step.stage):
         members = list(group)
         if stage in _TRAINING and procs.agree(False):

@@ -42,6 +42,15 @@ def load(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return _resolved(_extended(_located(path_or_name, Path())), overrides)
 
 
+def load_text(text: str, where: str) -> Recipe:
+    """The recipe that a run has recorded, which extends no other; raises BadInput like `load`."""
+    document = documents.parse(text, where)
+    if "extends" in document.tree:
+        raise BadInput(f"{document.place(('extends',)).where}: extends: a run's recipe is whole, "
+                       "it extends no other")  # fmt: skip
+    return _resolved(_normal(document), ())
+
+
 def load_mapping(
     values: Mapping[str, Any], overrides: Sequence[str] = (), where: str = "the command line"
 ) -> Recipe:

@@ -63,6 +63,15 @@ def load(name: str) -> Stage:
     return cast("Stage", importlib.import_module(f"edgeres.stages.{name}"))
 
 
+def device_keyed(name: str) -> dict[str, Any]:
+    """What of a device decides a measurement: what its profile asks for, and which machine it is;
+    one that is away has no identity."""
+    from edgeres import devices
+
+    known = devices.measured_with(devices.load(name))
+    return {**known, "identity": devices.identity_of(name)}
+
+
 def keyed_as_is(section: Any) -> dict[str, Any]:
     """The whole section decides the result, but not where it is computed.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeres.artifact import Artifact
 from edgeres.errors import BadInput
+from edgeres.facts import CALIBRATION
 from edgeres.types import Preprocess, to_json
 
 if TYPE_CHECKING:
@@ -38,10 +39,26 @@ def splits(data: Artifact, labels: Artifact | None = None) -> tuple[Labelled, La
     from edgeres.training.views import Labelled
 
     stored = _store.read(data.file(_store.FILE))
+    _require_splits(data, stored)
     train, validation, test = (Labelled(*stored[s]) for s in ("train", "validation", "test"))
     if labels:
-        train = dataclasses.replace(train, answers=LabelCache(labels.path))
+        train = dataclasses.replace(train, answers=LabelCache(labels.folder()))
     return train, validation, test
+
+
+def _require_splits(data: Artifact, stored: Mapping[str, tuple[Any, Any]]) -> None:
+    """Raise BadInput unless there are three splits of images with labels, as the facts say."""
+    size_px, classes = data.facts["size_px"], class_count(data)
+    for name in ("train", "validation", "test"):
+        images, labels = stored.get(name, (None, None))
+        if (
+            images is None or images.shape[1:] != (3, size_px, size_px) or labels.ndim != 1
+            or len(images) != len(labels) or str(images.dtype) != "torch.uint8"
+            or str(labels.dtype) != "torch.int64"
+            or (len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes)
+        ):  # fmt: skip
+            raise BadInput(f"{data.path}: its {name} split isn't images of {size_px} px and their "
+                           "labels; remove the folder and run again")  # fmt: skip
 
 
 def calibration_images(data: Artifact, train: Labelled, test: Labelled) -> Any:
@@ -50,7 +67,7 @@ def calibration_images(data: Artifact, train: Labelled, test: Labelled) -> Any:
     Raises:
         BadInput: the manifest lists other images than those of the training split, or test images.
     """
-    manifest = data.read_json("calibration.json")
+    manifest = data.read_json("calibration.json", CALIBRATION)
     listed = {s["index"]: s["sha256"] for s in manifest["samples"]}
     where = data.file("calibration.json")
     if manifest["split"] != "train" or not all(0 <= i < len(train.labels) for i in listed):
@@ -129,6 +146,15 @@ def write_answers(out: Path, teacher: Teacher, data: Artifact, *, source: str) -
         "model": source, "parameters": None, "macs": None, "size_px": int(data.facts["size_px"]),
         "classes": class_count(data), **counted, "epochs": 0, "source": source,
     }  # fmt: skip
+
+
+def answers(artifact: Artifact, data: Artifact, name: str = "test_logits.npy") -> Any:
+    """Stored logits (N, C) float of the first test images, of all but where verification took less.
+
+    Raises:
+        StorageError: they are damaged, or of other data.
+    """
+    return artifact.read_array(name, data.facts["counts"]["test"], class_count(data))
 
 
 def default_preprocess(data: Artifact) -> Preprocess:

@@ -52,7 +52,7 @@ class Pruning:
         train, validation, test = _checkpoint.splits(inputs["data"], inputs.get("labels"))
         preprocess = spec.from_json(inputs["model"].read_json("spec.json")).preprocess
         objective = objectives.distilled(
-            teachers.OnDemand(inputs["teacher"].path), preprocess,
+            teachers.OnDemand(inputs["teacher"]), preprocess,
             temperature=section.temperature, alpha=section.alpha,
             smoothing=section.train.label_smoothing,
         )  # fmt: skip

@@ -17,7 +17,7 @@ from edgeres import devices, targets
 from edgeres.artifact import Artifact
 from edgeres.errors import BadInput, DeviceError
 from edgeres.recipe import BenchmarkSection
-from edgeres.stages import Context, _checkpoint, keyed_as_is
+from edgeres.stages import Context, _checkpoint, device_keyed, keyed_as_is
 from edgeres.types import exported_file, to_json
 
 VERSION = 2
@@ -28,11 +28,8 @@ _LATENCY_SAMPLES = 16  # different inputs, in turn
 
 
 def keyed(section: BenchmarkSection) -> dict[str, Any]:
-    """The section with the identities of the devices; one that is away has none."""
-    threads = [section.threads or devices.load(name).threads for name in section.devices]
-    return keyed_as_is(section) | {
-        "identities": list(map(devices.identity_of, section.devices)), "threads": threads,
-    }  # fmt: skip
+    """The section with what its devices are in place of their names; one away has no identity."""
+    return keyed_as_is(section) | {"devices": list(map(device_keyed, section.devices))}
 
 
 def run(
@@ -157,7 +154,7 @@ def _judged(
         host = targets.decode(here, exported.output)
         found["against_host"] = to_json(compare(host, logits, step))
     if model is not None:
-        before = np.load(model.file("test_logits.npy"), allow_pickle=False).argmax(1) == labels
+        before = model.read_array("test_logits.npy").argmax(1) == labels
         lost, won = int((before & ~right).sum()), int((~before & right).sum())
         found["against_float"] = {"lost": lost, "won": won, "p": mcnemar(lost, won)}
     return found

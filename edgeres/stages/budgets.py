@@ -49,10 +49,15 @@ def limits(section: BudgetsSection) -> list[Any]:
 
 
 def failures(facts: Mapping[str, Any]) -> list[str]:
-    """`tflite-int8 on host: latency_p95_ms is 3.1, budget 2` for each limit that is not met."""
+    """`tflite-int8 on host: latency_p95_ms is 3.1, budget 2` for each limit that is not met.
+
+    Judged from the values, whatever verdict was noted beside them.
+    """
+    from edgeres.measurement.budgets import judged
+
     found = []
     for r in facts["results"]:
-        if r["verdict"] != "pass":
+        if judged(r["measure"], r["limit"], r["value"]) != "pass":
             where = r["target"] if r["device"] == "-" else f"{r['target']} on {r['device']}"
             what = "was not measured" if r["value"] is None else f"is {r['value']:.4g}"
             found.append(f"{where}: {r['measure']} {what}, budget {r['limit']:g}")

@@ -41,8 +41,8 @@ def run(
     smoothing = section.train.label_smoothing
     objective, hints = objectives.supervised(preprocess, smoothing), None
     if section.loss != "none":
-        load = teachers.load if section.hints else teachers.OnDemand
-        teacher = load(inputs["teacher"].path)
+        given = inputs["teacher"]
+        teacher = teachers.load(given.folder()) if section.hints else teachers.OnDemand(given)
         hints = Hints.of(section.hints, teacher, student, preprocess)
         objective = objectives.distilled(
             teacher, preprocess, temperature=section.temperature, alpha=section.alpha,

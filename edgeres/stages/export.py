@@ -11,6 +11,7 @@ from edgeres import __version__, targets
 from edgeres.artifact import Artifact
 from edgeres.disk import file_sha256, folder_size
 from edgeres.errors import BadInput
+from edgeres.facts import SCALES
 from edgeres.models import spec as specs
 from edgeres.recipe import ExportSection
 from edgeres.stages import Context, keyed_as_is
@@ -45,7 +46,7 @@ def run(
     scales = targets.scales_for(name, read_scales(origin)) if integer else None
     path = out / f"{spec.name}-{precision}{target.SUFFIX}"
     found = convert(
-        origin.path, scales, name, path, metadata(origin, inputs["data"], section.licence),
+        origin.folder(), scales, name, path, metadata(origin, inputs["data"], section.licence),
         lambda: context.tick(0, 0, f"writing {path.name}"),
     )  # fmt: skip
     exported = ExportedFile(
@@ -57,7 +58,7 @@ def run(
 
 def read_scales(quantized: Artifact) -> ScaleTable:
     """The trained scales of a quantize artifact."""
-    table = quantized.read_json("scales.json")
+    table = quantized.read_json("scales.json", SCALES)
     return {name: params for name, data in table.items() if (params := quant_params(data))}
 
 

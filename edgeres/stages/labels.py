@@ -43,7 +43,7 @@ def run(
     seen = ViewSettings(context.seed, section.augment, section.mix)
     layout = label_cache.Layout(section.views, len(train.labels), classes, min(kept, classes), seen)
     _fits(layout.size_bytes, layout.sentence(), section.limit_gb, context.work)
-    teacher = teachers.load(inputs["teacher"].path)
+    teacher = teachers.load(inputs["teacher"].folder())
     with torch.autocast("cpu", torch.bfloat16, enabled=section.precision == "bf16"):
         label_cache.build(teacher, Views(train, seen), layout, context.work, context.tick)
     for name in label_cache.FILES:

@@ -8,10 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgeres import devices
 from edgeres.artifact import Artifact
 from edgeres.recipe import PruneSection
-from edgeres.stages import Context, _checkpoint, _latency, keyed_as_is
+from edgeres.stages import Context, _checkpoint, _latency, device_keyed, keyed_as_is
 
 VERSION = 3
 LIBRARIES = (*_checkpoint.LIBRARIES, "torch-pruning")
@@ -25,7 +24,7 @@ def keyed(section: PruneSection) -> dict[str, Any]:
         if section.size is None:
             del document["target"]
     else:
-        document["identity"] = devices.identity_of(section.device)
+        document["device"] = device_keyed(section.device)
     if section.criterion != "group-sparsity":
         del document["sparsity"], document["sparse_epochs"]
     return document
@@ -41,7 +40,7 @@ def run(
 
     work = _pruning.Pruning.of(section, inputs, context)
     before = inputs["model"].facts
-    original = weights.load(inputs["model"].path)
+    original = weights.load(inputs["model"].folder())
     budget, plan = _pruning.budget_of(section, original), None
     model = blocks.remove(original, section.blocks, work.calibration)
     if section.criterion == "group-sparsity":

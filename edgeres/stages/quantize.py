@@ -37,7 +37,7 @@ def run(
     from edgeres.models import weights
 
     data = inputs["data"]
-    model = weights.load(inputs["model"].path)
+    model = weights.load(inputs["model"].folder())
     train, _, test = _checkpoint.splits(data)
     images = _checkpoint.calibration_images(data, train, test)
     folded, scales = ptq.quantize(
@@ -81,7 +81,7 @@ def _train(
     )  # fmt: skip
     prepared.start(scales)
     objective = objectives.distilled(
-        teachers.OnDemand(inputs["teacher"].path), model.spec.preprocess,
+        teachers.OnDemand(inputs["teacher"]), model.spec.preprocess,
         temperature=section.temperature, alpha=section.alpha,
         smoothing=section.train.label_smoothing,
     )  # fmt: skip

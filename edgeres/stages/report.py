@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgeres import __version__
+from edgeres import __version__, door
 from edgeres.artifact import Artifact
+from edgeres.facts import CALIBRATION, HISTORY, SAMPLES
 from edgeres.recipe import ReportSection
 from edgeres.recipe.document import dump
-from edgeres.stages import Context, keyed_as_is
+from edgeres.stages import Context, _checkpoint, keyed_as_is
 
 VERSION = 3
 LIBRARIES = ("numpy", "torch", "torchao", "pillow")
@@ -33,7 +34,7 @@ def run(
     chain = list(inputs.items())
     data = inputs.get("data")
     document = ladder.build(
-        [_entry(step, artifact) for step, artifact in chain],
+        [_entry(step, artifact, data) for step, artifact in chain],
         title=section.title or "edgeres",
         recipe_yaml=dump({step: dict(a.section) for step, a in chain}),
         environment=_environment(inputs),
@@ -47,7 +48,7 @@ def run(
     return {"headline": document["headline"], "sentences": document["summary"]["sentences"]}
 
 
-def _entry(step: str, artifact: Artifact) -> dict[str, Any]:
+def _entry(step: str, artifact: Artifact, data: Artifact | None) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "step": step, "key": artifact.key, "digest": artifact.digest,
         "facts": dict(artifact.facts), "seconds": artifact.seconds,
@@ -55,15 +56,15 @@ def _entry(step: str, artifact: Artifact) -> dict[str, Any]:
         "history": None, "predictions": None, "confidences": None,
     }  # fmt: skip
     if artifact.stage in _NETWORKS:
-        history, logits = (artifact.file(n) for n in ("history.jsonl", "test_logits.npy"))
-        if history.exists():
-            lines = history.read_text("utf-8").splitlines()
-            entry["history"] = [json.loads(line) for line in lines] or None
-        if logits.exists():
-            entry["predictions"], entry["confidences"] = _answers(logits)
+        if artifact.has("history.jsonl"):
+            entry["history"] = artifact.read_lines("history.jsonl", HISTORY) or None
+        if artifact.has("test_logits.npy"):
+            answers = _answers(artifact, "test_logits.npy", data)
+            entry["predictions"], entry["confidences"] = answers
     elif artifact.stage == "verify":
-        found = {path.stem.removeprefix("logits-"): _answers(path)
-                 for path in sorted(artifact.path.glob("logits-*.npy"))}  # fmt: skip
+        targets = [row["target"] for row in artifact.facts["files"]]
+        found = {target: _answers(artifact, name, data) for target in sorted(targets)
+                 if artifact.has(name := f"logits-{target}.npy")}  # fmt: skip
         entry["predictions"] = {target: classes for target, (classes, _) in found.items()}
         entry["confidences"] = {target: sure for target, (_, sure) in found.items()}
     elif artifact.stage == "benchmark":
@@ -71,13 +72,14 @@ def _entry(step: str, artifact: Artifact) -> dict[str, Any]:
     return entry
 
 
-def _answers(path: Path) -> tuple[list[int], list[float]]:
-    """The class of each test image, and its softmax probability."""
+def _answers(artifact: Artifact, name: str, data: Artifact | None) -> tuple[list[int], list[float]]:
+    """The class of each test image, and its softmax probability; 0 where that is no number."""
     import numpy as np
 
-    logits = np.load(path, allow_pickle=False).astype(np.float64)
+    known = _checkpoint.answers(artifact, data, name) if data else artifact.read_array(name)
+    logits = known.astype(np.float64)
     sure = 1 / np.exp(logits - logits.max(1, keepdims=True)).sum(1)
-    return logits.argmax(1).tolist(), sure.tolist()
+    return logits.argmax(1).tolist(), np.nan_to_num(sure).tolist()
 
 
 def _percentiles(artifact: Artifact) -> dict[str, dict[str, list[float]]]:
@@ -85,8 +87,8 @@ def _percentiles(artifact: Artifact) -> dict[str, dict[str, list[float]]]:
     import numpy as np
 
     found: dict[str, dict[str, list[float]]] = {}
-    for row in artifact.read_json("samples.json")["devices"]:
-        for target, sessions in (row["samples"] or {}).items():
+    for row in artifact.read_json("samples.json", SAMPLES, door.MOST_DATA)["devices"]:
+        for target, sessions in (row.get("samples") or {}).items():
             pooled = [ns for session in sessions for ns in session]
             if pooled:
                 points = np.percentile(pooled, np.linspace(0, 100, _PERCENTILES))
@@ -98,7 +100,7 @@ def _dataset(data: Artifact) -> dict[str, Any]:
     """Facts of the data, its test labels, and which training images calibrated."""
     from safetensors import safe_open
 
-    manifest = data.read_json("calibration.json")
+    manifest = data.read_json("calibration.json", CALIBRATION)
     with safe_open(str(data.file("data.safetensors")), framework="numpy") as tensors:
         test, train = (tensors.get_tensor(f"{s}_y").tolist() for s in ("test", "train"))
     drawn = Counter(train[sample["index"]] for sample in manifest["samples"])
@@ -111,24 +113,21 @@ def _dataset(data: Artifact) -> dict[str, Any]:
 def _explained(inputs: Mapping[str, Artifact]) -> dict[str, Any] | None:
     """Where the first and the last network look; None if they are one and the same."""
     chain = [inputs[step] for step in _NETWORKS
-             if step in inputs and (inputs[step].path / "spec.json").exists()]  # fmt: skip
+             if step in inputs and inputs[step].has("spec.json")]  # fmt: skip
     if len(chain) < 2 or "data" not in inputs:
         return None
-    import numpy as np
-
     from edgeres.compression.graph import quantized_graph
     from edgeres.models import weights
     from edgeres.reporting import gradcam
-    from edgeres.stages import _checkpoint
     from edgeres.stages.export import read_scales
 
     first, last = chain[0], chain[-1]
-    models = [weights.load(artifact.path) for artifact in (first, last)]
+    models = [weights.load(artifact.folder()) for artifact in (first, last)]
     runs = [gradcam.of_network(model) for model in models]
     if last.stage == "quantize":
         graph = quantized_graph(models[1], read_scales(last), fold_weights=True)
         runs[1] = gradcam.of_graph(graph)
-    answers = [np.load(a.file("test_logits.npy"), allow_pickle=False) for a in (first, last)]
+    answers = [_checkpoint.answers(a, inputs["data"]) for a in (first, last)]
     _, _, test = _checkpoint.splits(inputs["data"])
     found = gradcam.compared((runs[0], models[0]), (runs[1], models[1]), answers, test.images,
                              test.labels.tolist())  # fmt: skip

@@ -67,7 +67,6 @@ def self_test(
 
 def reference(name: str, inputs: Mapping[str, Artifact], samples: int | None) -> Reference:
     """What a target's file must reproduce, on the first `samples` test images (None: on all)."""
-    import numpy as np
 
     from edgeres.compression.integers import integer_graph
     from edgeres.models import weights
@@ -76,9 +75,9 @@ def reference(name: str, inputs: Mapping[str, Artifact], samples: int | None) ->
     from edgeres.verification.certificate import Reference
 
     origin, data = _origin(name, inputs), inputs["data"]
-    model = weights.load(origin.path)
-    logits = np.load(origin.file("test_logits.npy"), allow_pickle=False)[:samples]
-    before = np.load(inputs["model"].file("test_logits.npy"), allow_pickle=False)[:samples]
+    model = weights.load(origin.folder())
+    logits = _checkpoint.answers(origin, data)[:samples]
+    before = _checkpoint.answers(inputs["model"], data)[:samples]
     _, _, test = _checkpoint.splits(data)
     images, labels = test.images[:samples], test.labels[:samples]
     scales = None

@@ -20,6 +20,7 @@ from edgeres.errors import BadInput, unknown
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from edgeres.artifact import Artifact
     from edgeres.models.resnet import ResNet
     from edgeres.recipe import TeacherSection
     from edgeres.training.answers import Teacher
@@ -148,8 +149,8 @@ class OnDemand:
     """The teacher of a teacher artifact (`training.answers.Teacher`), loaded when it is first
     asked: never, where all its answers are stored."""
 
-    def __init__(self, folder: Path):
-        self._folder = folder
+    def __init__(self, artifact: Artifact):
+        self._artifact = artifact
 
     def answer(self, images: Tensor) -> Tensor:
         """Logits float32 (N, C) of uint8 images (N, 3, H, W)."""
@@ -157,7 +158,7 @@ class OnDemand:
 
     @functools.cached_property
     def _loaded(self) -> Teacher:
-        return load(self._folder)
+        return load(self._artifact.folder())
 
 
 def load(folder: Path) -> Teacher:
@@ -174,5 +175,5 @@ def load(folder: Path) -> Teacher:
     try:
         document = json.loads((folder / _DOCUMENT).read_text("utf-8"))
         return source(parse(f"{document['source']}:-")[0]).open(folder, document)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"{folder}: not a saved teacher ({error!r})") from error

@@ -63,7 +63,11 @@ def tracked(result: Mapping[str, Any]) -> str:
 
 
 def clean(result: Mapping[str, Any]) -> str:
-    """What was freed."""
-    verb = "freed" if result["removed"] else "would free"
+    """What goes."""
     lines = [f"{row['artifact']}  {kilobytes(row['size_bytes'])}" for row in result["artifacts"]]
-    return "\n".join([*lines, f"{verb} {kilobytes(result['freed_bytes'])}"])
+    return "\n".join([*lines, f"would free {kilobytes(result['freed_bytes'])}"])
+
+
+def cleaned(result: Mapping[str, Any]) -> str:
+    """What was freed, or would be."""
+    return f"freed {kilobytes(result['freed_bytes'])}" if result["removed"] else clean(result)

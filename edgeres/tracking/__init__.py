@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeres import door
 from edgeres.artifact import Artifact
+from edgeres.facts import HISTORY
 
 TRACKERS = ("mlflow", "tensorboard")
 _NETWORKS = ("teacher", "distill", "prune", "quantize")
@@ -55,7 +57,8 @@ def described(
         recipe: every setting as plain values.
         folder: the run's, with its recipe and its report.
     """
-    files = {file: folder / file for file in ("recipe.lock.yaml", "report.html", "report.json")}
+    own = ("recipe.lock.yaml", "report.html", "report.json")
+    files = {name: folder / name for name in own if door.is_there(folder / name)}
     models = {}
     for artifact in artifacts.values():
         if artifact.stage == "export":
@@ -66,7 +69,7 @@ def described(
         files["certificate.json"] = artifacts["verify"].file("verify.json")
     return Tracked(
         name, dict(_flat("", recipe)), tuple(_points(artifacts)),
-        {path: file for path, file in files.items() if file.exists()}, models,
+        files, models,
         {step: artifact.digest for step, artifact in artifacts.items()},
     )  # fmt: skip
 
@@ -103,13 +106,11 @@ def _points(artifacts: Mapping[str, Artifact]) -> Iterator[Point]:
 
 
 def _trained(step: str, artifact: Artifact) -> Iterator[Point]:
-    history = artifact.file("history.jsonl")
-    lines = history.read_text("utf-8").splitlines() if history.exists() else ()
-    for line in lines:
-        row = json.loads(line)
+    rows = artifact.read_lines("history.jsonl", HISTORY) if artifact.has("history.jsonl") else ()
+    for row in rows:
         for key, value in row.items():
             if key != "epoch" and isinstance(value, (int, float)):
-                yield Point(f"{step}/{key}", int(row["epoch"]), float(value))
+                yield Point(f"{step}/{key}", row["epoch"], float(value))
     test = artifact.facts.get("test")
     if test:
         yield Point(f"{step}/test_top1", 0, test["correct"] / test["n"])

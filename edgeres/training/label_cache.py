@@ -110,15 +110,23 @@ def build(
 
 
 class LabelCache:
-    """Answers that `build` stored (`views.Answers`)."""
+    """Answers that `build` stored (`views.Answers`).
+
+    Raises:
+        BadInput: the folder holds none, or damaged ones.
+    """
 
     def __init__(self, folder: Path):
-        found = json.loads((folder / _LAYOUT).read_text("utf-8"))
-        self.layout = Layout(**{**found, "seen": ViewSettings.from_json(found["seen"])})
-        self.count = self.layout.views
-        self._answers = np.load(folder / _ANSWERS, mmap_mode="r", allow_pickle=False)
-        if not self.layout.whole:
-            self._classes = np.load(folder / _CLASSES, mmap_mode="r", allow_pickle=False)
+        try:
+            found = json.loads((folder / _LAYOUT).read_text("utf-8"))
+            self.layout = Layout(**{**found, "seen": ViewSettings.from_json(found["seen"])})
+            self.count = self.layout.views
+            self._answers = np.load(folder / _ANSWERS, mmap_mode="r", allow_pickle=False)
+            if not self.layout.whole:
+                self._classes = np.load(folder / _CLASSES, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BadInput(f"{folder}: holds no stored answers ({error!r:.100}); remove the folder "
+                           "and run again") from error  # fmt: skip
 
     def of(self, chosen: Tensor, view: int) -> Tensor:
         """Logits float32 (N, C) of the samples `chosen`, int64 (N,), as seen in a view."""

@@ -38,6 +38,14 @@ def test_hundreds_of_cases_of_every_way_in() -> None:
     assert max(row["most_mb"] for row in found["surfaces"].values()) < 2000
 
 
+def test_run_folders_that_somebody_sends() -> None:
+    import run_folders
+
+    found = run_folders.fuzz(cases=24, seed=7, slow_every=12)
+    assert found["faults"] == []
+    assert found["taken"] > 50 and found["refused"] > 50
+
+
 @settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

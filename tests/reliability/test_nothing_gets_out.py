@@ -124,7 +124,7 @@ def test_another_store_another_place_the_same_bytes(alone: Path, tmp_path: Path)
     for name in first:
         assert _settled(first[name]) == _settled(second[name]), name
         if name not in ("benchmark", "report"):  # measured here and now
-            assert set(first[name]["varies"]) == {"seconds", "made_with"}
+            assert set(first[name]["varies"]) == {"seconds", "made_with", "checksum"}
 
 
 def _described(folder: Path) -> dict[str, Any]:

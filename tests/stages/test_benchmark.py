@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from measuring import linear
@@ -14,8 +15,8 @@ from edgeres.disk import file_sha256
 from edgeres.errors import DeviceError
 from edgeres.measurement import farm, protocol
 from edgeres.measurement.runners import Preset
-from edgeres.recipe import BenchmarkSection
-from edgeres.stages import Context, benchmark
+from edgeres.recipe import BenchmarkSection, PruneSection, checked
+from edgeres.stages import Context, benchmark, prune
 from edgeres.types import ExportedFile, TensorSpec, to_json
 
 
@@ -64,6 +65,32 @@ def test_what_was_measured_is_kept_until_the_rest_is_there(
 def test_a_device_that_is_away_has_no_identity_when_a_run_is_planned(tmp_path: Path) -> None:
     away = profile(tmp_path / "away.yaml", "/no/such/python")
     keyed = benchmark.keyed(BenchmarkSection(devices=("host", away)))
-    assert keyed["identities"][0] is not None
-    assert keyed["identities"][1] is None
-    assert keyed["threads"] == [1, 1]
+    here, there = keyed["devices"]
+    assert here["identity"] is not None
+    assert there["identity"] is None
+    assert [d["threads"] for d in keyed["devices"]] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "anew"),
+    [({"accelerator": "gpu"}, True), ({"threads": 2}, True), ({"runners": ["trtexec"]}, True),
+     ({"tools": {"trtexec": "/opt/trtexec"}}, True), ({"settings": {"host": "b", "port": 1}}, True),
+     ({"settings": {"host": "b"}}, False), ({"description": "other words"}, False)],
+)  # fmt: skip
+def test_what_a_profile_asks_for_decides_a_measurement_its_address_does_not(
+    change: dict[str, Any], anew: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgeres import devices
+
+    monkeypatch.setattr(devices, "identity_of", lambda name: "one machine")
+    path = tmp_path / "board.yaml"
+    profile = {"name": "b", "kind": "ssh", "description": "x", "settings": {"host": "a"}}
+
+    def keys() -> list[dict[str, Any]]:
+        latency = checked(PruneSection, {"latency": "1ms", "device": str(path)})
+        return [benchmark.keyed(BenchmarkSection(devices=(str(path),))), prune.keyed(latency)]
+
+    path.write_text(json.dumps(profile))
+    before = keys()
+    path.write_text(json.dumps(profile | change))
+    assert [a != b for a, b in zip(before, keys(), strict=True)] == [anew, anew]

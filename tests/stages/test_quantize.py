@@ -35,7 +35,7 @@ class Data:
         self.path = folder / "calibration.json"
         self.path.write_text(json.dumps({"split": "train", "samples": samples}))
 
-    def read_json(self, _name: str) -> Any:
+    def read_json(self, _name: str, _form: Any) -> Any:
         return json.loads(self.path.read_text())
 
     def file(self, _name: str) -> Path:
