@@ -34,6 +34,22 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key, e.g. seed=1."),
 ]
+
+
+def _allow(value: bool) -> None:
+    from edgeres import devices
+
+    devices.allow_programs(value)
+
+
+Programs = Annotated[
+    bool,
+    typer.Option(
+        "--allow-device-programs",
+        callback=_allow,
+        help="Trust the programs and ssh settings in device profiles that are not your own.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but the result.")]
 

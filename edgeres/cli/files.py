@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgeres.cli._options import DEFAULT_RUNS, Architecture, Data, Json, Model, Quiet, Runs, show
+from edgeres.cli._options import DEFAULT_RUNS, Architecture, Data, Json, Model, Programs, Quiet, Runs, show
 from edgeres.commands import complete
 from edgeres.errors import DeviceError
 
@@ -118,6 +118,7 @@ def benchmark(
         str, typer.Option(help="quick, normal, submission, or sustained (ten minutes on end).")
     ] = "normal",
     accuracy: Annotated[bool, typer.Option("--accuracy", help="Also run the test set.")] = False,
+    _programs: Programs = False,
     runs: Runs = DEFAULT_RUNS,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -147,6 +148,7 @@ def compare(
     ] = None,
     preset: Annotated[str, typer.Option(help="quick, normal or submission.")] = "normal",
     markdown: Annotated[bool, typer.Option("--markdown", help="For a pull request.")] = False,
+    _programs: Programs = False,
     runs: Runs = DEFAULT_RUNS,
     as_json: Json = False,
     quiet: Quiet = False,

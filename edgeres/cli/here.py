@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from edgeres.cli._options import DEFAULT_RUNS, Data, Json, Runs, show
+from edgeres.cli._options import DEFAULT_RUNS, Data, Json, Programs, Runs, show
 from edgeres.commands import complete
 
 
@@ -62,6 +62,7 @@ def init(
         list[str] | None,
         typer.Option(help="Where to measure; repeatable.", autocompletion=complete.devices),
     ] = None,
+    _programs: Programs = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")] = False,
 ) -> None:
     """Write a commented recipe of your own to start from.
@@ -85,6 +86,7 @@ def doctor(as_json: Json = False) -> None:
 
 def probe(
     name: Annotated[str, typer.Argument(help="A device; see `edgeres list devices`.")],
+    _programs: Programs = False,
     as_json: Json = False,
 ) -> None:
     """Say what a device is, how it is doing, and what it lacks."""

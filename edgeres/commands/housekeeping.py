@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres import stages
+from edgeres import scratch, stages
 from edgeres.artifact import Artifact
 from edgeres.commands.chain import described
 from edgeres.disk import folder_size, storage_errors
@@ -32,7 +31,7 @@ def reported(name: str | None, runs: Path, figures: Path | None = None) -> dict[
     section = recipe.report or ReportSection()
     section = section.model_copy(update={"title": section.title or recipe.name})
     module: Any = stages.load("report")
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch.folder("work") as folder:
         context = stages.Context(recipe.seed, Path(folder), lambda *_: None)
         module.run(section, _in_order(run, recipe), Path(folder), context)
         with storage_errors(run.path):

@@ -11,7 +11,7 @@ from edgeres.disk import storage_errors
 from edgeres.errors import BadInput
 from edgeres.models import spec
 from edgeres.recipe import Recipe, load
-from edgeres.recipe.document import dump
+from edgeres.documents import dump
 
 
 @dataclass(frozen=True)

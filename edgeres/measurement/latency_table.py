@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import median
@@ -17,7 +16,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from edgeres import devices, targets
+from edgeres import devices, scratch, targets
 from edgeres.devices import Device, DeviceProfile
 from edgeres.disk import file_sha256, storage_errors
 from edgeres.errors import BadInput, DeviceError, MissingComponent
@@ -56,7 +55,7 @@ def build(
     require_real(profile)
     write, suffix = _writer(target)
     wanted = grid(shapes, round_to)
-    with tempfile.TemporaryDirectory() as folder, devices.open_device(profile) as device:
+    with scratch.folder("measure") as folder, devices.open_device(profile) as device:
         store = _Store(cache or cache_folder(), device.identity(), target, profile.threads)
         with farm.reserved(device.address, on_event), device.steady():
             times: dict[LayerShape, float] = {}

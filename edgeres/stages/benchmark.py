@@ -27,6 +27,11 @@ VARIES = ("digest", "facts", "files")  # measured
 _LATENCY_SAMPLES = 16  # different inputs, in turn
 
 
+def asks(section: BenchmarkSection) -> tuple[str, ...]:
+    """Every device that is measured."""
+    return section.devices
+
+
 def keyed(section: BenchmarkSection) -> dict[str, Any]:
     """The section with the identities of the devices; one that is away has none."""
     threads = [section.threads or devices.load(name).threads for name in section.devices]

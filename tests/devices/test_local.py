@@ -88,17 +88,15 @@ def test_an_interruption_leaves_nothing_running(
     host: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[int] = []
-    communicate = local.subprocess.Popen.communicate
+    read = local.Process.read
 
-    def interrupted(
-        process: local.subprocess.Popen[str], *args: object, **kwargs: object
-    ) -> object:
+    def interrupted(process: local.Process, timeout_s: float) -> None:
         if not started:
-            started.append(process.pid)
+            started.append(process._process.pid)
             raise KeyboardInterrupt
-        return communicate(process, *args, **kwargs)
+        read(process, timeout_s)
 
-    monkeypatch.setattr(local.subprocess.Popen, "communicate", interrupted)
+    monkeypatch.setattr(local.Process, "read", interrupted)
     with pytest.raises(KeyboardInterrupt):
         host.run(["sleep", "300"], 300)
     assert ended(started[0])
