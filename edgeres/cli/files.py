@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from edgeres.cli._options import DEFAULT_RUNS, Architecture, Data, Json, Model, Programs, Quiet, Runs, show
+from edgeres.cli._options import (
+    DEFAULT_RUNS,
+    Architecture,
+    Data,
+    Json,
+    Model,
+    Programs,
+    Quiet,
+    Runs,
+    show,
+)
 from edgeres.commands import complete
 from edgeres.errors import DeviceError
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from edgeres import datasets, devices, targets
 from edgeres.disk import storage_errors
+from edgeres.documents import dump
 from edgeres.errors import BadInput
 from edgeres.models import spec
 from edgeres.recipe import Recipe, load
-from edgeres.documents import dump
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 In: a profile (YAML: how to reach a device). Out: an open Device that can take files, run a program,
 give files back and describe itself. A module in this folder is one kind of transport, with
-`connect(profile) -> Device` and `SETTINGS`, its settings by name. What runs files over there is in `edgeres.measurement.runners`.
+`connect(profile) -> Device` and `SETTINGS`, what a profile may set. What runs files over there is
+in `edgeres.measurement.runners`.
 """
 
 from __future__ import annotations

@@ -147,7 +147,7 @@ def _trusted(path: Path) -> DeviceProfile:
 
 
 def _starting(kind: str) -> set[str]:
-    """The settings of a kind that start programs; none of an unknown kind, which can't be opened."""
+    """The settings of a kind that start programs. An unknown kind can't be opened at all."""
     from edgeres import devices
 
     if kind not in devices.kinds():

@@ -75,7 +75,7 @@ class LocalDevice(Base):
         """Run a program in the staging folder; at the timeout its whole process group is killed."""
         end = time.monotonic() + timeout_s
         try:
-            with open(os.devnull, "rb") as nothing:
+            with Path(os.devnull).open("rb") as nothing:
                 environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1"}
                 process = Process(argv, nothing, self._staging, environment)
         except (OSError, ValueError) as error:  # ValueError: a NUL in an argument

@@ -17,8 +17,8 @@ from pathlib import Path, PurePosixPath
 from edgeres.devices import Completed, DeviceProfile, Setting
 from edgeres.devices._base import Base, settings
 from edgeres.devices._events import last_line
-from edgeres.devices._ssh_link import Address, Link, resolved
 from edgeres.devices._process import Process
+from edgeres.devices._ssh_link import Address, Link, resolved
 from edgeres.errors import BadInput, DeviceError
 
 SETTINGS = {

@@ -231,9 +231,7 @@ class _Builder:
     def _check_tag(self, node: yaml.Node, *allowed: str) -> None:
         if node.tag not in allowed:
             tag = shortened(node.tag.replace("tag:yaml.org,2002:", "!!"))
-            self.problems.append(
-                f"{self.name}:{_line(node)}: tag {tag} is not allowed; remove it"
-            )
+            self.problems.append(f"{self.name}:{_line(node)}: tag {tag} is not allowed; remove it")
 
 
 def _line(node: yaml.Node) -> int:

@@ -66,9 +66,9 @@ def build(
                 known = store.times.get(key)
                 if known is None:
                     on_event(f"layer {number} of {len(wanted)} on {device.name}")
-                    scratch = path.with_suffix("")
-                    scratch.mkdir()
-                    known = _measured(device, path, first, last, profile.threads, scratch)
+                    own = path.with_suffix("")
+                    own.mkdir()
+                    known = _measured(device, path, first, last, profile.threads, own)
                     store.add(key, known)
                 times[shape] = known
     overhead = times.pop(_EMPTY)
@@ -121,9 +121,7 @@ def _writer(target: str) -> tuple[Callable[..., Any], str]:
     return write, module.SUFFIX
 
 
-def _measured(
-    device: Device, path: Path, first: Any, last: Any, threads: int, scratch: Path
-) -> float:
+def _measured(device: Device, path: Path, first: Any, last: Any, threads: int, own: Path) -> float:
     import numpy as np
 
     runner = runners.of(device.profile, path)
@@ -132,7 +130,7 @@ def _measured(
     rng = np.random.default_rng(0)
     limits = np.iinfo(first.dtype)
     inputs = rng.integers(limits.min, limits.max + 1, (_INPUTS, *first.shape[1:]))
-    work = Work(path, inputs.astype(first.dtype), first, last, threads, scratch)
+    work = Work(path, inputs.astype(first.dtype), first, last, threads, own)
     loaded = runner.load(device, work)
     return min(_median(loaded.session(PRESET)) for _ in range(PRESET.sessions))
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from edgeres import __version__
 from edgeres.artifact import Artifact
-from edgeres.recipe import ReportSection
 from edgeres.documents import dump
+from edgeres.recipe import ReportSection
 from edgeres.stages import Context, keyed_as_is
 
 VERSION = 3

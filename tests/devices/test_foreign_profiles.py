@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,7 +110,7 @@ benchmark: {devices: [host, x.yaml]}
 def started_by(tmp_path: Path) -> tuple[Path, Path]:
     """A recipe with a profile that names a program, and the file that its start would leave."""
     mark, program = tmp_path / "started", tmp_path / "program"
-    program.write_text(f"#!/bin/sh\ntouch {mark}\nexec {sys.executable} \"$@\"\n")
+    program.write_text(f'#!/bin/sh\ntouch {mark}\nexec {sys.executable} "$@"\n')
     program.chmod(0o755)
     written(tmp_path, "local", settings={"python": str(program)})
     (tmp_path / "theirs.yaml").write_text(RECIPE)
@@ -156,4 +155,4 @@ def test_a_plan_asks_no_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             from edgeres import stages
 
             assert stages.asked_devices(stages.load(step.stage), step.section)
-    assert os.listdir(tmp_path) in ([], ["config"])
+    assert not (tmp_path / "runs").exists()

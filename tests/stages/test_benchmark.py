@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from measuring import linear
 
+from edgeres import devices
 from edgeres.artifact import Artifact
 from edgeres.disk import file_sha256
 from edgeres.errors import DeviceError
@@ -17,6 +19,13 @@ from edgeres.measurement.runners import Preset
 from edgeres.recipe import BenchmarkSection
 from edgeres.stages import Context, benchmark
 from edgeres.types import ExportedFile, TensorSpec, to_json
+
+
+@pytest.fixture(autouse=True)
+def _trusted() -> Iterator[None]:
+    devices.allow_programs(True)
+    yield
+    devices.allow_programs(False)
 
 
 def profile(path: Path, python: str) -> str:
