@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgeres import terminal
 from edgeres.commands import complete
 
 Runs = Annotated[Path, typer.Option("--runs", envvar="EDGERES_RUNS", help="Folder of runs.")]
@@ -55,5 +56,11 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but the 
 
 
 def show(result: Any, as_json: bool, text: Any) -> None:
-    """Print a result: as one JSON document, or as `text` puts it."""
-    print(json.dumps(result, indent=1) if as_json else text(result))
+    """Print a result: as one JSON document, or as `text` puts it.
+
+    The texts in a result may be anybody's: escaped, none of them adds a line.
+    """
+    if as_json:
+        terminal.out(json.dumps(result, indent=1).replace("\x7f", "\\u007f"))
+    else:
+        terminal.out(text(terminal.cleaned(result)))

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from edgeres import terminal
 from edgeres.cli._options import DEFAULT_RUNS, Data, Json, Programs, Runs, show
 from edgeres.commands import complete
 
@@ -74,7 +75,7 @@ def init(
     answers = start.Answers(data, teacher, student, tuple(target or ()), tuple(device or ()))
     if answers == start.Answers() and not yes and sys.stdin.isatty() and sys.stdout.isatty():
         answers = start.asked(base)
-    print(start.initialized(file, base, answers))
+    terminal.out(start.initialized(file, base, answers))
 
 
 def doctor(as_json: Json = False) -> None:
