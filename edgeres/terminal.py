@@ -8,12 +8,15 @@ starts no line of its own that could pass for one of ours.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
 from edgeres.errors import StorageError
+
+_CLOSED = "is closed; give it a file or a terminal"
 
 
 def escaped(text: str) -> str:
@@ -76,23 +79,17 @@ def raw() -> TextIO:
 
 @contextlib.contextmanager
 def prepared() -> Iterator[None]:
-    """While a command works: streams that exist, take any character, and escape what isn't ours.
-
-    Raises:
-        StorageError: stdout can't be written to.
-    """
+    """While a command works: streams that exist, take any character, and escape what isn't ours."""
     before = sys.stdin, sys.stdout, sys.stderr
     stdin, stdout, stderr = (
         _opened(number, stream) for number, stream in enumerate((sys.stdin, sys.stdout, sys.stderr))
     )
-    closed = "" if sys.stdout else "is closed; give it a file or a terminal"
-    shown = _Shown(stdout, fault=closed)
-    sys.stdin, sys.stdout, sys.stderr = stdin, shown, _Shown(stderr, must=False)  # type: ignore[assignment]
+    sys.stdin = stdin
+    sys.stdout = _Shown(stdout, fault="" if sys.stdout else _CLOSED)  # type: ignore[assignment]
+    sys.stderr = _Shown(stderr, must=False)  # type: ignore[assignment]
     try:
         yield
-        shown.flush()
     finally:
-        sys.stderr.flush()
         sys.stdin, sys.stdout, sys.stderr = before
 
 
@@ -113,7 +110,9 @@ def _opened(number: int, stream: TextIO | None) -> TextIO:
 
 
 def _shown(stream: Any, must: bool = True) -> _Shown:
-    return stream if isinstance(stream, _Shown) else _Shown(stream, must)
+    if isinstance(stream, _Shown):
+        return stream
+    return _Shown(stream or io.StringIO(), must, "" if stream or not must else _CLOSED)
 
 
 class _Shown:

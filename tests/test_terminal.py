@@ -1,4 +1,4 @@
-"""What people read on a terminal: nobody else's text steers it, and no stream is taken for granted."""
+"""What people read on a terminal: nobody else's text steers it; no stream is taken for granted."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -67,31 +66,26 @@ def main() -> None:
     """Run the command line; every error becomes a sentence and an exit code."""
     if not sys.warnoptions and not os.environ.get("EDGERES_DEBUG"):
         warnings.simplefilter("ignore")  # libraries warn developers, not people
-    code = _told(_finished)
-    if code == 130:
-        terminal.say("")
-        terminal.complain("interrupted; the same command continues from here")
+    with terminal.prepared():
+        code = _run()
+        if code == 130:
+            terminal.say("")
+            terminal.complain("interrupted; the same command continues from here")
     sys.exit(code)
 
 
-def _finished() -> int:
-    """Run the command; its exit code."""
-    with terminal.prepared():
-        code = app(standalone_mode=False)
-        return code if isinstance(code, int) else 0
-
-
-def _told(work: Callable[[], int]) -> int:
-    """The exit code of some work; what stops it is told."""
-    debug = os.environ.get("EDGERES_DEBUG")
+def _run() -> int:
+    """The exit code of the command; what stops it is told."""
     try:
-        return work()
+        code = app(standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except Exception as error:
-        if debug:
+        if os.environ.get("EDGERES_DEBUG"):
             for line in traceback.format_exc().splitlines():
                 terminal.say(line)
         if isinstance(error, EdgeresError):
