@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import zipfile
 from collections import Counter
 from itertools import zip_longest
 from pathlib import Path
@@ -20,6 +21,7 @@ from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 from torch import Tensor
 
+from edgeres.disk import require_regular
 from edgeres.errors import BadInput
 from edgeres.models import spec as specs
 from edgeres.models.resnet import ResNet
@@ -32,6 +34,7 @@ _PREFIXES = re.compile(r"^((module|model|_orig_mod|net|backbone|network)\.)+")
 _RENAMED = ((re.compile(r"^(linear|classifier)\."), "fc."),
             (re.compile(r"\.shortcut\."), ".downsample."))  # fmt: skip
 _BLOCK = re.compile(r"(layer\d+)\.(\d+)\.")
+_MOST_BYTES = 8 << 30
 _TRIED, _SHOWN = 8, 3
 
 
@@ -156,10 +159,14 @@ def _blocks_of(state: dict[str, Tensor], layer: str) -> int:
 def _loaded(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise BadInput(f"{path}: no such checkpoint file")
+    require_regular(path, _MOST_BYTES)
     try:
         if path.suffix == ".safetensors":
             return load_bytes(path.read_bytes())
+        _require_no_bomb(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except BadInput:
+        raise
     except pickle.UnpicklingError as error:
         raise BadInput(
             f"{path}: is damaged or holds more than tensors, and its code is never run; "
@@ -176,6 +183,18 @@ def _loaded(path: Path) -> dict[str, Any]:
     if not isinstance(loaded, dict):
         raise BadInput(f"{path}: holds a {type(loaded).__name__}, not a state dict")
     return loaded
+
+
+def _require_no_bomb(path: Path) -> None:
+    """PyTorch stores tensors as they are: an archive that grows when unpacked is no checkpoint."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    packed = path.stat().st_size
+    if unpacked > 2 * packed:
+        raise BadInput(f"{path}: {packed:,} bytes would become {unpacked:,}; save it anew with "
+                       f"torch.save")  # fmt: skip
 
 
 def _renamed(state: dict[str, Any]) -> dict[str, Tensor]:
