@@ -85,9 +85,18 @@ def folder() -> Path:
 
 
 def own_folder() -> Path:
-    """Where the user's own profiles are: `$XDG_CONFIG_HOME/edgeres/devices`, or below ~/.config."""
-    root = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(root) if root else Path.home() / ".config") / "edgeres" / "devices"
+    """Where the user's own profiles are: `$XDG_CONFIG_HOME/edgeres/devices`, or below ~/.config.
+
+    A `~` in it stands for the home folder, which not every user has.
+    """
+    root = Path(os.environ.get("XDG_CONFIG_HOME", ""))
+    return (root if root.is_absolute() else Path("~/.config")) / "edgeres" / "devices"
+
+
+def _trusted_folders() -> list[Path]:
+    """The shipped profiles' and the user's own; of a user without a home only the first."""
+    own = Path(os.path.expanduser(own_folder()))  # noqa: PTH111  Path's own raises without a home
+    return [folder(), *([own] if own.is_absolute() else [])]
 
 
 def allow_programs(allow: bool) -> None:
@@ -128,7 +137,7 @@ def load(name_or_path: str | Path) -> DeviceProfile:
 
 def _known() -> dict[str, Path]:
     """Name -> its file."""
-    return {path.stem: path for place in (folder(), own_folder()) for path in place.glob("*.yaml")}
+    return {path.stem: path for place in _trusted_folders() for path in place.glob("*.yaml")}
 
 
 def _trusted(path: Path) -> DeviceProfile:
@@ -136,8 +145,8 @@ def _trusted(path: Path) -> DeviceProfile:
     profile = _parse(path)
     starting = [f"settings.{key}" for key in profile.settings if key in _starting(profile.kind)]
     starting += ["tools"] if profile.tools else []
-    home = path.parent.resolve()
-    if starting and not _allowed and home not in (folder().resolve(), own_folder().resolve()):
+    trusted = [place.resolve() for place in _trusted_folders()]
+    if starting and not _allowed and path.parent.resolve() not in trusted:
         raise errors.BadInput(
             f"{path}: {', '.join(starting)} can start programs, and this profile is not one of "
             f"your own; if you trust it, move it to {own_folder()} or give "

@@ -92,6 +92,18 @@ def test_a_link_to_ones_own_folder_is_not_in_it(own: Path, tmp_path: Path) -> No
         devices.load(tmp_path / "theirs" / "y.yaml")
 
 
+def test_without_a_home_there_are_the_shipped_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    monkeypatch.setattr("os.path.expanduser", str)
+    monkeypatch.chdir(tmp_path)
+    hidden = written(tmp_path / "~" / ".config/edgeres/devices", "local", settings={"python": "p"})
+    assert devices.load("host").name == "host" and "x" not in devices.names()
+    with pytest.raises(BadInput, match="not one of your own"):
+        devices.load(hidden)
+
+
 def test_ones_own_profile_goes_before_a_shipped_one(own: Path) -> None:
     path = written(own, "ssh", settings={"host": "shed", "python": "~/edgeres/bin/python"})
     path.rename(own / "raspberry-pi-5.yaml")
@@ -156,3 +168,16 @@ def test_a_plan_asks_no_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
             assert stages.asked_devices(stages.load(step.stage), step.section)
     assert not (tmp_path / "runs").exists()
+
+
+def test_every_command_that_reads_a_profile_can_be_given_permission() -> None:
+    from edgeres import cli
+
+    reading = {"run", "distill", "prune", "search", "quantize", "export", "diagnose", "recalibrate",
+               "benchmark", "compare", "init", "probe"}  # fmt: skip
+    commands = {c.callback.__name__: c.callback  # type: ignore[union-attr]
+                for app in (cli.app, cli._devices) for c in app.registered_commands}  # fmt: skip
+    allowing = {n for n, function in commands.items() if "_programs" in function.__annotations__}
+    assert allowing == reading
+    naming = {n for n, function in commands.items() if "device" in function.__annotations__}
+    assert naming <= reading
