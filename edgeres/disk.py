@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import stat
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -155,6 +156,26 @@ def require_regular(path: Path, most_bytes: int) -> None:
         raise BadInput(f"{path}: can't be read ({reason})") from error
     if total > most_bytes:
         raise BadInput(f"{path}: is larger than {_size(most_bytes)}")
+
+
+def require_stored(path: Path, saver: str) -> None:
+    """Refuse a zip file that grows when it is unpacked, where `saver` stores tensors as they are.
+
+    Raises:
+        BadInput: it would grow to more than twice its size.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return  # damaged: its reader says how
+    packed = path.stat().st_size
+    if unpacked > 2 * packed:
+        raise BadInput(
+            f"{path}: {packed:,} bytes would become {unpacked:,}; save it anew with {saver}"
+        )
 
 
 def _require(path: Path, mode: int) -> None:

@@ -14,6 +14,7 @@ from edgeres import disk
 from edgeres.errors import BadInput
 from edgeres.measurement import budgets, drift, importers
 from edgeres.models import weights
+from edgeres.teachers import keras
 
 
 def odd_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
@@ -77,3 +78,6 @@ def test_a_checkpoint_that_grows_when_unpacked_is_refused(tmp_path: Path) -> Non
             bomb.writestr(entry.filename, plain.read(entry))
     with pytest.raises(BadInput, match=r"bomb\.pth: [\d,]+ bytes would become"):
         weights.read(tmp_path / "bomb.pth")
+    (tmp_path / "bomb.pth").rename(tmp_path / "bomb.keras")
+    with pytest.raises(BadInput, match="save it anew with model.save"):
+        keras.check(str(tmp_path / "bomb.keras"))

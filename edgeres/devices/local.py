@@ -43,10 +43,10 @@ class LocalDevice(Base):
         super().__init__(profile)
         self._python = python
         try:
-            self._folder = scratch.Folder("device")
+            self._scratch = scratch.Folder("device")
         except OSError as error:
             raise DeviceError(f"device '{self.name}': no staging folder: {error}") from error
-        self._staging = self._folder.path
+        self._staging = self._scratch.path
 
     def push(self, local: Path) -> str:
         """Copy a file into the staging folder unless its content is already there."""
@@ -102,7 +102,7 @@ class LocalDevice(Base):
 
     def close(self) -> None:
         """Remove the staging folder."""
-        self._folder.remove()
+        self._scratch.remove()
 
 
 def _killed(process: Process) -> bytearray:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import pickle
 import re
-import zipfile
 from collections import Counter
 from itertools import zip_longest
 from pathlib import Path
@@ -21,7 +20,7 @@ from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 from torch import Tensor
 
-from edgeres.disk import require_regular
+from edgeres.disk import require_regular, require_stored
 from edgeres.errors import BadInput
 from edgeres.models import spec as specs
 from edgeres.models.resnet import ResNet
@@ -163,7 +162,7 @@ def _loaded(path: Path) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return load_bytes(path.read_bytes())
-        _require_no_bomb(path)
+        require_stored(path, "torch.save")
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except BadInput:
         raise
@@ -183,18 +182,6 @@ def _loaded(path: Path) -> dict[str, Any]:
     if not isinstance(loaded, dict):
         raise BadInput(f"{path}: holds a {type(loaded).__name__}, not a state dict")
     return loaded
-
-
-def _require_no_bomb(path: Path) -> None:
-    """PyTorch stores tensors as they are: an archive that grows when unpacked is no checkpoint."""
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        unpacked = sum(entry.file_size for entry in archive.infolist())
-    packed = path.stat().st_size
-    if unpacked > 2 * packed:
-        raise BadInput(f"{path}: {packed:,} bytes would become {unpacked:,}; save it anew with "
-                       f"torch.save")  # fmt: skip
 
 
 def _renamed(state: dict[str, Any]) -> dict[str, Tensor]:
