@@ -79,5 +79,5 @@ def test_a_checkpoint_that_grows_when_unpacked_is_refused(tmp_path: Path) -> Non
     with pytest.raises(BadInput, match=r"bomb\.pth: [\d,]+ bytes would become"):
         weights.read(tmp_path / "bomb.pth")
     (tmp_path / "bomb.pth").rename(tmp_path / "bomb.keras")
-    with pytest.raises(BadInput, match="save it anew with model.save"):
+    with pytest.raises(BadInput, match=r"save it anew with model\.save"):
         keras.check(str(tmp_path / "bomb.keras"))
