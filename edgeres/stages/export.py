@@ -23,7 +23,7 @@ from edgeres.types import (
     to_json,
 )
 
-VERSION = 3
+VERSION = 4
 LIBRARIES = ("torch", "torchao", "litert-torch", "ai-edge-litert", "onnx", "onnxscript",
              "onnxruntime", "coremltools")  # fmt: skip
 keyed = keyed_as_is

@@ -17,10 +17,9 @@ from edgeres.types import exported_file, to_json
 if TYPE_CHECKING:
     from edgeres.verification.certificate import Certificate, Reference
 
-VERSION = 4
+VERSION = 5
 LIBRARIES = ("torch", "ai-edge-litert", "onnxruntime", "coremltools")
 keyed = keyed_as_is
-SAID = ("edgeres.labels", "edgeres.preprocess", "edgeres.origin")  # notes that must be right
 _SELF_TEST_SAMPLES = 64
 
 
@@ -90,7 +89,7 @@ def reference(name: str, inputs: Mapping[str, Artifact], samples: int | None) ->
             network = integer_graph(model, scales)
             logits = predict(network, images, model.spec.preprocess).numpy()
     model = model if model.spec.folded else fold_batchnorm(model)
-    said = {k: v for k, v in metadata(origin, data, None).items() if k in SAID}
+    said = metadata(origin, data, inputs[name].section["licence"])
     return Reference(model, scales, logits, before, images, labels, said)
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from edgeres.models.resnet import ResNet
     from edgeres.targets._graph import FileGraph
+    from edgeres.targets._structure import Structure
 
 # TensorFlow 2.20 and 2.21 show their LLVM to the whole process, by mistake, and the next library
 # with one of its own aborts: Triton, which PyTorch loads if it finds it. Without this module of
@@ -61,6 +62,14 @@ class Session(Protocol):
         ...
 
 
+class BatchSession(Session, Protocol):
+    """The session of a file that takes any number of images at once."""
+
+    def together(self, images: np.ndarray) -> np.ndarray:
+        """As `run`, in one call."""
+        ...
+
+
 class Tracer(Protocol):
     """A loaded file that shows its work: what each operation answered."""
 
@@ -90,6 +99,14 @@ class Target(Protocol):
 
     def read(self, path: Path) -> FileGraph:
         """Read a file as the runtime executes it (after the runtime's own optimizer, if any)."""
+        ...
+
+    def structure(self, path: Path, source: Source, precision: str) -> Structure:
+        """Read a file exactly as it is stored, and all that it holds (see `_structure`).
+
+        Args:
+            source: what the file must have been written from.
+        """
         ...
 
     def session(self, path: Path, threads: int = 1) -> Session | None:

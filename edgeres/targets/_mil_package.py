@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,9 @@ from edgeres.errors import BadInput, MissingComponent
 from edgeres.quiet import quiet
 
 MODEL = Path("Data/com.apple.CoreML/model.mlmodel")
-_WEIGHTS = MODEL.parent / "weights"
+MANIFEST = Path("Manifest.json")
+WEIGHTS = MODEL.parent / "weights" / "weight.bin"
+_PARENT = uuid.UUID("6f0f9d7e-1b0e-4c7e-9d5a-0c4a1d2b3e4f")  # any fixed one makes ids repeatable
 # specification version -> the oldest systems that load it (coremltools' `_SPECIFICATION_VERSION_*`)
 _SYSTEMS = {6: "iOS 15, macOS 12", 7: "iOS 16, macOS 13", 8: "iOS 17, macOS 14",
             9: "iOS 18, macOS 15", 10: "iOS 26, macOS 26"}  # fmt: skip
@@ -76,6 +80,19 @@ def specification(path: Path, ct: Any) -> Any:
     return spec
 
 
+def manifest() -> str:
+    """Manifest.json as coremltools writes it, with ids that stay the same."""
+    entries = {}
+    for path, what in ((MODEL, "Specification"), (WEIGHTS.parent, "Weights")):
+        inside = path.relative_to("Data").as_posix()
+        name = str(uuid.uuid5(_PARENT, inside)).upper()
+        entries[name] = {"author": "com.apple.CoreML", "description": f"CoreML Model {what}",
+                         "name": path.name, "path": inside}  # fmt: skip
+    told = {"fileFormatVersion": "1.0.0", "itemInfoEntries": entries,
+            "rootModelIdentifier": next(iter(entries))}  # fmt: skip
+    return json.dumps(told, indent=4)
+
+
 def _functions(spec: Any, path: Path) -> list[tuple[str, Any]]:
     functions = list(spec.mlProgram.functions.items())
     if not functions:
@@ -90,11 +107,11 @@ def _program(spec: Any, path: Path) -> Any:
         raise MissingComponent("reading Core ML weights needs coremltools' native library, which "
                                "doesn't load on this system; reinstall coremltools")  # fmt: skip
     for file in _weight_files(spec):
-        if not (path / _WEIGHTS / file).is_file():
+        if not (path / WEIGHTS.parent / file).is_file():
             raise BadInput(f"{path}: its weights {file!r} are missing; copy the whole folder")
     try:
         return milproto.load(spec, specification_version=spec.specificationVersion,
-                             file_weights_dir=str(path / _WEIGHTS))  # fmt: skip
+                             file_weights_dir=str(path / WEIGHTS.parent))  # fmt: skip
     except (MemoryError, KeyboardInterrupt):
         raise
     except Exception as error:  # coremltools and its native library raise whatever they like

@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
+# Bits of a palettized weight. Of a trained ResNet-20's top-1 answers (CIFAR-10, 2000 images) 8 bits
+# leave 99.65 % as they were, 6 bits 98.60 %; the files have 326 kB and 252 kB (float16: 580 kB).
+PALETTE_BITS = 8
+LARGEST_PLAIN = 2048  # values of a weight that isn't worth a table; coremltools' default
 _ROUNDS = 50
 _BINS = 64  # few enough that the tails of a small weight are smooth
 

@@ -28,7 +28,7 @@ _FIRST_DAY = (1980, 1, 1, 0, 0, 0)  # of a zip: the same network must give the s
 def describe(model: Any, source: Source) -> None:
     """Write what is known of a network into its file's objects, in place."""
     _put(model, RUNTIME, oldest_runtime(versions(model)).ljust(16, "\0").encode())
-    _put(model, STANDARD, _standard(source))
+    _put(model, STANDARD, standard(source))
     for name, text in source.metadata.items():
         _put(model, name, text.encode("utf-8", "replace"))
 
@@ -75,15 +75,19 @@ def versions(model: Any) -> dict[str, int]:
 
 
 def _put(model: Any, name: str, data: bytes) -> None:
+    import numpy as np
     from ai_edge_litert import schema_py_generated as schema
 
-    kept = [entry for entry in model.metadata or () if entry.name != name.encode()]
+    for entry in model.metadata or ():
+        if entry.name == name.encode():  # the converter's; its buffer is used again
+            model.buffers[entry.buffer].data = np.frombuffer(data, np.uint8)
+            return
     entry = schema.MetadataT()
     entry.name, entry.buffer = name.encode(), file.add_buffer(model, data)
-    model.metadata = [*kept, entry]
+    model.metadata = [*(model.metadata or ()), entry]
 
 
-def _standard(source: Source) -> bytes:
+def standard(source: Source) -> bytes:
     """The `ModelMetadata` flatbuffer; each table's fields are in the schema's order."""
     import flatbuffers  # type: ignore[import-untyped]
 

@@ -110,10 +110,32 @@ def _code(model: Any, name: str, version: int) -> int:
     return len(model.operatorCodes) - 1
 
 
-def drop_unused_codes(model: Any) -> None:
-    """A runtime without an operator refuses a file that lists it, used or not."""
-    ops = [op for graph in model.subgraphs for op in graph.operators]
-    used = sorted({op.opcodeIndex for op in ops})
-    for op in ops:
-        op.opcodeIndex = used.index(op.opcodeIndex)
-    model.operatorCodes = [model.operatorCodes[i] for i in used]
+def drop_unused(model: Any) -> None:
+    """Take out what the converter and the rewrites left behind: operator codes, tensors, buffers.
+
+    A runtime without an operator refuses a file that lists it, used or not; and what a file holds
+    should be accounted for (`_tflite_structure`).
+    """
+    import numpy as np
+
+    (graph,) = model.subgraphs
+    codes = sorted({op.opcodeIndex for op in graph.operators})
+    model.operatorCodes = [model.operatorCodes[i] for i in codes]
+    named = [m for s in model.signatureDefs or () for m in (*s.inputs, *s.outputs)]
+    lists = [(part, field) for part in (graph, *graph.operators) for field in ("inputs", "outputs")]
+    tensors = sorted({int(i) for part, field in lists for i in getattr(part, field)}
+                     | {m.tensorIndex for m in named})  # fmt: skip
+    places = {index: place for place, index in enumerate(i for i in tensors if i >= 0)}
+    for op in graph.operators:
+        op.opcodeIndex = codes.index(op.opcodeIndex)
+    for part, field in lists:  # -1 stands for an input that is left out
+        moved = [places.get(int(i), -1) for i in getattr(part, field)]
+        setattr(part, field, np.array(moved, np.int32))
+    for entry in named:
+        entry.tensorIndex = places[entry.tensorIndex]
+    graph.tensors = [graph.tensors[i] for i in places]
+    holders = [*graph.tensors, *(model.metadata or ())]
+    buffers = sorted({0, *(holder.buffer for holder in holders)})  # 0 is every file's empty one
+    for holder in holders:
+        holder.buffer = buffers.index(holder.buffer)
+    model.buffers = [model.buffers[i] for i in buffers]

@@ -8,10 +8,8 @@ but not Apple's kernels.
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +17,8 @@ from edgeres.quiet import quiet
 from edgeres.targets import Session, Source, Tracer, _schemes, require
 from edgeres.targets import _mil_package as packages
 from edgeres.targets._graph import FileGraph
+from edgeres.targets._mil_container import standard
+from edgeres.targets._structure import Structure
 from edgeres.types import TensorSpec
 
 if TYPE_CHECKING:
@@ -32,10 +32,6 @@ EXTRA = "coreml"
 RUNTIME = "Core ML" if sys.platform == "darwin" else "interpreter"
 SCHEMES = {"int8": _schemes.as_trained}
 
-# Bits of a palettized weight. Of a trained ResNet-20's top-1 answers (CIFAR-10, 2000 images) 8 bits
-# leave 99.65 % as they were, 6 bits 98.60 %; the files have 326 kB and 252 kB (float16: 580 kB).
-_PALETTE_BITS = 8
-_PARENT = uuid.UUID("6f0f9d7e-1b0e-4c7e-9d5a-0c4a1d2b3e4f")  # any fixed one makes ids repeatable
 _DATE = "com.github.apple.coremltools.conversion_date"
 
 
@@ -87,6 +83,20 @@ def read(path: Path) -> FileGraph:
     from edgeres.targets._mil_graph import graph
 
     return graph(packages.load(path, _coremltools()))
+
+
+def structure(path: Path, source: Source, precision: str) -> Structure:
+    """The package's own program, each operation as it is stored, and what else it holds.
+
+    Args:
+        source: what it must have been written from: its notes and the standard metadata say that.
+
+    Raises:
+        BadInput, MissingComponent: as `read`.
+    """
+    from edgeres.targets._mil_structure import structure
+
+    return structure(path, source, precision, _coremltools())
 
 
 def session(path: Path, threads: int = 1) -> Session | None:  # noqa: ARG001
@@ -157,14 +167,10 @@ def _interpreter(path: Path, ct: Any) -> Any:
 
 def _describe(package: Any, source: Source, precision: str) -> None:
     """What Xcode and apps show of the file."""
-    said, spec = source.metadata, source.model.spec
-    package.short_description = (
-        f"{spec.name}, {precision}: {spec.preprocess.size_px} px images, {spec.classes} classes"
-        + (f" (from {said['edgeres.origin']})" if "edgeres.origin" in said else "")
-    )
-    package.license = said.get("edgeres.licence", "")
-    package.version = said.get("edgeres.version", "")
-    for key, value in sorted(said.items()):
+    told = standard(source, precision)
+    package.short_description = told["shortDescription"]
+    package.license, package.version = told["license"], told["versionString"]
+    for key, value in sorted(source.metadata.items()):
         package.user_defined_metadata[key] = value
 
 
@@ -186,14 +192,15 @@ def _coremltools() -> Any:
 
 
 def _palettized(package: Any) -> Any:
-    """Replace weights of more than 2048 values by tables; smaller ones aren't worth a table."""
+    """Replace large weights by tables; smaller ones aren't worth one."""
     from coremltools.optimize import coreml as optimize
 
-    from edgeres.targets._palette import palette
+    from edgeres.targets._palette import LARGEST_PLAIN, PALETTE_BITS, palette
 
     weights = optimize.OpPalettizerConfig(
-        mode="custom", lut_function=lambda weight: palette(weight, _PALETTE_BITS)
-    )
+        mode="custom", lut_function=lambda weight: palette(weight, PALETTE_BITS),
+        weight_threshold=LARGEST_PLAIN,
+    )  # fmt: skip
     return optimize.palettize_weights(package, optimize.OptimizationConfig(global_config=weights))
 
 
@@ -221,14 +228,7 @@ def _repeatable(path: Path, ct: Any) -> None:
     spec = packages.specification(path, ct)
     del spec.description.metadata.userDefined[_DATE]
     (path / packages.MODEL).write_bytes(spec.SerializeToString(deterministic=True))
-    manifest = json.loads((path / "Manifest.json").read_text("utf-8"))
-    entries = manifest["itemInfoEntries"]
-    renamed = {old: str(uuid.uuid5(_PARENT, entries[old]["path"])).upper() for old in entries}
-    manifest["itemInfoEntries"] = {
-        renamed[old]: entry for old, entry in sorted(entries.items(), key=lambda e: e[1]["path"])
-    }
-    manifest["rootModelIdentifier"] = renamed[manifest["rootModelIdentifier"]]
-    (path / "Manifest.json").write_text(json.dumps(manifest, indent=4), "utf-8")
+    (path / packages.MANIFEST).write_text(packages.manifest(), "utf-8")
     for extra in path.iterdir():  # a debug map of the converter, not part of the package
-        if extra.name not in ("Manifest.json", "Data"):
+        if extra.name not in (packages.MANIFEST.name, "Data"):
             shutil.rmtree(extra) if extra.is_dir() else extra.unlink()

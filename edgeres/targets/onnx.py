@@ -15,7 +15,9 @@ from edgeres.disk import storage_errors
 from edgeres.errors import BadInput
 from edgeres.quiet import quiet
 from edgeres.targets import Session, Source, Tracer, _onnx_file, _onnx_layer, _onnx_read, _schemes
+from edgeres.targets import _onnx_structure as structures
 from edgeres.targets._graph import FileGraph
+from edgeres.targets._structure import Structure
 from edgeres.types import TensorSpec
 
 if TYPE_CHECKING:
@@ -106,6 +108,16 @@ def read(path: Path) -> FileGraph:
         return _onnx_read.graph(path, "onnx", executed(path, stored), stored)
 
 
+def structure(path: Path, source: Source, precision: str) -> Structure:
+    """The file as it is stored (`_structure`).
+
+    Raises:
+        BadInput: not an ONNX file.
+    """
+    ends = "uint8" if precision == "int8" else "float32"
+    return structures.structure(path, source, structures.Form({"": _OPSET}, ends))
+
+
 def session(path: Path, threads: int = 1) -> Session | None:
     """Load the file in onnxruntime on the CPU.
 
@@ -159,10 +171,13 @@ class Runner:
         """Encoded images (N, ...) -> (N, C)."""
         import numpy as np
 
+        return np.concatenate([self.together(image[None]) for image in images])
+
+    def together(self, images: np.ndarray) -> np.ndarray:
+        """The same in one call."""
         names = [self.session.get_outputs()[0].name]
-        return np.concatenate(
-            [self.session.run(names, {self.name: image[None]})[0] for image in images]
-        )
+        answers: np.ndarray = self.session.run(names, {self.name: images})[0]
+        return answers
 
 
 class _Tracer:

@@ -14,7 +14,9 @@ from edgeres import scratch
 from edgeres.disk import storage_errors
 from edgeres.quiet import quiet
 from edgeres.targets import Session, Source, Tracer, _onnx_file, _onnx_read, _schemes, onnx
+from edgeres.targets import _onnx_structure as structures
 from edgeres.targets._graph import FileGraph
+from edgeres.targets._structure import Structure
 from edgeres.types import TensorSpec
 
 SUMMARY = "ONNX for onnxruntime without its optimizer"
@@ -25,7 +27,7 @@ EXTRA = None
 RUNTIME = "onnxruntime"
 SCHEMES = {"int8": _schemes.as_trained}
 
-_DOMAINS = ("", "ai.onnx", "com.microsoft")  # the optimizer lists all that it knows
+_OPSETS = {"": 20, "com.microsoft": 1}  # the optimizer lists all that it knows
 
 
 def export(source: Source, precision: str, path: Path) -> tuple[TensorSpec, TensorSpec]:
@@ -34,9 +36,11 @@ def export(source: Source, precision: str, path: Path) -> tuple[TensorSpec, Tens
         fused = Path(folder) / "fused.onnx"
         onnx.export(source, precision, fused)
         model = onnx.executed(fused, _onnx_file.load(fused))
-        used = [entry for entry in model.opset_import if entry.domain in _DOMAINS]
+        used = [entry for entry in model.opset_import if entry.domain in _OPSETS]
         del model.opset_import[:]
         model.opset_import.extend(used)
+        for node in model.graph.node:
+            node.doc_string = ""  # which optimizer added it
         with storage_errors(path):
             path.write_bytes(model.SerializeToString(deterministic=True))
     graph = read(path)
@@ -52,6 +56,15 @@ def read(path: Path) -> FileGraph:
     with quiet(f"reading {path.name}"):
         stored = _onnx_file.load(path)
         return _onnx_read.graph(path, "onnx", stored, stored)
+
+
+def structure(path: Path, source: Source, precision: str) -> Structure:  # noqa: ARG001
+    """The file as it is stored (`_structure`).
+
+    Raises:
+        BadInput: not an ONNX file.
+    """
+    return structures.structure(path, source, structures.Form(_OPSETS, "uint8"))
 
 
 def session(path: Path, threads: int = 1) -> Session | None:

@@ -18,7 +18,9 @@ from typing import Any
 from edgeres.errors import MissingComponent
 from edgeres.quiet import quiet
 from edgeres.targets import Session, Source, Tracer, _onnx_file, _onnx_read, _schemes, onnx
+from edgeres.targets import _onnx_structure as structures
 from edgeres.targets._graph import FileGraph, FileOp
+from edgeres.targets._structure import Structure
 from edgeres.types import QuantParams, TensorSpec
 
 SUMMARY = "TensorRT: Jetson, NVIDIA GPUs"
@@ -54,6 +56,15 @@ def read(path: Path) -> FileGraph:
     """
     with quiet(f"reading {path.name}"):
         return _Reader(path).graph()
+
+
+def structure(path: Path, source: Source, precision: str) -> Structure:  # noqa: ARG001
+    """The file as it is stored (`_structure`).
+
+    Raises:
+        BadInput: not an ONNX file.
+    """
+    return structures.structure(path, source, structures.Form({"": _OPSET}, "float32"))
 
 
 def session(path: Path, threads: int = 1) -> Session | None:

@@ -20,6 +20,7 @@ from edgeres.targets import _tflite_precisions as precisions
 from edgeres.targets import _tflite_rewrites as rewrites
 from edgeres.targets._graph import FileGraph
 from edgeres.targets._tflite_read import graph_of
+from edgeres.targets._tflite_structure import structure as structure
 from edgeres.types import TensorSpec
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def export(source: Source, precision: str, path: Path) -> tuple[TensorSpec, Tens
             precisions.mend_int16(model)
         if precision in _FROM_FLOAT:
             model = _FROM_FLOAT[precision](file.pack(model))
-        rewrites.drop_unused_codes(model)
+        rewrites.drop_unused(model)
         metadata.describe(model, source)
         data = metadata.with_labels(file.pack(model), source)
     with storage_errors(path):

@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from edgeres.disk import storage_errors
 from edgeres.errors import BadInput
 from edgeres.targets import Session, Source, Tracer, _schemes, onnx
 from edgeres.targets._graph import FileGraph
+from edgeres.targets._structure import VERSION_NOTE, Structure
 from edgeres.types import TensorSpec
 
 SUMMARY = "Triton Inference Server, with ONNX"
@@ -63,7 +64,7 @@ def export(source: Source, precision: str, path: Path) -> tuple[TensorSpec, Tens
     Raises:
         BadInput: a folder of that name holds something else.
     """
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", source.model.spec.name).strip(".") or "model"
+    name = _name(source)
     model = path / name
     with storage_errors(path):
         if path.is_dir() and any(path.iterdir()):
@@ -107,6 +108,37 @@ def _agreed(inside: Mapping[str, str], config: Any, folder: Path) -> dict[str, s
     return notes
 
 
+def structure(path: Path, source: Source, precision: str) -> Structure:
+    """The model inside as it is stored (`_structure`), and the folder around it.
+
+    Raises:
+        BadInput: not a repository of one ONNX model.
+    """
+    file = _inner(path)
+    inner = onnx.structure(file, source, precision)
+    return dataclasses.replace(inner, left_over=(*inner.left_over, *_around(path, file, source)))
+
+
+def _around(path: Path, file: Path, source: Source) -> Iterator[str]:
+    """What of the repository isn't what `export` writes."""
+    graph, name = onnx.read(file), _name(source)
+    folder = path / name
+    labels = source.metadata.get(_LABELS, "")
+    notes = {**source.metadata, **({VERSION_NOTE: graph.metadata[VERSION_NOTE]}
+                                   if VERSION_NOTE in graph.metadata else {})}  # fmt: skip
+    told = dataclasses.replace(source, metadata=notes)
+    texts = {folder / "config.pbtxt": _config(name, graph.input, graph.output, told, bool(labels))}
+    if labels:
+        texts[folder / "labels.txt"] = labels.rstrip("\n") + "\n"
+    expected = {folder, folder / "1", folder / "1/model.onnx", *texts}
+    for found in sorted(path.rglob("*")):
+        if found not in expected or found.is_symlink():
+            yield f"{found.relative_to(path).as_posix()[:80]!r} isn't part of the repository"
+    for place, text in texts.items():
+        if not place.is_file() or place.read_bytes() != text.encode():
+            yield f"{place.name} isn't the network's"
+
+
 def session(path: Path, threads: int = 1) -> Session | None:
     """Load the model inside in onnxruntime, as Triton's backend does."""
     return onnx.session(_inner(path), threads)
@@ -115,6 +147,10 @@ def session(path: Path, threads: int = 1) -> Session | None:
 def tracer(path: Path) -> Tracer | None:
     """Load the model inside so that every tensor can be seen."""
     return onnx.tracer(_inner(path))
+
+
+def _name(source: Source) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", source.model.spec.name).strip(".") or "model"
 
 
 def _inner(path: Path) -> Path:

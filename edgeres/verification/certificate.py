@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,16 +19,21 @@ from edgeres.disk import file_sha256
 from edgeres.errors import BadInput
 from edgeres.models.resnet import ResNet
 from edgeres.recipe import VerifySection
+from edgeres.targets import BatchSession, Session, Source
 from edgeres.targets._graph import FileGraph
+from edgeres.targets._structure import VERSION_NOTE
 from edgeres.training.inference import prepared
 from edgeres.types import Accuracy, ExportedFile, Gate, ScaleTable
 from edgeres.verification import layers
-from edgeres.verification.gates import difference_gates, integer_gates, layer_gates
+from edgeres.verification.gates import batch_gate, difference_gates, integer_gates, layer_gates
 from edgeres.verification.layers import LayerCheck
 from edgeres.verification.parity import Parity, compare
 from edgeres.verification.scales import Audit, audit, float_by_choice, name_layers
+from edgeres.verification.structure import mismatches
 
 _CHUNK = 500
+_TOGETHER = 32  # images of one batch
+_SHOWN = 3  # sentences for each kind of fault
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Reference:
         logits: (N, C) of the network (or of its quantized graph) on `images`.
         float_logits: (N, C) of the network before quantization.
         images: uint8 (N, 3, H, W); labels: (N,).
-        metadata: what the file must say of itself.
+        metadata: what the file must say of itself, and all that it may.
     """
 
     model: ResNet
@@ -103,7 +109,8 @@ def certify(
     _require_same_task(path, graph, reference)
     same = float(file_sha256(path) == exported.sha256)
     gates = [Gate("file unchanged since export", same, "==", 1)]
-    stale = [k for k, v in reference.metadata.items() if graph.metadata.get(k) != v]
+    stale = [k for k, v in reference.metadata.items()
+             if graph.metadata.get(k) != v and k != VERSION_NOTE]  # fmt: skip
     gates.append(Gate("wrong or missing notes in the file", len(stale), "==", 0))
     notes = [f"the file's {key} is not the network's" for key in stale]
     found, checks = None, None
@@ -114,8 +121,8 @@ def certify(
         chosen = float_by_choice(graph, reference.model, reference.scales)
         gates += integer_gates(graph, reference.model, chosen)
         gates.append(Gate("scales that differ from training", len(found.differing), "==", 0))
-        notes += found.differing[:3]
-        notes += [f"float operator: {name}" for name in graph.float_operators(chosen)[:3]]
+        notes += found.differing[:_SHOWN]
+        notes += [f"float operator: {name}" for name in graph.float_operators(chosen)[:_SHOWN]]
         if chosen:
             notes.append(f"float by the recipe: {len(chosen)} operators")
         checks = _layers(path, exported, graph, reference, limits.layer_samples)
@@ -123,13 +130,17 @@ def certify(
     refused = target.refusals(path) if hasattr(target, "refusals") else None
     if refused is not None:
         gates.append(Gate("refusals by its runtime's own parser", len(refused), "==", 0))
-        notes += refused[:3]
-    answered = _answers(path, exported, reference, tick)
-    logits, run_by = answered or (None, "")
+        notes += refused[:_SHOWN]
+    source = Source(reference.model, reference.scales, reference.metadata)
+    stored = target.structure(path, source, precision)
+    session = target.session(path)
+    logits, run_by = None, ""
     against, before, accuracy, discordant = None, None, None, None
-    if logits is None:
+    if session is None:
         notes.append("its runtime doesn't exist on this system: structure and scales only")
     else:
+        run_by = getattr(session, "stand_in", "its runtime")
+        logits = _answers(session, path, exported, reference, tick)
         # Core ML dequantizes its output: its codes are those of the last layer all the same.
         step = reference.scales["fc"].scale[0] if reference.scales is not None else None
         against = compare(reference.logits, logits, step)
@@ -137,6 +148,12 @@ def certify(
         accuracy, discordant = _accuracy(reference, logits)
         gates.append(Gate("top-1 agreement", against.agreement, ">=", limits.agreement))
         gates += difference_gates(against, precision, limits)
+        if stored.batch is None:
+            batched = _batched(cast(BatchSession, session), exported, reference)
+            gates.append(batch_gate(batched, precision, limits))
+    strange = mismatches(stored, reference.model, reference.scales, precision)
+    gates.append(Gate("parts that are not the network's", len(strange), "==", 0))
+    notes += strange[:_SHOWN]
     return Certificate(exported.target, tuple(gates), graph, found, checks, adds, against, before,
                        accuracy, discordant, logits, run_by, tuple(notes))  # fmt: skip
 
@@ -195,20 +212,31 @@ def _accuracy(reference: Reference, logits: np.ndarray) -> tuple[Accuracy, tuple
 
 
 def _answers(
+    session: Session,
     path: Path,
     exported: ExportedFile,
     reference: Reference,
     tick: Callable[[int, int, str], None],
-) -> tuple[np.ndarray, str] | None:
-    """Logits of every sample, and what ran the file."""
-    target, _ = targets.load(exported.target)
-    session = target.session(path)
-    if session is None:
-        return None
+) -> np.ndarray:
+    """Logits of every sample."""
     parts: list[np.ndarray] = []
     for chunk in reference.images.split(_CHUNK):
         x = prepared(chunk, reference.model.spec.preprocess).contiguous().numpy()
         outputs = session.run(targets.encode(x, exported.input))
         parts.append(targets.decode(outputs, exported.output))
         tick(sum(map(len, parts)), len(reference.images), f"running {path.name}")
-    return np.concatenate(parts), getattr(session, "stand_in", "its runtime")
+    return np.concatenate(parts)
+
+
+def _batched(session: BatchSession, exported: ExportedFile, reference: Reference) -> Parity:
+    """Images answered together against the same ones answered alone."""
+    images = reference.images[:_TOGETHER]
+    x = targets.encode(prepared(images, reference.model.spec.preprocess).contiguous().numpy(),
+                       exported.input)  # fmt: skip
+    alone, together = (
+        targets.decode(outputs, exported.output)
+        for outputs in (np.concatenate([session.run(image[None]) for image in x]),
+                        session.together(x))
+    )  # fmt: skip
+    step = reference.scales["fc"].scale[0] if reference.scales is not None else None
+    return compare(alone, together, step)

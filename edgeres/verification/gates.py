@@ -73,3 +73,11 @@ def difference_gates(found: Parity, precision: str, limits: VerifySection) -> li
         ]
     limit = limits.half_tolerance if precision == "fp16" else limits.float_tolerance
     return [Gate("worst difference", found.worst, "<=", limit, "logits")]
+
+
+def batch_gate(found: Parity, precision: str, limits: VerifySection) -> Gate:
+    """An image's answer may not depend on the images beside it (float sums have another order)."""
+    if targets.is_integer(precision):
+        return Gate("worst difference in a batch", found.worst, "<=", 1, "codes")
+    limit = limits.half_tolerance if precision == "fp16" else limits.float_tolerance
+    return Gate("worst difference in a batch", found.worst, "<=", limit, "logits")

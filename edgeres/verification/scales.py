@@ -49,8 +49,8 @@ def audit(graph: FileGraph, model: ResNet, scales: ScaleTable) -> Audit:
         stored = found.get(name)
         if stored is None:
             differing.append(f"{name}: not in the file (its weights or place were changed)")
-        elif not _equal(stored, trained):
-            differing.append(f"{name}: file has {_show(stored)}, trained {_show(trained)}")
+        elif not same_params(stored, trained):
+            differing.append(f"{name}: file has {shown(stored)}, trained {shown(trained)}")
     return Audit(len(scales), tuple(differing))
 
 
@@ -196,7 +196,7 @@ def _same(stored: np.ndarray, expected: np.ndarray) -> bool:
     )
 
 
-def _equal(stored: QuantParams, trained: QuantParams) -> bool:
+def same_params(stored: QuantParams, trained: QuantParams) -> bool:
     shift = 128 if stored.dtype == "uint8" and trained.dtype == "int8" else 0
     return (
         len(stored.scale) == len(trained.scale)
@@ -207,6 +207,6 @@ def _equal(stored: QuantParams, trained: QuantParams) -> bool:
     )
 
 
-def _show(params: QuantParams) -> str:
+def shown(params: QuantParams) -> str:
     more = "…" if len(params.scale) > 1 else ""
     return f"scale {params.scale[0]:.9g}{more} zero point {params.zero_point[0]}{more}"

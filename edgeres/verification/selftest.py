@@ -15,14 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from edgeres import scratch, targets
+from edgeres.compression.graph import wiring
 from edgeres.disk import file_sha256, folder_size
 from edgeres.errors import EdgeresError
 from edgeres.recipe import VerifySection
-from edgeres.targets._faults import cut_identity
+from edgeres.targets import _faults
+from edgeres.training.inference import prepared
 from edgeres.types import ExportedFile, QuantParams
 from edgeres.verification.certificate import Reference, certify
+from edgeres.verification.known import operations
 from edgeres.verification.scales import codes, name_layers, sources
 
 
@@ -89,13 +93,13 @@ def _lost_identity(path: Path, reference: Reference) -> bool:
     _, target = targets.of_file(path)
     graph = target.read(path)
     if reference.scales is None:  # either side will do: a sum lost one of its two parts
-        return cut_identity(path, graph.format, 0, 1)
+        return _faults.cut_identity(path, 0, 1)
     names = name_layers(graph, reference.model, reference.scales)
     for number, op in enumerate(op for op in graph.ops if op.role == "add"):
         block = names.get(op.output, "").removesuffix(".add")
         for operand, layer in enumerate(sources(op, graph, names).values()):
             if block and not layer.startswith(f"{block}.conv"):
-                return cut_identity(path, graph.format, number, operand)
+                return _faults.cut_identity(path, number, operand)
     return False
 
 
@@ -149,6 +153,53 @@ def _stale_labels(path: Path, reference: Reference) -> bool:
     return len(set(labels)) > 1 and _exchange_text(path, said, "\n".join(labels[1:] + labels[:1]))
 
 
+def _hidden_bias(path: Path, reference: Reference) -> bool:
+    """A bias far off, in a channel whose ReLU lets nothing through, or as little as there is."""
+    name, channel = _silent_channel(reference)
+    bias = reference.model.state_dict()[f"{name}.bias"].numpy()
+    stored: list[tuple[np.ndarray, type[np.generic], float]] = [
+        (bias, np.float32, 1e4), (bias, np.float16, 1e4)
+    ]  # fmt: skip
+    if reference.scales is not None:
+        read = next(w.sources[0] for w in wiring(reference.model.spec) if w.name == name)
+        steps = np.asarray(reference.scales[f"{name}.weight"].scale)
+        whole = np.rint(bias / (steps * reference.scales[read].scale[0]))
+        stored += [(whole, np.int32, 2.0**20), (whole, np.int64, 2.0**20)]
+    for values, kind, less in stored:
+        wrong = values.copy()
+        wrong[channel] -= less
+        if _exchange(path, values.astype(kind).tobytes(), wrong.astype(kind).tobytes()):
+            return True
+    return False
+
+
+def _silent_channel(reference: Reference) -> tuple[str, int]:
+    """The layer before a ReLU, and its channel, in which no image at hand gives much."""
+    model = reference.model
+    found: list[tuple[float, str, int]] = []
+    x = prepared(reference.images, model.spec.preprocess)
+
+    def look(name: str) -> Callable[..., None]:
+        def hook(_module: object, _args: object, output: torch.Tensor) -> None:
+            peak, channel = output.amax((0, 2, 3)).min(0)
+            found.append((peak.item(), name, int(channel)))
+
+        return hook
+
+    relus = {k.name for k in operations(model.spec) if k.relu and k.op == "conv"}
+    hooks = [module.register_forward_hook(look(name)) for name, module in model.named_modules()
+             if name in relus]  # fmt: skip
+    with torch.no_grad():
+        model(x)
+    for hook in hooks:
+        hook.remove()
+    return min(found)[1:]
+
+
+def _structural(fault: str) -> Plant:
+    return lambda path, _reference: _faults.plant(fault, path)
+
+
 def _truncated(path: Path, _reference: Reference) -> bool:
     largest = max(_files(path), key=lambda f: f.stat().st_size)
     data = largest.read_bytes()
@@ -165,6 +216,8 @@ FAULTS: dict[str, Plant] = {
     "a weight tensor transposed": _transposed,
     "wrong normalization": _normalization,
     "stale labels": _stale_labels,
+    "a bias in a channel that stays silent": _hidden_bias,
+    **{fault: _structural(fault) for fault in _faults.SILENT},
     "a truncated file": _truncated,
 }
 

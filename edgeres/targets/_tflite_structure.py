@@ -1,0 +1,321 @@
+"""A .tflite file exactly as it is stored: operations in PyTorch's terms, and what is left over."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeres.targets import _tflite_file as file
+from edgeres.targets import _tflite_metadata as metadata
+from edgeres.targets import _tflite_read as reading
+from edgeres.targets._structure import Step, Structure, notes_left_over
+from edgeres.targets._tflite_versions import oldest_runtime
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edgeres.targets import Source
+
+# precision -> the types that its tensors may have; the first is that of its images
+_TYPES = {
+    "fp32": ("float32", "int32"), "fp16": ("float32", "float16", "int32"),
+    "dynamic": ("float32", "int8", "int32"), "int8": ("int8", "int32"),
+    "int16x8": ("int16", "int8", "int32", "int64"),
+}  # fmt: skip
+_KINDS = {
+    "CONV_2D": "conv", "DEPTHWISE_CONV_2D": "conv", "FULLY_CONNECTED": "linear", "ADD": "add",
+    "MUL": "mul", "LOGISTIC": "sigmoid", "MEAN": "mean", "MAX_POOL_2D": "max_pool", "PAD": "pad",
+    "PADV2": "pad", "RESHAPE": "reshape", "QUANTIZE": "quantize", "DEQUANTIZE": "dequantize",
+    "NEG": "neg",
+}  # fmt: skip
+# What an operation's options may say otherwise than their defaults; the rest must be at them.
+_OPTIONS = {
+    "CONV_2D": ("padding", "strideW", "strideH", "dilationWFactor", "dilationHFactor",
+                "fusedActivationFunction"),
+    "DEPTHWISE_CONV_2D": ("padding", "strideW", "strideH", "dilationWFactor", "dilationHFactor",
+                          "fusedActivationFunction", "depthMultiplier"),
+    "FULLY_CONNECTED": ("fusedActivationFunction", "keepNumDims"),
+    "ADD": ("fusedActivationFunction", "potScaleInt16"),
+    "MUL": ("fusedActivationFunction",), "MEAN": ("keepDims",), "RESHAPE": ("newShape",),
+    "MAX_POOL_2D": ("padding", "strideW", "strideH", "filterWidth", "filterHeight",
+                    "fusedActivationFunction"),
+}  # fmt: skip
+_OWN_FIELDS = ("opcodeIndex", "inputs", "outputs", "builtinOptionsType", "builtinOptions")
+_TENSOR_FIELDS = ("shape", "type", "buffer", "name", "quantization", "hasRank", "shapeSignature")
+_SAME, _VALID = 0, 1
+_DESCRIPTION = b"MLIR Converted."
+# What the converter notes; runtimes do nothing with it.
+_CONVERTERS = {"keep_stablehlo_constant": re.compile(b"true|false"),
+               "CONVERSION_METADATA": re.compile(b".*", re.DOTALL)}  # fmt: skip
+
+
+def structure(path: Path, source: Source, precision: str) -> Structure:
+    """The file's own graph.
+
+    Args:
+        source: what it must have been written from: its notes and the standard metadata say that.
+
+    Raises:
+        BadInput: not a TFLite file, or a damaged one.
+    """
+    data = path.read_bytes()
+    model = file.load(data, path)
+    try:
+        return _Reader(model, _types(source, precision)).structure(
+            [*_container(model), *_told(model, source), *_beyond(data, model, source)]
+        )
+    except Exception as error:  # indices that point nowhere, sizes that don't fit
+        raise file.damaged(path, error) from error
+
+
+def _types(source: Source, precision: str) -> tuple[str, ...]:
+    """What tensors may be; float32, too, where the recipe leaves layers float."""
+    table = source.scales
+    weights = [name for name in source.model.state_dict() if name.endswith(".weight")]
+    if table is not None and any(name not in table for name in weights):
+        return (*_TYPES[precision], "float32")
+    return _TYPES[precision]
+
+
+class _Reader:
+    """The one graph of a file."""
+
+    def __init__(self, model: Any, types: tuple[str, ...]):
+        self.model, self.types = model, types
+        self.graph = model.subgraphs[0]
+        self.tensors = [reading._tensor(model, i, t, 0) for i, t in enumerate(self.graph.tensors)]
+        self.unpacked: dict[int, Any] = {}  # a DEQUANTIZE's output -> the constant that it unpacks
+        self.strange: list[str] = []
+
+    def structure(self, left_over: list[str]) -> Structure:
+        steps = [step for number, op in enumerate(self.graph.operators)
+                 if (step := self._step(number, op)) is not None]  # fmt: skip
+        first, last = (self.tensors[int(ends[0])] for ends in
+                       (self.graph.inputs, self.graph.outputs))  # fmt: skip
+        quantization = {t.name: t.quantization for t in self.tensors
+                        if t.quantization and not t.constant}  # fmt: skip
+        left_over = [*left_over, *self._tensors(), *self.strange]
+        shapes = {t.name: (t.shape[-1], *t.shape[1:-1]) for t in self.tensors
+                  if not t.constant and len(t.shape) in (2, 4)}  # fmt: skip
+        return Structure(tuple(steps), first.name, last.name, quantization, tuple(left_over),
+                         shapes=shapes)  # fmt: skip
+
+    def _step(self, number: int, op: Any) -> Step | None:
+        kind = file.kind(self.model, op)
+        at = [int(i) for i in op.inputs]
+        (output,) = (self.tensors[int(i)] for i in op.outputs)
+        name = f"{kind} #{number}"
+        inputs = [None if i < 0 else self.unpacked.get(i, self.tensors[i]) for i in at]
+        first = inputs[0]
+        if kind == "DEQUANTIZE" and first and first.constant and first.dtype == "float16":
+            self.unpacked[int(op.outputs[0])] = first
+            return None
+        data = tuple(t.name for t in inputs if t is not None and not t.constant)
+        problem = self._problem(kind, op, output)
+        known = _KINDS.get(kind)
+        if kind == "MUL" and len(data) == 1 and _minus_one(inputs):
+            known = "neg"  # how the converter writes it
+        if known is None or problem:
+            if problem:
+                self.strange.append(f"{name}: {problem}")
+            return Step("unknown", name, data, output.name)
+        return Step(known, name, data, output.name, **self._details(kind, op, inputs, name))  # type: ignore[arg-type]
+
+    def _problem(self, kind: str, op: Any, output: Any) -> str:
+        """What an operation says that isn't read here; "" if there is nothing."""
+        options = op.builtinOptions
+        for what, allowed, of in (
+            ("field", _OWN_FIELDS, op), ("option", _OPTIONS.get(kind, ()), options),
+        ):  # fmt: skip
+            for key in _set(of, allowed):
+                return f"the {what} {key} isn't expected"
+        if getattr(options, "fusedActivationFunction", 0) not in (0, 1):
+            return f"its activation is of kind {options.fusedActivationFunction}"
+        if kind == "ADD" and output.dtype == "int16" and options.potScaleInt16:
+            return "claims scales that are powers of two"
+        return ""
+
+    def _details(self, kind: str, op: Any, inputs: list[Any], name: str) -> dict[str, Any]:
+        options = op.builtinOptions
+        relu = getattr(options, "fusedActivationFunction", 0) == 1
+        if kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+            return {"relu": relu, **self._weighted(kind, options, inputs, name)}
+        if kind == "MAX_POOL_2D":
+            return {"relu": relu, **_window(options),
+                    "kernel": (options.filterHeight, options.filterWidth)}  # fmt: skip
+        if kind in ("PAD", "PADV2"):
+            return self._pad(inputs, name)
+        if kind == "RESHAPE":
+            asked = options.newShape if options else None
+            return {"shape": tuple(int(n) for n in self._constant(inputs[1], name, asked))}
+        if kind == "MEAN":
+            axes = sorted(int(a) % 4 for a in self._constant(inputs[1], name).reshape(-1))
+            if axes != [1, 2]:
+                self.strange.append(f"{name}: averages over the axes {axes}")
+        return {"relu": relu}
+
+    def _weighted(self, kind: str, options: Any, inputs: list[Any], name: str) -> dict[str, Any]:
+        stored = inputs[1]
+        found: dict[str, Any] = {} if kind == "FULLY_CONNECTED" else _window(options)
+        if stored is not None and stored.data is not None:
+            weight = reading._pytorch_weight(kind, stored.data)
+            found |= {"weight": weight,
+                      "weight_quantization": reading._of_weight(stored.quantization)}  # fmt: skip
+            if kind != "FULLY_CONNECTED":
+                found["kernel"] = tuple(weight.shape[2:])
+        if kind == "CONV_2D":
+            found["groups"] = None
+        elif kind == "DEPTHWISE_CONV_2D" and "weight" in found:
+            found["groups"] = len(found["weight"]) // max(int(options.depthMultiplier), 1)
+        if len(inputs) > 2 and inputs[2] is not None:
+            found["bias"] = self._constant(inputs[2], name)
+            self._check_bias(inputs, name)
+        return found
+
+    def _check_bias(self, inputs: list[Any], name: str) -> None:
+        """Its scale, which runtimes compute for themselves, has to be what they compute."""
+        import numpy as np
+
+        (read, weight, bias) = (t.quantization for t in inputs[:3])
+        if bias is None and (read is None or weight is None):
+            return
+        if read is None or weight is None or bias is None or any(bias.zero_point):
+            self.strange.append(f"{name}: its bias has another scale than its input and weights")
+            return
+        steps = np.float64(read.scale[0]) * np.asarray(weight.scale)
+        if len(bias.scale) != len(steps) or not np.allclose(bias.scale, steps, 1e-6, 0):
+            self.strange.append(f"{name}: its bias' scale isn't its input's times its weights'")
+
+    def _pad(self, inputs: list[Any], name: str) -> dict[str, Any]:
+        amounts = self._constant(inputs[1], name)
+        if amounts.shape != (4, 2) or amounts[[0, 3]].any():
+            self.strange.append(f"{name}: pads images or channels")
+            return {"padding": None}
+        (_, (top, bottom), (left, right), _) = amounts.tolist()
+        zero = inputs[0].quantization.zero_point[0] if inputs[0].quantization else 0
+        fill = self._constant(inputs[2], name).item() if len(inputs) > 2 else zero
+        return {"padding": (top, left, bottom, right), "fill": float(fill)}
+
+    def _constant(self, tensor: Any, name: str, option: Any = None) -> np.ndarray:
+        import numpy as np
+
+        if tensor is not None and tensor.data is not None:
+            stored: np.ndarray = tensor.data
+            return stored
+        if option is not None:
+            return np.asarray(option)
+        self.strange.append(f"{name}: what should be a constant is computed")
+        return np.zeros(0)
+
+    def _tensors(self) -> Iterator[str]:
+        """Each is read or written by something, of a type that the precision has, and plain."""
+        ends = [*self.graph.inputs, *self.graph.outputs]
+        used = {int(i) for op in self.graph.operators for i in (*op.inputs, *op.outputs)}
+        used |= {int(i) for i in ends}
+        for index, (stored, tensor) in enumerate(zip(self.graph.tensors, self.tensors,
+                                                     strict=True)):  # fmt: skip
+            computed = not tensor.constant and index not in self.unpacked
+            if computed and tensor.shape[:1] != (1,):
+                yield f"the tensor {tensor.name[:80]} holds {tensor.shape[:1]} images"
+            if index not in used:
+                yield f"the tensor {tensor.name[:80]} is not used"
+            elif tensor.dtype not in self.types:
+                yield f"the tensor {tensor.name[:80]} is of type {tensor.dtype}"
+            for key in _set(stored, _TENSOR_FIELDS):
+                yield f"the tensor {tensor.name[:80]} has {key}"
+        for what, count in (("input", self.graph.inputs), ("output", self.graph.outputs)):
+            if len(count) != 1:
+                yield f"it has {len(count)} {what}s"
+        for tensor in (self.tensors[int(end)] for end in ends):
+            if tensor.dtype != self.types[0]:
+                yield f"{tensor.name[:80]} is of type {tensor.dtype}"
+
+
+def _minus_one(inputs: list[Any]) -> bool:
+    """Whether every constant among the inputs is -1."""
+    stored = [t.data for t in inputs if t is not None and t.constant]
+    return bool(stored) and all(d is not None and d.dtype == "float32" and (d == -1).all()
+                                for d in stored)  # fmt: skip
+
+
+def _window(options: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {"stride": (int(options.strideH), int(options.strideW))}
+    if hasattr(options, "dilationHFactor"):
+        found["dilation"] = (int(options.dilationHFactor), int(options.dilationWFactor))
+    if options.padding == _SAME:
+        found["padding"] = None
+    return found
+
+
+def _set(part: Any, known: tuple[str, ...]) -> Iterator[str]:
+    """Fields of a part of the file that aren't at their defaults, but for the known ones."""
+    plain = vars(type(part)()) if part is not None else {}
+    for key, value in vars(part).items() if part is not None else ():
+        if key not in known and value is not None and value != plain.get(key):
+            yield key
+
+
+def _container(model: Any) -> Iterator[str]:
+    """What a file may hold beside its one graph."""
+    for number, _ in enumerate(model.subgraphs[1:], 1):
+        yield f"subgraph {number} isn't the network's"
+    graph = model.subgraphs[0]
+    ends = [(int(graph.inputs[0]),), (int(graph.outputs[0]),)]
+    signatures = model.signatureDefs or ()
+    if len(signatures) > 1:
+        yield f"it has {len(signatures)} signatures"
+    for signature in signatures:
+        told = [tuple(int(t.tensorIndex) for t in tensors or ())
+                for tensors in (signature.inputs, signature.outputs)]  # fmt: skip
+        if signature.signatureKey != b"serving_default":
+            yield f"it has a signature {file.clean(signature.signatureKey)[:40]!r}"
+        if told != ends or signature.subgraphIndex:
+            yield (f"the signature {file.clean(signature.signatureKey)[:40]!r} has other inputs or "
+                   "outputs than the graph")  # fmt: skip
+    for code in model.operatorCodes:
+        if code.customCode:
+            yield f"it lists an operator of somebody's own, {file.clean(code.customCode)[:40]!r}"
+    used = {t.buffer for g in model.subgraphs for t in g.tensors}
+    used |= {entry.buffer for entry in model.metadata or ()}
+    for number, buffer in enumerate(model.buffers):
+        if number not in used and buffer.data is not None and len(buffer.data):
+            yield f"buffer {number} is not used"
+        for key in _set(buffer, ("data",)):
+            yield f"buffer {number} has {key}"
+    fields = ("version", "operatorCodes", "subgraphs", "description", "buffers", "metadata",
+              "signatureDefs")  # fmt: skip
+    for key in _set(model, fields):
+        yield f"it has {key}"
+    if model.description not in (None, b"", _DESCRIPTION):
+        yield "its description isn't the converter's"
+
+
+def _told(model: Any, source: Source) -> Iterator[str]:
+    """Notes: ours, those of Android's tools, the converter's."""
+    entries = {file.clean(e.name): _bytes(model, e) for e in model.metadata or ()}
+    if len(entries) != len(model.metadata or ()):
+        yield "two of its notes have one name"
+    standard = {metadata.STANDARD: metadata.standard(source),
+                metadata.RUNTIME: oldest_runtime(metadata.versions(model)).encode()}  # fmt: skip
+    for key, expected in standard.items():
+        found = entries.pop(key, b"")
+        if found != expected and found.rstrip(b"\0") != expected:
+            yield f"the standard metadata ({key}) isn't the network's"
+    for key, form in _CONVERTERS.items():
+        if key in entries and not form.fullmatch(entries.pop(key)):
+            yield f"the converter's note {key} is another"
+    texts: Mapping[str, str] = {k: v.decode("utf-8", "replace") for k, v in entries.items()}
+    yield from notes_left_over(texts, source.metadata)
+
+
+def _bytes(model: Any, entry: Any) -> bytes:
+    data = model.buffers[entry.buffer].data
+    return bytes(data if data is not None else b"")
+
+
+def _beyond(data: bytes, model: Any, source: Source) -> Iterator[str]:
+    """Bytes that no part of the model accounts for; the label file for Android's tools is one."""
+    if data != metadata.with_labels(file.pack(model), source):
+        yield "the label file behind the model, or bytes between its parts, aren't the network's"
