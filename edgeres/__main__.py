@@ -5,12 +5,15 @@ import sys
 
 def main() -> None:
     """Run the command line; ctrl-C is one sentence from the first moment on, imports included."""
+    from edgeres import terminal
+
     try:
         from edgeres.cli import main
 
         main()
     except KeyboardInterrupt:
-        print("\nedgeres: interrupted; the same command continues from here", file=sys.stderr)
+        terminal.say("")
+        terminal.complain("interrupted; the same command continues from here")
         sys.exit(130)
 
 

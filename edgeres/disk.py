@@ -8,11 +8,15 @@ import json
 import os
 import secrets
 import stat
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
-from edgeres.errors import StorageError
+from edgeres.errors import BadInput, StorageError
+
+_MOST_ENTRIES = 10_000
 
 _PARTIAL = ".partial"
 
@@ -142,3 +146,108 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+# Reading what others wrote.
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A regular file, open for reading.
+
+    Raises:
+        BadInput: it isn't there or can't be read, or is a folder, a pipe, a socket or a device,
+            none of which is opened or waited for.
+    """
+    try:
+        _require(path, path.stat().st_mode)
+        # Another process may have put a pipe in its place by now: don't wait for its writer.
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(path, flags)
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL
+        reason = getattr(error, "strerror", None) or error
+        raise BadInput(f"{path}: can't be read ({reason})") from error
+    try:
+        _require(path, os.fstat(descriptor).st_mode)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_bounded(path: Path, most_bytes: int, what: str) -> bytes:
+    """The contents of a regular file of somebody's; `what` is what it should be, for messages.
+
+    Raises:
+        BadInput: like `open_regular`, and where it has more than `most_bytes`.
+    """
+    with open_regular(path) as file:
+        try:
+            content = file.read(most_bytes + 1)
+        except OSError as error:
+            raise BadInput(f"{path}: can't be read ({error.strerror})") from error
+    if len(content) > most_bytes:
+        raise BadInput(f"{path}: is larger than {_size(most_bytes)}; that is no {what}")
+    return content
+
+
+def require_regular(path: Path, most_bytes: int) -> None:
+    """Make sure that a file, or each file of a directory package, is one, before others open it.
+
+    Raises:
+        BadInput: something is a pipe, a socket, a device or a link to nothing; or there are too
+            many files or bytes.
+    """
+    total = 0
+    try:
+        if not path.is_dir():
+            _require(path, path.stat().st_mode)
+            total = path.stat().st_size
+        else:
+            for count, part in enumerate(path.rglob("*"), 1):
+                if count > _MOST_ENTRIES:
+                    raise BadInput(f"{path}: has more than {_MOST_ENTRIES:,} files")
+                if not part.is_dir():
+                    _require(part, part.stat().st_mode)
+                    total += part.stat().st_size
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise BadInput(f"{path}: can't be read ({reason})") from error
+    if total > most_bytes:
+        raise BadInput(f"{path}: is larger than {_size(most_bytes)}")
+
+
+def require_stored(path: Path, saver: str) -> None:
+    """Refuse a zip file that grows when it is unpacked, where `saver` stores tensors as they are.
+
+    Raises:
+        BadInput: it would grow to more than twice its size.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return  # damaged: its reader says how
+    packed = path.stat().st_size
+    if unpacked > 2 * packed:
+        raise BadInput(
+            f"{path}: {packed:,} bytes would become {unpacked:,}; save it anew with {saver}"
+        )
+
+
+def _require(path: Path, mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise BadInput(f"{path}: is a folder, not a file")
+    if not stat.S_ISREG(mode):
+        raise BadInput(f"{path}: is a pipe, a socket or a device, not a file; copy it into a file")
+
+
+def _size(size: int) -> str:
+    """Bytes in the largest unit that divides them."""
+    for shift, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if size >> shift << shift == size:
+            return f"{size >> shift} {unit}"
+    return f"{size:,} bytes"

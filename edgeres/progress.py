@@ -9,6 +9,8 @@ import sys
 import time
 from typing import Any
 
+from edgeres import terminal
+
 _PLAIN_EVERY_S = 15.0
 
 
@@ -29,36 +31,38 @@ class Progress:
         if self.quiet:
             return
         if not self.terminal:
-            print(f"  {step} ...", file=sys.stderr, flush=True)
+            terminal.say(f"  {step} ...")
             return
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
         self._bar = Bar(
-            TextColumn("  {task.description}"), BarColumn(24), TimeElapsedColumn(),
-            TextColumn("eta"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
-            console=Console(stderr=True), transient=True,
+            TextColumn("  {task.description}", markup=False), BarColumn(24), TimeElapsedColumn(),
+            TextColumn("eta"), TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=Console(file=terminal.raw()), transient=True,
             redirect_stdout=False, redirect_stderr=False,
         )  # fmt: skip
         self._bar.start()
-        self._task = self._bar.add_task(step, total=None, note="")
+        self._task = self._bar.add_task(terminal.escaped(step), total=None, note="")
 
     def tick(self, done: int, total: int, note: str) -> None:
         """Progress within the step."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, total=total, note=note)
+            self._bar.update(self._task, completed=done, total=total,
+                             note=terminal.escaped(note))  # fmt: skip
         elif not self.quiet and time.monotonic() - self._spoken > _PLAIN_EVERY_S:
             self._spoken = time.monotonic()
             share = f"{done / total:.0%} " if total else ""
-            print(f"  {self._step}: {share}{note}", file=sys.stderr, flush=True)
+            terminal.say(f"  {self._step}: {share}{note}")
 
     def finished(self, step: str, cached: bool, seconds: float, summary: str) -> None:
         """A step's artifact is there."""
         self.close()
         if not self.quiet:
             how = "cached" if cached else f"{seconds:.1f} s"
-            print(f"  {step:<22} {how:>8}  {summary}", file=sys.stderr, flush=True)
+            terminal.say(f"  {step:<22} {how:>8}  {summary}")
 
     def close(self) -> None:
         """Take the bar away."""

@@ -221,7 +221,8 @@ def test_a_device_says_what_it_is_and_what_it_lacks(tmp_path: Path) -> None:
         "name: bare\nkind: local\ndescription: a Python without runtimes\n"
         f"settings: {{python: {_bare_python(tmp_path)}}}\n"
     )
-    found = json.loads(edgeres("devices", "probe", str(bare), "--json", cwd=tmp_path).stdout)
+    probe = ("devices", "probe", str(bare), "--json", "--allow-device-programs")
+    found = json.loads(edgeres(*probe, cwd=tmp_path).stdout)
     assert [m.split(":")[0] for m in found["missing"]] == [
         "no runtime for .tflite files", "no runtime for .onnx files",
     ]  # fmt: skip

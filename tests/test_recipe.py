@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import string
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +16,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 import edgeres
-from edgeres import recipe
+from edgeres import documents, recipe
 from edgeres.errors import BadInput
-from edgeres.recipe import ExportSection, Recipe, TrainSection, VerifySection, document
+from edgeres.recipe import ExportSection, Recipe, TrainSection, VerifySection
 from edgeres.recipe.sections import RecipeFile
 
 NO_SHARE = "is no share to keep; write one between 0 and 1, e.g. 0.5"
@@ -38,6 +39,8 @@ verify:
 benchmark:
 report:
 """
+
+KIND = documents.Kind("recipe", 1 << 20, "start with `extends: quickstart`")
 
 
 @pytest.fixture
@@ -226,7 +229,40 @@ def test_extends_takes_a_shipped_name_and_false_leaves_a_stage_out(write: Any) -
 def test_extends_is_relative_to_the_file(write: Any, tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     write("name: base", "b.yaml")
-    assert recipe.load(write("extends: ../b.yaml", "sub/r.yaml")).name == "base"
+    write("extends: ../b.yaml", "sub/m.yaml")
+    assert recipe.load(write("extends: sub/m.yaml")).name == "base"
+
+
+def test_extends_reaches_nothing_outside_the_folder(write: Any, tmp_path: Path) -> None:
+    secret = "root:$6$salt$hash:19000:0:99999:7:::"
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for name in ("shadow", "secret.yaml"):
+        (outside / name).write_text(f"{secret}\n{secret}")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "link.yaml").symlink_to(outside / "secret.yaml")
+    (tmp_path / "in" / "notes.txt").write_text(secret)
+    for value in (outside / "shadow", outside / "secret.yaml", "../outside/secret.yaml",
+                  "link.yaml", "./notes.txt", "/dev/stdin"):  # fmt: skip
+        (line,) = problems(write(f"extends: {value}", "in/r.yaml"))
+        assert "is neither a shipped recipe nor a .yaml file below" in line, line
+        assert "$6$" not in line
+
+
+def test_what_is_no_file_is_refused_and_not_waited_for(write: Any, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    said = "is a pipe, a socket or a device, not a file; copy it into a file"
+    assert problems(tmp_path / "pipe.yaml") == [f"pipe.yaml: {said}"]
+    assert problems(write("extends: pipe.yaml")) == [f"r.yaml:1: extends: pipe.yaml: {said}"]
+    assert problems(Path("/dev/zero")) == [f"zero: {said}"]
+
+
+def test_merge_keys_are_refused_at_once(write: Any) -> None:
+    lines = ["a0: &a0 {x: 1}"]
+    lines += [f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}]}}" for i in range(1, 40)]
+    told = problems(write("\n".join(lines)))
+    assert "r.yaml:2: a merge key (<<) is not read; write its keys out" in told
+    assert recipe.load(write("name: a\nextends: quickstart\ndescription: '<<'")).name == "a"
 
 
 def test_a_problem_in_a_base_names_the_base(write: Any) -> None:
@@ -255,7 +291,7 @@ def test_a_circle_and_a_long_chain_are_refused(write: Any) -> None:
         ("quikstart", "unknown recipe 'quikstart' (did you mean 'quickstart'?); known: "),
         ("none.yaml", "none.yaml: no such file"),
         ("[a]", "should be a recipe's name or file, not a list"),
-        ('"\\0/x"', ": can't be read ("),
+        ('"\\0/x"', "neither a shipped recipe"),
     ],
 )
 def test_extending_nothing_names_the_line(write: Any, value: str, line: str) -> None:
@@ -320,11 +356,11 @@ def test_extending_nothing_names_the_line(write: Any, value: str, line: str) -> 
         ("teacher: {model: a, model: b}",
          "2: key 'model' stands twice, first in line 2; remove one"),
         ("description: !!python/object/apply:os.system [ls]",
-         "2: tag !!python/object/apply:os.system is not allowed in a recipe; remove it"),
+         "2: tag !!python/object/apply:os.system is not allowed; remove it"),
         ("description: !!python/name:os.system",
-         "2: tag !!python/name:os.system is not allowed in a recipe; remove it"),
-        ("description: !!binary aGk=", "2: tag !!binary is not allowed in a recipe; remove it"),
-        ("seed: !!int x", "2: tag !!int is not allowed in a recipe; remove it"),
+         "2: tag !!python/name:os.system is not allowed; remove it"),
+        ("description: !!binary aGk=", "2: tag !!binary is not allowed; remove it"),
+        ("seed: !!int x", "2: tag !!int is not allowed; remove it"),
     ],
 )  # fmt: skip
 def test_each_mistake_is_told_with_its_line(write: Any, text: str, line: str) -> None:
@@ -370,13 +406,13 @@ def test_a_name_that_is_missing_names_the_file(write: Any) -> None:
         (b"just text", "r.yaml: should hold `key: value` lines at the top"),
         (b"\xff\xfe\x00", "r.yaml: is not a text file in UTF-8"),
         (b"name: a\nseed: \x00", "r.yaml:2: holds the control character U+0000"),
-        (b"#" * (document.MAX_BYTES + 1), "r.yaml: is larger than 1 MiB; that is no recipe"),
+        (b"#" * ((1 << 20) + 1), "r.yaml: is larger than 1 MiB; that is no recipe"),
         (b"name: a\n" + b"a: [" * 40, "r.yaml: is nested more than 32 levels deep, "
-         "or within itself; that is no recipe"),
+         "or within itself"),
         (b"a: [" + b"1," * 10_000 + b"]", "r.yaml: holds more than 10,000 values, "
-         "aliases included; that is no recipe"),
+         "aliases included"),
         (b"a: &a\n  b: *a\n", "r.yaml: is nested more than 32 levels deep, "
-         "or within itself; that is no recipe"),
+         "or within itself"),
     ],
 )  # fmt: skip
 def test_other_files_get_one_sentence(write: Any, content: bytes, line: str) -> None:
@@ -387,7 +423,7 @@ def test_an_alias_bomb_is_refused(write: Any) -> None:
     lines = ["l0: &l0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9)}]" for i in range(1, 10)]
     (line,) = problems(write("\n".join(lines)))
-    assert line == "r.yaml: holds more than 10,000 values, aliases included; that is no recipe"
+    assert line == "r.yaml: holds more than 10,000 values, aliases included"
 
 
 @pytest.mark.parametrize(
@@ -409,7 +445,7 @@ def test_syntax_errors_name_line_and_column(write: Any, text: str, place: str) -
 def test_missing_files_folders_and_unknown_names(tmp_path: Path) -> None:
     assert problems(tmp_path / "none.yaml") == ["none.yaml: no such file"]
     assert problems("none.yaml") == ["none.yaml: no such file"]
-    assert problems(tmp_path)[0].endswith("is a folder; name a recipe file in it")
+    assert problems(tmp_path)[0].endswith("is a folder, not a file")
     (line,) = problems("quickstrt")
     assert line.startswith("unknown recipe 'quickstrt' (did you mean 'quickstart'?); known: ")
     for name in ("a" * 5000, "a" * 5000 + ".yaml", "\0", "\0.yaml", ""):
@@ -422,7 +458,7 @@ PUNCTUATION = st.text(alphabet="[]{}&*!|>%@-?:,#'\"\\ \n\t0aU~.", max_size=60)
 @settings(deadline=None)
 @given(st.text() | PUNCTUATION | PUNCTUATION.map("a: {}".format))
 def test_any_text_is_read_or_refused_in_plain_words(text: str) -> None:
-    assert refusal(lambda: document.parse(text, "r.yaml")).startswith(("r.yaml", "read"))
+    assert refusal(lambda: documents.parse(text, "r.yaml", KIND)).startswith(("r.yaml", "read"))
 
 
 @settings(deadline=None)
@@ -508,7 +544,7 @@ RECIPES = st.builds(
 @given(RECIPES)
 def test_dump_loads_back_to_an_equal_recipe(made: Recipe) -> None:
     text = recipe.dump(made)
-    read = document.parse(text, "lock")
+    read = documents.parse(text, "lock", KIND)
     assert recipe.load_mapping(read.tree) == made
     assert yaml.safe_load(text) is not None  # any YAML reader takes it
 
@@ -518,8 +554,8 @@ def test_dump_loads_back_to_an_equal_recipe(made: Recipe) -> None:
              "a: b # c", "'", "\x85", "a\u2028\ufeff", " a\n\n b ", "!x", "&a", "*a", "NaN", ".inf"]
 )  # fmt: skip
 def test_text_that_looks_like_something_else_stays_text(text: str) -> None:
-    written = document.dump({"a": text, "b": [text]})
-    assert document.parse(written, "lock").tree == {"a": text, "b": (text,)}
+    written = documents.dump({"a": text, "b": [text]})
+    assert documents.parse(written, "lock", KIND).tree == {"a": text, "b": (text,)}
 
 
 # What is shipped.

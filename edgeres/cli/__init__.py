@@ -5,15 +5,18 @@ Results go to stdout (one JSON document with --json), everything else to stderr.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+import tempfile
+import traceback
 import warnings
 from typing import Annotated
 
 import typer
 
-from edgeres import __version__
-from edgeres.cli import chain, files, here, runs
+from edgeres import __version__, terminal
+from edgeres.cli import _limits, chain, files, here, runs
 from edgeres.commands import examples
 from edgeres.errors import EdgeresError
 
@@ -45,7 +48,7 @@ app.add_typer(_devices, name="devices")
 
 def _version(value: bool) -> None:
     if value:
-        print(f"edgeres {__version__}")
+        terminal.out(f"edgeres {__version__}")
         raise typer.Exit
 
 
@@ -61,38 +64,57 @@ def _main(
 
 
 def main() -> None:
-    """Run the command line; expected errors become one sentence and an exit code."""
+    """Run the command line; every error becomes a sentence and an exit code."""
     if not sys.warnoptions and not os.environ.get("EDGERES_DEBUG"):
         warnings.simplefilter("ignore")  # libraries warn developers, not people
+    with terminal.prepared():
+        code = _run()
+        if code == 130:
+            terminal.say("")
+            terminal.complain("interrupted; the same command continues from here")
+    sys.exit(code)
+
+
+def _run() -> int:
+    """The exit code of the command; what stops it is told."""
     try:
-        app()
-    except EdgeresError as error:
-        if os.environ.get("EDGERES_DEBUG"):
-            raise
-        print(f"edgeres: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        code = app(standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
     except SystemExit as stop:
-        if stop.code == 130:
-            print("\nedgeres: interrupted; the same command continues from here", file=sys.stderr)
-        raise
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
     except Exception as error:
         if os.environ.get("EDGERES_DEBUG"):
-            raise
-        print(f"edgeres: {_unexpected(error)}", file=sys.stderr)
-        sys.exit(1)
+            for line in traceback.format_exc().splitlines():
+                terminal.say(line)
+        if isinstance(error, EdgeresError):
+            terminal.complain(str(error))
+            return error.exit_code
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # of typer: bad usage
+            usage = io.StringIO()
+            error.show(usage)  # type: ignore[attr-defined]
+            for line in usage.getvalue().splitlines():
+                terminal.say(line)
+            return int(error.exit_code)
+        if refused := _limits.sentence(error):
+            terminal.complain(refused)
+            return _limits.EXIT_CODE
+        terminal.complain(_unexpected(error))
+        return 1
 
 
 def _unexpected(error: Exception) -> str:
     """Keep the traceback of a bug in a file, and say where."""
-    import tempfile
-    import traceback
-
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="edgeres-error-", suffix=".log", delete=False, encoding="utf-8"
-    ) as log:
-        log.write(f"edgeres {__version__}\n{sys.argv}\n\n{traceback.format_exc()}")
     first = (str(error).splitlines() or [""])[0][:200]
-    return f"unexpected {type(error).__name__}: {first}; the traceback is in {log.name}"
+    said = f"unexpected {type(error).__name__}: {first}"
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="edgeres-error-", suffix=".log", delete=False,
+            encoding="utf-8", errors="backslashreplace",
+        ) as log:  # fmt: skip
+            log.write(f"edgeres {__version__}\n{sys.argv}\n\n{traceback.format_exc()}")
+    except OSError:
+        return f"{said}; --debug shows the traceback"
+    return f"{said}; the traceback is in {log.name}"

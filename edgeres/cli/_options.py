@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgeres import terminal
 from edgeres.commands import complete
 
 Runs = Annotated[Path, typer.Option("--runs", envvar="EDGERES_RUNS", help="Folder of runs.")]
@@ -34,10 +35,32 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key, e.g. seed=1."),
 ]
+
+
+def _allow(value: bool) -> None:
+    from edgeres import devices
+
+    devices.allow_programs(value)
+
+
+Programs = Annotated[
+    bool,
+    typer.Option(
+        "--allow-device-programs",
+        callback=_allow,
+        help="Trust the programs and ssh settings in device profiles that are not your own.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but the result.")]
 
 
 def show(result: Any, as_json: bool, text: Any) -> None:
-    """Print a result: as one JSON document, or as `text` puts it."""
-    print(json.dumps(result, indent=1) if as_json else text(result))
+    """Print a result: as one JSON document, or as `text` puts it.
+
+    The texts in a result may be anybody's: escaped, none of them adds a line.
+    """
+    if as_json:
+        terminal.out(json.dumps(result, indent=1).replace("\x7f", "\\u007f"))
+    else:
+        terminal.out(text(terminal.cleaned(result)))

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from edgeres.cli._options import DEFAULT_RUNS, Architecture, Data, Json, Model, Quiet, Runs, show
+from edgeres.cli._options import (
+    DEFAULT_RUNS,
+    Architecture,
+    Data,
+    Json,
+    Model,
+    Programs,
+    Quiet,
+    Runs,
+    show,
+)
 from edgeres.commands import complete
 from edgeres.errors import BadInput, DeviceError
 
@@ -19,6 +29,7 @@ def diagnose(
     architecture: Architecture = None,
     data: Data = None,
     samples: Samples = 256,
+    _programs: Programs = False,
     runs: Runs = DEFAULT_RUNS,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -41,6 +52,7 @@ def recalibrate(
         typer.Option(help="Folder for the network; NETWORK-DATA if left out."),
     ] = None,
     samples: Samples = 4096,
+    _programs: Programs = False,
     runs: Runs = DEFAULT_RUNS,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -125,6 +137,7 @@ def benchmark(
         str, typer.Option(help="quick, normal, submission, or sustained (ten minutes on end).")
     ] = "normal",
     accuracy: Annotated[bool, typer.Option("--accuracy", help="Also run the test set.")] = False,
+    _programs: Programs = False,
     runs: Runs = DEFAULT_RUNS,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -154,6 +167,7 @@ def compare(
     ] = None,
     preset: Annotated[str, typer.Option(help="quick, normal or submission.")] = "normal",
     markdown: Annotated[bool, typer.Option("--markdown", help="For a pull request.")] = False,
+    _programs: Programs = False,
     runs: Runs = DEFAULT_RUNS,
     as_json: Json = False,
     quiet: Quiet = False,

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from edgeres.cli._options import DEFAULT_RUNS, Data, Json, Runs, show
+from edgeres import terminal
+from edgeres.cli._options import DEFAULT_RUNS, Data, Json, Programs, Runs, show
 from edgeres.commands import complete
 
 
@@ -62,6 +63,7 @@ def init(
         list[str] | None,
         typer.Option(help="Where to measure; repeatable.", autocompletion=complete.devices),
     ] = None,
+    _programs: Programs = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")] = False,
 ) -> None:
     """Write a commented recipe of your own to start from.
@@ -73,7 +75,7 @@ def init(
     answers = start.Answers(data, teacher, student, tuple(target or ()), tuple(device or ()))
     if answers == start.Answers() and not yes and sys.stdin.isatty() and sys.stdout.isatty():
         answers = start.asked(base)
-    print(start.initialized(file, base, answers))
+    terminal.out(start.initialized(file, base, answers))
 
 
 def doctor(as_json: Json = False) -> None:
@@ -85,6 +87,7 @@ def doctor(as_json: Json = False) -> None:
 
 def probe(
     name: Annotated[str, typer.Argument(help="A device; see `edgeres list devices`.")],
+    _programs: Programs = False,
     as_json: Json = False,
 ) -> None:
     """Say what a device is, how it is doing, and what it lacks."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres import pipeline, procs, targets
+from edgeres import pipeline, procs, targets, terminal
 from edgeres.artifact import Artifact, load
 from edgeres.disk import storage_errors
 from edgeres.errors import BadInput
@@ -39,7 +38,7 @@ def perform(recipe: Recipe, runs: Path, until: str | None, quiet: bool) -> dict[
     chain = pipeline.until(pipeline.steps(recipe), until)
     progress = Progress(quiet or not procs.first())
     if not progress.quiet:
-        print(f"run {run_folder(recipe, runs)}", file=sys.stderr)
+        terminal.say(f"run {run_folder(recipe, runs)}")
     with contextlib.closing(progress):
         run = pipeline.perform(recipe, chain, store_of(runs), runs, progress)
     procs.leave()
@@ -96,7 +95,7 @@ def continued(
         integer = any(targets.is_integer(targets.load(t)[1]) for t in section["targets"])
         if integer and not document.get("quantize"):
             document["quantize"] = {"method": "ptq"}
-            print("the model is not quantized yet: post-training quantization", file=sys.stderr)
+            terminal.say("the model is not quantized yet: post-training quantization")
     given = [f"data={data}"] if data else []
     return load_mapping(document, [*given, *(overrides or [])], "the command line")
 
@@ -115,7 +114,7 @@ def origin(model: str | None, architecture: str | None, runs: Path) -> dict[str,
         return _lineage(load(path), store_of(path.resolve() / "../../.."))
     run = find_run(model, runs)
     if model is None:
-        print(f"using {run.path} (the newest run)", file=sys.stderr)
+        terminal.say(f"using {run.path} (the newest run)")
     return to_mapping(run.recipe)
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres import pipeline
+from edgeres import pipeline, scratch
 from edgeres.artifact import Artifact, load
 from edgeres.commands.chain import origin
 from edgeres.disk import storage_errors
@@ -138,7 +137,7 @@ def _network(path: Path, recipe: Recipe, data: Artifact) -> ResNet:
         return weights.load(path)
     asked = wanted(recipe.teacher, data)
     name, rest = teachers.chosen(recipe.teacher) or ("checkpoint", str(path))
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch.folder("work") as folder:
         found = teachers.source(name).fetch(rest, asked, Path(folder)).network
     assert found is not None  # a checkpoint file
     return found
@@ -148,7 +147,7 @@ def _data(recipe: Recipe, runs: Path, quiet: bool) -> Artifact:
     """The recipe's data artifact, from the store or made now; no run comes of it."""
     chain = pipeline.until(pipeline.steps(recipe), "data")
     progress = Progress(quiet)
-    with tempfile.TemporaryDirectory() as folder, contextlib.closing(progress):
+    with scratch.folder("work") as folder, contextlib.closing(progress):
         run = pipeline.perform(recipe, chain, store_of(runs), Path(folder), progress)
     return run.artifacts["data"]
 

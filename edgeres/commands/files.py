@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgeres import stages, targets
+from edgeres import scratch, stages, targets
 from edgeres.artifact import Artifact
 from edgeres.disk import file_sha256, folder_size
 from edgeres.errors import BadInput, DeviceError
@@ -106,7 +105,7 @@ def _verify(run: Run, exports: Mapping[str, Artifact], quiet: bool) -> dict[str,
 
     module: Any = stages.load("verify")
     progress = Progress(quiet)
-    with tempfile.TemporaryDirectory() as folder, contextlib.closing(progress):
+    with scratch.folder("work") as folder, contextlib.closing(progress):
         progress.started("verify", "")
         context = stages.Context(0, Path(folder), progress.tick)
         section = run.recipe.verify or VerifySection()
@@ -189,7 +188,7 @@ def _section(devices: Sequence[str], preset: str, accuracy: bool) -> Any:
 def _measured(section: Any, inputs: dict[str, Artifact], quiet: bool) -> dict[str, Any]:
     module: Any = stages.load("benchmark")
     progress = Progress(quiet)
-    with tempfile.TemporaryDirectory() as folder, contextlib.closing(progress):
+    with scratch.folder("work") as folder, contextlib.closing(progress):
         progress.started("benchmark", "")
         context = stages.Context(0, Path(folder), progress.tick)
         facts, samples = module.measured(section, inputs, context)

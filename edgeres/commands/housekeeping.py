@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres import door, stages
+from edgeres import door, scratch, stages
 from edgeres.artifact import Artifact
 from edgeres.commands.chain import described
 from edgeres.disk import folder_size, storage_errors, write_whole
@@ -32,7 +31,7 @@ def reported(name: str | None, runs: Path, figures: Path | None = None) -> dict[
     section = recipe.report or ReportSection()
     section = section.model_copy(update={"title": section.title or recipe.name})
     module: Any = stages.load("report")
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch.folder("work") as folder:
         context = stages.Context(recipe.seed, Path(folder), lambda *_: None)
         module.run(section, _in_order(run, recipe), Path(folder), context)
         for file in REPORTS:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeres.commands._result_file import wrong
+from edgeres.disk import read_bounded
 from edgeres.errors import BadInput
 from edgeres.measurement import importers
 from edgeres.runs import find_run
@@ -35,7 +36,7 @@ def reports(what: str, runs: Path) -> list[Mapping[str, Any]]:
         BadInput: it is neither, or nothing was measured in it.
     """
     path = Path(what)
-    if path.is_file() and not is_model(what):
+    if path.exists() and not path.is_dir() and not is_model(what):
         return _ours(path) or [importers.of_file(path)]
     if is_model(what):
         raise BadInput(f"{what}: a model file says nothing of what was measured; measure it: "
@@ -50,12 +51,9 @@ def reports(what: str, runs: Path) -> list[Mapping[str, Any]]:
 
 def _ours(path: Path) -> list[Mapping[str, Any]]:
     """What `edgeres benchmark --json` printed; nothing if this isn't it."""
+    content = read_bounded(path, _MAX_BYTES, "result")
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise BadInput(f"{path}: larger than {_MAX_BYTES >> 20} MiB; not a result")
-        document = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise BadInput(f"{path}: can't be read: {error.strerror}") from error
+        document = json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError):
         return []
     if not isinstance(document, dict) or "reports" not in document:

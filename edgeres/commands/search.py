@@ -8,13 +8,12 @@ with the same seed; the best becomes a full recipe.
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres import devices, pipeline, quantities, stages
+from edgeres import devices, pipeline, quantities, scratch, stages
 from edgeres.artifact import Artifact
 from edgeres.disk import storage_errors
 from edgeres.errors import BadInput
@@ -85,7 +84,7 @@ def searched(recipe: Recipe, wish: Wish, runs: Path, quiet: bool) -> dict[str, A
         data = _data(recipe, runs)
         found, table = _predicted(wish, data, limit, progress)
         chosen = _promising(found, limit, wish)
-        with tempfile.TemporaryDirectory() as folder:
+        with scratch.folder("work") as folder:
             context = stages.Context(recipe.seed, Path(folder), progress.tick)
             for candidate in chosen:
                 _train(candidate, recipe, data, wish.epochs, context)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgeres import datasets, devices, targets
+from edgeres import datasets, devices, targets, terminal
 from edgeres.disk import storage_errors
+from edgeres.documents import dump
 from edgeres.errors import BadInput
 from edgeres.models import spec
 from edgeres.recipe import Recipe, load
-from edgeres.recipe.document import dump
 
 
 @dataclass(frozen=True)
@@ -30,22 +30,20 @@ def asked(base: str) -> Answers:
 
     An answer that can't be is asked again.
     """
-    import typer
-
     recipe = load(base)
 
     def ask(words: str, default: str, check: object) -> str:
         while True:
-            answer: str = typer.prompt(words, default=default)
+            answer = terminal.ask(words, default)
             try:
                 for part in answer.replace(",", " ").split():
                     check(part)  # type: ignore[operator]
             except BadInput as error:
-                typer.echo(f"  {error}")
+                terminal.out(f"  {terminal.escaped(str(error))}")
                 continue
             return answer
 
-    typer.echo("Enter keeps what is in brackets.")
+    terminal.out("Enter keeps what is in brackets.")
     data = ask("Images (digits, or NAME:PATH; edgeres list datasets)", recipe.data.source,
                datasets.parse)  # fmt: skip
     teacher = ask("Big network (edgeres list models)", recipe.teacher.model, _network)
@@ -89,8 +87,9 @@ def initialized(file: Path, base: str, answers: Answers) -> str:
     with storage_errors(file):
         file.write_text(text, "utf-8")
     load(file)
+    name = terminal.escaped(str(file))
     return (
-        f"wrote {file}; look at its plan: edgeres run {file} --dry-run\nrun it: edgeres run {file}"
+        f"wrote {name}; look at its plan: edgeres run {name} --dry-run\nrun it: edgeres run {name}"
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import pkgutil
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from edgeres.datasets import _splits
+from edgeres.disk import open_regular
 from edgeres.errors import BadInput, unknown
 
 if TYPE_CHECKING:
@@ -136,6 +138,7 @@ def opened(
         raise BadInput(f"data '{source}': validation is {validation}; give a share between 0 and 1")
     with _readable(source):
         raw = plugin.read(path, size_px)
+    _check_names(source, raw.classes)
     if len(raw.classes) < 2:
         raise BadInput(f"data '{source}' has {len(raw.classes)} class; a classifier needs two")
     train, held_out = raw.train, raw.validation
@@ -163,7 +166,7 @@ def fingerprint(source: str) -> str:
         found = {_name_below(path, file): file for file in _plugin(name).sources(path)}
         for relative, file in sorted(found.items()):
             contents = hashlib.sha256()
-            with file.open("rb") as stream:
+            with open_regular(file) as stream:
                 while chunk := stream.read(_CHUNK_BYTES):
                     contents.update(chunk)
             # Hashed as UTF-8 with surrogates kept: a file name on Linux may be any bytes.
@@ -174,6 +177,17 @@ def fingerprint(source: str) -> str:
 
 def _name_below(path: Path | None, file: Path) -> str:
     return file.name if path is None else file.relative_to(path).as_posix()
+
+
+def _check_names(source: str, classes: tuple[str, ...]) -> None:
+    """Class names go into files and onto terminals, one to a line."""
+    for name in classes:
+        # Cc control, Cf format (reading directions), Cs bytes that are no UTF-8, Zl and Zp lines
+        wrong = [c for c in name if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")]
+        if wrong or not name.strip():
+            what = f"holds {ascii(wrong[0])[1:-1]}" if wrong else "is empty"
+            raise BadInput(f"data '{source}': the class name {name!a} {what}; rename the "
+                           f"folder in plain characters")  # fmt: skip
 
 
 def _check(source: str, split: str, samples: Samples, classes: int, size_px: int) -> None:

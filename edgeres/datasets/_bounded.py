@@ -6,6 +6,7 @@ import gzip
 import zlib
 from pathlib import Path
 
+from edgeres.disk import open_regular
 from edgeres.errors import BadInput
 
 
@@ -13,10 +14,10 @@ def read(path: Path, limit_bytes: int) -> bytes:
     """The contents of a file, gunzipped if it is a gzip file.
 
     Raises:
-        BadInput: it is damaged, or holds more than `limit_bytes` when unpacked.
-        OSError: it can't be opened.
+        BadInput: it can't be opened, is no regular file, is damaged, or holds more than
+            `limit_bytes` when unpacked.
     """
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         packed = stream.read(2) == b"\x1f\x8b"
         stream.seek(0)
         try:

@@ -7,11 +7,13 @@ is the test split; without either, a fifth of the training images, always the sa
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeres.datasets import RawDataset, Samples, _splits
 from edgeres.datasets._pictures import Pictures
+from edgeres.disk import open_regular
 from edgeres.errors import BadInput
 
 if TYPE_CHECKING:
@@ -27,6 +29,9 @@ _VALIDATION = ("val", "validation")
 _TEST_SHARE, _TEST_SEED = 0.2, 20
 _MARGIN = 1.15  # the short side, measured in sides of the crop
 _MAX_PIXELS = 1 << 27  # a 108-megapixel telephone camera; more is a decompression bomb
+_MAX_SIDE = 65_535  # JPEG's; decoders also take memory for each row
+_LARGE_BYTES = 64 << 20  # decoded; a picture that large has detail,
+_MAX_TIMES = 250  # so that it is no more than so many times its file
 DRAFT_MARGIN = 2.0
 """JPEGs are decoded at 1/2, 1/4 or 1/8 of their size while the short side stays this many times
 what is asked for; None decodes them whole."""
@@ -122,9 +127,8 @@ def _decode(file: Path, size_px: int, draft_margin: float | None = DRAFT_MARGIN)
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(file, formats=_FORMATS) as opened:
-            if opened.width * opened.height > _MAX_PIXELS:
-                raise BadInput(f"{file}: {opened.width}x{opened.height} pixels are too many")
+        with open_regular(file) as stream, Image.open(stream, formats=_FORMATS) as opened:
+            _require_decodable(file, *opened.size, os.fstat(stream.fileno()).st_size)
             if draft_margin:
                 least = round(draft_margin * size_px * _MARGIN)
                 opened.draft(None, (least, least))  # the other formats don't know it
@@ -138,6 +142,16 @@ def _decode(file: Path, size_px: int, draft_margin: float | None = DRAFT_MARGIN)
     left, top = (width - side) / 2, (height - side) / 2
     box = (left, top, left + side, top + side)
     return np.asarray(picture.resize((size_px, size_px), Image.Resampling.BILINEAR, box=box))
+
+
+def _require_decodable(file: Path, width: int, height: int, size_bytes: int) -> None:
+    """Refuse a decompression bomb by its header."""
+    decoded = 3 * width * height
+    if width * height > _MAX_PIXELS or max(width, height) > _MAX_SIDE:
+        raise BadInput(f"{file}: {width}x{height} pixels are too many")
+    if decoded > max(_LARGE_BYTES, _MAX_TIMES * size_bytes):
+        raise BadInput(f"{file}: {size_bytes:,} bytes would become {width}x{height} pixels, "
+                       f"{decoded / 1e6:,.0f} MB; save it smaller")  # fmt: skip
 
 
 def _rgb(picture: Any) -> Any:

@@ -2,7 +2,8 @@
 
 In: a profile (YAML: how to reach a device). Out: an open Device that can take files, run a program,
 give files back and describe itself. A module in this folder is one kind of transport, with
-`connect(profile) -> Device`. What runs files over there is in `edgeres.measurement.runners`.
+`connect(profile) -> Device` and `SETTINGS`, what a profile may set. What runs files over there is
+in `edgeres.measurement.runners`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,17 @@ from typing import Any, Protocol
 
 from edgeres import errors
 from edgeres.devices._events import RUNNER, identity, probe, run_runner
-from edgeres.devices._profiles import WHERE, DeviceProfile, folder, load, names, profiles
+from edgeres.devices._profiles import (
+    WHERE,
+    DeviceProfile,
+    Setting,
+    allow_programs,
+    folder,
+    load,
+    names,
+    own_folder,
+    profiles,
+)
 
 __all__ = [
     "RUNNER",
@@ -26,6 +37,8 @@ __all__ = [
     "Device",
     "DeviceProfile",
     "Meter",
+    "Setting",
+    "allow_programs",
     "folder",
     "identity",
     "identity_of",
@@ -34,6 +47,7 @@ __all__ = [
     "measured_with",
     "names",
     "open_device",
+    "own_folder",
     "probe",
     "profiles",
     "run_runner",

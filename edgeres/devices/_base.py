@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeres import errors
 from edgeres.devices._events import identity, probe
-from edgeres.devices._profiles import DeviceProfile
+from edgeres.devices._profiles import DeviceProfile, Setting
 from edgeres.errors import BadInput
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Base:
         self.close()
 
 
-def settings(profile: DeviceProfile, known: Mapping[str, type]) -> dict[str, Any]:
+def settings(profile: DeviceProfile, known: Mapping[str, Setting]) -> dict[str, Any]:
     """The profile's settings, each of its type.
 
     Raises:
@@ -69,7 +69,7 @@ def settings(profile: DeviceProfile, known: Mapping[str, type]) -> dict[str, Any
     for key, value in profile.settings.items():
         if key not in known:
             raise errors.unknown(f"setting of a {profile.kind} device", str(key), known)
-        if type(value) is not known[key]:
-            what = {str: "text", int: "a whole number", bool: "true or false"}[known[key]]
+        if type(value) is not known[key].type:
+            what = {str: "text", int: "a whole number", bool: "true or false"}[known[key].type]
             raise BadInput(f"device '{profile.name}': the setting {key} must be {what}")
     return dict(profile.settings)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeres.devices import _events, _tegra
 from edgeres.devices._base import Base
-from edgeres.devices._profiles import DeviceProfile
+from edgeres.devices._profiles import DeviceProfile, Setting
 from edgeres.devices._tegra import PowerMode
 from edgeres.errors import BadInput, DeviceError, unknown
 
@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 
     from edgeres.devices import Completed
 
-SETTINGS = {"power_mode": str, "clocks": str, "sudo": bool}
+SETTINGS = {
+    "power_mode": Setting(str, starts_programs=False),
+    "clocks": Setting(str, starts_programs=False),
+    "sudo": Setting(bool, starts_programs=True),
+}
 _CLOCKS = ("", "max")
 _MODEL, _RELEASE = "/proc/device-tree/model", "/etc/nv_tegra_release"
 _SHORT_S, _SWITCH_S = 20.0, 120.0

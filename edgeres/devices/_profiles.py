@@ -1,16 +1,23 @@
-"""Device profiles. In: a YAML file or the name of a shipped one. Out: a checked DeviceProfile."""
+"""Device profiles. In: a YAML file, or the name of one. Out: a checked DeviceProfile.
+
+A profile is data: it may come with somebody's recipe. What in it would start a program, or change
+how ssh connects, is taken only from the user's own folder of profiles and from the shipped ones,
+unless the user allows it (`allow_programs`).
+"""
 
 from __future__ import annotations
 
+import importlib
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from edgeres import errors
+from edgeres import documents, errors
 
-_MAX_BYTES = 64 * 1024
+_KIND = documents.Kind("device profile", 64 << 10, "it needs name, kind and description")
 _TYPES: dict[str, type] = {
     "name": str,
     "kind": str,
@@ -18,13 +25,29 @@ _TYPES: dict[str, type] = {
     "threads": int,
     "emulated": bool,
     "accelerator": str,
-    "runners": list,
+    "runners": tuple,
     "tools": dict,
     "settings": dict,
 }
+_WHAT = {str: "text", int: "a whole number", bool: "true or false", tuple: "a list such as [a, b]",
+         dict: "a mapping"}  # fmt: skip
 WHERE = {"ssh": "host", "jetson": "host", "adb": "serial"}
 """Kind -> the setting that says which machine it is."""
 _REQUIRED = ("name", "kind", "description")
+_allowed = False
+
+
+class Setting(NamedTuple):
+    """What a kind's SETTINGS say of one.
+
+    Attributes:
+        type: str, int or bool.
+        starts_programs: it names a program, here or on the device, or decides whom or how ssh
+            trusts; so it counts only in a profile of the user's own.
+    """
+
+    type: type
+    starts_programs: bool
 
 
 @dataclass(frozen=True)
@@ -61,32 +84,86 @@ def folder() -> Path:
     return packaged if packaged.is_dir() else package.parent / "devices"
 
 
+def own_folder() -> Path:
+    """Where the user's own profiles are: `$XDG_CONFIG_HOME/edgeres/devices`, or below ~/.config.
+
+    A `~` in it stands for the home folder, which not every user has.
+    """
+    root = Path(os.environ.get("XDG_CONFIG_HOME", ""))
+    return (root if root.is_absolute() else Path("~/.config")) / "edgeres" / "devices"
+
+
+def _trusted_folders() -> list[Path]:
+    """The shipped profiles' and the user's own; of a user without a home only the first."""
+    own = Path(os.path.expanduser(own_folder()))  # noqa: PTH111  Path's own raises without a home
+    return [folder(), *([own] if own.is_absolute() else [])]
+
+
+def allow_programs(allow: bool) -> None:
+    """Whether every profile may start programs, in this process: the user trusts them all."""
+    global _allowed
+    _allowed = allow
+
+
 def names() -> list[str]:
-    """The names of the shipped profiles."""
-    return sorted(path.stem for path in folder().glob("*.yaml"))
+    """The names of the shipped profiles and of the user's own."""
+    return sorted(_known())
 
 
 def profiles() -> list[DeviceProfile]:
-    """Every shipped profile, by name."""
+    """Every profile that has a name, in their order."""
     return [load(name) for name in names()]
 
 
 def load(name_or_path: str | Path) -> DeviceProfile:
-    """A shipped profile by its name, or any profile by the path of its .yaml file.
+    """A profile by its name (the user's own before a shipped one), or by its .yaml file's path.
 
     `NAME@WHERE` is the same profile at another place: another host, another phone's serial.
 
     Raises:
-        BadInput: no such device, the file is not a valid profile, or its kind has no places.
+        BadInput: no such device, the file is not a valid profile, its kind has no places, or it
+            would start programs and is not one of the user's own.
     """
     text = str(name_or_path)
     if text.endswith((".yaml", ".yml")):
-        return _parse(Path(text))
+        return _trusted(Path(text))
     name, at, where = text.partition("@")
-    if name not in names():
-        raise errors.unknown("device", name, names())
-    profile = _parse(folder() / f"{name}.yaml")
+    known = _known()
+    if name not in known:
+        raise errors.unknown("device", name, known)
+    profile = _trusted(known[name])
     return _elsewhere(profile, where) if at else profile
+
+
+def _known() -> dict[str, Path]:
+    """Name -> its file."""
+    return {path.stem: path for place in _trusted_folders() for path in place.glob("*.yaml")}
+
+
+def _trusted(path: Path) -> DeviceProfile:
+    """Read a profile, and refuse what somebody else's may not do."""
+    profile = _parse(path)
+    starting = [f"settings.{key}" for key in profile.settings if key in _starting(profile.kind)]
+    starting += ["tools"] if profile.tools else []
+    trusted = [place.resolve() for place in _trusted_folders()]
+    if starting and not _allowed and path.parent.resolve() not in trusted:
+        raise errors.BadInput(
+            f"{path}: {', '.join(starting)} can start programs, and this profile is not one of "
+            f"your own; if you trust it, move it to {own_folder()} or give "
+            f"--allow-device-programs"
+        )
+    return profile
+
+
+def _starting(kind: str) -> set[str]:
+    """The settings of a kind that start programs. An unknown kind can't be opened at all."""
+    from edgeres import devices
+
+    if kind not in devices.kinds():
+        return set()
+    module = importlib.import_module(f"edgeres.devices.{kind}")
+    known: Mapping[str, Setting] = module.SETTINGS
+    return {key for key, setting in known.items() if setting.starts_programs}
 
 
 def _elsewhere(profile: DeviceProfile, where: str) -> DeviceProfile:
@@ -102,16 +179,14 @@ def _elsewhere(profile: DeviceProfile, where: str) -> DeviceProfile:
 
 def _parse(path: Path) -> DeviceProfile:
     """Read one file with strict keys and types."""
-    data = _read(path)
-    if not isinstance(data, dict):
-        raise errors.BadInput(f"{path}: a device profile is a mapping of {', '.join(_TYPES)}")
+    data = documents.values(path, _KIND)
     for key, value in data.items():
         if key not in _TYPES:
             known = ", ".join(_TYPES)
-            near = errors.nearest(str(key)[:80], _TYPES)
-            raise errors.BadInput(f"{path}: unknown key '{str(key)[:80]}'{near}; known: {known}")
+            near = errors.nearest(key[:80], _TYPES)
+            raise errors.BadInput(f"{path}: unknown key '{key[:80]}'{near}; known: {known}")
         if type(value) is not _TYPES[key]:
-            raise errors.BadInput(f"{path}: {key} must be of type {_TYPES[key].__name__}")
+            raise errors.BadInput(f"{path}: {key} must be {_WHAT[_TYPES[key]]}")
     for key in _REQUIRED:
         if key not in data:
             raise errors.BadInput(f"{path}: the key '{key}' is missing")
@@ -122,25 +197,4 @@ def _parse(path: Path) -> DeviceProfile:
     texts = [*data.get("runners", ()), *data.get("tools", {}), *data.get("tools", {}).values()]
     if not all(isinstance(text, str) and text for text in texts):
         raise errors.BadInput(f"{path}: runners and tools are names and paths, as text")
-    if "runners" in data:
-        data["runners"] = tuple(data["runners"])
     return DeviceProfile(**data)
-
-
-def _read(path: Path) -> Any:
-    """The YAML value in a file of at most 64 KiB."""
-    import yaml
-
-    try:
-        with path.open("rb") as file:
-            raw = file.read(_MAX_BYTES + 1)
-        if len(raw) > _MAX_BYTES:
-            raise errors.BadInput(f"{path}: a device profile may have at most {_MAX_BYTES} bytes")
-        return yaml.safe_load(raw.decode("utf-8"))
-    except OSError as error:
-        raise errors.BadInput(f"{path}: can't be read: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else f"{path}"
-        problem = getattr(error, "problem", None) or type(error).__name__
-        raise errors.BadInput(f"{where}: not valid YAML: {problem}") from error

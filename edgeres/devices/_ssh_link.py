@@ -11,15 +11,15 @@ import contextlib
 import re
 import secrets
 import shlex
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from edgeres import scratch
 from edgeres.devices._events import last_line
-from edgeres.devices._ssh_process import Process
+from edgeres.devices._process import Process
 from edgeres.errors import DeviceError
 
 _OPTIONS = (
@@ -97,24 +97,22 @@ class Link:
         """
         self.name, self.address = name, address
         # A socket's path may have 104 characters at most, and ssh adds some while it makes one.
-        usual = tempfile.gettempdir()
+        short = len(tempfile.gettempdir()) <= 50
         try:
-            self._folder = tempfile.mkdtemp(
-                prefix="edgeres-ssh-", dir=usual if len(usual) <= 60 else "/tmp"
-            )
+            self._folder = scratch.Folder("ssh", None if short else Path("/tmp"))
         except OSError as error:
             raise DeviceError(f"device '{name}': no folder for ssh: {error}") from error
-        self._control = ["-S", f"{self._folder}/s"]
+        self._control = ["-S", f"{self._folder.path}/s"]
         try:
             self._keeper, self.greeting = self.guard(keeper, *arguments, options=["-M"])
         except BaseException:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.remove()
             raise
 
     def close(self) -> None:
         """End the keeper, and with it the connection. Safe to call twice."""
         self._keeper.end()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.remove()
 
     def guard(
         self, script: str, *arguments: str, options: Sequence[str] = _CLIENT

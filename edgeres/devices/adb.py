@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeres.devices import Completed, DeviceProfile, _android
+from edgeres.devices import Completed, DeviceProfile, Setting, _android
 from edgeres.devices._adb_link import Link
 from edgeres.devices._adb_server import Cut, TimedOut, attached
 from edgeres.devices._base import Base, settings
@@ -31,6 +31,12 @@ from edgeres.devices._events import last_line
 from edgeres.disk import file_sha256
 from edgeres.errors import BadInput, DeviceError
 
+SETTINGS = {
+    "serial": Setting(str, starts_programs=False),
+    "server_port": Setting(int, starts_programs=False),
+    "workdir": Setting(str, starts_programs=False),
+    "cpu_mask": Setting(str, starts_programs=False),
+}
 WORKDIR = "/data/local/tmp/edgeres"
 _ANSWER_S = 30.0
 _PROBE_S = 60.0
@@ -67,8 +73,7 @@ def connect(profile: DeviceProfile) -> AdbDevice:
         DeviceError: the phone can't be used; says why.
         MissingComponent: adbutils isn't installed.
     """
-    known = {"serial": str, "server_port": int, "workdir": str, "cpu_mask": str}
-    return AdbDevice(profile, **_checked(profile.name, settings(profile, known)))
+    return AdbDevice(profile, **_checked(profile.name, settings(profile, SETTINGS)))
 
 
 def _checked(name: str, found: dict[str, Any]) -> dict[str, Any]:

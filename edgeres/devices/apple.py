@@ -10,12 +10,17 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from edgeres.devices import DeviceProfile
+from edgeres.devices import DeviceProfile, Setting
 from edgeres.devices._base import settings
 from edgeres.devices.local import LocalDevice
 from edgeres.errors import BadInput, DeviceError
 from edgeres.quiet import quiet
 
+SETTINGS = {
+    "type": Setting(str, starts_programs=False),
+    "device": Setting(str, starts_programs=False),
+    "development_team": Setting(str, starts_programs=True),  # Xcode builds and signs an app
+}
 _TYPES = ("iphone", "ipad")
 
 
@@ -26,8 +31,7 @@ def connect(profile: DeviceProfile) -> AppleDevice:
         BadInput: a setting is unknown or wrong.
         DeviceError: this isn't a Mac, or the phone isn't attached or not ready for development.
     """
-    known = {"type": str, "device": str, "development_team": str}
-    chosen = settings(profile, known)
+    chosen = settings(profile, SETTINGS)
     if chosen.get("type", "mac") not in ("mac", *_TYPES):
         raise BadInput(f"device '{profile.name}': type is one of mac, {', '.join(_TYPES)}")
     if sys.platform != "darwin":

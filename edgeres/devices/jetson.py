@@ -6,10 +6,12 @@ them while it measures) and `sudo` (use it where root is needed).
 
 from __future__ import annotations
 
-from edgeres.devices import DeviceProfile, ssh
+from edgeres.devices import DeviceProfile, _jetson, ssh
 from edgeres.devices._base import settings
-from edgeres.devices._jetson import SETTINGS, Jetson, with_text_mode
+from edgeres.devices._jetson import Jetson, with_text_mode
 from edgeres.devices.ssh import SshDevice
+
+SETTINGS = {**ssh.SETTINGS, **_jetson.SETTINGS}
 
 
 def connect(profile: DeviceProfile) -> JetsonDevice:
@@ -20,7 +22,7 @@ def connect(profile: DeviceProfile) -> JetsonDevice:
         DeviceError: the board can't be reached.
     """
     profile = with_text_mode(profile)
-    return JetsonDevice(profile, **settings(profile, {**ssh.SETTINGS, **SETTINGS}))
+    return JetsonDevice(profile, **settings(profile, SETTINGS))
 
 
 class JetsonDevice(Jetson, SshDevice):

@@ -6,23 +6,22 @@ Files are staged in a temporary folder under names made of their content's hash.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import shutil
-import signal
-import subprocess
 import sys
-import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgeres.devices import Completed, DeviceProfile
+from edgeres import scratch
+from edgeres.devices import Completed, DeviceProfile, Setting
 from edgeres.devices._base import Base, settings
 from edgeres.devices._events import last_line
+from edgeres.devices._process import Process
 from edgeres.errors import DeviceError
 
-_AFTER_KILL_S = 5.0
+SETTINGS = {"python": Setting(str, starts_programs=True)}
 
 
 def connect(profile: DeviceProfile) -> LocalDevice:
@@ -32,7 +31,7 @@ def connect(profile: DeviceProfile) -> LocalDevice:
         BadInput: a setting is unknown or not text.
         DeviceError: the temporary folder can't be made.
     """
-    return LocalDevice(profile, **settings(profile, {"python": str}))
+    return LocalDevice(profile, **settings(profile, SETTINGS))
 
 
 class LocalDevice(Base):
@@ -44,9 +43,10 @@ class LocalDevice(Base):
         super().__init__(profile)
         self._python = python
         try:
-            self._staging = Path(tempfile.mkdtemp(prefix="edgeres-device-"))
+            self._scratch = scratch.Folder("device")
         except OSError as error:
             raise DeviceError(f"device '{self.name}': no staging folder: {error}") from error
+        self._staging = self._scratch.path
 
     def push(self, local: Path) -> str:
         """Copy a file into the staging folder unless its content is already there."""
@@ -73,33 +73,28 @@ class LocalDevice(Base):
 
     def run(self, argv: Sequence[str], timeout_s: float) -> Completed:
         """Run a program in the staging folder; at the timeout its whole process group is killed."""
+        end = time.monotonic() + timeout_s
         try:
-            process = subprocess.Popen(
-                list(argv),
-                cwd=self._staging,
-                env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                encoding="utf-8",
-                errors="replace",
-                start_new_session=True,
-            )
-        except OSError as error:
+            with Path(os.devnull).open("rb") as nothing:
+                environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1"}
+                process = Process(argv, nothing, self._staging, environment)
+        except (OSError, ValueError) as error:  # ValueError: a NUL in an argument
             raise DeviceError(f"device '{self.name}': can't start {argv[0]}: {error}") from error
+        name = f"device '{self.name}': {Path(argv[0]).name}"
         try:
-            stdout, stderr = process.communicate(timeout=timeout_s)
-        except subprocess.TimeoutExpired as error:
-            said = last_line(_kill(process))
+            process.read(timeout_s)
+            code = process.wait(end - time.monotonic())
+        except TimeoutError as error:
+            said = last_line(_text(_killed(process)))
             ending = f"; it last said: {said}" if said else " and said nothing"
-            raise DeviceError(
-                f"device '{self.name}': {Path(argv[0]).name} did not finish "
-                f"in {timeout_s:g} s{ending}"
-            ) from error
+            raise DeviceError(f"{name} did not finish in {timeout_s:g} s{ending}") from error
+        except OverflowError as error:
+            _killed(process)
+            raise DeviceError(f"{name} prints without end, and was stopped") from error
         except BaseException:  # an interrupted benchmark must leave nothing running
-            _kill(process)
+            _killed(process)
             raise
-        return Completed(process.returncode, stdout, stderr)
+        return Completed(code, _text(process.stdout), _text(process.stderr))
 
     def python(self) -> tuple[str, ...]:
         """This interpreter, or the one of the profile."""
@@ -107,15 +102,15 @@ class LocalDevice(Base):
 
     def close(self) -> None:
         """Remove the staging folder."""
-        shutil.rmtree(self._staging, ignore_errors=True)
+        self._scratch.remove()
 
 
-def _kill(process: subprocess.Popen[str]) -> str:
+def _killed(process: Process) -> bytearray:
     """Kill the process with everything it started; returns what it had printed."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    try:
-        stdout, stderr = process.communicate(timeout=_AFTER_KILL_S)
-    except subprocess.TimeoutExpired:  # a child that left the group still holds the pipes
-        return ""
-    return f"{stdout}\n{stderr}" if stderr.strip() else stdout
+    process.kill()
+    process.end()
+    return process.stdout + b"\n" + process.stderr if process.stderr.strip() else process.stdout
+
+
+def _text(said: bytearray) -> str:
+    return said.decode("utf-8", "replace")

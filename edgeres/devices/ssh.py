@@ -14,22 +14,24 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from edgeres.devices import Completed, DeviceProfile
+from edgeres.devices import Completed, DeviceProfile, Setting
 from edgeres.devices._base import Base, settings
 from edgeres.devices._events import last_line
+from edgeres.devices._process import Process
 from edgeres.devices._ssh_link import Address, Link, resolved
-from edgeres.devices._ssh_process import Process
 from edgeres.errors import BadInput, DeviceError
 
-SETTINGS: dict[str, type] = {
-    "host": str,
-    "user": str,
-    "port": int,
-    "identity": str,
-    "config": str,
-    "python": str,
-    "workdir": str,
+SETTINGS = {
+    "host": Setting(str, starts_programs=False),
+    "user": Setting(str, starts_programs=False),
+    "port": Setting(int, starts_programs=False),
+    "identity": Setting(str, starts_programs=True),  # a key is shown to whoever `host` is
+    "config": Setting(str, starts_programs=True),  # it may hold a ProxyCommand
+    "python": Setting(str, starts_programs=True),
+    "workdir": Setting(str, starts_programs=False),
 }
+# Configurations put both into shell commands (%h, %r); older releases of ssh let anything through.
+_NO_ADDRESS = r"^-|[\s\x00-\x1f\x7f'\"`$\\;&<>|(){}*?!]"
 _RESTORE_S = 60.0
 _SLOWEST_BYTES_S = 50_000.0
 
@@ -122,8 +124,8 @@ class SshDevice(Base):
     ) -> None:
         super().__init__(profile)
         for key, value, refused in (
-            ("host", host, r"^-|[\s\x00-\x1f\x7f]"),
-            ("user", user, r"^-|[\s\x00-\x1f\x7f]"),
+            ("host", host, _NO_ADDRESS),
+            ("user", user, _NO_ADDRESS),
             ("workdir", workdir, r"^-|[\x00-\x1f\x7f]"),
         ):
             if re.search(refused, value):

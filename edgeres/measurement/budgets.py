@@ -12,10 +12,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
-from edgeres import errors
+from edgeres import documents, errors
 from edgeres.errors import BadInput
 
-_MAX_BYTES = 64 * 1024
+_KIND = documents.Kind("budgets file", 64 << 10, "it needs a list `budgets`")
 Verdict = Literal["pass", "fail", "not measurable"]
 
 
@@ -106,12 +106,12 @@ def load(path: Path) -> tuple[list[Budget], tuple[str, ...]]:
         BadInput: it can't be read, or a key or value is wrong.
     """
     document = _document(path)
-    allowed = document.get("allow_unmeasurable", [])
+    allowed = document.get("allow_unmeasurable", ())
     rows = document.get("budgets")
-    if not isinstance(rows, list) or not isinstance(allowed, list) or not rows:
+    if not isinstance(rows, tuple) or not isinstance(allowed, tuple) or not rows:
         raise BadInput(f"{path}: `budgets` and `allow_unmeasurable` are lists")
     for name in allowed:
-        if not isinstance(name, str):  # never shown: aliases make a small file a huge value
+        if not isinstance(name, str):
             raise BadInput(f"{path}: `allow_unmeasurable` lists names of measures")
         if name not in (*MEASURES, "agreement"):
             raise errors.unknown(f"measure in {path}", name, (*MEASURES, "agreement"))
@@ -184,18 +184,7 @@ def _budgets(path: Path, row: Any) -> Iterator[Budget]:
 
 
 def _document(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        with path.open("rb") as file:
-            raw = file.read(_MAX_BYTES + 1)
-        if len(raw) > _MAX_BYTES:
-            raise BadInput(f"{path}: a budgets file may have at most {_MAX_BYTES} bytes")
-        document = yaml.safe_load(raw.decode("utf-8"))
-    except OSError as error:
-        raise BadInput(f"{path}: can't be read: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise BadInput(f"{path}: not valid YAML ({type(error).__name__})") from error
-    if not isinstance(document, dict) or set(document) - {"budgets", "allow_unmeasurable"}:
+    document = documents.values(path, _KIND)
+    if set(document) - {"budgets", "allow_unmeasurable"}:
         raise BadInput(f"{path}: has the keys `budgets` and `allow_unmeasurable` only")
     return document

@@ -13,6 +13,7 @@ from the test set itself, so that the threshold fits the length of the log.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeres.disk import open_regular, require_regular
 from edgeres.errors import BadInput
 
 if TYPE_CHECKING:
@@ -178,10 +180,9 @@ _MEASURES = {name: _shares if name == "top1" else _kolmogorov for name in FEATUR
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    require_regular(path, _MAX_BYTES)
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise BadInput(f"{path}: larger than {_MAX_BYTES >> 20} MiB; sample fewer inferences")
-        with path.open(encoding="utf-8") as file:
+        with open_regular(path) as raw, io.TextIOWrapper(raw, "utf-8") as file:
             for number, line in enumerate(file, 1):
                 if number > _MAX_LINES:
                     raise BadInput(f"{path}: over {_MAX_LINES} lines; sample fewer inferences")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import median
@@ -18,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from edgeres import devices, targets
+from edgeres import devices, scratch, targets
 from edgeres.devices import Device, DeviceProfile
 from edgeres.disk import file_sha256, storage_errors
 from edgeres.errors import BadInput, DeviceError, MissingComponent
@@ -57,7 +56,7 @@ def build(
     require_real(profile)
     write, suffix = _writer(target)
     wanted = grid(shapes, round_to)
-    with tempfile.TemporaryDirectory() as folder, devices.open_device(profile) as device:
+    with scratch.folder("measure") as folder, devices.open_device(profile) as device:
         store = _Store(cache or cache_folder(), device.identity(), target, profile)
         with farm.reserved(device.address, on_event), device.steady():
             times: dict[LayerShape, float] = {}
@@ -68,9 +67,9 @@ def build(
                 known = store.times.get(key)
                 if known is None:
                     on_event(f"layer {number} of {len(wanted)} on {device.name}")
-                    scratch = path.with_suffix("")
-                    scratch.mkdir()
-                    known = _measured(device, path, first, last, profile.threads, scratch)
+                    own = path.with_suffix("")
+                    own.mkdir()
+                    known = _measured(device, path, first, last, profile.threads, own)
                     store.add(key, known)
                 times[shape] = known
     overhead = times.pop(_EMPTY)
@@ -123,9 +122,7 @@ def _writer(target: str) -> tuple[Callable[..., Any], str]:
     return write, module.SUFFIX
 
 
-def _measured(
-    device: Device, path: Path, first: Any, last: Any, threads: int, scratch: Path
-) -> float:
+def _measured(device: Device, path: Path, first: Any, last: Any, threads: int, own: Path) -> float:
     import numpy as np
 
     runner = runners.of(device.profile, path)
@@ -134,7 +131,7 @@ def _measured(
     rng = np.random.default_rng(0)
     limits = np.iinfo(first.dtype)
     inputs = rng.integers(limits.min, limits.max + 1, (_INPUTS, *first.shape[1:]))
-    work = Work(path, inputs.astype(first.dtype), first, last, threads, scratch)
+    work = Work(path, inputs.astype(first.dtype), first, last, threads, own)
     loaded = runner.load(device, work)
     return min(_median(loaded.session(PRESET)) for _ in range(PRESET.sessions))
 

@@ -9,13 +9,13 @@ their own. A file that fails, or a device that goes away, keeps what was measure
 from __future__ import annotations
 
 import random
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeres import scratch
 from edgeres.devices import Device
 from edgeres.errors import DeviceError, unknown
 from edgeres.measurement import runners, verdict
@@ -109,7 +109,7 @@ def measure(
     if preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)
     how, found = PRESETS[preset], Measured()
-    with tempfile.TemporaryDirectory() as folder, device.steady() as settings:
+    with scratch.folder("measure") as folder, device.steady() as settings:
         before = _cool(device, on_event)
         files = [f for c in candidates if (f := _load(c, device, Path(folder), threads, found))]
         _sessions(files, device, how, seed, on_event)

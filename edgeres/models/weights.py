@@ -20,6 +20,7 @@ from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 from torch import Tensor
 
+from edgeres.disk import require_regular, require_stored
 from edgeres.errors import BadInput
 from edgeres.models import spec as specs
 from edgeres.models.resnet import ResNet
@@ -32,6 +33,7 @@ _PREFIXES = re.compile(r"^((module|model|_orig_mod|net|backbone|network)\.)+")
 _RENAMED = ((re.compile(r"^(linear|classifier)\."), "fc."),
             (re.compile(r"\.shortcut\."), ".downsample."))  # fmt: skip
 _BLOCK = re.compile(r"(layer\d+)\.(\d+)\.")
+_MOST_BYTES = 8 << 30
 _TRIED, _SHOWN = 8, 3
 
 
@@ -156,10 +158,14 @@ def _blocks_of(state: dict[str, Tensor], layer: str) -> int:
 def _loaded(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise BadInput(f"{path}: no such checkpoint file")
+    require_regular(path, _MOST_BYTES)
     try:
         if path.suffix == ".safetensors":
             return load_bytes(path.read_bytes())
+        require_stored(path, "torch.save")
         loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except BadInput:
+        raise
     except pickle.UnpicklingError as error:
         raise BadInput(
             f"{path}: is damaged or holds more than tensors, and its code is never run; "

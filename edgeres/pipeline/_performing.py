@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
-from edgeres import devices, procs, runs, stages
+from edgeres import devices, procs, runs, scratch, stages
 from edgeres.artifact import Artifact, library_versions
 from edgeres.disk import storage_errors
 from edgeres.errors import GateFailed, StorageError
@@ -77,7 +76,7 @@ def _along(recipe: Recipe, chain: tuple[Step, ...], store: Store, folder: Path) 
     for stage, group in itertools.groupby(chain, key=lambda step: step.stage):
         members = list(group)
         if stage in _TRAINING and procs.agree(False):
-            with tempfile.TemporaryDirectory(prefix="edgeres-") as out:
+            with scratch.folder("work") as out:
                 todo = planned(recipe, members[0], run.artifacts, store)
                 _perform(recipe, todo, run, store, Path(out), lambda *_: None)
         procs.agree(False)

@@ -34,16 +34,23 @@ class Step:
 
 @dataclass(frozen=True)
 class Planned:
-    """A step and where it stands: `cached` (its artifact), or to be done."""
+    """A step and where it stands: `cached` (its artifact), or to be done.
+
+    Attributes:
+        asks: the devices that decide which of the two it is, where none was opened.
+    """
 
     step: Step
     key: str | None
     artifact: Artifact | None
+    asks: tuple[str, ...] = ()
 
     @property
     def state(self) -> str:
-        """`cached`, `to do`, or `waits` when what it needs isn't there yet."""
-        return "cached" if self.artifact else "to do" if self.key else "waits"
+        """`cached`, `to do`, `asks a device`, or `waits` when what it needs isn't there yet."""
+        if self.artifact:
+            return "cached"
+        return "to do" if self.key else "asks a device" if self.asks else "waits"
 
 
 def steps(recipe: Recipe) -> tuple[Step, ...]:
@@ -182,10 +189,17 @@ def until(chain: tuple[Step, ...], stage: str | None) -> tuple[Step, ...]:
 
 
 def plan(recipe: Recipe, chain: tuple[Step, ...], store: Store) -> Iterator[Planned]:
-    """Each step with its state; later steps see what earlier ones yielded."""
+    """Each step with its state; later steps see what earlier ones yielded.
+
+    Nothing is started and no device is opened.
+    """
     known: dict[str, Artifact] = {}
     for step in chain:
-        found = planned(recipe, step, known, store)
+        asks = stages.asked_devices(stages.load(step.stage), step.section)
+        if asks and all(needed in known for needed in step.needs.values()):
+            found = Planned(step, None, None, asks)
+        else:
+            found = planned(recipe, step, known, store)
         if found.artifact:
             known[step.id] = found.artifact
         yield found

@@ -9,8 +9,8 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
+from edgeres.documents import Document, KeyPath, shortened
 from edgeres.errors import nearest
-from edgeres.recipe.document import Document, KeyPath, shortened
 from edgeres.recipe.sections import Section
 
 _MAX_LINES = 20

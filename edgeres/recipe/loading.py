@@ -14,16 +14,18 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 import edgeres
+from edgeres import documents
+from edgeres.documents import Document, shortened
 from edgeres.errors import BadInput, unknown
-from edgeres.recipe import document as documents
 from edgeres.recipe.complaints import joined, sentence, shown
-from edgeres.recipe.document import Document, shortened
 from edgeres.recipe.sections import Recipe, RecipeFile, Section
 
 _REQUIRED = ("data", "teacher", "train")
 OPTIONAL = ("distill", "prune", "quantize", "export", "verify", "benchmark", "budgets", "report")
 _TRAINED = ("teacher", "distill", "prune", "quantize")
 _MAX_CHAIN = 8
+_SUFFIXES = (".yaml", ".yml")
+_KIND = documents.Kind("recipe", 1 << 20, "start with `extends: quickstart`")
 
 S = TypeVar("S", bound=Section)
 
@@ -44,7 +46,7 @@ def load(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def load_text(text: str, where: str) -> Recipe:
     """The recipe that a run has recorded, which extends no other; raises BadInput like `load`."""
-    document = documents.parse(text, where)
+    document = documents.parse(text, where, _KIND)
     if "extends" in document.tree:
         raise BadInput(f"{document.place(('extends',)).where}: extends: a run's recipe is whole, "
                        "it extends no other")  # fmt: skip
@@ -97,7 +99,7 @@ def _located(path_or_name: str | Path, folder: Path) -> Path:
         return shipped[path_or_name]
     path = folder / path_or_name
     name = str(path_or_name)
-    named = not isinstance(path_or_name, Path) and path.suffix not in (".yaml", ".yml")
+    named = not isinstance(path_or_name, Path) and path.suffix not in _SUFFIXES
     if named and "/" not in name and "\\" not in name:
         raise unknown("recipe", shortened(name), shipped)
     return path
@@ -105,15 +107,15 @@ def _located(path_or_name: str | Path, folder: Path) -> Path:
 
 def _extended(path: Path) -> Document:
     """A file laid over what it extends, over what that extends, and so on."""
-    document, files = _normal(documents.read(path)), [path]
+    document, files = _normal(documents.read(path, _KIND)), [path]
     while (base := document.tree.pop("extends", None)) is not None:
         where = f"{document.place(('extends',)).where}: extends"
         document.places.pop(("extends",), None)
         if not isinstance(base, str) or not base:
             raise BadInput(f"{where}: should be a recipe's name or file, not {shown(base)}")
         try:
-            target = _located(base, files[-1].parent)
-            below = _normal(documents.read(target))
+            target = _base(base, files)
+            below = _normal(documents.read(target, _KIND))
         except BadInput as error:
             raise BadInput(f"{where}: {error}") from None
         files.append(target)
@@ -124,6 +126,25 @@ def _extended(path: Path) -> Document:
             raise BadInput(f"{where}: more than {_MAX_CHAIN} recipes extend one another")
         document = below.merged(document)
     return document
+
+
+def _base(name: str, files: Sequence[Path]) -> Path:
+    """The recipe that the last of `files` extends.
+
+    A recipe may come from anybody, and messages quote what is read: it names shipped recipes, and
+    recipe files below the folder of the first one, nothing else of this machine.
+    """
+    path = _located(name, files[-1].parent)
+    if name in _shipped():
+        return path
+    try:
+        inside = path.resolve().is_relative_to(files[0].parent.resolve())
+    except (OSError, RuntimeError, ValueError):  # links in a circle, a NUL
+        inside = False
+    if path.suffix not in _SUFFIXES or not inside:
+        raise BadInput(f"'{shortened(name)}' is neither a shipped recipe nor a .yaml file below "
+                       f"the recipe's own folder; copy it there")  # fmt: skip
+    return path
 
 
 def _normal(document: Document) -> Document:

@@ -41,7 +41,8 @@ class Stage(Protocol):
     `run` writes below `out` only, reads `inputs` only, and returns JSON-ready facts. `keyed` is
     what of the section (and of the files and machines it names) decides the result: it goes into
     the artifact's key in place of paths. `VARIES`, where a module has it, names what of the
-    artifact's description is another one each time.
+    artifact's description is another one each time. `asks(section)`, where a module has it, names
+    the devices whose identity `keyed` asks for.
     """
 
     VERSION: int
@@ -70,6 +71,10 @@ def device_keyed(name: str) -> dict[str, Any]:
 
     known = devices.measured_with(devices.load(name))
     return {**known, "identity": devices.identity_of(name)}
+def asked_devices(stage: Stage, section: Any) -> tuple[str, ...]:
+    """The devices that have to be opened before the stage's key is known."""
+    asks = getattr(stage, "asks", None)
+    return tuple(asks(section)) if asks else ()
 
 
 def keyed_as_is(section: Any) -> dict[str, Any]:

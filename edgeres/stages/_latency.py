@@ -6,14 +6,13 @@ table, until what is measured is what was asked for.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from edgeres import devices, targets
+from edgeres import devices, scratch, targets
 from edgeres.models.latency import LatencyTable
 from edgeres.models.shapes import LayerShape, shapes_of
 from edgeres.types import tensor_spec
@@ -85,7 +84,7 @@ def in_turn(
     """
     from edgeres.measurement import latency_table
 
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch.folder("work") as folder:
         candidates = []
         for name, network in networks.items():
             own = Path(folder, name)

@@ -27,6 +27,11 @@ VARIES = ("digest", "facts", "files")  # measured
 _LATENCY_SAMPLES = 16  # different inputs, in turn
 
 
+def asks(section: BenchmarkSection) -> tuple[str, ...]:
+    """Every device that is measured."""
+    return section.devices
+
+
 def keyed(section: BenchmarkSection) -> dict[str, Any]:
     """The section with what its devices are in place of their names; one away has no identity."""
     return keyed_as_is(section) | {"devices": list(map(device_keyed, section.devices))}

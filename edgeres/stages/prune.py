@@ -16,6 +16,11 @@ VERSION = 3
 LIBRARIES = (*_checkpoint.LIBRARIES, "torch-pruning")
 
 
+def asks(section: PruneSection) -> tuple[str, ...]:
+    """The device of a latency budget."""
+    return () if section.latency is None else (section.device,)
+
+
 def keyed(section: PruneSection) -> dict[str, Any]:
     """The section without what plays no part in it, and with the identity of a device that does."""
     document = keyed_as_is(section)

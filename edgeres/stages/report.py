@@ -11,9 +11,9 @@ from typing import Any
 
 from edgeres import __version__, door
 from edgeres.artifact import Artifact
+from edgeres.documents import dump
 from edgeres.facts import CALIBRATION, HISTORY, SAMPLES
 from edgeres.recipe import ReportSection
-from edgeres.recipe.document import dump
 from edgeres.stages import Context, _checkpoint, keyed_as_is
 
 VERSION = 3

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from edgeres.disk import require_regular
 from edgeres.errors import BadInput, MissingComponent, unknown
 from edgeres.types import ScaleTable, TensorSpec
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 # theirs they don't (github.com/tensorflow/tensorflow/pull/124230 takes it out). It stands here and
 # not where edgeres imports TensorFlow, because coremltools imports it too if it finds it.
 sys.modules.setdefault("tensorflow.python.pywrap_dlopen_global_flags", None)  # type: ignore[arg-type]
+
+
+_MOST_BYTES = 4 << 30
 
 
 @dataclass(frozen=True)
@@ -161,10 +165,12 @@ def of_file(path: Path) -> tuple[str, Target]:
     """The format of a file, by its suffix (the longest that fits).
 
     Raises:
-        BadInput: the file doesn't exist, or no target writes such a suffix.
+        BadInput: the file doesn't exist, is no regular file (or package of some), is larger than
+            4 GiB, or no target writes such a suffix.
     """
     if not path.exists():
         raise BadInput(f"{path}: no such file")
+    require_regular(path, _MOST_BYTES)
     suffixes = {_module(m).SUFFIX: m for m in modules()}
     fitting = [suffix for suffix in suffixes if path.name.endswith(suffix)]
     if not fitting:

@@ -20,8 +20,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgeres import errors, quiet, targets
-from edgeres.disk import folder_size
+from edgeres import errors, quiet, scratch, targets
+from edgeres.disk import folder_size, read_bounded
 from edgeres.errors import BadInput
 from edgeres.quiet import ConversionFailed
 from edgeres.targets._graph import described
@@ -30,6 +30,7 @@ from edgeres.types import ScaleTable, quant_params, to_json
 _LIMIT_S = 3600.0
 _READ_LIMIT_S = 120.0
 _READ_MEMORY, _READ_MEMORY_PER_BYTE = 2 << 30, 8
+_REPLY_BYTES, _LAST_BYTES = 256 << 20, 64 << 10
 _POLL_S = 0.05
 
 
@@ -76,11 +77,13 @@ def _in_a_child(
     job: Mapping[str, Any], doing: str, who: str, limit_s: float, waiting: Callable[[], None]
 ) -> dict[str, Any]:
     command = [sys.executable, "-m", "edgeres.targets._conversion"]
-    with tempfile.TemporaryFile() as said, tempfile.TemporaryDirectory() as folder:
-        reply = Path(folder) / "reply.json"
+    with tempfile.TemporaryFile() as said, scratch.folder("convert") as folder:
+        reply, own = folder / "reply.json", folder / "tmp"
+        own.mkdir()  # converters leave files in it: Core ML's a package each time
         try:
             child = subprocess.Popen([*command, str(reply)], stdin=subprocess.PIPE, stdout=said,
-                                     stderr=subprocess.STDOUT)  # fmt: skip
+                                     stderr=subprocess.STDOUT,
+                                     env={**os.environ, "TMPDIR": str(own)})  # fmt: skip
         except OSError as error:  # no more processes or memory
             raise ConversionFailed(
                 f"{doing} failed: the {who} can't be started ({error.strerror}); end other programs"
@@ -93,8 +96,8 @@ def _in_a_child(
             assert child.stdin
             child.stdin.close()
         if reply.exists():
-            return _answer(json.loads(reply.read_text("utf-8")))
-        said.seek(0)
+            return _answer(json.loads(read_bounded(reply, _REPLY_BYTES, "answer")))
+        said.seek(max(0, said.seek(0, os.SEEK_END) - _LAST_BYTES))
         end = _end(child.returncode) if in_time else f"hung, and was stopped after {limit_s:g} s"
         raise ConversionFailed(
             f"{doing} failed: the {who} {end}; its last words: {_last_words(said.read())}"

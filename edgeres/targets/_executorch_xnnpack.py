@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import re
 import struct
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeres import scratch
 from edgeres.errors import BadInput
 from edgeres.targets._graph import FileOp, Role
 from edgeres.types import QuantParams
@@ -202,7 +202,7 @@ def _decoded(blob: bytes) -> tuple[dict[str, Any], bytes]:
     start, size = header.flatbuffer_offset, header.flatbuffer_size
     # flatc prints six decimals of a float: read as the integer of the same bits, it loses nothing.
     schema = re.sub(r"\bfloat\b", "uint", own._get_schema_bytes().decode())
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch.folder("convert") as folder:
         schema_file, file = Path(folder, "schema.fbs"), Path(folder, "graph.bin")
         schema_file.write_text(schema, "utf-8")
         file.write_bytes(blob[start : start + size])

@@ -6,11 +6,11 @@ written, so that onnxruntime's optimizer finds integer kernels for every operati
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeres import scratch
 from edgeres.disk import storage_errors
 from edgeres.errors import BadInput
 from edgeres.quiet import quiet
@@ -215,7 +215,7 @@ def executed(path: Path, stored: Any) -> Any:
 
     if any(tensor.data_type == TensorProto.FLOAT16 for tensor in stored.graph.initializer):
         return stored
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch.folder("convert") as folder:
         optimized = Path(folder) / "optimized.onnx"
         model = _onnx_file.contents(path, stored)  # with what it keeps in other files
         inference_session(path, model, 1, {"optimized_model_filepath": str(optimized)}, _LAYOUTS)

@@ -8,9 +8,9 @@ a session starts. QLinearAdd, QGemm and QLinearGlobalAveragePool are onnxruntime
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
+from edgeres import scratch
 from edgeres.disk import storage_errors
 from edgeres.quiet import quiet
 from edgeres.targets import Session, Source, Tracer, _onnx_file, _onnx_read, _schemes, onnx
@@ -32,7 +32,7 @@ _OPSETS = {"": 20, "com.microsoft": 1}  # the optimizer lists all that it knows
 
 def export(source: Source, precision: str, path: Path) -> tuple[TensorSpec, TensorSpec]:
     """Write a .qop.onnx file: uint8 codes in and out."""
-    with quiet(f"writing {path.name} with onnxruntime"), tempfile.TemporaryDirectory() as folder:
+    with quiet(f"writing {path.name} with onnxruntime"), scratch.folder("convert") as folder:
         fused = Path(folder) / "fused.onnx"
         onnx.export(source, precision, fused)
         model = onnx.executed(fused, _onnx_file.load(fused))

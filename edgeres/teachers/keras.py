@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres.disk import file_sha256
+from edgeres.disk import file_sha256, require_stored
 from edgeres.errors import BadInput, MissingComponent
 from edgeres.teachers import Found, Wanted, describe
 from edgeres.types import Preprocess, to_json
@@ -37,6 +37,7 @@ def check(rest: str) -> None:
     if path.suffix not in (".keras", ".h5", ".hdf5"):
         raise BadInput(f"teacher 'keras:{rest}': not a .keras or .h5 file; save the whole model "
                        "with model.save(FILE.keras)")  # fmt: skip
+    require_stored(path, "model.save")
     if importlib.util.find_spec("tensorflow") is None:
         raise MissingComponent(
             "a Keras teacher needs TensorFlow: pip install 'edgeres[tensorflow]'"

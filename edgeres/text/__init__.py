@@ -48,9 +48,8 @@ def milliseconds(nanoseconds: float | None) -> str:
 
 
 def start(words: str, limit: int) -> str:
-    """Cut to a length, with whatever could move a terminal's cursor shown as a mark."""
-    clean = "".join(c if c.isprintable() else "\ufffd" for c in words)
-    return clean if len(clean) <= limit else f"{clean[: limit - 1]}…"
+    """Cut to a length."""
+    return words if len(words) <= limit else f"{words[: limit - 1]}…"
 
 
 def _cell(value: Any) -> str:

@@ -10,9 +10,12 @@ from edgeres.text import kilobytes, table
 
 def plan(result: Mapping[str, Any]) -> str:
     """The plan of `edgeres run --dry-run`."""
-    todo = sum(row["state"] != "cached" for row in result["steps"])
+    states = [row["state"] for row in result["steps"]]
+    todo = sum(state != "cached" for state in states)
     listed = table(result["steps"], ("step", "state", "key"))
-    return f"run {result['run']}\n{listed}\n{todo} of {len(result['steps'])} steps to do"
+    # A plan opens no device, and what was measured belongs to the one that measured it.
+    most = "at most " if "asks a device" in states else ""
+    return f"run {result['run']}\n{listed}\n{most}{todo} of {len(states)} steps to do"
 
 
 def run(result: Mapping[str, Any]) -> str:

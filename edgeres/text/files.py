@@ -27,7 +27,8 @@ def inspect(result: Mapping[str, Any]) -> str:
         "float operators": str(len(floats)) if floats else "none",
         "transposes": str(result["transposes"]), "residual adds": str(result["residual_adds"]),
         "delegate partitions": "-" if result["partitions"] is None else str(result["partitions"]),
-        **{key: _first_line(value) for key, value in sorted(result["metadata"].items())},
+        **{f"metadata {start(key, 40)}": start(value, 54)
+           for key, value in sorted(result["metadata"].items())},
     }  # fmt: skip
     width = max(map(len, rows)) + 2
     listed = "\n".join(f"{name:<{width}}{value}" for name, value in rows.items())

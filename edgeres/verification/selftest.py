@@ -10,7 +10,6 @@ import dataclasses
 import itertools
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from edgeres import targets
+from edgeres import scratch, targets
 from edgeres.compression.graph import wiring
 from edgeres.disk import file_sha256, folder_size
 from edgeres.errors import EdgeresError
@@ -65,7 +64,7 @@ def try_all(
     already = set(_failed(path, exported, reference, limits))
     for number, (fault, plant) in enumerate(FAULTS.items()):
         tick(number, len(FAULTS), f"{exported.target}: {fault}")
-        with tempfile.TemporaryDirectory() as folder:
+        with scratch.folder("selftest") as folder:
             copy = Path(folder) / path.name
             shutil.copytree(path, copy) if path.is_dir() else shutil.copyfile(path, copy)
             if not plant(copy, reference):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -181,6 +182,46 @@ def test_a_bomb_is_refused_by_its_header(tmp_path: Path, px: int) -> None:
     (tmp_path / "a.png").write_bytes(png_header(px, px))
     with pytest.raises(BadInput, match=r"a.png: .*(too many|exceeds limit)"):
         imagefolder._decode(tmp_path / "a.png", 16)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("size", [(1, 70_000), (70_000, 1), (1, 120_000_000)])
+def test_a_picture_of_one_pixel_a_row_is_refused_by_its_header(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    (tmp_path / "a.png").write_bytes(png_header(*size))
+    with pytest.raises(BadInput, match=r"a.png: \d+x\d+ pixels are too many"):
+        imagefolder._decode(tmp_path / "a.png", 16)
+
+
+def test_a_large_picture_out_of_few_bytes_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png_header(8000, 4000))
+    with pytest.raises(BadInput, match=r"a.png: \d+ bytes would become 8000x4000 pixels, 96 MB"):
+        imagefolder._decode(tmp_path / "a.png", 16)
+    picture(GREEN, (4000, 3000)).save(tmp_path / "plain.png")  # one colour, of a camera's size
+    assert imagefolder._decode(tmp_path / "plain.png", 16).shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [(b"c\xff", r"\\udcff"), (b"c\nsignature: good", r"\\n"), (b"c\x1b[2J", r"\\x1b"),
+     ("c\u202e".encode(), r"\\u202e"), ("c\u2028".encode(), r"\\u2028"), (b" ", "is empty")],
+)  # fmt: skip
+def test_a_class_name_that_is_not_one_line_of_text_is_refused_at_once(
+    tmp_path: Path, name: bytes, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, "train")
+    (tmp_path / "train" / "cat").rename(tmp_path / "train" / os.fsdecode(name))
+    monkeypatch.setattr(imagefolder, "_decode", lambda *_: pytest.fail("a picture was decoded"))
+    with pytest.raises(BadInput, match=r"the class name .*rename the folder") as refused:
+        datasets.opened(f"imagefolder:{tmp_path}", 16)
+    assert re.search(says, str(refused.value)) and str(refused.value).isprintable()
+
+
+def test_other_languages_name_classes_too(tmp_path: Path) -> None:
+    names = ("größe", "猫 かわいい", "قطة", "crème\u00a0brûlée")
+    fill(tmp_path, "train", names, n=10)
+    assert set(datasets.opened(f"imagefolder:{tmp_path}", 16).classes) == set(names)
 
 
 def truncated_jpeg() -> bytes:

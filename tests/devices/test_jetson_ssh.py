@@ -84,6 +84,7 @@ def test_kill_9_of_this_process_reaches_the_board(arm_board: ArmBoard, orin: Jet
         "import sys, time\n"
         "from pathlib import Path\n"
         "from edgeres import devices\n"
+        "devices.allow_programs(True)\n"
         "with devices.open_device(devices.load(sys.argv[1])) as device:\n"
         "    with device.steady(), device.meter():\n"
         "        print('ready', flush=True)\n"

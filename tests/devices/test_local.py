@@ -88,20 +88,39 @@ def test_an_interruption_leaves_nothing_running(
     host: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[int] = []
-    communicate = local.subprocess.Popen.communicate
+    read = local.Process.read
 
-    def interrupted(
-        process: local.subprocess.Popen[str], *args: object, **kwargs: object
-    ) -> object:
+    def interrupted(process: local.Process, timeout_s: float) -> None:
         if not started:
-            started.append(process.pid)
+            started.append(process._process.pid)
             raise KeyboardInterrupt
-        return communicate(process, *args, **kwargs)
+        read(process, timeout_s)
 
-    monkeypatch.setattr(local.subprocess.Popen, "communicate", interrupted)
+    monkeypatch.setattr(local.Process, "read", interrupted)
     with pytest.raises(KeyboardInterrupt):
         host.run(["sleep", "300"], 300)
     assert ended(started[0])
+
+
+def test_a_program_that_prints_without_end_is_stopped(
+    host: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgeres.devices import _process
+
+    monkeypatch.setattr(_process, "_MOST_BYTES", 1 << 20)
+    endless = "import os\nwhile True: os.write({}, b'x' * 65536)"
+    for stream in (1, 2):
+        begin = time.monotonic()
+        with pytest.raises(DeviceError, match="prints without end, and was stopped"):
+            host.run([*host.python(), "-c", endless.format(stream)], 300)
+        assert time.monotonic() - begin < 60
+
+
+def test_a_program_that_closes_its_streams_is_waited_for(host: Device) -> None:
+    quiet = "import os, time; os.close(1); os.close(2); time.sleep(0.5); os._exit(3)"
+    assert host.run([*host.python(), "-c", quiet], 60).returncode == 3
+    with pytest.raises(DeviceError, match="did not finish in 1 s and said nothing"):
+        host.run([*host.python(), "-c", quiet.replace("0.5", "300")], 1)
 
 
 def test_arguments_never_meet_a_shell(host: Device, tmp_path: Path) -> None:

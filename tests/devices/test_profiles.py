@@ -22,10 +22,11 @@ def test_the_shipped_profiles_are_named_like_their_files() -> None:
 
 def test_a_profile_by_path(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text(GOOD + "threads: 4\nemulated: true\nsettings: {python: /opt/python}\n")
+    path.write_text("name: board\nkind: ssh\ndescription: x\nthreads: 4\nemulated: true\n"
+                    "runners: [python]\nsettings: {host: pi}\n")  # fmt: skip
     profile = devices.load(path)
     assert (profile.name, profile.threads, profile.emulated) == ("board", 4, True)
-    assert profile.settings == {"python": "/opt/python"}
+    assert profile.settings == {"host": "pi"} and profile.runners == ("python",)
     assert devices.load(str(path)) == profile
 
 
@@ -43,20 +44,21 @@ def test_a_name_is_no_way_out_of_the_folder(name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "is a mapping of name, kind"),
-        ("- a\n- b\n", "is a mapping of"),
-        ("name: [\n", r":2: not valid YAML"),
+        ("", "is empty; it needs name, kind"),
+        ("- a\n- b\n", "should hold `key: value` lines"),
+        ("name: [\n", r":2:1: not valid YAML"),
         (GOOD + "treads: 2\n", r"unknown key 'treads' \(did you mean 'threads'\?\)"),
         (GOOD + "1: 2\n", "unknown key '1'"),
-        (GOOD + "threads: '2'\n", "threads must be of type int"),
-        (GOOD + "threads: true\n", "threads must be of type int"),
+        (GOOD + "threads: '2'\n", "threads must be a whole number"),
+        (GOOD + "threads: true\n", "threads must be a whole number"),
         (GOOD + "threads: 0\n", "threads must be between 1 and 1024"),
-        (GOOD + "settings: [a]\n", "settings must be of type dict"),
+        (GOOD + "settings: [a]\n", "settings must be a mapping"),
         ("kind: local\ndescription: a\n", "the key 'name' is missing"),
         ("name: a/../b\nkind: local\ndescription: a\n", "name must be letters"),
-        (GOOD + "settings: !!python/object/apply:os.system [ls]\n", "not valid YAML"),
-        (GOOD + f"settings: {'[' * 20_000}\n", "not valid YAML"),
-        (GOOD + "# " + "x" * 70_000, "at most 65536 bytes"),
+        (GOOD + "settings: !!python/object/apply:os.system [ls]\n", "tag .* is not allowed"),
+        (GOOD + "<<: {threads: 2}\n", r":4: a merge key \(<<\) is not read"),
+        (GOOD + f"settings: {'[' * 20_000}\n", "more than 32 levels deep"),
+        (GOOD + "# " + "x" * 70_000, "larger than 64 KiB"),
     ],
 )
 def test_a_wrong_profile_is_one_sentence(tmp_path: Path, text: str, message: str) -> None:
@@ -71,20 +73,20 @@ def test_aliases_that_multiply_are_survived(tmp_path: Path) -> None:
     levels = ["a0: &a0 [x, x]"] + [f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 60)]
     path = tmp_path / "bomb.yaml"
     path.write_text("\n".join(levels))
-    with pytest.raises(BadInput, match="unknown key 'a0'"):
+    with pytest.raises(BadInput, match="more than 10,000 values"):
         devices.load(path)
 
 
 def test_bytes_that_are_no_text_and_files_that_are_none(tmp_path: Path) -> None:
     path = tmp_path / "binary.yaml"
     path.write_bytes(b"\xff\xfe\x00name")
-    with pytest.raises(BadInput, match="not valid YAML"):
+    with pytest.raises(BadInput, match="not a text file in UTF-8"):
         devices.load(path)
-    with pytest.raises(BadInput, match="can't be read: No such file"):
+    with pytest.raises(BadInput, match="no such file"):
         devices.load(tmp_path / "missing.yaml")
     folder = tmp_path / "folder.yaml"
     folder.mkdir()
-    with pytest.raises(BadInput, match="can't be read: Is a directory"):
+    with pytest.raises(BadInput, match="is a folder"):
         devices.load(folder)
 
 

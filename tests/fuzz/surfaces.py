@@ -76,13 +76,33 @@ def _texts() -> list[Surface]:
 
     recipes = [p.read_bytes() for p in sorted((ROOT / "recipes").glob("*.yaml"))]
     profiles = [p.read_bytes() for p in sorted((ROOT / "devices").glob("*.yaml"))]
+    recipes.append(
+        b"name: a\ndata: digits\ntrain: &t {epochs: 2}\nteacher: {model: resnet8, train: *t}\n"
+    )
+    profiles.append(b"name: a\nkind: ssh\ndescription: &d d\nsettings: {host: *d, <<: {port: 1}}\n")
+    grown = b"budgets:\n- &a {target: tflite-int8, size_kb: 900}\n- *a\n- {<<: *a, size_kb: 1}\n"
     limits = b"budgets:\n- {target: tflite-int8, latency_median_ms: 5, size_kb: 900}\n- {accuracy: 0.9}\n"
     return [
-        Surface("recipe", lambda: recipes, plan_of, ".yaml"),
+        Surface("recipe", lambda: recipes, plan_of, ".yaml", bombs=lambda: doubling(b"name: a\n")),
         Surface("override", lambda: [b"prune.macs=0.5", b"data.size=[1, {a: b}]"], override),
-        Surface("budgets", lambda: [limits], budgets.load, ".yaml"),
-        Surface("device profile", lambda: profiles, devices.load, ".yaml"),
-    ]
+        Surface("budgets", lambda: [limits, grown], budgets.load, ".yaml",
+                bombs=lambda: doubling(b"budgets:\n- {size_kb: 1}\n")),
+        Surface("device profile", lambda: profiles, devices.load, ".yaml",
+                bombs=lambda: doubling(b"name: a\nkind: local\ndescription: d\n")),
+    ]  # fmt: skip
+
+
+def doubling(head: bytes) -> list[bytes]:
+    """Documents that double at each of 60 levels: by aliases, by merge keys, in lists and mappings."""
+    found = []
+    for first, form in (
+        ("{x: 1}", "{{<<: [*{0}, *{0}]}}"), ("{x: 1}", "{{<<: *{0}, y{1}: *{0}}}"),
+        ("[x]", "[*{0}, *{0}]"), ("{x: 1}", "{{a: *{0}, b: *{0}}}"), ("{x: 1}", "{{? *{0} : *{0}}}"),
+    ):  # fmt: skip
+        lines = [f"a0: &a0 {first}"]
+        lines += [f"a{i}: &a{i} {form.format(f'a{i - 1}', i)}" for i in range(1, 60)]
+        found.append(head + "\n".join(lines).encode())
+    return found
 
 
 def plan_of(path: Path) -> object:

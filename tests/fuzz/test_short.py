@@ -6,6 +6,7 @@ import contextlib
 import json
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +145,21 @@ def test_budgets_of_aliases_of_aliases(tmp_path: Path) -> None:
         *(f"- &l{i} [*l{i - 1}, *l{i - 1}]" for i in range(1, 31)),
     ]
     (tmp_path / "b.yaml").write_text("\n".join([*lines[1:], lines[0]]))
-    with pytest.raises(BadInput, match="lists names of measures"):
+    with pytest.raises(BadInput, match="more than 10,000 values"):
         budgets.load(tmp_path / "b.yaml")
+
+
+@pytest.mark.parametrize("name", ["recipe", "budgets", "device profile"])
+def test_what_doubles_at_each_level_is_refused_before_it_grows(name: str, tmp_path: Path) -> None:
+    (surface,) = (s for s in surfaces._texts() if s.name == name)
+    path = tmp_path / "x.yaml"
+    for bomb in surface.bombs():
+        path.write_bytes(bomb)
+        tracemalloc.start()
+        with pytest.raises(BadInput):
+            surface.feed(path)
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

@@ -58,14 +58,15 @@ def test_what_wasnt_measured_fails_unless_allowed() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("budgets: []", "are lists"), ("[1]", "keys `budgets`"), ("budgets: [1]", "a mapping of"),
+        ("budgets: []", "are lists"), ("[1]", "hold `key: value`"), ("a: 1", "keys `budgets`"),
+        ("budgets: [1]", "a mapping of"),
         ("budgets: [{latency_p95: 1}]", "did you mean 'latency_p95_ms'"),
         ("budgets: [{size_kb: big}]", "size_kb must be a number"),
         ("budgets: [{size_kb: true}]", "size_kb must be a number"),
         ("budgets: [{target: 3, size_kb: 1}]", "target must be text"),
         ("budgets: [{target: x}]", "without a limit"), ("budgets: [", "not valid YAML"),
         ("budgets: [{size_kb: 1}]\nallow_unmeasurable: [speed]", "unknown measure"),
-        ("budgets: !!python/object/apply:os.system [true]", "not valid YAML"),
+        ("budgets: !!python/object/apply:os.system [true]", "os.system is not allowed"),
     ],
 )  # fmt: skip
 def test_a_wrong_file_gets_one_sentence(text: str, says: str, tmp_path: Path) -> None:

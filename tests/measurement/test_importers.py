@@ -193,14 +193,14 @@ def test_what_is_no_result_is_one_sentence(tmp_path: Path, content: bytes) -> No
 
 
 def test_files_that_can_t_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BadInput, match="can't be read: No such file"):
+    with pytest.raises(BadInput, match="no such file"):
         importers.of_file(tmp_path / "missing")
-    with pytest.raises(BadInput, match="can't be read: Is a directory"):
+    with pytest.raises(BadInput, match="is a folder"):
         importers.of_file(tmp_path)
-    with pytest.raises(BadInput, match="can't be read: embedded null byte"):
+    with pytest.raises(BadInput, match=r"can't be read \(embedded null byte"):
         importers.of_file(tmp_path / "a\0b")
     monkeypatch.setattr(_report, "_LARGEST", 100)
-    with pytest.raises(BadInput, match="has over"):
+    with pytest.raises(BadInput, match="larger than 100 bytes"):
         importers.of_file(write(tmp_path / "large", b"x" * 101))
 
 

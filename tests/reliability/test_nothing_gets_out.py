@@ -104,6 +104,7 @@ def test_where_a_device_is_and_who_logs_in_stay_here(alone: Path, tmp_path: Path
     }))  # fmt: skip
     here = f'["host", "{profile}", "board@{SECRET}@nas.invalid"]'
     done = _without_network(alone, "-c", EDGERES, "run", "alone.yaml", "--set", "name=away",
+                            "--allow-device-programs",
                             "--set", f"benchmark.devices={here}")  # fmt: skip
     assert done.returncode != 0 and "can't find" in done.stderr, done.stderr[-2000:]
     assert list(alone.glob("runs/away-*"))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from measuring import linear
 
+from edgeres import devices
 from edgeres.artifact import Artifact
 from edgeres.disk import file_sha256
 from edgeres.errors import DeviceError
@@ -18,6 +20,13 @@ from edgeres.measurement.runners import Preset
 from edgeres.recipe import BenchmarkSection, PruneSection, checked
 from edgeres.stages import Context, benchmark, prune
 from edgeres.types import ExportedFile, TensorSpec, to_json
+
+
+@pytest.fixture(autouse=True)
+def _trusted() -> Iterator[None]:
+    devices.allow_programs(True)
+    yield
+    devices.allow_programs(False)
 
 
 def profile(path: Path, python: str) -> str:

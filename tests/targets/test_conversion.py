@@ -158,6 +158,31 @@ def gone(pid: int) -> bool:
     return False
 
 
+def test_what_a_converter_leaves_goes_with_it(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Core ML's converter, for one, makes a package in the temporary folder each time."""
+    place = tmp_path / "tmp"
+    place.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(place))
+    leave = "import tempfile; open({0!r}, 'w').write(tempfile.mkdtemp(suffix='.mlpackage'))"
+    marker = misbehaving(tmp_path, monkeypatch, leave.format(str(tmp_path / "left")))
+    convert(checkpoint, None, "onnx-fp32", tmp_path / "m.onnx", {}, lambda: None)
+    assert marker.exists()
+    left = Path((tmp_path / "left").read_text())
+    assert left.is_relative_to(place) and not left.exists() and not list(place.iterdir())
+
+
+def test_a_pipe_in_a_models_place_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m.onnx")
+    package = tmp_path / "m.mlpackage"
+    package.mkdir()
+    os.mkfifo(package / "Manifest.json")
+    for path in (tmp_path / "m.onnx", package):
+        with pytest.raises(BadInput, match="is a pipe, a socket or a device"):
+            examine(path)
+
+
 def test_the_job_is_plain_json(tmp_path: Path) -> None:
     """No pickle crosses the pipe: garbage on it ends the child, nothing else."""
     done = subprocess.run(

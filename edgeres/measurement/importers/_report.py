@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgeres.disk import read_bounded
 from edgeres.errors import BadInput
 from edgeres.measurement import verdict
 from edgeres.measurement.runners import Session
@@ -39,15 +40,7 @@ def content(path: Path) -> bytes:
     Raises:
         BadInput: it can't be read, or is larger.
     """
-    try:
-        with path.open("rb") as file:
-            data = file.read(_LARGEST + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise BadInput(f"{path}: can't be read: {reason}") from error
-    if len(data) > _LARGEST:
-        raise BadInput(f"{path}: has over {_LARGEST >> 20} MiB, which no result has")
-    return data
+    return read_bounded(path, _LARGEST, "result")
 
 
 def read(path: Path, source: str, parse: Callable[[bytes], Imported | None]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def compose(text: str, name: str) -> Any:
     except (ValueError, OverflowError) as error:  # e.g. the escape "\UFFFFFFFF"
         raise BadInput(f"{name}: not valid YAML: {error}") from None
     except TooLarge as error:
-        raise BadInput(f"{name}: {error}; that is no recipe") from None
+        raise BadInput(f"{name}: {error}") from None
 
 
 def implicit_tag(text: str) -> str:
@@ -66,11 +66,11 @@ def scalar(text: str, tag: str) -> Any:
 
 
 class TooLarge(Exception):
-    """The text holds more values than a recipe can have."""
+    """The text holds more values than any document of ours needs."""
 
 
 def check_size(count: int, depth: int) -> None:
-    """Raise TooLarge for more values, or deeper ones, than a recipe can have."""
+    """Raise TooLarge for more values, or deeper ones, than any document of ours needs."""
     if count > MAX_NODES:
         raise TooLarge(f"holds more than {MAX_NODES:,} values, aliases included")
     if depth > MAX_DEPTH:

@@ -1,8 +1,8 @@
 """YAML files, mappings and `--set` texts in; plain values that remember where they stand out.
 
-Nothing here knows what a recipe may say: that is edgeres.recipe.sections. Only plain values are
-built, by hand from the node tree: a tag can't name a Python object, and aliases can't grow without
-limit.
+Recipes, device profiles and budgets are all read here; what each may say, their own modules know.
+Only plain values are built, by hand from the node tree: a tag can't name a Python object, aliases
+are counted as often as they are used, before any value is copied, and merge keys are refused.
 """
 
 from __future__ import annotations
@@ -14,12 +14,26 @@ from typing import Any
 
 import yaml
 
+from edgeres.disk import read_bounded
+from edgeres.documents import _yaml
 from edgeres.errors import BadInput
-from edgeres.recipe import _yaml
-
-MAX_BYTES = 1 << 20
 
 KeyPath = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a document is.
+
+    Attributes:
+        name: what messages call it, e.g. "recipe".
+        most_bytes: no such document is larger.
+        start: what an empty one should begin with.
+    """
+
+    name: str
+    most_bytes: int
+    start: str
 
 
 @dataclass(frozen=True)
@@ -71,32 +85,22 @@ def _merge(
     return tree
 
 
-def read(path: Path) -> Document:
+def read(path: Path, kind: Kind) -> Document:
     """Read a YAML file.
 
     Raises:
-        BadInput: it can't be read, is no UTF-8 text, too large, not YAML, or not a mapping.
+        BadInput: it is no regular file, can't be read, is no UTF-8 text, too large, not YAML, or
+            not a mapping.
     """
-    try:
-        with path.open("rb") as stream:
-            content = stream.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise BadInput(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise BadInput(f"{path}: is a folder; name a recipe file in it") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise BadInput(f"{path}: can't be read ({reason})") from error
-    if len(content) > MAX_BYTES:
-        raise BadInput(f"{path}: is larger than {MAX_BYTES >> 20} MiB; that is no recipe")
+    content = read_bounded(path, kind.most_bytes, kind.name)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise BadInput(f"{path}: is not a text file in UTF-8") from None
-    return parse(text, str(path))
+    return parse(text, str(path), kind)
 
 
-def parse(text: str, name: str) -> Document:
+def parse(text: str, name: str, kind: Kind) -> Document:
     """A document from YAML text; `name` stands for the file in messages.
 
     Raises:
@@ -104,12 +108,24 @@ def parse(text: str, name: str) -> Document:
     """
     root = _yaml.compose(text, name)
     if root is None:
-        raise BadInput(f"{name}: is empty; start with `extends: quickstart`")
+        raise BadInput(f"{name}: is empty; {kind.start}")
     if not isinstance(root, yaml.MappingNode):
         raise BadInput(f"{name}: should hold `key: value` lines at the top")
     builder = _Builder(name)
     tree = builder.value(root, (), 1)
     return Document(tree, builder.places | {(): Place(name, ())}, builder.problems)
+
+
+def values(path: Path, kind: Kind) -> dict[str, Any]:
+    """The plain values of a file whose places nobody asks for; lists are tuples.
+
+    Raises:
+        BadInput: like `read`, and for a tag, a merge key, or a key that stands twice.
+    """
+    document = read(path, kind)
+    if document.problems:
+        raise BadInput(document.problems[0])
+    return document.tree
 
 
 def of_mapping(values: Mapping[str, Any], where: str) -> Document:
@@ -177,7 +193,7 @@ class _Builder:
         try:
             _yaml.check_size(self._count, len(path) + 1)
         except _yaml.TooLarge as error:
-            raise BadInput(f"{self.name}: {error}; that is no recipe") from None
+            raise BadInput(f"{self.name}: {error}") from None
         self.places[path] = Place(f"{self.name}:{line}", path)
         if isinstance(node, yaml.MappingNode):
             self._check_tag(node, "tag:yaml.org,2002:map")
@@ -198,6 +214,10 @@ class _Builder:
             line = _line(key)
             if not isinstance(key, yaml.ScalarNode):
                 self.problems.append(f"{self.name}:{line}: a key should be a plain name")
+            elif key.value == "<<" and key.style is None:
+                self.problems.append(
+                    f"{self.name}:{line}: a merge key (<<) is not read; write its keys out"
+                )
             elif key.value in found:
                 self.problems.append(
                     f"{self.name}:{line}: key '{shortened(key.value)}' stands twice, "
@@ -211,9 +231,7 @@ class _Builder:
     def _check_tag(self, node: yaml.Node, *allowed: str) -> None:
         if node.tag not in allowed:
             tag = shortened(node.tag.replace("tag:yaml.org,2002:", "!!"))
-            self.problems.append(
-                f"{self.name}:{_line(node)}: tag {tag} is not allowed in a recipe; remove it"
-            )
+            self.problems.append(f"{self.name}:{_line(node)}: tag {tag} is not allowed; remove it")
 
 
 def _line(node: yaml.Node) -> int:

@@ -1,18 +1,21 @@
-"""One ssh process. In: a command line and a time limit. Out: what it printed, and no process left.
+"""One child process. In: a command line and a time limit. Out: what it printed, and nothing left.
 
-Its stdin is a pipe that stays open for as long as the other side shall run: a script there reads it
-in the background, and its end means "stop". That end also comes when this process is killed or the
-connection is cut, which no message could announce.
+What it prints is counted while it is read. Without another stdin it gets a pipe that stays open for
+as long as it shall run. Of ssh, a script on the other side reads that pipe in the background, and
+its end means "stop". That end also comes when this process is killed or the connection is cut,
+which no message could announce.
 """
 
 from __future__ import annotations
 
 import os
 import selectors
+import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import IO
 
 _MOST_BYTES = 256 << 20  # a day of samples is less
@@ -20,17 +23,23 @@ _LAST_WORDS_S = 5.0
 
 
 class Process:
-    """A running ssh.
+    """A running program, in a session and a process group of its own.
 
     Attributes:
         stdout, stderr: what it has printed until now.
     """
 
-    def __init__(self, argv: Sequence[str], stdin: IO[bytes] | None = None) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        stdin: IO[bytes] | None = None,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         """Start it. Without `stdin` it gets the pipe that `end` closes.
 
         Raises:
-            OSError: there is no ssh.
+            OSError: there is no such program.
         """
         self.stdout, self.stderr = bytearray(), bytearray()
         reading, writing = (None, None) if stdin else os.pipe()
@@ -41,6 +50,8 @@ class Process:
                 stdin=stdin or reading,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
+                cwd=cwd,
+                env=env,
                 start_new_session=True,  # the terminal's Ctrl-C is ours to answer
             )
         except BaseException:
@@ -84,6 +95,22 @@ class Process:
     def returncode(self) -> int | None:
         """Its exit status; None while it runs."""
         return self._process.poll()
+
+    def wait(self, timeout_s: float) -> int:
+        """Its exit status, a negative signal number where one ended it.
+
+        Raises:
+            TimeoutError: it runs on.
+        """
+        try:
+            return self._process.wait(max(timeout_s, 0))
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError from error
+
+    def kill(self) -> None:
+        """Kill it with everything that it started and that stayed in its group."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def end(self, timeout_s: float = _LAST_WORDS_S) -> None:
         """Tell the other side to stop, hear its last words, leave no process. Safe to repeat."""
