@@ -50,16 +50,16 @@ def require_related(run: Run) -> None:
                 )
 
 
-def findings(run: Run, target: str | None = None) -> tuple[str, ...]:
-    """The gates and limits of a run that are not met, or of one target's file.
+def findings(run: Run) -> tuple[str, ...]:
+    """The gates and limits of a run that are not met.
 
     Raises:
         StorageError: a certificate is damaged, or another file's.
     """
-    exports = [a for a in _exports(run) if target in (None, _target(a))]
+    exports = _exports(run)
     if not exports:
         return ("it has no exported files; `edgeres export` makes some",)
-    return (*(f for a in exports for f in _gates(run, a)), *(_limits(run) if not target else ()))
+    return (*(f for a in exports for f in _gates(run, a)), *_limits(run))
 
 
 def _gates(run: Run, export: Artifact) -> Iterator[str]:

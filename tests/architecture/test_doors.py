@@ -22,7 +22,7 @@ ALLOWED = {
     "registry.py": "a file of a random name, linked to its own, which never replaces another",
     "bundle/": "a fresh folder, which becomes the archive, or one to unpack into",
     "cli/__init__.py": "the log of an unexpected error, under a random name",
-    "commands/chain.py": _NAMED, "commands/check.py": _NAMED, "commands/results.py": _NAMED,
+    "commands/chain.py": _NAMED, "commands/check.py": _NAMED,
     "commands/search.py": _NAMED, "commands/start.py": _NAMED,
     "datasets/_store.py": _STAGED,
     "devices/": "files on a device, or a fresh folder for them",
