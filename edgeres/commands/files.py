@@ -151,7 +151,13 @@ def benchmarked(
 
 
 def measured_in_turn(
-    a: Path, b: Path, devices: Sequence[str], preset: str, runs: Path, quiet: bool
+    a: Path,
+    b: Path,
+    devices: Sequence[str],
+    preset: str,
+    runs: Path,
+    quiet: bool,
+    against: str | None = None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Measure two files in alternating sessions; the reports of each.
 

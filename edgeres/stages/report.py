@@ -15,7 +15,7 @@ from edgeres.recipe import ReportSection
 from edgeres.recipe.document import dump
 from edgeres.stages import Context, keyed_as_is
 
-VERSION = 3
+VERSION = 4
 LIBRARIES = ("numpy", "torch", "torchao", "pillow")
 VARIES = ("digest", "facts", "files", "key", "parents")  # tells what was measured
 keyed = keyed_as_is

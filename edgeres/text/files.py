@@ -94,7 +94,7 @@ def benchmark(result: Mapping[str, Any]) -> str:
         })  # fmt: skip
         rest.append({
             **who, "load": milliseconds(_middle(cold["load_ns"])),
-            "first": milliseconds(_middle(cold["first_ns"])), "memory": _memory(r.get("memory")),
+            "first": milliseconds(_middle(cold["first_ns"])), "peak RSS": _memory(r.get("memory")),
             "top-1": accuracy(r["accuracy"]), "n": latency["n"],
             "valid": "yes" if r["valid"] else "no",
         })  # fmt: skip
@@ -106,10 +106,9 @@ def benchmark(result: Mapping[str, Any]) -> str:
 def compare(result: Mapping[str, Any]) -> str:
     """A row per measure, then what each verdict rests on."""
     rows = _compared(result)
-    verdict = f"B is {result['verdict']}" if result["verdict"] != "same" else "A and B are the same"
-    return "\n".join(
-        [table(rows, tuple(rows[0])), "", f"{verdict} (A {result['a']}, B {result['b']})"]
-    )
+    verdict = _verdict(result)
+    return "\n".join([table(rows, tuple(rows[0])), "", *_unjudged(result), *result["notes"],
+                      f"{verdict} (A {result['a']}, B {result['b']})"])  # fmt: skip
 
 
 def compare_markdown(result: Mapping[str, Any]) -> str:
@@ -118,8 +117,24 @@ def compare_markdown(result: Mapping[str, Any]) -> str:
     cells = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
     lines = [f"| {' | '.join(str(c).replace('|', ' ') for c in row)} |" for row in cells]
     return "\n".join(
-        [f"**B is {result['verdict']}** (A `{result['a']}`, B `{result['b']}`)", "", *lines]
-    )
+        [f"**{_verdict(result)}** (A `{result['a']}`, B `{result['b']}`)", "", *lines, "",
+         *(f"- {said}" for said in (*_unjudged(result), *result["notes"]))]
+    ).rstrip()  # fmt: skip
+
+
+def _verdict(result: Mapping[str, Any]) -> str:
+    return {"same": "A and B are the same", "not measurable": "not everything can be judged",
+            }.get(result["verdict"], f"B is {result['verdict']}")  # fmt: skip
+
+
+def _unjudged(result: Mapping[str, Any]) -> list[str]:
+    """Why there is no verdict, or one without an interval."""
+    missing = [r for r in result["rows"] if r["verdict"] == "not measurable"]
+    alone = [r for r in result["rows"] if r["unit"] == "ns" and r["interval"] is None]
+    mend = ["--allow-invalid judges invalid measurements all the same"] \
+        if any("not valid" in r["evidence"] for r in missing) else []  # fmt: skip
+    return [f"{r['measure']}: {r['evidence']}"
+            for r in result["rows"] if r in missing or r in alone] + mend  # fmt: skip
 
 
 def check(result: Mapping[str, Any]) -> str:
@@ -127,12 +142,15 @@ def check(result: Mapping[str, Any]) -> str:
     rows = [
         {"budget": r["measure"], "file": r["target"], "device": r["device"],
          "limit": f"{r['limit']:g}", "measured": "-" if r["value"] is None else f"{r['value']:.4g}",
-         "verdict": r["verdict"]}
+         "verdict": r["verdict"] + (f": {r['reason']}" if r.get("reason") else "")}
         for r in result["results"]
     ]  # fmt: skip
     met = sum(r["verdict"] == "pass" for r in result["results"])
     listed = [table(rows, tuple(rows[0]))] if rows else []
-    return "\n".join([*listed, f"{met} of {len(rows)} budgets met"])
+    invalid = any((r.get("reason") or "").startswith("not valid") for r in result["results"])
+    mend = ["--allow-invalid, or `allow_invalid: true` in the file, judges them all the same"]
+    return "\n".join([*listed, *(mend if invalid else []), *result["notes"],
+                      f"{met} of {len(rows)} budgets met"])  # fmt: skip
 
 
 def checked_bundle(result: Mapping[str, Any]) -> str:
@@ -171,7 +189,7 @@ def _middle(values: Sequence[float]) -> float | None:
 def _memory(found: Mapping[str, Any] | None) -> str:
     if not found or not found.get("peak_rss_bytes"):
         return "-"
-    return f"{(found['peak_rss_bytes'] - (found.get('baseline_rss_bytes') or 0)) / 1e6:.1f} MB"
+    return f"{found['peak_rss_bytes'] / 1e6:.1f} MB"
 
 
 def _compared(result: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -185,16 +203,20 @@ def _compared(result: Mapping[str, Any]) -> list[dict[str, str]]:
     ]  # fmt: skip
 
 
-def _quantity(value: float, unit: str) -> str:
-    if unit == "ns":
+def _quantity(value: float | None, unit: str) -> str:
+    if value is None or unit == "ns":
         return milliseconds(value)
+    if unit == "J":
+        return f"{value * 1e3:.3g} mJ"
     return f"{value / 1e3:.1f} kB" if unit == "bytes" and value < 1e6 else \
         f"{value / 1e6:.1f} MB" if unit == "bytes" else f"{value:.2%}"  # fmt: skip
 
 
 def _change(row: Mapping[str, Any]) -> str:
+    if row["change"] is None:
+        return "-"
     low, high = row["interval"] or (0.0, 0.0)
     if row["unit"] == "share":
-        return f"{row['change'] * 100:+.2f} points" + (
-            f" ({low * 100:+.2f} to {high * 100:+.2f})" if row["interval"] else "")  # fmt: skip
+        return f"{row['change']:+.2f} points" + (
+            f" ({low:+.2f} to {high:+.2f})" if row["interval"] else "")  # fmt: skip
     return f"{row['change']:.2f}x" + (f" ({low:.2f}-{high:.2f})" if row["interval"] else "")
