@@ -130,6 +130,10 @@ def benchmark(
         str, typer.Option(help="quick, normal, submission, or sustained (ten minutes on end).")
     ] = "normal",
     accuracy: Annotated[bool, typer.Option("--accuracy", help="Also run the test set.")] = False,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Of a file: the run whose test images it answers."),
+    ] = None,
     runs: Runs = DEFAULT_RUNS,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -138,7 +142,9 @@ def benchmark(
     from edgeres.commands import files
     from edgeres.text import files as text
 
-    result = files.benchmarked(what, device or ["host"], preset, accuracy, runs, quiet)
+    result = files.benchmarked(
+        what, device or ["host"], preset, accuracy, runs, quiet, against
+    )
     show(result, as_json, text.benchmark)
     if result["error"]:
         raise DeviceError(result["error"])

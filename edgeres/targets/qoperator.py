@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgeres.disk import storage_errors
 from edgeres.quiet import quiet
-from edgeres.targets import Session, Source, Tracer, _onnx_file, _onnx_read, _schemes, onnx
+from edgeres.targets import Session, Source, Tracer, _onnx_file, _schemes, onnx
 from edgeres.targets._graph import FileGraph
 from edgeres.types import TensorSpec
 
@@ -24,6 +24,7 @@ PACKAGE = "onnxruntime"
 EXTRA = None
 RUNTIME = "onnxruntime"
 SCHEMES = {"int8": _schemes.as_trained}
+beside, whole = onnx.beside, onnx.whole
 
 _DOMAINS = ("", "ai.onnx", "com.microsoft")  # the optimizer lists all that it knows
 
@@ -49,9 +50,7 @@ def read(path: Path) -> FileGraph:
     Raises:
         BadInput: not an ONNX file.
     """
-    with quiet(f"reading {path.name}"):
-        stored = _onnx_file.load(path)
-        return _onnx_read.graph(path, "onnx", stored, stored)
+    return onnx.as_stored(path)
 
 
 def session(path: Path, threads: int = 1) -> Session | None:

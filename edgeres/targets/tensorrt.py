@@ -28,6 +28,7 @@ PACKAGE = "onnxruntime"
 EXTRA = None  # NVIDIA's own reader (`accepts`) comes with edgeres[tensorrt]
 RUNTIME = "onnxruntime"
 SCHEMES = {"int8": _schemes.symmetric}
+beside, whole = onnx.beside, onnx.whole
 
 _READER = "tensorrt_rtx_bindings"
 _OPSET = 17  # what TensorRT 8.6 (JetPack 6.0) reads; these operators are the same in 20

@@ -12,16 +12,22 @@ _SHOWN = 8  # names of a long list
 
 def inspect(result: Mapping[str, Any]) -> str:
     """What is in a file: sums, then its layers."""
-    counts = ", ".join(f"{n} {kind}" for kind, n in sorted(result["operators"].items()))
+    counts = _counted(result["operators"])
     floats = result["float_operators"]
     rows = {
         "file": result["file"], "format": result["format"],
         "needs": result["requires"] or "unknown",
         "size": f"{kilobytes(result['size_bytes'])}, "
-                f"{kilobytes(result['constant_bytes'])} of it weights",
+                f"{kilobytes(result['constant_bytes'])} of it weights"
+                + "".join(f", in {start(name, 60)}: {kilobytes(told['size_bytes'])}"
+                          for name, told in result["beside"].items()),
         "MACs": f"{result['macs'] / 1e6:,.1f} M" if result["macs"] else "unknown",
         "input": tensor(result["input"]), "output": tensor(result["output"]),
-        "operators": counts,
+        "operators": counts, **_runtime(result.get("runtime")),
+        **({"needs a delegate": ", ".join(f"{kind}: {what}" for kind, what in
+                                          result["delegates"].items())}
+           if result["delegates"] else {}),
+        **({"not run": start(result["not_run"], 300)} if result["not_run"] else {}),
         "in integers": ", ".join(f"{share:.0%} of {what}"
                                  for what, share in result["integer_share"].items()),
         "float operators": str(len(floats)) if floats else "none",
@@ -34,6 +40,15 @@ def inspect(result: Mapping[str, Any]) -> str:
     islands = [f"in float: {name}" for name in floats[:_SHOWN]]
     more = [f"… and {len(floats) - _SHOWN} more"] if len(floats) > _SHOWN else []
     return "\n".join([listed, *islands, *more, "", layers(result["layers"])])
+
+
+def _counted(operators: Mapping[str, int]) -> str:
+    return ", ".join(f"{n} {start(kind, 60)}" for kind, n in sorted(operators.items()))
+
+
+def _runtime(found: Mapping[str, Any] | None) -> dict[str, str]:
+    """What the runtime's optimizer makes of the operators."""
+    return {f"in {found['name']}": _counted(found["operators"])} if found else {}
 
 
 def layers(found: Sequence[Mapping[str, Any]]) -> str:
@@ -100,6 +115,7 @@ def benchmark(result: Mapping[str, Any]) -> str:
         })  # fmt: skip
         reasons += [f"{r['target']} on {r['device']}: {reason}" for reason in r["reasons"]]
     tables = [table(rows, tuple(rows[0])) for rows in (times, rest) if rows]
+    reasons += [result["accuracy_of"]] if result.get("accuracy_of") else []
     return "\n\n".join([*tables, *(["\n".join(reasons)] if reasons else [])])
 
 
