@@ -17,14 +17,15 @@ from edgeres.errors import BadInput, DeviceError
 from edgeres.progress import Progress
 from edgeres.runs import Run, find_run
 from edgeres.targets._conversion import examine, listed
-from edgeres.types import Preprocess, exported_file, to_json
+from edgeres.types import exported_file, to_json
 
 
 def inspected(file: Path) -> dict[str, Any]:
     """What is in a model file, as stored, and what its runtime makes of it."""
     kind, _ = targets.of_file(file)
     found = listed(file)
-    return {"file": str(file), "format": kind, **_identity(file, found), **found}
+    return {"file": str(file), "format": kind, "target": f"{kind}-{found['precision']}",
+            **_identity(file, found), **found}  # fmt: skip
 
 
 def _identity(path: Path, found: Mapping[str, Any]) -> dict[str, Any]:
@@ -266,8 +267,8 @@ def _notes(artifact: Artifact) -> tuple[dict[str, Any] | None, list[str] | None]
     metadata = artifact.facts["metadata"]
     try:
         found = json.loads(metadata.get("edgeres.preprocess", "null"))
-        noted = to_json(Preprocess(int(found["size_px"]), *(
-            tuple(map(float, found[key])) for key in ("mean", "std"))))  # fmt: skip
+        noted = {**found, "size_px": int(found["size_px"]), "mean": list(map(float, found["mean"])),
+                 "std": list(map(float, found["std"]))}  # fmt: skip
     except (ValueError, TypeError, KeyError, RecursionError):
         noted = None
     labels = metadata.get("edgeres.labels")

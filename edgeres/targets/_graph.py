@@ -50,7 +50,7 @@ class FileOp:
         """Multiply-accumulates of one image; 0 where there are no weights or no known shape."""
         if self.weight is None or not self.shape:
             return 0
-        return math.prod(self.shape) * math.prod(self.weight.shape[1:])
+        return math.prod(self.shape[1:]) * math.prod(self.weight.shape[1:])
 
 
 @dataclass(frozen=True)

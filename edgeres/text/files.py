@@ -15,7 +15,7 @@ def inspect(result: Mapping[str, Any]) -> str:
     counts = _counted(result["operators"])
     floats = result["float_operators"]
     rows = {
-        "file": result["file"], "format": result["format"],
+        "file": result["file"], "format": result["format"], "kind": result["target"],
         "needs": result["requires"] or "unknown",
         "size": f"{kilobytes(result['size_bytes'])}, "
                 f"{kilobytes(result['constant_bytes'])} of it weights"
