@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from edgeres import registry
+from edgeres import registry, run_state
 from edgeres.artifact import Artifact, load
 from edgeres.disk import storage_errors, write_whole
 from edgeres.errors import BadInput, unknown
@@ -67,7 +68,9 @@ def open_run(path: Path) -> Run:
 
 
 def find_run(name: str | None, folder: Path) -> Run:
-    """A run by path or name, by `@stable` or `@canary`, or the newest one.
+    """A run by path or name, by `@stable` or `@canary`, or the newest that is done.
+
+    One that failed or isn't finished counts only where there is no other.
 
     Raises:
         BadInput: there is none, or it is no longer what was promoted.
@@ -82,7 +85,13 @@ def find_run(name: str | None, folder: Path) -> Run:
     runs = all_runs(folder)
     if not runs:
         raise BadInput(f"{folder}: no runs yet; start one with `edgeres run quickstart`")
-    return runs[-1]
+    done = next((run for run in reversed(runs) if run_state.of(run.path).whole), runs[-1])
+    state = run_state.of(runs[-1].path)
+    if not state.whole:
+        print(f"{runs[-1].path} is {state.word} ({state.step}); "
+              f"{'it is the only one' if done is runs[-1] else f'taking {done.path}'}",
+              file=sys.stderr)  # fmt: skip
+    return done
 
 
 def _promoted(channel: str, folder: Path) -> Run:

@@ -142,9 +142,7 @@ def benchmark(
     from edgeres.commands import files
     from edgeres.text import files as text
 
-    result = files.benchmarked(
-        what, device or ["host"], preset, accuracy, runs, quiet, against
-    )
+    result = files.benchmarked(what, device or ["host"], preset, accuracy, runs, quiet, against)
     show(result, as_json, text.benchmark)
     if result["error"]:
         raise DeviceError(result["error"])

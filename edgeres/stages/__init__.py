@@ -27,12 +27,14 @@ class Context:
 
     Attributes:
         work: folder for resume checkpoints; survives a crash, removed when the stage is done.
+        run: name of the run that it is done for.
         tick: (steps done, steps in all, note) -> None, for the progress display.
     """
 
     seed: int
     work: Path
     tick: Callable[[int, int, str], None]
+    run: str = ""
 
 
 class Stage(Protocol):

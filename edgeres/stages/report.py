@@ -6,6 +6,7 @@ import json
 import platform
 from collections import Counter
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ def run(
     document = ladder.build(
         [_entry(step, artifact) for step, artifact in chain],
         title=section.title or "edgeres",
+        run=context.run,
+        written_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         recipe_yaml=dump({step: dict(a.section) for step, a in chain}),
         environment=_environment(inputs),
         dataset=_dataset(data) if data else {},

@@ -152,7 +152,9 @@ def unpacked(model: Any) -> dict[str, tuple[str, ...]]:
 def _stored_bytes(values: np.ndarray) -> int:
     """Bytes in the file: numpy has no smaller numbers than of a byte."""
     name = values.dtype.name
-    bits = 4 if name in ("int4", "uint4", "float4_e2m1fn") else 2 if name in ("int2", "uint2") else 0
+    bits = (
+        4 if name in ("int4", "uint4", "float4_e2m1fn") else 2 if name in ("int2", "uint2") else 0
+    )
     return -(-values.size * bits // 8) if bits else int(values.nbytes)
 
 

@@ -104,7 +104,9 @@ def session(path: Path, threads: int = 1) -> Session | None:  # noqa: ARG001
         return _interpreter(path, ct)
     package = packages.load(path, ct)  # says what is wrong with a file in one sentence
     if package.classifier:
-        raise BadInput(f"{path}: a classifier, which answers with a label; export it without labels")
+        raise BadInput(
+            f"{path}: a classifier, which answers with a label; export it without labels"
+        )
     with quiet(f"loading {path.name} in Core ML"):
         return _Session(ct.models.MLModel(str(path)))
 

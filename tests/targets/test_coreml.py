@@ -360,8 +360,9 @@ def test_a_classifier_and_sparse_weights_are_listed(tmp_path: Path) -> None:
     found = described(coreml.read(package("classifier", classifier_config=labels)))
     assert found["operators"]["classify"] == 1 and found["macs"] == 64 * 64 * 27
     graph_ = coreml.read(package("sparse"))
-    found, kept = described(graph_), next(
-        np.count_nonzero(op.weight) for op in graph_.ops if op.weight is not None
+    found, kept = (
+        described(graph_),
+        next(np.count_nonzero(op.weight) for op in graph_.ops if op.weight is not None),
     )
     assert found["operators"]["constexpr_sparse_to_dense"] == 1
     assert found["macs"] == 64 * 64 * 27

@@ -58,9 +58,7 @@ def custom(name: str) -> Callable[[Any], object]:
     [("FlexErf", "TensorFlow's Flex delegate"), ("edgetpu-custom-op", "libedgetpu"),
      ("DISPATCH_OP", "NPU"), ("OurOwn\x1b[2J", "whoever made")],
 )  # fmt: skip
-def test_a_delegate_s_operator_is_listed_and_not_run(
-    name: str, needs: str, tmp_path: Path
-) -> None:
+def test_a_delegate_s_operator_is_listed_and_not_run(name: str, needs: str, tmp_path: Path) -> None:
     path = layer(tmp_path / "m.tflite", custom(name))
     found = files.inspected(path)
     shown = name.replace("\x1b", "\ufffd")
@@ -193,7 +191,9 @@ def test_data_in_another_file_is_counted_and_carried_along(
     plain = network(tmp_path / "plain.onnx", [conv], [weight])
     (tmp_path / "sub").mkdir()
     path = tmp_path / "sub" / "m.onnx"
-    onnx.save(onnx.load(plain), path, save_as_external_data=True, location="m.bin", size_threshold=0)
+    onnx.save(
+        onnx.load(plain), path, save_as_external_data=True, location="m.bin", size_threshold=0
+    )
     found = files.inspected(path)
     assert found["beside"]["m.bin"]["size_bytes"] == 864
     assert found["size_bytes"] == path.stat().st_size + 864 and found["constant_bytes"] == 864
