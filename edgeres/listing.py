@@ -8,13 +8,10 @@ import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgeres.errors import unknown
-from edgeres.text import accuracy, kilobytes, table
-
-if TYPE_CHECKING:
-    from edgeres.runs import Run
+from edgeres.text import kilobytes, table
 
 _COMPONENTS = {
     "torch": None, "torchao": None, "torch-pruning": None, "nncf": None, "litert-torch": None,
@@ -124,24 +121,8 @@ def _devices() -> list[dict[str, Any]]:
 
 def _runs(folder: Path) -> list[dict[str, Any]]:
     """The newest last; before them, apart, what failed or isn't finished."""
+    from edgeres.run_rows import row
     from edgeres.runs import all_runs
 
-    found = [run_row(run) for run in all_runs(folder)]
+    found = [row(run) for run in all_runs(folder)]
     return sorted(found, key=lambda row: row["state"] == "done")
-
-
-def run_row(run: Run) -> dict[str, Any]:
-    """What tells a run from others."""
-    from edgeres import run_state
-
-    state, recipe = run_state.of(run.path), run.recipe
-    model = next((run.artifacts[s] for s in ("quantize", "prune", "distill", "teacher")
-                  if s in run.artifacts), None)  # fmt: skip
-    return {
-        "run": run.name, "date": state.at[:16].replace("T", " "),
-        "state": f"{state.word} ({state.step})" if state.step else state.word,
-        "source": recipe.teacher.checkpoint or recipe.teacher.model,
-        "data": recipe.data.source, "model": model.facts["model"] if model else None,
-        "top-1": accuracy(model.facts["test"]) if model else "-",
-        "steps": len(run.artifacts), "note": run_state.note(run.path),
-    }  # fmt: skip

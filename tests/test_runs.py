@@ -32,8 +32,8 @@ def folder(tmp_path: Path) -> Path:
 def events(run: Path, *said: tuple[str, str]) -> None:
     with (run / "events.jsonl").open("a") as file:
         for step, what in said:
-            file.write(json.dumps({"time": "2026-11-26T10:00:00+00:00", "step": step, "event": what})
-                       + "\n")  # fmt: skip
+            event = {"time": "2026-11-26T10:00:00+00:00", "step": step, "event": what}
+            file.write(f"{json.dumps(event)}\n")
 
 
 def copied(folder: Path, name: str) -> Path:

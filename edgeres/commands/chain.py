@@ -127,9 +127,9 @@ def _added(run: Run, made: Path, runs: Path) -> str | None:
     None if it is of another network, or the run is promoted: then it stays what it was.
     """
     new = open_run(made)
-    steps = [step for step, a in new.artifacts.items() if a.stage not in ("export", "quantize")]
-    same = all(step in run.artifacts and run.artifacts[step].digest == new.artifacts[step].digest
-               for step in (*steps, *({"quantize"} & run.artifacts.keys() & new.artifacts.keys())))  # fmt: skip
+    had = {step: artifact.digest for step, artifact in run.artifacts.items()}
+    same = all(had.get(step) == artifact.digest for step, artifact in new.artifacts.items()
+               if artifact.stage != "export" and (step != "quantize" or step in had))  # fmt: skip
     entries = (registry.current(runs, channel) for channel in registry.CHANNELS)
     if not same or any(entry and entry.run == run.name for entry in entries):
         return None

@@ -39,4 +39,5 @@ def compared(
     verdicts = {row.verdict for row in rows}
     worst = next(v for v in ("worse", "not measurable", "better", "same") if v in verdicts)
     return {"a": a, "b": b, "verdict": worst, "tolerance": asdict(tolerance),
-            "rows": [asdict(row) for row in rows], "notes": compare.left_out(first, second)}  # fmt: skip
+            "rows": [asdict(row) for row in rows],
+            "notes": compare.left_out(first, second)}  # fmt: skip

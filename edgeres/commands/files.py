@@ -32,8 +32,9 @@ def _identity(path: Path, found: Mapping[str, Any]) -> dict[str, Any]:
     """Hash and size of a file with what it keeps beside itself."""
     own, beside = file_sha256(path), found["beside"]
     hashes = {name: told["sha256"] for name, told in beside.items()}
+    more = sum(told["size_bytes"] for told in beside.values())
     return {"sha256": contents_digest({path.name: own, **hashes}) if hashes else own,
-            "size_bytes": folder_size(path) + sum(t["size_bytes"] for t in beside.values())}  # fmt: skip
+            "size_bytes": folder_size(path) + more}  # fmt: skip
 
 
 def verified(what: Sequence[str], against: str | None, runs: Path, quiet: bool) -> dict[str, Any]:

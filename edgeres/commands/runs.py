@@ -10,7 +10,7 @@ from typing import Any
 from edgeres import registry, run_state
 from edgeres.disk import folder_size, storage_errors
 from edgeres.errors import BadInput
-from edgeres.listing import run_row
+from edgeres.run_rows import row
 from edgeres.runs import Run, find_run
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -24,7 +24,7 @@ def shown(name: str, runs: Path) -> dict[str, Any]:
               "path": str(run.path / "artifacts" / step.replace(":", "-", 1))}
              for step, a in run.artifacts.items()]  # fmt: skip
     page = run.path / "report.html"
-    return {**run_row(run), "path": str(run.path), "promoted": _channels(run, runs),
+    return {**row(run), "path": str(run.path), "promoted": _channels(run, runs),
             "report": str(page) if page.exists() else None, "steps": steps}  # fmt: skip
 
 

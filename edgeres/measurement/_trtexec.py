@@ -6,6 +6,7 @@ text have six digits. Text that isn't trtexec's gives None or an empty value, ne
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -50,7 +51,7 @@ def runs(text: str) -> list[str]:
     """The log of each run, where one log has several; what precedes the first is a part, too."""
     starts = [found.start() for found in _START.finditer(text)]
     cuts = [0, *(at for at in starts if at), len(text)]
-    return [text[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [text[a:b] for a, b in itertools.pairwise(cuts)]
 
 
 def command(text: str) -> str:

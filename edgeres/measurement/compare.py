@@ -2,7 +2,7 @@
 
 A difference counts only if it is both beyond a tolerance and beyond chance: latency by a bootstrap
 over sessions, accuracy by McNemar's test where both ran the same samples. Sizes are exact. What
-can't be judged (an invalid measurement, other test images) is a verdict of its own, with its reason.
+can't be judged (an invalid measurement, other test images) is a verdict of its own.
 
 A file has three times that scatter (latency, load, first inference), and a gate in CI is asked
 again and again: their intervals are 99 % ones, so that noise alone is hardly ever a verdict.

@@ -20,8 +20,8 @@ def summary(
 ) -> dict[str, Any]:
     """The numbers of the headline. `product` is the file it is about, `first` where it started.
 
-    Keys: first, product, size, macs, latency, doubt, accuracy, verification; each None where the run
-    doesn't tell.
+    Keys: first, product, size, macs, latency, doubt, accuracy, verification; each None where the
+    run doesn't tell.
     """
     networks = [rung for rung in rungs if rung.step in NETWORKS]
     first = networks[0] if networks else None

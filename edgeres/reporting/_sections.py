@@ -71,8 +71,8 @@ def files(report: Report) -> Markup | None:
     words = (
         "Batch 1, one inference after the other; median over all sessions. "
         f"Peak RSS: the most resident memory of a process of its own{of}, the runtime included. "
-        "Load and first inference: in a fresh process, median over sessions. An invalid measurement is "
-        "struck through, with its reason; an emulated processor has no latency."
+        "Load and first inference: in a fresh process, median over sessions. An invalid "
+        "measurement is struck through, with its reason; an emulated processor has no latency."
     )
     return section("files", "Files and measurements", _tables.files(rows),
                    _tables.measurements(measured), note(words))  # fmt: skip

@@ -60,11 +60,11 @@ def build(
         run, written_at: the run's name, and when this is assembled (ISO 8601).
 
     Returns:
-        {"schema", "title", "run", "written_at", "headline" (a few sentences), "summary" (the numbers behind them),
-        "ladder", "files", "devices", "verification", "training", "data", "per_class",
-        "confusion", "reliability", "distributions", "explained", "budgets", "environment",
-        "lineage", "networks" (inside the int8 files), "recipe"}. What the run doesn't have is None
-        or empty. Strict JSON: numbers that aren't finite become None.
+        {"schema", "title", "run", "written_at", "headline" (a few sentences), "summary" (the
+        numbers behind them), "ladder", "files", "devices", "verification", "training", "data",
+        "per_class", "confusion", "reliability", "distributions", "explained", "budgets",
+        "environment", "lineage", "networks" (inside the int8 files), "recipe"}. What the run
+        doesn't have is None or empty. Strict JSON: numbers that aren't finite become None.
     """
     by_step = {artifact["step"]: artifact for artifact in artifacts}
     labels = dataset.get("labels")

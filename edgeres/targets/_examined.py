@@ -1,4 +1,4 @@
-"""What a file of any origin holds, as JSON-ready facts: as stored, and what its runtime makes of it.
+"""What a file of any origin holds, JSON-ready: as stored, and what its runtime makes of it.
 
 It is run once where this machine can. Where it can't, it is listed all the same, with the reason.
 Call this in a process of its own (`_conversion.examine`): the readers are not made for hostile

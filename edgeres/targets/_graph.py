@@ -95,7 +95,7 @@ class FileGraph:
         return sum(op.role == role for op in self.ops)
 
     def precision(self) -> str:
-        """What the file is, as targets' names end: by its layers' answers, else by their weights."""
+        """What the file is, as targets' names end: by layers' answers, else by their weights."""
         layers = [op for op in self.ops if op.role in ("conv", "linear")]
         codes = Counter(self.quantization[op.output].dtype for op in layers
                         if op.output in self.quantization)  # fmt: skip

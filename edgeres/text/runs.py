@@ -10,8 +10,8 @@ from edgeres.text import chain, kilobytes, start, table
 
 def shown(result: Mapping[str, Any]) -> str:
     """What a run is, then its steps."""
-    facts = {key: result[key] for key in ("run", "date", "state", "source", "data", "model", "top-1",
-                                          "note", "report")}  # fmt: skip
+    keys = ("run", "date", "state", "source", "data", "model", "top-1", "note", "report")
+    facts = {key: result[key] for key in keys}
     facts["promoted"] = ", ".join(result["promoted"])
     width = max(map(len, facts)) + 2
     lines = [f"{key:<{width}}{start(str(value), 200)}" for key, value in facts.items() if value]

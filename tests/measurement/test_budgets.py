@@ -60,8 +60,8 @@ LATENCY = budgets.Limits([budgets.Budget("latency_median_ms", 9, None, None)])
 
 
 def test_what_is_invalid_is_not_measurable_unless_allowed() -> None:
-    wanted = [budgets.Budget(name, 1e9, None, None) for name in
-              ("latency_median_ms", "cold_start_ms", "energy_mj", "memory_mb", "size_kb")]  # fmt: skip
+    names = ("latency_median_ms", "cold_start_ms", "energy_mj", "memory_mb", "size_kb")
+    wanted = [budgets.Budget(name, 1e9, None, None) for name in names]
     doubtful = {**REPORT, "valid": False, "reasons": ["it was hot"],
                 "energy": {"joules_per_inference": 1.0}}  # fmt: skip
     found = budgets.check(budgets.Limits(wanted), [doubtful], {})

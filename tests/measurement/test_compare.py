@@ -91,8 +91,10 @@ def test_accuracy_is_judged_in_pairs() -> None:
     assert verdicts(report(NOISY, a), unknown)["top-1"] == "same"
 
 
-@pytest.mark.parametrize("change", [{"samples": "others"}, {"classes": 100}, {"n": 10, "right": "ffc0",
-                                                                               "correct": 10}])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [{"samples": "others"}, {"classes": 100}, {"n": 10, "right": "ffc0", "correct": 10}],
+)
 def test_accuracies_of_different_tests_are_not_compared(change: dict) -> None:
     right = [True] * 1000
     a, b = report(NOISY, right), report(NOISY, right)
@@ -135,8 +137,10 @@ def test_every_measure_has_a_tolerance() -> None:
 
     a, b = whole(1, [True] * 1000), whole(1.3, [i >= 100 for i in range(1000)])
     assert set(verdicts(a, b).values()) == {"worse"}
-    names = {"latency": "latency", "load": "cold", "first inference": "cold",
-             "peak RSS": "memory", "energy": "energy", "size": "size", "top-1": "accuracy"}  # fmt: skip
+    names = {
+        "latency": "latency", "load": "cold", "first inference": "cold", "peak RSS": "memory",
+        "energy": "energy", "size": "size", "top-1": "accuracy",
+    }  # fmt: skip
     assert set(verdicts(a, b)) == set(names)
     for option in set(names.values()):
         found = verdicts(a, b, **{option: 50 if option == "accuracy" else 0.5})

@@ -348,8 +348,10 @@ def test_a_classifier_and_sparse_weights_are_listed(tmp_path: Path) -> None:
         return body
 
     def package(name: str, **more: Any) -> Path:
-        made = ct.convert(program(), convert_to="mlprogram", minimum_deployment_target=ct.target.iOS17,
-                          **more)  # fmt: skip
+        oldest = ct.target.iOS17
+        made = ct.convert(
+            program(), convert_to="mlprogram", minimum_deployment_target=oldest, **more
+        )
         if name == "sparse":
             rule = optimize.OpMagnitudePrunerConfig(target_sparsity=0.75, weight_threshold=10)
             made = optimize.prune_weights(made, optimize.OptimizationConfig(global_config=rule))

@@ -80,7 +80,7 @@ def test_an_operator_that_is_not_known_is_listed(tmp_path: Path) -> None:
     path = network(tmp_path / "m.onnx", [node], [], domains=["their.own"])
     found = listed(path)
     assert found["operators"] == {"Thing": 1} and "their.own:Thing" in found["not_run"]
-    with pytest.raises(BadInput, match="their.own:Thing"):
+    with pytest.raises(BadInput, match=r"their\.own:Thing"):
         examine(path)
 
 
@@ -147,7 +147,8 @@ def quantized_half(path: Path) -> Path:
     zero = helper.make_tensor("z", TensorProto.UINT8, (), [0])
     stored = [scale, zero, *(helper.make_tensor(n, TensorProto.INT8, (3, 3, 3, 3), [1] * 81)
                              for n in ("w1", "w2")),
-              *(helper.make_tensor(n, TensorProto.FLOAT, (), [v]) for n, v in (("lo", 0), ("hi", 6)))]  # fmt: skip
+              helper.make_tensor("lo", TensorProto.FLOAT, (), [0]),
+              helper.make_tensor("hi", TensorProto.FLOAT, (), [6])]  # fmt: skip
 
     def q(name: str, kind: str = "QuantizeLinear") -> Any:
         out = f"{name}_{kind[0]}"

@@ -10,6 +10,7 @@ Source: google-ai-edge/LiteRT, tflite/tools/benchmark/ and litert/tools/benchmar
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import re
 import struct
@@ -99,7 +100,7 @@ def runs(text: str) -> list[str]:
     found = ([found.start() for found in start.finditer(text)] for start in _STARTS)
     starts = next(filter(None, found), [])
     cuts = [0, *(at for at in starts if at), len(text)]
-    return [text[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [text[a:b] for a, b in itertools.pairwise(cuts)]
 
 
 def settings(text: str) -> str:
