@@ -13,7 +13,7 @@ from typing import Any
 from edgeres import targets
 from edgeres.disk import file_sha256
 from edgeres.errors import BadInput
-from edgeres.quiet import ConversionFailed
+from edgeres.quiet import ConversionFailed, quiet
 from edgeres.targets._graph import FileGraph, described
 from edgeres.types import to_json
 
@@ -43,7 +43,8 @@ def facts(path: Path) -> dict[str, Any]:
 def beside(path: Path) -> list[Path]:
     """The files that it keeps weights in, beside itself; only names below its own folder."""
     _, target = targets.of_file(path)
-    found: list[Path] = target.beside(path) if hasattr(target, "beside") else []
+    with quiet(f"reading {path.name}"):
+        found: list[Path] = target.beside(path) if hasattr(target, "beside") else []
     return found
 
 
