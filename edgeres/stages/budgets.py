@@ -54,8 +54,9 @@ def failures(facts: Mapping[str, Any]) -> list[str]:
     for r in facts["results"]:
         if r["verdict"] != "pass":
             where = r["target"] if r["device"] == "-" else f"{r['target']} on {r['device']}"
-            what = f"is {r['value']:.4g}" if r["value"] is not None else "isn't measurable"
-            what += f" ({r['reason']})" if r.get("reason") else ""
+            what = f"is {r['value']:.4g}" if r["value"] is not None else "was not measured"
+            if r.get("reason") not in (None, "", "not measured"):
+                what = f"isn't measurable ({r['reason']})"
             found.append(f"{where}: {r['measure']} {what}, budget {r['limit']:g}")
     return found
 
