@@ -56,7 +56,8 @@ def test_a_file_that_says_nothing_needs_a_run(folder: Path, own: Artifact) -> No
     name = runs.find_run(None, folder).name
     _, _, said = files._test_of(changed(own, {}), name, folder)
     assert "prepared as the run says" in said
-    for damaged in ("{", "[]", "null", '{"size_px": "x"}', "[" * 9000):
+    zero = json.dumps({"size_px": 8, "mean": [0.5], "std": [0]})
+    for damaged in (zero, "{", "[]", "null", '{"size_px": "x"}', "[" * 9000):
         with pytest.raises(BadInput, match="--against RUN"):
             files._test_of(changed(own, {"edgeres.preprocess": damaged}), None, folder)
 
@@ -75,6 +76,8 @@ def test_what_does_not_fit_is_refused(folder: Path, own: Artifact) -> None:
     name = runs.find_run(None, folder).name
     spec, notes = own.facts["exported"]["input"], own.facts["metadata"]
     larger = {**spec, "shape": [1, 3, 96, 96]}
+    with pytest.raises(BadInput, match="give a file, and --accuracy"):
+        files.benchmarked(None, ["host"], "quick", False, folder, True, name)
     with pytest.raises(BadInput, match="takes images of 96 px"):
         files._test_of(changed(own, {}, input=larger), name, folder)
     output = {**own.facts["exported"]["output"], "shape": [1, 1000]}

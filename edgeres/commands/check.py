@@ -47,7 +47,7 @@ def checked(
     return {"passed": all(r.verdict == "pass" for r in found),
             "results": [asdict(r) for r in found],
             "notes": [f"{r['target']}: {note}" for r in measured if r.get("source")
-                      for note in r["notes"]]}  # fmt: skip  # fmt: skip
+                      for note in r["notes"]]}  # fmt: skip
 
 
 def _own(what: str, runs: Path) -> budgets.Limits:

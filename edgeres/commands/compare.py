@@ -9,6 +9,7 @@ from typing import Any
 
 from edgeres.commands import files
 from edgeres.commands.results import is_model, reports
+from edgeres.errors import BadInput
 from edgeres.measurement import compare
 
 
@@ -33,6 +34,8 @@ def compared(
         first, second = files.measured_in_turn(
             Path(a), Path(b), devices, preset, runs, quiet, against
         )
+    elif against is not None:
+        raise BadInput("--against says whose test images two model files answer; these aren't two")
     else:
         first, second = (reports(what, runs) for what in (a, b))
     rows = compare.compare(first, second, tolerance, allow_invalid)

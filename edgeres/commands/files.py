@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -152,9 +153,14 @@ def benchmarked(
     """
     section = _section(devices, preset, accuracy)
     path = Path(what) if what else None
+    alone = bool(path and path.exists() and not (path / "recipe.lock.yaml").exists())
+    if against is not None and not (alone and accuracy):
+        raise BadInput(
+            "--against says whose test images a file answers: give a file, and --accuracy"
+        )
     known: dict[str, Artifact] = {}
     said = ""
-    if path and path.exists() and not (path / "recipe.lock.yaml").exists():
+    if path and alone:
         exports = {path.name: _alone(path)}
         if accuracy:
             known, exports, said = _test_of(exports, against, runs)
@@ -189,10 +195,10 @@ def measured_in_turn(
     names = {which: x.facts["exported"]["target"] for which, x in exports.items()}
     for which, artifact in exports.items():  # two files may be of one target
         artifact.facts["exported"]["target"] = which
-    classes = {which: x.facts["exported"]["output"]["shape"][-1:] for which, x in exports.items()}
-    if classes["A"] != classes["B"]:
-        raise BadInput(f"{a} gives {classes['A']} values and {b} {classes['B']}: they are networks "
-                       "of different tasks, which can't be compared")  # fmt: skip
+    gives = [math.prod(x.facts["exported"]["output"]["shape"][1:]) for x in exports.values()]
+    if gives[0] != gives[1]:
+        raise BadInput(f"{a} gives {gives[0]} values and {b} {gives[1]}: they are networks of "
+                       "different tasks, which can't be compared")  # fmt: skip
     known: dict[str, Artifact] = {}
     with contextlib.nullcontext() if against else contextlib.suppress(BadInput):
         known, exports, _ = _test_of(exports, against, runs)
@@ -268,9 +274,12 @@ def _notes(artifact: Artifact) -> tuple[dict[str, Any] | None, list[str] | None]
     metadata = artifact.facts["metadata"]
     try:
         found = json.loads(metadata.get("edgeres.preprocess", "null"))
-        noted = {**found, "size_px": int(found["size_px"]), "mean": list(map(float, found["mean"])),
-                 "std": list(map(float, found["std"]))}  # fmt: skip
-    except (ValueError, TypeError, KeyError, RecursionError):
+        mean, std = (list(map(float, found[key])) for key in ("mean", "std"))
+        usable = {len(mean), len(std)} <= {1, 3} and all(map(math.isfinite, mean + std))
+        if not usable or min(std) <= 0:
+            raise ValueError
+        noted = {**found, "size_px": int(found["size_px"]), "mean": mean, "std": std}
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         noted = None
     labels = metadata.get("edgeres.labels")
     return noted, labels.split("\n") if labels else None
@@ -281,7 +290,7 @@ def _require_fit(
     classes: Sequence[str],
 ) -> None:  # fmt: skip
     exported = artifact.facts["exported"]
-    spec, gives = exported["input"], exported["output"]["shape"][-1]
+    spec, gives = exported["input"], math.prod(exported["output"]["shape"][1:])
     size = spec["shape"][1] if spec["layout"] == "NHWC" else spec["shape"][-1]
     if size != prepared["size_px"]:
         raise BadInput(f"{path}: takes images of {size} px, and the run's are prepared for "
