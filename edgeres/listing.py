@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeres.errors import unknown
-from edgeres.text import accuracy, kilobytes, table
+from edgeres.text import kilobytes, table
 
 _COMPONENTS = {
     "torch": None, "torchao": None, "torch-pruning": None, "nncf": None, "litert-torch": None,
@@ -120,19 +120,9 @@ def _devices() -> list[dict[str, Any]]:
 
 
 def _runs(folder: Path) -> list[dict[str, Any]]:
+    """The newest last; before them, apart, what failed or isn't finished."""
+    from edgeres.run_rows import row
     from edgeres.runs import all_runs
 
-    found = []
-    for run in all_runs(folder):
-        steps = list(run.artifacts)
-        if run.damage:
-            found.append({"run": run.name, "steps": 0, "model": None, "top-1": "-",
-                          "report": f"damaged: {run.damage}"})  # fmt: skip
-            continue
-        model = next((run.artifacts[s] for s in ("quantize", "prune", "distill", "teacher")
-                      if s in steps), None)  # fmt: skip
-        found.append({"run": run.name, "steps": len(steps),
-                      "model": model.facts["model"] if model else None,
-                      "top-1": accuracy(model.facts["test"]) if model else "-",
-                      "report": "yes" if "report" in steps else "no"})  # fmt: skip
-    return found
+    found = [row(run) for run in all_runs(folder)]
+    return sorted(found, key=lambda row: row["state"] == "done")

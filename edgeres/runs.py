@@ -14,14 +14,13 @@ import hashlib
 import json
 import os
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from edgeres import door, registry
+from edgeres import door, registry, run_state, terminal
 from edgeres.artifact import DESCRIPTION, Artifact, load
 from edgeres.disk import append_line, point, storage_errors, sweep, write_whole
 from edgeres.errors import BadInput, StorageError, unknown
@@ -128,7 +127,9 @@ def open_run(path: Path) -> Run:
 
 
 def find_run(name: str | None, folder: Path) -> Run:
-    """A run by path or name, by `@stable` or `@canary`, or the newest one that isn't damaged.
+    """A run by path or name, by `@stable` or `@canary`, or the newest that is done and whole.
+
+    One that failed or isn't finished counts only where there is no other; a damaged one never.
 
     Raises:
         BadInput: there is none, or it is no longer what was promoted.
@@ -147,8 +148,14 @@ def find_run(name: str | None, folder: Path) -> Run:
     if not whole:
         raise BadInput(f"{runs[-1].damage}")
     if whole[-1] is not runs[-1]:
-        print(f"not the newest run: {runs[-1].damage}", file=sys.stderr)
-    return whole[-1]
+        terminal.say(f"not the newest run: {runs[-1].damage}")
+    newest = whole[-1]
+    state = run_state.of(newest.path)
+    done = next((run for run in reversed(whole) if run_state.of(run.path).whole), newest)
+    if not state.whole:
+        taken = "it is the only one" if done is newest else f"taking {done.path}"
+        terminal.say(f"{newest.path} is {state.word} ({state.step}); {taken}")
+    return done
 
 
 def _promoted(channel: str, folder: Path) -> Run:

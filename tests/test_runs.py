@@ -149,9 +149,9 @@ def test_one_bad_run_stops_nobody_else(
     shutil.copytree(run, good, symlinks=False)
     os.utime(good / "events.jsonl", (1, 1))  # the bad one is newer
     BAD[how](run)
-    rows = {row["run"]: row["report"] for row in listing.rows("runs", folder)}
+    rows = {row["run"]: row["state"] for row in listing.rows("runs", folder)}
     if "recipe" not in how:
-        assert "yes" in rows["good"] and rows[run.name].startswith("damaged: ")
+        assert rows["good"] == "done" and rows[run.name].startswith("damaged: ")
     assert find_run(None, folder).name == "good"
     assert "not the newest run: " in capsys.readouterr().err
     housekeeping.cleaned(folder, dry_run=False)

@@ -38,12 +38,20 @@ app = typer.Typer(
 _devices = typer.Typer(
     help="Look at devices.", no_args_is_help=True, context_settings=_OPTIONS, rich_markup_mode=None
 )
-for _group, _functions in ((app, _COMMANDS), (_devices, (here.probe, here.discover))):
+_runs = typer.Typer(
+    help="Look at runs, and keep order among them.", no_args_is_help=True,
+    context_settings=_OPTIONS, rich_markup_mode=None,
+)  # fmt: skip
+_OF_RUNS = (runs.show_, runs.note, runs.rename, runs.delete)
+for _group, _functions in (
+    (app, _COMMANDS), (_devices, (here.probe, here.discover)), (_runs, _OF_RUNS),
+):  # fmt: skip
     for _function in _functions:
         _name = _function.__name__.rstrip("_")
         _group.command(_name, epilog=examples.epilog(_name))(_function)
 app.command("bench", hidden=True, epilog=examples.epilog("benchmark"))(files.benchmark)
 app.add_typer(_devices, name="devices")
+app.add_typer(_runs, name="runs")
 
 
 def _version(value: bool) -> None:

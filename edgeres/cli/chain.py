@@ -218,7 +218,5 @@ def export(
     from edgeres.text import chain as text
 
     targets = target or ["tflite-int8"]
-    recipe = chain.continued(model, architecture, data, runs, "export", overrides,
-                                {"targets": targets})  # fmt: skip
-    result = chain.perform(recipe, runs, "export", quiet)
+    result = chain.exported(model, architecture, data, runs, overrides, targets, quiet)
     show(chain.copied(result, out, targets), as_json, text.export)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,6 +20,18 @@ from edgeres.cli._options import (
 )
 from edgeres.commands import complete
 from edgeres.errors import BadInput, DeviceError
+
+AllowInvalid = Annotated[
+    bool,
+    typer.Option(
+        "--allow-invalid", help="Judge times that are marked invalid, and other tools' logs."
+    ),
+]
+
+
+def _tolerated(what: str) -> Any:
+    return typer.Option(min=0, help=f"Tolerated: {what}, as a share of A's.")
+
 
 Samples = Annotated[int, typer.Option(min=2, help="How many training images are looked at.")]
 
@@ -138,6 +150,10 @@ def benchmark(
     ] = "normal",
     accuracy: Annotated[bool, typer.Option("--accuracy", help="Also run the test set.")] = False,
     _programs: Programs = False,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Of a file: the run whose test images it answers."),
+    ] = None,
     runs: Runs = DEFAULT_RUNS,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -146,21 +162,28 @@ def benchmark(
     from edgeres.commands import files
     from edgeres.text import files as text
 
-    result = files.benchmarked(what, device or ["host"], preset, accuracy, runs, quiet)
+    result = files.benchmarked(what, device or ["host"], preset, accuracy, runs, quiet, against)
     show(result, as_json, text.benchmark)
     if result["error"]:
         raise DeviceError(result["error"])
 
 
 def compare(
-    a: Annotated[str, typer.Argument(help="A run, a result (.json) or a model file.")],
+    a: Annotated[str, typer.Argument(help="A run, a result, ours or a tool's, or a model file.")],
     b: Annotated[str, typer.Argument(help="What is to be judged against it.")],
-    latency: Annotated[float, typer.Option(help="Tolerated, as a share of A's.")] = 0.05,
-    memory: Annotated[float, typer.Option(help="Tolerated, as a share of A's.")] = 0.10,
-    size: Annotated[float, typer.Option(help="Tolerated, as a share of A's.")] = 0.01,
+    latency: Annotated[float, _tolerated("more latency")] = 0.05,
+    cold: Annotated[float, _tolerated("more time to load, and for the first inference")] = 0.10,
+    memory: Annotated[float, _tolerated("more peak resident memory")] = 0.10,
+    energy: Annotated[float, _tolerated("more energy per inference")] = 0.10,
+    size: Annotated[float, _tolerated("more bytes in the file")] = 0.01,
     accuracy: Annotated[
-        float, typer.Option(help="Tolerated loss of top-1, 0.01: a point.")
-    ] = 0.005,
+        float, typer.Option(min=0, max=100, help="Tolerated loss of top-1, in points.")
+    ] = 0.5,
+    allow_invalid: AllowInvalid = False,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Of two model files: whose test images they answer."),
+    ] = None,
     device: Annotated[
         list[str] | None,
         typer.Option(help="Where two model files are measured; the host if left out."),
@@ -172,24 +195,27 @@ def compare(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Say whether B is better than A, the same, or worse."""
+    """Say whether B is better than A, the same, or worse.
+
+    Exit code 1 if it is worse in anything, or if something can't be judged.
+    """
     from edgeres.commands import compare as command
     from edgeres.measurement.compare import Tolerance
     from edgeres.text import files as text
 
-    tolerance = Tolerance(latency, memory, size, accuracy)
-    result = command.compared(a, b, tolerance, device or ["host"], preset, runs, quiet)
+    tolerance = Tolerance(latency, cold, memory, energy, size, accuracy)
+    result = command.compared(
+        a, b, tolerance, device or ["host"], preset, runs, quiet, allow_invalid, against
+    )
     show(result, as_json, text.compare_markdown if markdown else text.compare)
-    if result["verdict"] == "worse":
+    if result["verdict"] in ("worse", "not measurable"):
         raise typer.Exit(1)
 
 
 def check(
     what: Annotated[
         str | None,
-        typer.Argument(
-            metavar="RUN|RESULT.json", help="What was measured; newest run if left out."
-        ),
+        typer.Argument(metavar="RUN|RESULT", help="What was measured; newest run if left out."),
     ] = None,
     budgets: Annotated[
         Path | None,
@@ -203,6 +229,7 @@ def check(
         Path | None,
         typer.Option(help="Write a Grafana dashboard (JSON) there."),
     ] = None,
+    allow_invalid: AllowInvalid = False,
     runs: Runs = DEFAULT_RUNS,
     as_json: Json = False,
 ) -> None:
@@ -210,7 +237,7 @@ def check(
     from edgeres.commands import check as command
     from edgeres.text import files as text
 
-    result = command.checked(what, budgets, runs, prometheus, grafana)
+    result = command.checked(what, budgets, runs, prometheus, grafana, allow_invalid)
     show(result, as_json, text.check)
     if not result["passed"]:
         raise typer.Exit(1)

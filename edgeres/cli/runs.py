@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from edgeres import terminal
 from edgeres.cli._options import DEFAULT_RUNS, Json, Run, Runs, show
 from edgeres.commands import complete
 
@@ -151,6 +151,56 @@ def track(
     show(command.tracked(run, to, experiment, runs), as_json, text.tracked)
 
 
+Named = Annotated[str, typer.Argument(metavar="RUN", help="A run; see `edgeres list runs`.")]
+
+
+def show_(run: Named, runs: Runs = DEFAULT_RUNS, as_json: Json = False) -> None:
+    """Say what a run is, and where its steps and files are."""
+    from edgeres.commands import runs as command
+    from edgeres.text import runs as text
+
+    show(command.shown(run, runs), as_json, text.shown)
+
+
+def note(
+    run: Named,
+    text_: Annotated[str, typer.Argument(metavar="TEXT", help='What to remember; "" forgets it.')],
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+) -> None:
+    """Keep a note with a run; `edgeres list runs` shows it."""
+    from edgeres.commands import runs as command
+    from edgeres.text import runs as text
+
+    show(command.noted(run, text_, runs), as_json, text.shown)
+
+
+def rename(
+    run: Named,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The new name.")],
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+) -> None:
+    """Give a run another name. Its recipe begins a new run then, from what is stored."""
+    from edgeres.commands import runs as command
+    from edgeres.text import runs as text
+
+    show(command.renamed(run, name, runs), as_json, text.shown)
+
+
+def delete(
+    run: Named,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="It is meant.")] = False,
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+) -> None:
+    """Delete a run's folder, not what other runs use; `edgeres clean` frees the rest."""
+    from edgeres.commands import runs as command
+    from edgeres.text import runs as text
+
+    show(command.deleted(run, yes, runs), as_json, text.deleted)
+
+
 def clean(
     runs: Runs = DEFAULT_RUNS,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be freed.")] = False,
@@ -161,6 +211,6 @@ def clean(
     from edgeres.text import runs as text
 
     def tell(found: dict[str, Any]) -> None:
-        print(text.clean(found), file=sys.stderr, flush=True)
+        terminal.say(text.clean(found))
 
     show(housekeeping.cleaned(runs, dry_run, tell), as_json, text.cleaned)

@@ -13,6 +13,7 @@ Count = Annotated[int, Field(ge=0, lt=10**12, strict=True)]
 Some = Annotated[int, Field(gt=0, lt=10**12, strict=True)]
 Positive = Annotated[float, Field(gt=0, lt=1e18, allow_inf_nan=False, strict=True)]
 Text = Annotated[str, Field(max_length=1000, strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
 Hex = Annotated[str, Field(pattern="^[0-9a-f]+$", max_length=10**6)]
 
 
@@ -27,6 +28,7 @@ class _Latency(_Part):
     p90_ns: Positive | None = None
     p95_ns: Positive | None = None
     p99_ns: Positive | None = None
+    batch: Some | None = None
 
 
 class _Cold(_Part):
@@ -52,14 +54,24 @@ class _Accuracy(_Part):
     n: Some
     right: Hex | None = None
     samples: Text | None = None
+    classes: Some | None = None
     against_float: _Change | None = None
+
+
+class _Runtime(_Part):
+    accelerator: Text | None = None
 
 
 class _Report(_Part):
     target: Text
-    device: Text
-    latency: _Latency
-    emulated: bool | None = None
+    device: Text | None
+    latency: _Latency | None
+    valid: Flag | None = None
+    reasons: list[Text] | None = None
+    notes: list[Text] | None = None
+    source: Text | None = None
+    runtime: _Runtime | None = None
+    emulated: Flag | None = None
     size_bytes: Positive | None = None
     cold: _Cold | None = None
     memory: _Memory | None = None

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres import pipeline, procs, targets, terminal
+from edgeres import pipeline, procs, registry, targets, terminal
 from edgeres.artifact import Artifact, load
 from edgeres.disk import storage_errors
 from edgeres.errors import BadInput
 from edgeres.progress import Progress
-from edgeres.runs import Run, find_run, run_folder, store_of
+from edgeres.runs import Run, event, find_run, link, open_run, run_folder, store_of
 from edgeres.store import Store
 
 if TYPE_CHECKING:
@@ -84,8 +84,6 @@ def continued(
     """
     from edgeres.recipe import load_mapping
 
-    for name in section.get("targets", ()):
-        targets.require(name)
     document = origin(model, architecture, runs)
     for later in (*_AFTER[stage], "verify", "benchmark", "budgets", "report"):
         document.pop(later, None)
@@ -98,6 +96,47 @@ def continued(
             terminal.say("the model is not quantized yet: post-training quantization")
     given = [f"data={data}"] if data else []
     return load_mapping(document, [*given, *(overrides or [])], "the command line")
+
+
+def exported(
+    model: str | None, architecture: str | None, data: str | None, runs: Path,
+    overrides: Sequence[str] | None, names: Sequence[str], quiet: bool,
+) -> dict[str, Any]:  # fmt: skip
+    """Export a model; what comes of a run is added to that run, too.
+
+    Args:
+        names: targets.
+    """
+    for name in names:
+        targets.require(name)
+    if model is None:
+        model = str(find_run(None, runs).path)
+        terminal.say(f"using {model} (the newest run)")
+    recipe = continued(model, architecture, data, runs, "export", overrides, {"targets": names})
+    given = None
+    with contextlib.suppress(BadInput):
+        given = find_run(model, runs)
+    result = perform(recipe, runs, "export", quiet)
+    return {**result, "added_to": _added(given, Path(result["run"]), runs) if given else None}
+
+
+def _added(run: Run, made: Path, runs: Path) -> str | None:
+    """Link what was exported of a run's network into that run; returns its path.
+
+    None if it is of another network, or the run is promoted: then it stays what it was.
+    """
+    new = open_run(made)
+    had = {step: artifact.digest for step, artifact in run.artifacts.items()}
+    same = all(had.get(step) == artifact.digest for step, artifact in new.artifacts.items()
+               if artifact.stage != "export" and (step != "quantize" or step in had))  # fmt: skip
+    entries = (registry.current(runs, channel) for channel in registry.CHANNELS)
+    if not same or any(entry and entry.run == run.name for entry in entries):
+        return None
+    for step, artifact in new.artifacts.items():
+        if step not in run.artifacts:
+            link(run, step, artifact)
+            event(run, step=step, event="added", key=artifact.key)
+    return str(run.path)
 
 
 def origin(model: str | None, architecture: str | None, runs: Path) -> dict[str, Any]:

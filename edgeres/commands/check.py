@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +15,28 @@ from edgeres.runs import find_run
 
 
 def checked(
-    what: str | None, file: Path | None, runs: Path, prometheus: Path | None, grafana: Path | None
-) -> dict[str, Any]:
+    what: str | None, file: Path | None, runs: Path, prometheus: Path | None, grafana: Path | None,
+    allow_invalid: bool = False,
+) -> dict[str, Any]:  # fmt: skip
     """Each limit against the measurements of a run or of a result file.
 
     Args:
         what: a run or a result file; None is the newest run.
         file: of limits; those of the run's own recipe if None.
+        allow_invalid: judge measurements that are marked invalid, whatever the limits say.
         prometheus, grafana: where to write the results for Prometheus, and a dashboard.
 
     Raises:
         BadInput: as `budgets.load` and `results.reports`, or there are no limits.
     """
     what = what or find_run(None, runs).name
-    limits, allowed = budgets.load(file) if file else _own(what, runs)
+    limits = budgets.load(file) if file else _own(what, runs)
+    limits = replace(limits, invalid=limits.invalid or allow_invalid)
     of_file = Path(what).is_file()
     artifact = None if of_file else find_run(what, runs).artifacts.get("verify")
     agreement = budgets.agreement(artifact.facts if artifact else None)
-    found = budgets.check(limits, reports(what, runs), agreement, allowed)
+    measured = reports(what, runs)
+    found = budgets.check(limits, measured, agreement)
     name = Path(what).stem if of_file else find_run(what, runs).name
     written = {prometheus: slo.prometheus(found, name),
                grafana: json.dumps(slo.dashboard(found, name), indent=1)}  # fmt: skip
@@ -41,10 +45,12 @@ def checked(
             with storage_errors(path):
                 path.write_text(text, "utf-8")
     return {"passed": all(r.verdict == "pass" for r in found),
-            "results": [asdict(r) for r in found]}  # fmt: skip
+            "results": [asdict(r) for r in found],
+            "notes": [f"{r['target']}: {note}" for r in measured if r.get("source")
+                      for note in r["notes"]]}  # fmt: skip
 
 
-def _own(what: str, runs: Path) -> tuple[list[budgets.Budget], tuple[str, ...]]:
+def _own(what: str, runs: Path) -> budgets.Limits:
     """The limits of the run's recipe."""
     section = None if Path(what).is_file() else find_run(what, runs).recipe.budgets
     if section is None:
@@ -52,4 +58,4 @@ def _own(what: str, runs: Path) -> tuple[list[budgets.Budget], tuple[str, ...]]:
                        f"edgeres check {what} budgets.yaml")  # fmt: skip
     from edgeres.stages.budgets import limits
 
-    return limits(section), section.allow_unmeasurable
+    return limits(section)

@@ -53,7 +53,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "benchmark": (
         "edgeres benchmark",
-        "edgeres benchmark model.tflite --preset quick",
+        "edgeres benchmark model.tflite --accuracy --against quickstart-7a886b",
         "edgeres benchmark --device host --device board@pi.local --accuracy",
     ),
     "compare": (
@@ -63,6 +63,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "check": (
         "edgeres check quickstart-7a886b",
+        "edgeres check trtexec.log budgets.yaml --allow-invalid",
         "edgeres check quickstart-7a886b budgets.yaml --prometheus slo.prom \\\n"
         "    --grafana dashboard.json",
     ),
@@ -91,6 +92,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "    --target tflite-int8",
     ),
     "doctor": ("edgeres doctor",),
+    "show": ("edgeres runs show quickstart-7a886b",),
+    "note": ('edgeres runs note quickstart-7a886b "new photos, old labels"',),
+    "rename": ("edgeres runs rename quickstart-7a886b spring",),
+    "delete": ("edgeres runs delete quickstart-7a886b --yes",),
     "clean": ("edgeres clean --dry-run",),
     "probe": ("edgeres devices probe host", "edgeres devices probe board@pi.local"),
     "discover": ("edgeres devices discover",),

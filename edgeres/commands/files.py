@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,22 +12,30 @@ from typing import Any
 
 from edgeres import scratch, stages, targets
 from edgeres.artifact import Artifact
-from edgeres.disk import file_sha256, folder_size
+from edgeres.disk import contents_digest, file_sha256, folder_size
 from edgeres.errors import BadInput, DeviceError
 from edgeres.progress import Progress
 from edgeres.proof import require_related
 from edgeres.runs import Run, find_run
-from edgeres.targets._conversion import examine
+from edgeres.targets._conversion import examine, listed
 from edgeres.types import exported_file, to_json
 
 
 def inspected(file: Path) -> dict[str, Any]:
-    """What is in a model file."""
+    """What is in a model file, as stored, and what its runtime makes of it."""
     kind, _ = targets.of_file(file)
-    return {
-        "file": str(file), "format": kind, "sha256": file_sha256(file),
-        "size_bytes": folder_size(file), **examine(file),
-    }  # fmt: skip
+    found = listed(file)
+    return {"file": str(file), "format": kind, "target": f"{kind}-{found['precision']}",
+            **_identity(file, found), **found}  # fmt: skip
+
+
+def _identity(path: Path, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Hash and size of a file with what it keeps beside itself."""
+    own, beside = file_sha256(path), found["beside"]
+    hashes = {name: told["sha256"] for name, told in beside.items()}
+    more = sum(told["size_bytes"] for told in beside.values())
+    return {"sha256": contents_digest({path.name: own, **hashes}) if hashes else own,
+            "size_bytes": folder_size(path) + more}  # fmt: skip
 
 
 def verified(what: Sequence[str], against: str | None, runs: Path, quiet: bool) -> dict[str, Any]:
@@ -79,7 +89,7 @@ def _exports(
 def _matching(path: Path, run: Run) -> tuple[str, Artifact]:
     """A file as if the run had exported it: same target, this file's contents."""
     kind, target = targets.of_file(path)
-    examine(path)  # first where a crash does no harm
+    found = examine(path)  # first where a crash does no harm
     graph = target.read(path)
     exports = [a for a in run.artifacts.values() if a.stage == "export"]
     # The same type of input first: int8 and int16x8, or fp32 and fp16, are both there at times.
@@ -88,7 +98,7 @@ def _matching(path: Path, run: Run) -> tuple[str, Artifact]:
         module, precision = targets.load(exported.target)
         if module is target and targets.is_integer(precision) == bool(graph.quantization):
             facts = {"exported": {**to_json(exported), "file": path.name,
-                                  "sha256": file_sha256(path), "size_bytes": folder_size(path),
+                                  **_identity(path, found),
                                   "input": to_json(graph.input),
                                   "output": to_json(graph.output)}}  # fmt: skip
             return exported.target, Artifact("export", "-", "-", path.resolve().parent, {},
@@ -132,15 +142,29 @@ def benchmarked(
     accuracy: bool,
     runs: Path,
     quiet: bool,
+    against: str | None = None,
 ) -> dict[str, Any]:
-    """Measure a run's files, or one file, anew; nothing is taken from the store."""
+    """Measure a run's files, or one file, anew; nothing is taken from the store.
+
+    Args:
+        against: of one file: the run whose test images it answers.
+
+    Raises:
+        BadInput: whose images they are, or how they are prepared, would have to be guessed.
+    """
     section = _section(devices, preset, accuracy)
     path = Path(what) if what else None
+    alone = bool(path and path.exists() and not (path / "recipe.lock.yaml").exists())
+    if against is not None and not (alone and accuracy):
+        raise BadInput(
+            "--against says whose test images a file answers: give a file, and --accuracy"
+        )
     known: dict[str, Artifact] = {}
-    if path and path.exists() and not (path / "recipe.lock.yaml").exists():
+    said = ""
+    if path and alone:
         exports = {path.name: _alone(path)}
-        if accuracy:  # the newest run says which test images, and how they are prepared
-            known, exports = _prepared_as(find_run(None, runs), exports)
+        if accuracy:
+            known, exports, said = _test_of(exports, against, runs)
     else:
         run = find_run(what, runs)
         known = _test_set(run)
@@ -148,23 +172,37 @@ def benchmarked(
                    if a.stage == "export"}  # fmt: skip
     if not exports:
         raise BadInput("nothing to measure; `edgeres export` makes files")
-    return _measured(section, {**exports, **known}, quiet)
+    return {**_measured(section, {**exports, **known}, quiet), "accuracy_of": said}
 
 
 def measured_in_turn(
-    a: Path, b: Path, devices: Sequence[str], preset: str, runs: Path, quiet: bool
+    a: Path,
+    b: Path,
+    devices: Sequence[str],
+    preset: str,
+    runs: Path,
+    quiet: bool,
+    against: str | None = None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Measure two files in alternating sessions; the reports of each.
 
-    Accuracy is measured too if there is a run that has a test set.
+    Accuracy is measured too, on the test images of the run `against`, or of the newest one if the
+    files say that they are of its kind.
+
+    Raises:
+        BadInput: the files answer different questions, or `against` is no run for them.
     """
     exports = {which: _alone(path) for which, path in (("A", a), ("B", b))}
     names = {which: x.facts["exported"]["target"] for which, x in exports.items()}
     for which, artifact in exports.items():  # two files may be of one target
         artifact.facts["exported"]["target"] = which
+    gives = [math.prod(x.facts["exported"]["output"]["shape"][1:]) for x in exports.values()]
+    if gives[0] != gives[1]:
+        raise BadInput(f"{a} gives {gives[0]} values and {b} {gives[1]}: they are networks of "
+                       "different tasks, which can't be compared")  # fmt: skip
     known: dict[str, Artifact] = {}
-    with contextlib.suppress(BadInput):
-        known, exports = _prepared_as(find_run(None, runs), exports)
+    with contextlib.nullcontext() if against else contextlib.suppress(BadInput):
+        known, exports, _ = _test_of(exports, against, runs)
     section = _section(devices, preset, bool(known))
     result = _measured(section, {**exports, **known}, quiet)
     if result["error"]:
@@ -199,35 +237,84 @@ def _test_set(run: Run) -> dict[str, Artifact]:
     return {"data": run.artifacts["data"], "model": _float_model(run)}
 
 
-def _prepared_as(
-    run: Run, exports: Mapping[str, Artifact]
-) -> tuple[dict[str, Artifact], dict[str, Artifact]]:
-    """A run's test set, and the files with its way of preparing images."""
-    known = [a for a in run.artifacts.values() if a.stage == "export"]
-    if not known:
+def _test_of(
+    exports: Mapping[str, Artifact], against: str | None, runs: Path
+) -> tuple[dict[str, Artifact], dict[str, Artifact], str]:
+    """A run's test set, the files with the way their images are prepared, and both in a sentence.
+
+    A run that nobody named has to be of the files' own kind, as their notes say.
+
+    Raises:
+        BadInput: it isn't, or the files don't fit its images or classes.
+    """
+    run = find_run(against, runs)
+    own = next((a for a in run.artifacts.values() if a.stage == "export"), None)
+    if own is None or "data" not in run.artifacts:
         raise BadInput(f"{run.path}: has no export that says how images are prepared")
-    preprocess = {"preprocess": known[0].facts["preprocess"]}
-    return _test_set(run), {
-        name: replace(a, facts={**a.facts, **preprocess}) for name, a in exports.items()
-    }
+    prepared, classes = own.facts["preprocess"], run.artifacts["data"].facts["classes"]
+    ready, said = {}, []
+    for name, artifact in exports.items():
+        noted, labels = _notes(artifact)
+        path = artifact.file(artifact.facts["exported"]["file"])
+        if against is None and (noted != prepared or labels != classes):
+            raise BadInput(
+                f"{path}: doesn't say that it is prepared and labelled like {run.name}, the newest "
+                "run; name the run whose test images it is to answer: --against RUN"
+            )
+        _require_fit(path, artifact, noted or prepared, labels or classes, classes)
+        ready[name] = replace(artifact, facts={**artifact.facts, "preprocess": noted or prepared})
+        how = noted or prepared
+        said.append(f"{path.name}: top-1 on the test images of {run.name}, prepared as "
+                    f"{'the file' if noted else 'the run'} says: {how['size_px']} px, mean "
+                    f"{_listed(how['mean'])}, std {_listed(how['std'])}")  # fmt: skip
+    return _test_set(run), ready, "; ".join(said)
+
+
+def _notes(artifact: Artifact) -> tuple[dict[str, Any] | None, list[str] | None]:
+    """How a file says that its images are prepared, and its labels; None where it doesn't."""
+    metadata = artifact.facts["metadata"]
+    try:
+        found = json.loads(metadata.get("edgeres.preprocess", "null"))
+        mean, std = (list(map(float, found[key])) for key in ("mean", "std"))
+        usable = {len(mean), len(std)} <= {1, 3} and all(map(math.isfinite, mean + std))
+        if not usable or min(std) <= 0:
+            raise ValueError
+        noted = {**found, "size_px": int(found["size_px"]), "mean": mean, "std": std}
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        noted = None
+    labels = metadata.get("edgeres.labels")
+    return noted, labels.split("\n") if labels else None
+
+
+def _require_fit(
+    path: Path, artifact: Artifact, prepared: Mapping[str, Any], labels: Sequence[str],
+    classes: Sequence[str],
+) -> None:  # fmt: skip
+    exported = artifact.facts["exported"]
+    spec, gives = exported["input"], math.prod(exported["output"]["shape"][1:])
+    size = spec["shape"][1] if spec["layout"] == "NHWC" else spec["shape"][-1]
+    if size != prepared["size_px"]:
+        raise BadInput(f"{path}: takes images of {size} px, and the run's are prepared for "
+                       f"{prepared['size_px']} px; its accuracy would mean nothing")  # fmt: skip
+    if gives != len(classes):
+        raise BadInput(f"{path}: gives {gives} values, and the run's test set has "
+                       f"{len(classes)} classes")  # fmt: skip
+    if list(labels) != list(classes):
+        raise BadInput(f"{path}: its labels are others than the classes of the run's test set, or "
+                       "in another order")  # fmt: skip
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
 
 
 def _alone(path: Path) -> Artifact:
     """A model file by itself, as an export artifact."""
-    kind, target = targets.of_file(path)
-    examine(path)  # first where a crash does no harm
-    graph = target.read(path)
-    wide = graph.input.dtype == "int16"
-    precision = "int16x8" if wide else "int8" if graph.quantization else target.PRECISIONS[0]
-    facts: dict[str, Any] = {
-        "exported": {
-            "target": f"{kind}-{precision}",
-            "file": path.name,
-            "sha256": file_sha256(path),
-            "size_bytes": folder_size(path),
-            "input": to_json(graph.input),
-            "output": to_json(graph.output),
-        }
-    }
+    kind, _ = targets.of_file(path)
+    found = examine(path)  # first where a crash does no harm
+    name = f"{kind}-{found['precision']}"
+    exported = {"target": name, "file": path.name, **_identity(path, found),
+                "input": found["input"], "output": found["output"]}  # fmt: skip
+    facts: dict[str, Any] = {"exported": exported, "metadata": found["metadata"]}
     return Artifact("export", "-", "-", path.resolve().parent, {},
-                    {"targets": [f"{kind}-{precision}"]}, facts, {}, 0.0)  # fmt: skip
+                    {"targets": [name]}, facts, {}, 0.0)  # fmt: skip

@@ -37,7 +37,7 @@ def reports(what: str, runs: Path) -> list[Mapping[str, Any]]:
     """
     path = Path(what)
     if path.exists() and not path.is_dir() and not is_model(what):
-        return _ours(path) or [importers.of_file(path)]
+        return _ours(path) or [*importers.of_file(path)]
     if is_model(what):
         raise BadInput(f"{what}: a model file says nothing of what was measured; measure it: "
                        f"edgeres benchmark {what} --json > result.json")  # fmt: skip

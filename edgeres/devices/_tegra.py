@@ -11,7 +11,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-_TOTALS = ("VDD_IN", "POM_5V_IN")  # a rail that all the others hang on
+# A rail that all the others hang on: of Thor; of Orin Nano and NX, Xavier NX and TX2; of Nano. An
+# AGX Orin or AGX Xavier has none: its rails stand side by side.
+_TOTALS = ("VIN", "VDD_IN", "POM_5V_IN")
 _NO_SENSOR_C = -200.0  # a sensor that is off reads -256
 _LONGEST = 8192  # characters of a line; they have a few hundred
 _NUMBER = r"(\d{1,9})"

@@ -6,6 +6,7 @@ text have six digits. Text that isn't trtexec's gives None or an empty value, ne
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -15,11 +16,25 @@ from typing import Any
 
 _HEADER = re.compile(r"^&&&& (?:RUNNING|PASSED|FAILED|WAIVED) \S+ \[TensorRT v(\d{4,6})\]", re.M)
 _VERSION = re.compile(r"\[I\] TensorRT version: (\d{1,3}\.\d{1,3}\.\d{1,3})")
+_START = re.compile(r"^&&&& RUNNING \S+ \[[^\n]{1,80}# ?([^\n]{0,2000})", re.M)
 _END = re.compile(r"^&&&& (PASSED|FAILED|WAIVED) ", re.M)
 _ERROR = re.compile(r"^(?:\[[^\]\n]{0,40}\] ?)?\[E\] (.{1,500})$", re.M)
 _WARNING = re.compile(r"\[W\] \* ([^,.\n]{1,200})")
 _ROW = re.compile(r"\[I\] (Latency|GPU Compute Time|H2D Latency|D2H Latency): (.{1,1000})$", re.M)
-_VALUE = re.compile(r"(min|max|mean|median|percentile\(90%\)) = ([\d.e+-]{1,30}|inf|nan) ms")
+_VALUE = re.compile(r"(min|max|mean|median|percentile\(9[059]%\)) = ([\d.e+-]{1,30}|inf|nan) ms")
+# TensorRT 7 has a title, and a line for each figure.
+_TITLE = re.compile(r"\[I\] (host latency|enqueue time|gpu compute)\s*$", re.I)
+_FIGURE = re.compile(
+    r"\[I\] (min|max|mean|median|percentile): ([\d.e+-]{1,30}|inf|nan) ms(?: at (\d{1,3})%)?"
+)
+# What says how many images a query has, the surest first; --optShapes counts without --shapes.
+_SHAPE = r"(\d{1,9})x\d"
+_BATCH = tuple(map(re.compile, (
+    rf"[Ii]nput binding for [^\n]{{1,200}}? with dimensions {_SHAPE}",
+    rf"\[I\] Input inference shapes? ?: [^=\n]{{1,200}}={_SHAPE}",
+    rf" --shapes=(?:\S{{0,200}}?:)?{_SHAPE}", r" --batch=(\d{1,9})\b", r"\[I\] Batch: (\d{1,9})\s",
+    rf" --optShapes=(?:\S{{0,200}}?:)?{_SHAPE}",
+)))  # fmt: skip
 _QUERIES = re.compile(r"\[I\] Timing trace has (\d{1,12}) queries over")
 _SECONDS = r" in (\d{1,9}(?:\.\d{1,9})?(?:e[+-]?\d{1,3})?) sec"
 _BUILT = re.compile("Engine built" + _SECONDS)
@@ -30,6 +45,25 @@ _STRING = re.compile(
     r'("[\w /]{1,40}"\s?:\s?")([^\n]{0,2000}?)("\s{0,8}(?:,\s{0,8}["{\[]|[}\]]|\n))'
 )
 _TYPE = re.compile(r"\b(int8|int4|fp8|fp4|fp16|half|bf16|fp32|float)\b", re.I)
+
+
+def runs(text: str) -> list[str]:
+    """The log of each run, where one log has several; what precedes the first is a part, too."""
+    starts = [found.start() for found in _START.finditer(text)]
+    cuts = [0, *(at for at in starts if at), len(text)]
+    return [text[a:b] for a, b in itertools.pairwise(cuts)]
+
+
+def command(text: str) -> str:
+    """How trtexec was called, as its log says; "" if it doesn't."""
+    found = _START.search(text)
+    return " ".join(found[1].split()) if found else ""
+
+
+def batch(text: str) -> int | None:
+    """Images in a query; None if the log doesn't tell."""
+    found = next(filter(None, (pattern.search(text) for pattern in _BATCH)), None)
+    return int(found[1]) or None if found else None
 
 
 def version(text: str) -> str | None:
@@ -92,6 +126,8 @@ class Summary:
     n: int
     median_ns: float
     p90_ns: float | None
+    p95_ns: float | None
+    p99_ns: float | None
     min_ns: float | None
     max_ns: float | None
     compute_median_ns: float | None
@@ -100,16 +136,30 @@ class Summary:
 def summary(text: str) -> Summary | None:
     """The performance summary at the end of a log; None if there is none."""
     rows = {name: dict(_VALUE.findall(values)) for name, values in _ROW.findall(text)}
+    rows = rows or _rows_of_7(text)
     latency = {key: ns(value) for key, value in rows.get("Latency", {}).items()}
     queries, middle = _QUERIES.search(text), latency.get("median")
     if middle is None:
         return None
     return Summary(
         n=int(queries[1]) if queries else 0, median_ns=middle,
-        p90_ns=latency.get("percentile(90%)"),
+        p90_ns=latency.get("percentile(90%)"), p95_ns=latency.get("percentile(95%)"),
+        p99_ns=latency.get("percentile(99%)"),
         min_ns=latency.get("min"), max_ns=latency.get("max"),
         compute_median_ns=ns(rows.get("GPU Compute Time", {}).get("median")),
     )  # fmt: skip
+
+
+def _rows_of_7(text: str) -> dict[str, dict[str, str]]:
+    rows: dict[str, dict[str, str]] = {}
+    row: dict[str, str] | None = None
+    names = {"host latency": "Latency", "gpu compute": "GPU Compute Time"}
+    for line in text.splitlines():
+        if title := _TITLE.search(line):
+            row = rows.setdefault(names.get(title[1].lower(), ""), {})
+        elif row is not None and (found := _FIGURE.search(line)):
+            row[f"percentile({found[3]}%)" if found[3] else found[1]] = found[2]
+    return rows
 
 
 def ns(milliseconds: Any) -> float | None:

@@ -1,7 +1,8 @@
 """Budgets: limits and what was measured flow in, a pass or fail for each flows out.
 
 A budgets file is YAML: a list of limits, each for the files and devices it names (all, if it names
-none). A limit that nothing was measured for fails, unless the file allows it to be unmeasurable.
+none). A limit that nothing was measured for fails, unless the file allows it to be unmeasurable. So
+do the times of a measurement that is marked invalid, unless the file allows such ones.
 """
 
 from __future__ import annotations
@@ -14,55 +15,75 @@ from typing import Any, Literal
 
 from edgeres import documents, errors
 from edgeres.errors import BadInput
+from edgeres.measurement import standing
 
 _KIND = documents.Kind("budgets file", 64 << 10, "it needs a list `budgets`")
 Verdict = Literal["pass", "fail", "not measurable"]
 
 
-def _latency(name: str) -> Callable[[Mapping[str, Any]], float | None]:
-    def value(report: Mapping[str, Any]) -> float | None:
-        found = report["latency"].get(f"{name}_ns")
-        return None if found is None or report.get("emulated") else found / 1e6
+Report = Mapping[str, Any]
+# What a report says of a measure, and why that is nothing: one of the two.
+Reading = tuple[float | None, str]
+_NONE = "not measured"
+
+
+def _latency(name: str) -> Callable[[Report, bool], Reading]:
+    def value(report: Report, allow_invalid: bool) -> Reading:
+        if reason := standing.against_latency(report, allow_invalid):
+            return None, reason
+        found, images = report["latency"].get(f"{name}_ns"), standing.batch(report)
+        if found is None:
+            return None, "too few queries, or the tool doesn't tell it"
+        if images > 1:
+            return None, f"{found / 1e6:.4g} ms is the latency per batch of {images}"
+        return found / 1e6, ""
 
     return value
 
 
-def _memory(report: Mapping[str, Any]) -> float | None:
-    peak = (report.get("memory") or {}).get("peak_rss_bytes")
-    return None if peak is None or report.get("emulated") else peak / 1e6
+def _memory(report: Report, _: bool) -> Reading:
+    peak = standing.peak_rss(report)
+    return (None, _NONE) if peak is None else (peak / 1e6, "")
 
 
-def _cold(report: Mapping[str, Any]) -> float | None:
+def _cold(report: Report, allow_invalid: bool) -> Reading:
     """Load and first inference of a fresh process, its middle one."""
-    cold = report.get("cold") or {}
-    if report.get("emulated") or not (cold.get("load_ns") and cold.get("first_ns")):
-        return None
-    return (median(cold["load_ns"]) + median(cold["first_ns"])) / 1e6
+    cold, images = report.get("cold") or {}, standing.batch(report)
+    if reason := standing.against_times(report, allow_invalid):
+        return None, reason
+    if not (cold.get("load_ns") and cold.get("first_ns")):
+        return None, "load or first inference isn't told"
+    if images > 1:
+        return None, f"its first inference is a batch of {images}"
+    return (median(cold["load_ns"]) + median(cold["first_ns"])) / 1e6, ""
 
 
-def _energy(report: Mapping[str, Any]) -> float | None:
+def _energy(report: Report, allow_invalid: bool) -> Reading:
     joules = (report.get("energy") or {}).get("joules_per_inference")
-    return None if joules is None else float(joules) * 1e3
+    if joules is None:
+        return None, _NONE
+    reason = standing.against_times(report, allow_invalid)
+    return (None, reason) if reason else (float(joules) * 1e3, "")
 
 
-def _accuracy(report: Mapping[str, Any]) -> float | None:
+def _accuracy(report: Report, _: bool) -> Reading:
     found = report.get("accuracy")
-    return found["correct"] / found["n"] if found else None
+    return (found["correct"] / found["n"], "") if found else (None, _NONE)
 
 
-def _size(report: Mapping[str, Any]) -> float | None:
+def _size(report: Report, _: bool) -> Reading:
     found = report.get("size_bytes")
-    return found / 1e3 if found else None
+    return (found / 1e3, "") if found else (None, _NONE)
 
 
-def _drop(report: Mapping[str, Any]) -> float | None:
+def _drop(report: Report, _: bool) -> Reading:
     found = report.get("accuracy") or {}
     lost = found.get("against_float")
-    return (lost["lost"] - lost["won"]) / found["n"] * 100 if lost else None
+    return ((lost["lost"] - lost["won"]) / found["n"] * 100, "") if lost else (None, _NONE)
 
 
 # key -> (what it reads of a device report, whether the value has to be at most the limit)
-MEASURES: dict[str, tuple[Callable[[Mapping[str, Any]], float | None], bool]] = {
+MEASURES: dict[str, tuple[Callable[[Report, bool], Reading], bool]] = {
     "latency_median_ms": (_latency("median"), True),
     "latency_p90_ms": (_latency("p90"), True),
     "latency_p95_ms": (_latency("p95"), True),
@@ -74,6 +95,7 @@ MEASURES: dict[str, tuple[Callable[[Mapping[str, Any]], float | None], bool]] = 
     "accuracy": (_accuracy, False),
     "accuracy_drop_points": (_drop, True),
 }
+_DOCUMENT = {"budgets", "allow_unmeasurable", "allow_invalid"}
 _KEYS = ("target", "device", *MEASURES, "agreement")
 
 
@@ -89,7 +111,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Result:
-    """A limit against what was measured; `value` is None if nothing was."""
+    """A limit against what was measured; `value` is None if nothing was, and `reason` says why."""
 
     measure: str
     target: str
@@ -97,17 +119,35 @@ class Result:
     limit: float
     value: float | None
     verdict: Verdict
+    reason: str = ""
 
 
-def load(path: Path) -> tuple[list[Budget], tuple[str, ...]]:
-    """The limits of a budgets file, and the measures that may be unmeasurable.
+@dataclass(frozen=True)
+class Limits:
+    """What a file or a recipe asks for.
+
+    Attributes:
+        unmeasurable: measures that pass if they were not measured.
+        invalid: whether a measurement that is marked invalid counts.
+    """
+
+    budgets: Sequence[Budget]
+    unmeasurable: Sequence[str] = ()
+    invalid: bool = False
+
+
+def load(path: Path) -> Limits:
+    """The limits of a budgets file.
 
     Raises:
         BadInput: it can't be read, or a key or value is wrong.
     """
     document = _document(path)
     allowed = document.get("allow_unmeasurable", ())
+    invalid = document.get("allow_invalid", False)
     rows = document.get("budgets")
+    if not isinstance(invalid, bool):
+        raise BadInput(f"{path}: `allow_invalid` is true or false")
     if not isinstance(rows, tuple) or not isinstance(allowed, tuple) or not rows:
         raise BadInput(f"{path}: `budgets` and `allow_unmeasurable` are lists")
     for name in allowed:
@@ -115,24 +155,21 @@ def load(path: Path) -> tuple[list[Budget], tuple[str, ...]]:
             raise BadInput(f"{path}: `allow_unmeasurable` lists names of measures")
         if name not in (*MEASURES, "agreement"):
             raise errors.unknown(f"measure in {path}", name, (*MEASURES, "agreement"))
-    return [b for row in rows for b in _budgets(path, row)], tuple(allowed)
+    return Limits([b for row in rows for b in _budgets(path, row)], tuple(allowed), invalid)
 
 
 def check(
-    budgets: Sequence[Budget],
-    reports: Sequence[Mapping[str, Any]],
-    agreement: Mapping[str, float],
-    allowed: Sequence[str] = (),
+    limits: Limits, reports: Sequence[Report], agreement: Mapping[str, float]
 ) -> list[Result]:
     """Each limit against every report it is meant for.
 
     Args:
         reports: device reports (docs/results.md).
         agreement: target -> top-1 agreement of its certificate.
-        allowed: measures that pass if they were not measured.
     """
-    found = [r for b in budgets for r in _results(b, reports, agreement)]
-    return [r for r in found if r.verdict != "not measurable" or r.measure not in allowed]
+    found = [r for b in limits.budgets for r in _results(b, reports, agreement, limits.invalid)]
+    return [r for r in found
+            if r.verdict != "not measurable" or r.measure not in limits.unmeasurable]  # fmt: skip
 
 
 def agreement(certified: Mapping[str, Any] | None) -> dict[str, float]:
@@ -150,21 +187,21 @@ def judged(measure: str, limit: float, value: float | None) -> Verdict:
 
 
 def _results(
-    budget: Budget, reports: Sequence[Mapping[str, Any]], agreement: Mapping[str, float]
+    budget: Budget, reports: Sequence[Report], agreement: Mapping[str, float], invalid: bool
 ) -> Iterator[Result]:
+    values: dict[tuple[str, str], Reading]
     if budget.measure == "agreement":
-        named = {t: v for t, v in agreement.items() if budget.target in (None, t)}
-        values: dict[tuple[str, str], float | None] = {(t, "-"): v for t, v in named.items()}
+        values = {(t, "-"): (v, "") for t, v in agreement.items() if budget.target in (None, t)}
     else:
         read, _ = MEASURES[budget.measure]
-        values = {(r["target"], r["device"]): read(r) for r in reports
+        values = {(r["target"], standing.device(r)): read(r, invalid) for r in reports
                   if budget.target in (None, r["target"])
                   and budget.device in (None, r["device"])}  # fmt: skip
     if not values:
-        values = {(budget.target or "any file", budget.device or "any device"): None}
-    for (target, device), value in values.items():
+        values = {(budget.target or "any file", budget.device or "any device"): (None, _NONE)}
+    for (target, device), (value, reason) in values.items():
         verdict = judged(budget.measure, budget.limit, value)
-        yield Result(budget.measure, target, device, budget.limit, value, verdict)
+        yield Result(budget.measure, target, device, budget.limit, value, verdict, reason)
 
 
 def _budgets(path: Path, row: Any) -> Iterator[Budget]:
@@ -185,6 +222,8 @@ def _budgets(path: Path, row: Any) -> Iterator[Budget]:
 
 def _document(path: Path) -> dict[str, Any]:
     document = documents.values(path, _KIND)
-    if set(document) - {"budgets", "allow_unmeasurable"}:
-        raise BadInput(f"{path}: has the keys `budgets` and `allow_unmeasurable` only")
+    if set(document) - _DOCUMENT:
+        raise BadInput(
+            f"{path}: has the keys {', '.join(f'`{k}`' for k in sorted(_DOCUMENT))} only"
+        )
     return document

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres import scratch
+from edgeres import scratch, targets
 from edgeres.devices import Device
 from edgeres.errors import DeviceError, unknown
 from edgeres.measurement import runners, verdict
@@ -140,13 +140,21 @@ def _load(
         return None
     scratch = folder / candidate.target
     scratch.mkdir()
-    work = Work(candidate.path, candidate.inputs, candidate.input, candidate.output, threads,
-                scratch)  # fmt: skip
+    work = Work(_whole(candidate.path, scratch), candidate.inputs, candidate.input,
+                candidate.output, threads, scratch)  # fmt: skip
     try:
         return _File(candidate, runner.load(device, work))
     except DeviceError as error:
         found.failures.append(_failure(device, candidate.target, str(error)))
         return None
+
+
+def _whole(path: Path, scratch: Path) -> Path:
+    """The file with what it keeps beside itself, which a device doesn't have."""
+    _, target = targets.of_file(path)
+    (folder := scratch / "whole").mkdir()
+    found: Path = target.whole(path, folder) if hasattr(target, "whole") else path
+    return found
 
 
 def _sessions(

@@ -72,14 +72,18 @@ def throttled(state: Mapping[str, Any]) -> bool:
     return bool(state.get("thermal_status") or state.get("throttled_now"))
 
 
-def latency(sessions: Sequence[Session]) -> dict[str, Any]:
-    """The report's `latency` (docs/results.md)."""
+def latency(sessions: Sequence[Session], batch: int | None = 1) -> dict[str, Any]:
+    """The report's `latency` (docs/results.md).
+
+    Args:
+        batch: images in a query; None if nobody knows.
+    """
     medians = [_median(s) for s in sessions]
     found: dict[str, Any] = {
         "sessions": len(sessions), "median_ns": median(medians),
         # Queries of one process resemble each other, sessions don't: the interval is theirs.
         "median_ci_ns": list(median_ci(medians)) if len(medians) > 1 else None,
-        "session_medians_ns": medians,
+        "session_medians_ns": medians, "batch": batch,
     }  # fmt: skip
     if len(sessions) == 1:
         found["curve"] = _curve(sessions[0].samples_ns)
@@ -88,14 +92,17 @@ def latency(sessions: Sequence[Session]) -> dict[str, Any]:
         found |= {name: early_stopping(pooled, p)[0] for name, p in _PERCENTILES.items()}
         return found | {"n": len(pooled), "min_ns": min(pooled), "max_ns": max(pooled),
                         "percentile_method": PERCENTILE_METHOD}  # fmt: skip
-    known = [s.p90_ns for s in sessions if s.p90_ns is not None]
     return found | {
-        "n": sum(s.n for s in sessions),
-        "p90_ns": median(known) if known else None, "p95_ns": None, "p99_ns": None,
+        "n": sum(s.n for s in sessions), **{name: _told(sessions, name) for name in _PERCENTILES},
         "min_ns": min((s.min_ns for s in sessions if s.min_ns is not None), default=None),
         "max_ns": max((s.max_ns for s in sessions if s.max_ns is not None), default=None),
         "percentile_method": f"{sessions[0].runtime.get('tool', 'the tool')}'s own, per session",
     }  # fmt: skip
+
+
+def _told(sessions: Sequence[Session], name: str) -> float | None:
+    known = [value for s in sessions if (value := getattr(s, name)) is not None]
+    return median(known) if known else None
 
 
 def _curve(samples: Sequence[int]) -> list[list[float]]:

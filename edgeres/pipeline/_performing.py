@@ -180,7 +180,8 @@ def _perform(
     step = todo.step
     assert todo.key is not None
     inputs = {role: run.artifacts[needed] for role, needed in step.needs.items()}
-    context = stages.Context(recipe.seed, store.work(step.stage, todo.key), tick)
+    context = stages.Context(recipe.seed, store.work(step.stage, todo.key), tick,
+                             run.name)  # fmt: skip
     return stages.load(step.stage).run(step.section, inputs, out, context)
 
 

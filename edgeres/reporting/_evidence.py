@@ -51,7 +51,8 @@ def budgets(report: Report) -> Markup | None:
             tag("td", _units.number(row["limit"]), class_="n"),
             tag("td", _units.NONE if row["value"] is None else _units.number(row["value"]),
                 class_="n"),
-            tag("td", _tables.badge(row["verdict"], kinds[row["verdict"]])))
+            tag("td", _tables.badge(row["verdict"], kinds[row["verdict"]]),
+                tag("small", row["reason"]) if row.get("reason") else None))
         for row in rows
     ]  # fmt: skip
     return section("budgets", "Budgets", _tables.table("Limits of the recipe", columns, body))

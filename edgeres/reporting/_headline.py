@@ -20,8 +20,8 @@ def summary(
 ) -> dict[str, Any]:
     """The numbers of the headline. `product` is the file it is about, `first` where it started.
 
-    Keys: first, product, size, macs, latency, accuracy, verification; each None where the run
-    doesn't tell.
+    Keys: first, product, size, macs, latency, doubt, accuracy, verification; each None where the
+    run doesn't tell.
     """
     networks = [rung for rung in rungs if rung.step in NETWORKS]
     first = networks[0] if networks else None
@@ -33,7 +33,7 @@ def summary(
         "product": _named(product),
         "size": _ratio(first, product, "size_bytes"),
         "macs": _ratio(first, product, "macs"),
-        "latency": _latency(product, report["files"]),
+        "latency": _latency(product, report["files"]), "doubt": _doubt(product, report["files"]),
         "accuracy": accuracy and accuracy | {
             "change": _rungs.change(first, product, labels)
             if paired and first and product else None,
@@ -48,7 +48,7 @@ def sentences(numbers: Mapping[str, Any]) -> list[str]:
     """The headline, the most telling sentence first."""
     if numbers["product"] is None:
         return ["This run has no network and no file yet."]
-    parts = [_smaller(numbers), _faster(numbers["latency"]), _accurate(numbers),
+    parts = [_smaller(numbers), _faster(numbers["latency"]), numbers["doubt"], _accurate(numbers),
              _proven(numbers["verification"], numbers["product"])]  # fmt: skip
     if numbers["leak"]:
         parts.append(f"Careful: {numbers['leak']} calibration images are also test images, so the "
@@ -115,6 +115,16 @@ def _latency(product: Rung | None, files: Sequence[Mapping[str, Any]]) -> dict[s
             "ratio_low": other_low / high, "ratio_high": other_high / low,
         }  # fmt: skip
     return _one_latency(mine[0]) | {"against": None} if mine else None
+
+
+def _doubt(product: Rung | None, files: Sequence[Mapping[str, Any]]) -> str:
+    """That the product's latency was measured, but isn't valid; "" otherwise."""
+    rows = [row for row in files if product and row["target"] == product.label]
+    doubted = [row for row in rows if row["status"] == "invalid"]
+    if not doubted or any(row["status"] == "valid" for row in rows):
+        return ""
+    reason = (doubted[0]["reasons"] or ["no reason is given"])[0]
+    return f"The latency measured on {doubted[0]['device']} is not valid: {reason}."
 
 
 def _one_latency(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def files(rungs: Sequence[Rung], by_step: Mapping[str, Mapping[str, Any]]) -> li
         measured = [report for report in reports if report["target"] == target]
         rows += [base | _measurement(report, base) for report in measured] or [
             base | {"device": None, "status": "not measured", "reasons": [], "latency": None,
-                    "memory_bytes": None, "load_ns": None, "first_ns": None}
+                    "peak_rss_bytes": None, "load_ns": None, "first_ns": None}
         ]  # fmt: skip
     return rows
 
@@ -40,9 +40,6 @@ def _measurement(report: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str
     """One device report. The times of an emulated processor mean nothing and are left out."""
     emulated = bool(report.get("emulated"))
     memory, cold = report.get("memory") or {}, report.get("cold") or {}
-    used = None
-    if memory.get("peak_rss_bytes") is not None and memory.get("baseline_rss_bytes") is not None:
-        used = memory["peak_rss_bytes"] - memory["baseline_rss_bytes"]
     on_device = report.get("accuracy")
     return {
         "device": report["device"], "threads": report.get("threads"),
@@ -52,7 +49,7 @@ def _measurement(report: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str
         "latency": None if emulated else report.get("latency"),
         "load_ns": None if emulated else _middle(cold.get("load_ns")),
         "first_ns": None if emulated else _middle(cold.get("first_ns")),
-        "memory_bytes": None if emulated else used,
+        "peak_rss_bytes": None if emulated else memory.get("peak_rss_bytes"),
         "memory_definition": memory.get("definition"),
         "size_bytes": base["size_bytes"] or report.get("size_bytes"),
         "accuracy": _rungs.accuracy(on_device["correct"], on_device["n"])

@@ -70,9 +70,9 @@ def files(report: Report) -> Markup | None:
     of = f" ({memory})" if memory else ""
     words = (
         "Batch 1, one inference after the other; median over all sessions. "
-        f"Memory: peak of the process{of} minus the same program without a model. Load and "
-        "first inference: in a fresh process, median over sessions. An invalid measurement is "
-        "struck through, with its reason; an emulated processor has no latency."
+        f"Peak RSS: the most resident memory of a process of its own{of}, the runtime included. "
+        "Load and first inference: in a fresh process, median over sessions. An invalid "
+        "measurement is struck through, with its reason; an emulated processor has no latency."
     )
     return section("files", "Files and measurements", _tables.files(rows),
                    _tables.measurements(measured), note(words))  # fmt: skip

@@ -49,7 +49,7 @@ def measurements(rows: Sequence[Row]) -> Markup:
     unit = _units.time_unit([r["latency"]["median_ns"] for r in rows if r["latency"]])
     columns = [("File", ""), ("Device", ""), ("Measurement", ""),
                ("Median latency (95 % interval)", "n"), ("p90", "n"), ("Inferences", "n"),
-               ("Memory", "n"), ("Load", "n"), ("First inference", "n")]  # fmt: skip
+               ("Peak RSS", "n"), ("Load", "n"), ("First inference", "n")]  # fmt: skip
     if any(row["accuracy_on"] == row["device"] for row in rows):
         columns.append(("Top-1 there (95 % interval)", "n"))
         body = [
@@ -232,12 +232,12 @@ def _measured(row: Row, unit: tuple[str, float]) -> Markup:
             tag("td", slowest, class_=f"n{doubtful}"),
             tag("td", f"{found['n']:,}", sessions, class_="n"),
         ]
-    memory, load, first = row["memory_bytes"], row["load_ns"], row["first_ns"]
+    memory, load, first = row["peak_rss_bytes"], row["load_ns"], row["first_ns"]
     return join(
         tag("th", row["target"], scope="row"),
         tag("td", row["device"], _runtime(row), class_="wide"),
         tag("td", badge(status, kinds[status]), reasons if row["reasons"] else None), *latency,
-        tag("td", _units.NONE if memory is None else _units.size(max(memory, 0)), class_="n"),
+        tag("td", _units.NONE if memory is None else _units.size(memory), class_="n"),
         *(tag("td", _units.NONE, class_="n") if cold is None
           else tag("td", _units.time(cold), class_=f"n{doubtful}") for cold in (load, first)),
     )  # fmt: skip

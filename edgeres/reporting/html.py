@@ -48,8 +48,10 @@ def render(report: Mapping[str, Any]) -> str:
     shown = [(name, title, part) for name, title, part in parts if part is not None]
     links = [tag("li", tag("a", title, href=f"#{name}")) for name, title, _ in shown]
     sentences = report["summary"]["sentences"]
+    about = [said for said in (report.get("run"), (report.get("written_at") or "")[:10]) if said]
     header = tag(
-        "header", tag("p", "edgeres report", class_="kicker"), tag("h1", report["title"]),
+        "header", tag("p", " · ".join(["edgeres report", *about]), class_="kicker"),
+        tag("h1", report["title"]),
         tag("p", sentences[0], class_="headline"),
         tag("p", " ".join(sentences[1:]), class_="more") if sentences[1:] else None,
         _tiles.tiles(report["summary"]),

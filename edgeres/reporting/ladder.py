@@ -26,6 +26,8 @@ def build(
     dataset: Mapping[str, Any],
     explained: Mapping[str, Any] | None = None,
     budgets: Sequence[Mapping[str, Any]] = (),
+    run: str = "",
+    written_at: str = "",
 ) -> dict[str, Any]:
     """Assemble `report.json`.
 
@@ -55,20 +57,21 @@ def build(
         explained: maps of two networks side by side, as `gradcam.compared` returns them, with
             "first" and "second" saying which networks.
         budgets: limits and what was measured, as rows of `measurement.budgets.Result`.
+        run, written_at: the run's name, and when this is assembled (ISO 8601).
 
     Returns:
-        {"schema", "title", "headline" (a few sentences), "summary" (the numbers behind them),
-        "ladder", "files", "devices", "verification", "training", "data", "per_class",
-        "confusion", "reliability", "distributions", "explained", "budgets", "environment",
-        "lineage", "networks" (inside the int8 files), "recipe"}. What the run doesn't have is None
-        or empty. Strict JSON: numbers that aren't finite become None.
+        {"schema", "title", "run", "written_at", "headline" (a few sentences), "summary" (the
+        numbers behind them), "ladder", "files", "devices", "verification", "training", "data",
+        "per_class", "confusion", "reliability", "distributions", "explained", "budgets",
+        "environment", "lineage", "networks" (inside the int8 files), "recipe"}. What the run
+        doesn't have is None or empty. Strict JSON: numbers that aren't finite become None.
     """
     by_step = {artifact["step"]: artifact for artifact in artifacts}
     labels = dataset.get("labels")
     rungs = _rungs.rungs(artifacts)
     classes = dataset.get("classes") or []
     report: dict[str, Any] = {
-        "schema": SCHEMA, "title": title,
+        "schema": SCHEMA, "title": title, "run": run, "written_at": written_at,
         "ladder": _ladder(rungs, labels),
         "files": _measured.files(rungs, by_step),
         "devices": _measured.devices(by_step),

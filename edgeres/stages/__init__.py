@@ -27,12 +27,14 @@ class Context:
 
     Attributes:
         work: folder for resume checkpoints; survives a crash, removed when the stage is done.
+        run: name of the run that it is done for.
         tick: (steps done, steps in all, note) -> None, for the progress display.
     """
 
     seed: int
     work: Path
     tick: Callable[[int, int, str], None]
+    run: str = ""
 
 
 class Stage(Protocol):
@@ -71,6 +73,8 @@ def device_keyed(name: str) -> dict[str, Any]:
 
     known = devices.measured_with(devices.load(name))
     return {**known, "identity": devices.identity_of(name)}
+
+
 def asked_devices(stage: Stage, section: Any) -> tuple[str, ...]:
     """The devices that have to be opened before the stage's key is known."""
     asks = getattr(stage, "asks", None)

@@ -148,7 +148,7 @@ def _judged(
         "correct": int(right.sum()), "n": len(labels),
         # Which samples were right, as bits, so that two measurements can be compared in pairs.
         "right": np.packbits(right).tobytes().hex(),
-        "samples": hashlib.sha256(labels.tobytes()).hexdigest()[:16],
+        "classes": logits.shape[1], "samples": hashlib.sha256(labels.tobytes()).hexdigest()[:16],
     }  # fmt: skip
     _, target = targets.of_file(file)
     session = target.session(file)
@@ -192,7 +192,9 @@ def prepared_test_images(artifacts: Mapping[str, Artifact], count: int) -> Any:
 
 
 def summary(facts: Mapping[str, Any]) -> str:
-    """`tflite-int8 0.021 ms, …` (medians)."""
+    """`tflite-int8 0.021 ms, …` (medians), and which of them aren't valid."""
     return ", ".join(
-        f"{r['target']} {r['latency']['median_ns'] / 1e6:.3f} ms" for r in facts["reports"]
+        f"{r['target']} {r['latency']['median_ns'] / 1e6:.3f} ms"
+        + ("" if r["valid"] else f" (not valid: {r['reasons'][0]})")
+        for r in facts["reports"]
     )

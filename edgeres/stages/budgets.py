@@ -15,7 +15,7 @@ from edgeres.artifact import Artifact
 from edgeres.recipe import BudgetsSection
 from edgeres.stages import Context, keyed_as_is
 
-VERSION = 1
+VERSION = 2
 LIBRARIES: tuple[str, ...] = ()
 keyed = keyed_as_is
 
@@ -28,24 +28,24 @@ def run(
 
     certified = inputs["verify"].facts if "verify" in inputs else None
     found = budgets.check(
-        limits(section), inputs["benchmark"].facts["reports"], budgets.agreement(certified),
-        section.allow_unmeasurable,
-    )  # fmt: skip
+        limits(section), inputs["benchmark"].facts["reports"], budgets.agreement(certified)
+    )
     rows = [asdict(result) for result in found]
     (out / "budgets.json").write_text(json.dumps({"schema": 1, "results": rows}, indent=1), "utf-8")
     return {"met": all(r.verdict == "pass" for r in found), "results": rows}
 
 
-def limits(section: BudgetsSection) -> list[Any]:
-    """The section's limits, one by one."""
-    from edgeres.measurement.budgets import Budget
+def limits(section: BudgetsSection) -> Any:
+    """The section's limits, one by one, as `measurement.budgets.Limits`."""
+    from edgeres.measurement.budgets import Budget, Limits
 
-    return [
+    budgets = [
         Budget(name, float(value), row.target, row.device)
         for row in section.limits
         for name, value in row.model_dump(exclude={"target", "device"}).items()
         if value is not None
     ]
+    return Limits(budgets, section.allow_unmeasurable, section.allow_invalid)
 
 
 def failures(facts: Mapping[str, Any]) -> list[str]:
@@ -59,7 +59,9 @@ def failures(facts: Mapping[str, Any]) -> list[str]:
     for r in facts["results"]:
         if judged(r["measure"], r["limit"], r["value"]) != "pass":
             where = r["target"] if r["device"] == "-" else f"{r['target']} on {r['device']}"
-            what = "was not measured" if r["value"] is None else f"is {r['value']:.4g}"
+            what = f"is {r['value']:.4g}" if r["value"] is not None else "was not measured"
+            if r.get("reason") not in (None, "", "not measured"):
+                what = f"isn't measurable ({r['reason']})"
             found.append(f"{where}: {r['measure']} {what}, budget {r['limit']:g}")
     return found
 

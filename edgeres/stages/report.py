@@ -6,6 +6,7 @@ import json
 import platform
 from collections import Counter
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from edgeres.facts import CALIBRATION, HISTORY, SAMPLES
 from edgeres.recipe import ReportSection
 from edgeres.stages import Context, _checkpoint, keyed_as_is
 
-VERSION = 3
+VERSION = 4
 LIBRARIES = ("numpy", "torch", "torchao", "pillow")
 VARIES = ("digest", "facts", "files", "key", "parents")  # tells what was measured
 keyed = keyed_as_is
@@ -36,6 +37,8 @@ def run(
     document = ladder.build(
         [_entry(step, artifact, data) for step, artifact in chain],
         title=section.title or "edgeres",
+        run=context.run,
+        written_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         recipe_yaml=dump({step: dict(a.section) for step, a in chain}),
         environment=_environment(inputs),
         dataset=_dataset(data) if data else {},

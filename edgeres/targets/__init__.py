@@ -122,6 +122,10 @@ class Target(Protocol):
 
     # Optional: `refusals(path) -> list[str] | None`, a sentence for each thing that the runtime's
     # own parser refuses, where it can be asked without the device (None: it isn't installed).
+    # Optional: `as_stored(path) -> FileGraph`, the file without the runtime's optimizer, where
+    # `read` is with it.
+    # Optional, of a format that may keep weights in other files: `beside(path) -> list[Path]`,
+    # those files, and `whole(path, folder) -> Path`, one file with everything.
     # Optional: `layer_file(shape, path) -> (input, output)` writes one int8 layer by itself, from
     # which tables of latencies are measured.
 

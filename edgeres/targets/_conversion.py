@@ -58,9 +58,21 @@ def convert(
 
 
 def examine(path: Path) -> dict[str, Any]:
-    """What a file of any origin holds, JSON-ready; it is also run once, where this machine can.
+    """As `listed`, of a file that was run.
 
     The readers are C++ and not made for hostile files: after this, they have met this one.
+
+    Raises:
+        BadInput: as `listed`, or it can't be run, one image at a time.
+    """
+    found = listed(path)
+    if found["not_run"]:
+        raise BadInput(found["not_run"])
+    return found
+
+
+def listed(path: Path) -> dict[str, Any]:
+    """What a file of any origin holds, JSON-ready (`_examined.facts`).
 
     Raises:
         BadInput: no such file, no model, or one that its reader crashes or hangs on.
@@ -175,24 +187,17 @@ def _export(job: dict[str, Any]) -> dict[str, Any]:
 def _read(path: Path, size_bytes: int) -> dict[str, Any]:
     import resource
 
-    import numpy as np
+    from edgeres.targets import _examined
 
-    with contextlib.suppress(OSError, ValueError):  # macOS doesn't know this limit
-        most = _READ_MEMORY + _READ_MEMORY_PER_BYTE * size_bytes
-        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-    _, target = targets.of_file(path)
-    try:
-        graph = target.read(path)
-        session = target.session(path)
-        if session is not None:
-            session.run(np.zeros((1, *graph.input.shape[1:]), graph.input.dtype))
-    except errors.EdgeresError:
-        raise
-    except Exception as error:  # a reader raises whatever it likes
-        first = (str(error).strip().splitlines() or [""])[0][:200]
-        raise BadInput(f"{path}: can't be read ({type(error).__name__}: {first})") from error
-    return {**described(graph), "input": to_json(graph.input), "output": to_json(graph.output),
-            "scales": to_json(dict(graph.quantization))}  # fmt: skip
+    def limit(size: int, hard: bool) -> None:
+        most = _READ_MEMORY + _READ_MEMORY_PER_BYTE * size
+        with contextlib.suppress(OSError, ValueError):  # macOS doesn't know this limit
+            kept = resource.getrlimit(resource.RLIMIT_DATA)[1]
+            resource.setrlimit(resource.RLIMIT_DATA, (most, most if hard else kept))
+
+    limit(size_bytes, hard=False)
+    limit(size_bytes + sum(p.stat().st_size for p in _examined.beside(path)), hard=True)
+    return _examined.facts(path)
 
 
 if __name__ == "__main__":

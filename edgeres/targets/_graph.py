@@ -50,7 +50,7 @@ class FileOp:
         """Multiply-accumulates of one image; 0 where there are no weights or no known shape."""
         if self.weight is None or not self.shape:
             return 0
-        return math.prod(self.shape) * math.prod(self.weight.shape[1:])
+        return math.prod(self.shape[1:]) * math.prod(self.weight.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class FileGraph:
         metadata: what the file says of itself, e.g. `edgeres.labels`.
         requires: the oldest runtime that can run it, e.g. `TensorFlow Lite 2.3`; "" if unknown.
         versions: operator (or operator set) -> the version that the file uses.
+        delegated: operator -> what else than the runtime has to compute it.
     """
 
     format: str
@@ -74,6 +75,7 @@ class FileGraph:
     metadata: Mapping[str, str] = field(default_factory=dict)
     requires: str = ""
     versions: Mapping[str, int] = field(default_factory=dict)
+    delegated: Mapping[str, str] = field(default_factory=dict)
 
     def operators(self) -> dict[str, int]:
         """How often each operator occurs."""
@@ -91,6 +93,20 @@ class FileGraph:
     def count(self, role: Role) -> int:
         """How many operations have a role."""
         return sum(op.role == role for op in self.ops)
+
+    def precision(self) -> str:
+        """What the file is, as targets' names end: by layers' answers, else by their weights."""
+        layers = [op for op in self.ops if op.role in ("conv", "linear")]
+        codes = Counter(self.quantization[op.output].dtype for op in layers
+                        if op.output in self.quantization)  # fmt: skip
+        if codes or self.quantization:
+            most = codes.most_common(1)
+            return "int16x8" if most and most[0][0].endswith("int16") else "int8"
+        if any("lut_to_dense" in op.kind for op in self.ops):
+            return "palettized"
+        weights = Counter(str(op.weight.dtype) for op in layers if op.weight is not None)
+        kind = weights.most_common(1)[0][0] if weights else self.input.dtype
+        return {"float16": "fp16", "float32": "fp32"}.get(kind, "dynamic")
 
     def integer_share(self) -> dict[str, float]:
         """Share of operators, multiply-accumulates and stored bytes that are computed in integers.
@@ -117,12 +133,13 @@ def described(graph: FileGraph) -> dict[str, Any]:
         "float_operators": graph.float_operators(),
         "integer_share": graph.integer_share(),
         "transposes": graph.count("transpose"),
-        "residual_adds": graph.count("add"),
+        "residual_adds": sum(op.role == "add" and len(op.inputs) > 1 for op in graph.ops),
         "partitions": graph.partitions,
         "macs": sum(op.macs for op in graph.ops),
         "constant_bytes": sum(op.constant_bytes for op in graph.ops),
         "requires": graph.requires,
         "versions": dict(graph.versions),
+        "delegates": dict(graph.delegated),
         "metadata": dict(graph.metadata),
         "layers": [
             {"kind": op.kind, "role": op.role, "name": op.name, "floating": op.floating,

@@ -19,12 +19,12 @@ _ROLES: dict[str, Role] = {
     "sigmoid": "sigmoid", "reduce_mean": "pool",
     "avg_pool": "pool", "relu": "move", "reshape": "move", "squeeze": "move", "max_pool": "move",
     "pad": "move", "transpose": "transpose", "quantize": "boundary", "dequantize": "boundary",
-    "cast": "boundary", "constexpr_affine_dequantize": "boundary",
-    "constexpr_lut_to_dense": "boundary",
+    "cast": "boundary",
 }  # fmt: skip
 # operation -> its argument that names axes
 _AXES = {"transpose": "perm", "reduce_mean": "axes", "squeeze": "axes",
          "expand_dims": "axes", "concat": "axis"}  # fmt: skip
+_UNPACKS = "constexpr_"  # how operations are named that make a weight from what is stored for it
 _MOVES_CODES = ("reshape", "squeeze", "max_pool", "pad", "transpose")
 
 
@@ -43,6 +43,8 @@ def graph(package: Package) -> FileGraph:
             scales[output.name] = scales[op.inputs["x"].name]
         ops.append(_operation(op))
     first, last = next(iter(function.inputs.values())), function.outputs[0]
+    if package.classifier:
+        ops.append(FileOp("classify", "boundary", "classify", (last.name,), "classLabel", False))
     return FileGraph("coreml", tuple(ops), _io(first), _io(last), scales,
                      metadata=package.metadata, requires=package.requires,
                      versions=package.versions)  # fmt: skip
@@ -117,6 +119,7 @@ def _passed(op: Any) -> Iterator[str]:
 
 def _operation(op: Any) -> FileOp:
     kind, role = op.op_type, _ROLES.get(op.op_type, "other")
+    role = "boundary" if kind.startswith(_UNPACKS) else role
     output, data = op.outputs[0], _data(op)
     shape = tuple(int(d) for d in output.shape or ())
     names = tuple(v.name for v in data)
@@ -167,15 +170,28 @@ def _weight(var: Any) -> tuple[Any, QuantParams | None, int]:
     if var is None or (var.val is None and var.op is None):
         return None, None, 0
     kind = var.op.op_type if var.op is not None else "const"
-    if kind not in ("constexpr_affine_dequantize", "constexpr_lut_to_dense"):
+    if not kind.startswith(_UNPACKS):
         return var.val, None, 0 if var.val is None else var.val.nbytes
     inputs: Mapping[str, Any] = var.op.inputs
-    if kind == "constexpr_lut_to_dense":
-        size = inputs["indices"].val.nbytes + inputs["lut"].val.nbytes
-        return var.op.materialized_val_inference(), None, size
+    if kind != "constexpr_affine_dequantize":
+        return var.op.materialized_val_inference(), None, _stored_bytes(var.op)
     codes, scale, zero = (inputs[n].val for n in ("quantized_data", "scale", "zero_point"))
     size = sum(v.nbytes for v in (codes, scale, zero))
     return codes, _affine(scale, zero, int(inputs["axis"].val)), size
+
+
+def _stored_bytes(op: Any) -> int:
+    """Bytes of what a weight is unpacked from, through all the operations that do so in turn."""
+    size = 0
+    for var in op.inputs.values():
+        if var is None:
+            continue
+        if var.op is not None and var.op.op_type.startswith(_UNPACKS):
+            size += _stored_bytes(var.op)
+        elif var.val is not None and hasattr(var.val, "nbytes"):
+            bits = var.dtype.get_bitwidth() if hasattr(var.dtype, "get_bitwidth") else 8
+            size += -(-var.val.size * bits // 8)
+    return size
 
 
 def _params(op: Any) -> QuantParams:

@@ -29,12 +29,14 @@ class Package:
         metadata: the text it says of itself.
         requires: the oldest systems that load it.
         versions: of its specification and operator set.
+        classifier: whether Core ML answers with a label beside the scores.
     """
 
     function: Any
     metadata: dict[str, str]
     requires: str
     versions: dict[str, int]
+    classifier: bool = False
 
 
 def load(path: Path, ct: Any) -> Package:
@@ -55,11 +57,27 @@ def load(path: Path, ct: Any) -> Package:
                        f"{len(function.inputs)} inputs; edgeres reads one of each")  # fmt: skip
     with quiet(f"reading {path.name}"):
         loaded = _program(spec, path).functions[name]
+    classifier = _drop_classifier(loaded)
     _check(loaded, path)
     opset = "".join(c for c in function.opset if c.isdigit())
     version = int(spec.specificationVersion)
     return Package(loaded, dict(spec.description.metadata.userDefined), _SYSTEMS.get(version, ""),
-                   {"specification": version, "opset": int(opset or 0)})  # fmt: skip
+                   {"specification": version, "opset": int(opset or 0)}, classifier)  # fmt: skip
+
+
+def _drop_classifier(function: Any) -> bool:
+    """Take off a last operation that turns scores into a label, so that the scores are the answer.
+
+    Returns:
+        Whether there was one.
+    """
+    found = [op for op in function.operations if op.op_type == "classify"]
+    if len(found) != 1:
+        return False
+    function.set_outputs([found[0].inputs["probabilities"]])
+    labels = found[0].inputs["classes"].op
+    function.remove_ops([*found, *([labels] if labels is not None else [])])
+    return True
 
 
 def specification(path: Path, ct: Any) -> Any:

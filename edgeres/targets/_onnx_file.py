@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,33 @@ def load(path: Path) -> Any:
     if not model.graph.output or not inputs(model):
         raise BadInput(f"{path}: not a network (it has no input or no output)")
     return model
+
+
+def beside(path: Path) -> list[Path]:
+    """The files that a file keeps weights in: those that exist, below its own folder."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except (DecodeError, ValueError, TypeError, OSError):
+        return []  # `load` says what is wrong
+    home = path.parent.resolve()
+    names = {entry.value for tensor in _tensors(model.graph)
+             for entry in tensor.external_data if entry.key == "location"}  # fmt: skip
+    found = ((home / name) for name in sorted(names) if name and "\0" not in name)
+    return [path.parent / p.relative_to(home) for p in found
+            if p.is_file() and p.resolve().is_relative_to(home)]  # fmt: skip
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    """Every stored tensor, also of branches and loops."""
+    yield from graph.initializer
+    for attribute in (a for node in graph.node for a in node.attribute):
+        yield from (attribute.t, *attribute.tensors)
+        for inner in (attribute.g, *attribute.graphs):
+            if inner.node:
+                yield from _tensors(inner)
 
 
 def contents(path: Path, model: Any) -> bytes:
@@ -89,15 +117,45 @@ def constant_values(model: Any) -> dict[str, np.ndarray]:
 
 
 def constant_bytes(model: Any) -> list[int]:
-    """Bytes stored for each node; what several share counts at the first."""
-    values = constant_values(model)
+    """Bytes stored for each node; what several share counts at the first.
+
+    What a node unpacks (`unpacked`) belongs to the one that uses it.
+    """
+    values, packed = constant_values(model), unpacked(model)
     counted: set[int] = set()
     sizes = []
     for node in model.graph.node:
-        own = {id(values[name]): values[name].nbytes for name in node.input if name in values}
+        if any(name in packed for name in node.output):
+            sizes.append(0)
+            continue
+        names = [n for name in node.input for n in packed.get(name, (name,))]
+        own = {id(values[name]): _stored_bytes(values[name]) for name in names if name in values}
         sizes.append(sum(size for key, size in own.items() if key not in counted))
         counted |= own.keys()
     return sizes
+
+
+def unpacked(model: Any) -> dict[str, tuple[str, ...]]:
+    """Tensor -> the stored codes, scale and zero point that a DequantizeLinear makes it from.
+
+    A QuantizeLinear before it, of a stored weight, is looked through: then the weight comes first.
+    """
+    values, found = constant_values(model), dict[str, tuple[str, ...]]()
+    for node in model.graph.node:
+        known = all(not name or name in values for name in node.input[1:])
+        first = found.get(node.input[0], (node.input[0],)) if node.input else ("",)
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and first[0] in values and known:
+            found[node.output[0]] = (first[0], *node.input[1:])
+    return found
+
+
+def _stored_bytes(values: np.ndarray) -> int:
+    """Bytes in the file: numpy has no smaller numbers than of a byte."""
+    name = values.dtype.name
+    bits = (
+        4 if name in ("int4", "uint4", "float4_e2m1fn") else 2 if name in ("int2", "uint2") else 0
+    )
+    return -(-values.size * bits // 8) if bits else int(values.nbytes)
 
 
 def shapes(model: Any) -> dict[str, tuple[int, ...]]:
@@ -133,6 +191,8 @@ def shapes(model: Any) -> dict[str, tuple[int, ...]]:
 
 def _standard(node: Any) -> None:
     """Turn an integer operator into the float one of the same shapes, in place."""
+    if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+        node.domain = ""  # onnxruntime's own have more types, and the same shapes
     kept = {
         "QLinearConv": ("Conv", (0, 3)), "FusedConv": ("Conv", (0, 1)),
         "QLinearAdd": ("Add", (0, 3)), "QLinearMul": ("Mul", (0, 3)), "QGemm": ("Gemm", (0, 3)),

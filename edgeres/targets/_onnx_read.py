@@ -40,6 +40,7 @@ def graph(path: Path, kind: str, model: Any, stored: Any) -> FileGraph:
         BadInput: its first input or output is not a tensor.
     """
     constants = file.constant_values(model)
+    packed = file.unpacked(model)
     scales = _boundary_scales(stored)
     first, last = file.inputs(stored)[0], stored.graph.output[0]
     ends = [tensor_spec(path, value, scales) for value in (first, last)]
@@ -47,7 +48,7 @@ def graph(path: Path, kind: str, model: Any, stored: Any) -> FileGraph:
     sizes = file.constant_bytes(model)
     found = file.shapes(model)
     ops = tuple(
-        _operation(node, constants, scales, codes, found, size)
+        _operation(node, constants, packed, scales, codes, found, size)
         for node, size in zip(model.graph.node, sizes, strict=True)
     )
     return FileGraph(
@@ -116,13 +117,14 @@ def _ends(node: Any, constants: dict[str, Any]) -> dict[str, QuantParams]:
 
 
 def _operation(
-    node: Any, constants: dict[str, Any], scales: dict[str, QuantParams], codes: set[str],
-    found: dict[str, tuple[int, ...]], stored_bytes: int,
+    node: Any, constants: dict[str, Any], packed: dict[str, tuple[str, ...]],
+    scales: dict[str, QuantParams], codes: set[str], found: dict[str, tuple[int, ...]],
+    stored_bytes: int,
 ) -> FileOp:  # fmt: skip
     """One node; adds its output to `scales` and, if integer, to `codes`."""
     kind = node.op_type
     role = ROLES.get(kind, "other")
-    data = tuple(i for i in node.input if i and i not in constants)
+    data = tuple(i for i in node.input if i and i not in constants and i not in packed)
     output = next((o for o in node.output if o), "")
     weight, weight_params = None, None
     if kind in _INTEGER:
@@ -138,7 +140,9 @@ def _operation(
         integer = kind in _INTEGER_OUTPUT_UNSCALED or kind == "QuantizeLinear"
         integer = integer or (role in ("move", "transpose") and bool(data) and data[0] in codes)
         if role in ("conv", "linear"):
-            weight = layer_weight(node, constants.get(file.input_name(node, 1)))
+            name, *of_codes = packed.get(file.input_name(node, 1), (file.input_name(node, 1),))
+            weight = layer_weight(node, constants.get(name))
+            weight_params = params(constants, of_codes, 0)
     if integer:
         codes.add(output)
     floating = not integer and kind != "QGemm" and role != "boundary"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeres.errors import BadInput
+from edgeres.targets import _tflite_custom
 from edgeres.targets import _tflite_file as file
 from edgeres.targets import _tflite_metadata as metadata
 from edgeres.targets._graph import FileGraph, FileOp, Role
@@ -27,8 +28,9 @@ _ROLES: dict[str, Role] = {
     "QUANTIZE": "boundary", "DEQUANTIZE": "boundary",
 }  # fmt: skip
 _TYPES = {0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 6: "bool", 7: "int16",
-          9: "int8", 10: "float64", 17: "int4"}  # fmt: skip
-_FLOATING = ("float32", "float16", "float64")
+          9: "int8", 10: "float64", 17: "int4", 18: "bfloat16", 19: "int2", 20: "uint4",
+          21: "float8_e4m3fn", 22: "float8_e5m2"}  # fmt: skip
+_FLOATING = ("float32", "float16", "float64", "bfloat16", "float8_e4m3fn", "float8_e5m2")
 # What converters and runtimes tell one another, and the standard metadata, which is no text.
 _FOR_RUNTIMES = (metadata.RUNTIME, metadata.STANDARD, "keep_stablehlo_constant",
                  "CONVERSION_METADATA")  # fmt: skip
@@ -73,7 +75,7 @@ def graph_of(model: Any, path: Path) -> FileGraph:
         requires = f"TensorFlow Lite {release}" if release else ""
         told = {k: v for k, v in notes.items() if k not in _FOR_RUNTIMES}
         return FileGraph("tflite", tuple(ops), first, last, quantization, None, told, requires,
-                         versions)  # fmt: skip
+                         versions, _tflite_custom.delegated(model))  # fmt: skip
     except BadInput:
         raise
     except Exception as error:  # indices that point nowhere, sizes that don't fit
@@ -161,7 +163,7 @@ def _values(raw: np.ndarray, dtype: str, shape: tuple[int, ...]) -> np.ndarray |
     if dtype == "int4":  # two in a byte, the lower half first
         low, high = (raw << 4).view(np.int8) >> 4, raw.view(np.int8) >> 4
         values = np.stack([low, high], -1).reshape(-1)[: math.prod(shape)]
-    elif dtype in _TYPES.values():
+    elif dtype in np.sctypeDict:
         values = np.frombuffer(raw.tobytes(), dtype)
     else:
         return None

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeres.errors import BadInput
 from edgeres.quiet import quiet
 from edgeres.targets import Session, Source, Tracer, _schemes, require
 from edgeres.targets import _mil_package as packages
@@ -111,7 +112,11 @@ def session(path: Path, threads: int = 1) -> Session | None:  # noqa: ARG001
     ct = _coremltools()
     if sys.platform != "darwin":
         return _interpreter(path, ct)
-    packages.load(path, ct)  # says what is wrong with a file in one sentence
+    package = packages.load(path, ct)  # says what is wrong with a file in one sentence
+    if package.classifier:
+        raise BadInput(
+            f"{path}: a classifier, which answers with a label; export it without labels"
+        )
     with quiet(f"loading {path.name} in Core ML"):
         return _Session(ct.models.MLModel(str(path)))
 

@@ -118,6 +118,32 @@ def structure(path: Path, source: Source, precision: str) -> Structure:
     return structures.structure(path, source, structures.Form({"": _OPSET}, ends))
 
 
+def as_stored(path: Path) -> FileGraph:
+    """Read the graph that the file holds, whatever a runtime makes of it.
+
+    Raises:
+        BadInput: not an ONNX file.
+    """
+    with quiet(f"reading {path.name}"):
+        stored = _onnx_file.load(path)
+        return _onnx_read.graph(path, "onnx", stored, stored)
+
+
+beside = _onnx_file.beside
+
+
+def whole(path: Path, folder: Path) -> Path:
+    """The file with what it keeps in other files: itself, or a copy in the folder that has all.
+
+    Raises:
+        BadInput: not an ONNX file; data missing; over 2 GB.
+    """
+    if not beside(path):
+        return path
+    (copy := folder / path.name).write_bytes(_onnx_file.contents(path, _onnx_file.load(path)))
+    return copy
+
+
 def session(path: Path, threads: int = 1) -> Session | None:
     """Load the file in onnxruntime on the CPU.
 

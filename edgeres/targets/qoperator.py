@@ -13,7 +13,7 @@ from pathlib import Path
 from edgeres import scratch
 from edgeres.disk import storage_errors
 from edgeres.quiet import quiet
-from edgeres.targets import Session, Source, Tracer, _onnx_file, _onnx_read, _schemes, onnx
+from edgeres.targets import Session, Source, Tracer, _onnx_file, _schemes, onnx
 from edgeres.targets import _onnx_structure as structures
 from edgeres.targets._graph import FileGraph
 from edgeres.targets._structure import Structure
@@ -26,6 +26,7 @@ PACKAGE = "onnxruntime"
 EXTRA = None
 RUNTIME = "onnxruntime"
 SCHEMES = {"int8": _schemes.as_trained}
+beside, whole = onnx.beside, onnx.whole
 
 _OPSETS = {"": 20, "com.microsoft": 1}  # the optimizer lists all that it knows
 
@@ -53,9 +54,7 @@ def read(path: Path) -> FileGraph:
     Raises:
         BadInput: not an ONNX file.
     """
-    with quiet(f"reading {path.name}"):
-        stored = _onnx_file.load(path)
-        return _onnx_read.graph(path, "onnx", stored, stored)
+    return onnx.as_stored(path)
 
 
 def structure(path: Path, source: Source, precision: str) -> Structure:  # noqa: ARG001

@@ -30,6 +30,7 @@ PACKAGE = "onnxruntime"
 EXTRA = None  # NVIDIA's own reader (`accepts`) comes with edgeres[tensorrt]
 RUNTIME = "onnxruntime"
 SCHEMES = {"int8": _schemes.symmetric}
+beside, whole = onnx.beside, onnx.whole
 
 _READER = "tensorrt_rtx_bindings"
 _OPSET = 17  # what TensorRT 8.6 (JetPack 6.0) reads; these operators are the same in 20
@@ -155,33 +156,33 @@ class _Reader:
         if role in ("boundary", "move", "transpose", "other"):
             return FileOp(kind, role, name, tuple(data), output, role == "other",
                           shape=shape, constant_bytes=stored_bytes)  # fmt: skip
-        weight, quantization, weight_bytes = None, None, 0
+        weight, quantization = None, None
         if role in ("conv", "linear") and len(node.input) > 1:
-            weight, quantization, weight_bytes = self._layer(node)
+            weight, quantization = self._layer(node)
         codes = self._quantized(output)
         sources = [self._codes(name) for name in data]
         integer = codes is not None and None not in sources
         integer = integer and (weight is None or quantization is not None)
         inputs = tuple(s or n for s, n in zip(sources, data, strict=True))
         return FileOp(kind, role, name, inputs, codes or output, not integer, weight, quantization,
-                      shape, stored_bytes + weight_bytes)  # fmt: skip
+                      shape, stored_bytes)  # fmt: skip
 
     def _weight(self, name: str) -> bool:
         maker = self.makers.get(name)
         return maker is not None and self._stored(maker)
 
-    def _layer(self, node: Any) -> tuple[Any, QuantParams | None, int]:
-        """Weight in PyTorch's order, its scales, and the bytes stored for both."""
+    def _layer(self, node: Any) -> tuple[Any, QuantParams | None]:
+        """Weight in PyTorch's order, and its scales."""
         name = node.input[1]
         if name in self.constants:
-            return _onnx_read.layer_weight(node, self.constants[name]), None, 0
+            return _onnx_read.layer_weight(node, self.constants[name]), None
         maker = self.makers.get(name)
         if maker is None or maker.op_type != "DequantizeLinear" or not self._stored(maker):
-            return None, None, 0
+            return None, None
         stored = [self.constants[n] for n in maker.input if n]
         weight = _onnx_read.layer_weight(node, stored[0])
         found = _onnx_read.params(self.constants, maker.input[1:], 0)
-        return weight, found, sum(values.nbytes for values in stored)
+        return weight, found
 
     def _quantized(self, name: str) -> str | None:
         """The codes that a fused kernel writes: those of the quantize behind it, past a Relu."""

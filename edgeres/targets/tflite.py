@@ -69,6 +69,8 @@ def read(path: Path) -> FileGraph:
         BadInput: not a TFLite file, a damaged one, or not one with one input and one output.
     """
     graph = graph_of(file.load(path.read_bytes(), path), path)
+    if graph.delegated:
+        return graph
     return dataclasses.replace(graph, partitions=_partitions(path))
 
 

@@ -59,7 +59,10 @@ def export(result: Mapping[str, Any]) -> str:
     for row in result["files"]:
         types = f"{row['input']['dtype']} in, {row['output']['dtype']} out"
         lines.append(f"{row['target']}: {row['path']}  ({kilobytes(row['size_bytes'])}, {types})")
-    return "\n".join([*lines, "check them against the model: edgeres verify"])
+    where = result.get("added_to")
+    added = [f"added to {where}"] if where else []
+    return "\n".join([*lines, *added, f"check them against the model: edgeres verify "
+                      f"{where or result['run']}"])  # fmt: skip
 
 
 def search(result: Mapping[str, Any]) -> str:

@@ -12,16 +12,22 @@ _SHOWN = 8  # names of a long list
 
 def inspect(result: Mapping[str, Any]) -> str:
     """What is in a file: sums, then its layers."""
-    counts = ", ".join(f"{n} {kind}" for kind, n in sorted(result["operators"].items()))
+    counts = _counted(result["operators"])
     floats = result["float_operators"]
     rows = {
-        "file": result["file"], "format": result["format"],
+        "file": result["file"], "format": result["format"], "kind": result["target"],
         "needs": result["requires"] or "unknown",
         "size": f"{kilobytes(result['size_bytes'])}, "
-                f"{kilobytes(result['constant_bytes'])} of it weights",
+                f"{kilobytes(result['constant_bytes'])} of it weights"
+                + "".join(f", in {start(name, 60)}: {kilobytes(told['size_bytes'])}"
+                          for name, told in result["beside"].items()),
         "MACs": f"{result['macs'] / 1e6:,.1f} M" if result["macs"] else "unknown",
         "input": tensor(result["input"]), "output": tensor(result["output"]),
-        "operators": counts,
+        "operators": counts, **_runtime(result.get("runtime")),
+        **({"needs a delegate": ", ".join(f"{kind}: {what}" for kind, what in
+                                          result["delegates"].items())}
+           if result["delegates"] else {}),
+        **({"not run": start(result["not_run"], 300)} if result["not_run"] else {}),
         "in integers": ", ".join(f"{share:.0%} of {what}"
                                  for what, share in result["integer_share"].items()),
         "float operators": str(len(floats)) if floats else "none",
@@ -35,6 +41,15 @@ def inspect(result: Mapping[str, Any]) -> str:
     islands = [f"in float: {name}" for name in floats[:_SHOWN]]
     more = [f"… and {len(floats) - _SHOWN} more"] if len(floats) > _SHOWN else []
     return "\n".join([listed, *islands, *more, "", layers(result["layers"])])
+
+
+def _counted(operators: Mapping[str, int]) -> str:
+    return ", ".join(f"{n} {start(kind, 60)}" for kind, n in sorted(operators.items()))
+
+
+def _runtime(found: Mapping[str, Any] | None) -> dict[str, str]:
+    """What the runtime's optimizer makes of the operators."""
+    return {f"in {found['name']}": _counted(found["operators"])} if found else {}
 
 
 def layers(found: Sequence[Mapping[str, Any]]) -> str:
@@ -95,22 +110,22 @@ def benchmark(result: Mapping[str, Any]) -> str:
         })  # fmt: skip
         rest.append({
             **who, "load": milliseconds(_middle(cold["load_ns"])),
-            "first": milliseconds(_middle(cold["first_ns"])), "memory": _memory(r.get("memory")),
+            "first": milliseconds(_middle(cold["first_ns"])), "peak RSS": _memory(r.get("memory")),
             "top-1": accuracy(r["accuracy"]), "n": latency["n"],
             "valid": "yes" if r["valid"] else "no",
         })  # fmt: skip
         reasons += [f"{r['target']} on {r['device']}: {reason}" for reason in r["reasons"]]
     tables = [table(rows, tuple(rows[0])) for rows in (times, rest) if rows]
+    reasons += [result["accuracy_of"]] if result.get("accuracy_of") else []
     return "\n\n".join([*tables, *(["\n".join(reasons)] if reasons else [])])
 
 
 def compare(result: Mapping[str, Any]) -> str:
     """A row per measure, then what each verdict rests on."""
     rows = _compared(result)
-    verdict = f"B is {result['verdict']}" if result["verdict"] != "same" else "A and B are the same"
-    return "\n".join(
-        [table(rows, tuple(rows[0])), "", f"{verdict} (A {result['a']}, B {result['b']})"]
-    )
+    verdict = _verdict(result)
+    return "\n".join([table(rows, tuple(rows[0])), "", *_unjudged(result), *result["notes"],
+                      f"{verdict} (A {result['a']}, B {result['b']})"])  # fmt: skip
 
 
 def compare_markdown(result: Mapping[str, Any]) -> str:
@@ -119,8 +134,24 @@ def compare_markdown(result: Mapping[str, Any]) -> str:
     cells = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
     lines = [f"| {' | '.join(str(c).replace('|', ' ') for c in row)} |" for row in cells]
     return "\n".join(
-        [f"**B is {result['verdict']}** (A `{result['a']}`, B `{result['b']}`)", "", *lines]
-    )
+        [f"**{_verdict(result)}** (A `{result['a']}`, B `{result['b']}`)", "", *lines, "",
+         *(f"- {said}" for said in (*_unjudged(result), *result["notes"]))]
+    ).rstrip()  # fmt: skip
+
+
+def _verdict(result: Mapping[str, Any]) -> str:
+    return {"same": "A and B are the same", "not measurable": "not everything can be judged",
+            }.get(result["verdict"], f"B is {result['verdict']}")  # fmt: skip
+
+
+def _unjudged(result: Mapping[str, Any]) -> list[str]:
+    """Why there is no verdict, or one without an interval."""
+    missing = [r for r in result["rows"] if r["verdict"] == "not measurable"]
+    alone = [r for r in result["rows"] if r["unit"] == "ns" and r["interval"] is None]
+    mend = ["--allow-invalid judges invalid measurements all the same"] \
+        if any("not valid" in r["evidence"] for r in missing) else []  # fmt: skip
+    return [f"{r['measure']}: {r['evidence']}"
+            for r in result["rows"] if r in missing or r in alone] + mend  # fmt: skip
 
 
 def check(result: Mapping[str, Any]) -> str:
@@ -128,12 +159,15 @@ def check(result: Mapping[str, Any]) -> str:
     rows = [
         {"budget": r["measure"], "file": r["target"], "device": r["device"],
          "limit": f"{r['limit']:g}", "measured": "-" if r["value"] is None else f"{r['value']:.4g}",
-         "verdict": r["verdict"]}
+         "verdict": r["verdict"] + (f": {r['reason']}" if r.get("reason") else "")}
         for r in result["results"]
     ]  # fmt: skip
     met = sum(r["verdict"] == "pass" for r in result["results"])
     listed = [table(rows, tuple(rows[0]))] if rows else []
-    return "\n".join([*listed, f"{met} of {len(rows)} budgets met"])
+    invalid = any((r.get("reason") or "").startswith("not valid") for r in result["results"])
+    mend = ["--allow-invalid, or `allow_invalid: true` in the file, judges them all the same"]
+    return "\n".join([*listed, *(mend if invalid else []), *result["notes"],
+                      f"{met} of {len(rows)} budgets met"])  # fmt: skip
 
 
 def checked_bundle(result: Mapping[str, Any]) -> str:
@@ -203,7 +237,7 @@ def _middle(values: Sequence[float]) -> float | None:
 def _memory(found: Mapping[str, Any] | None) -> str:
     if not found or not found.get("peak_rss_bytes"):
         return "-"
-    return f"{(found['peak_rss_bytes'] - (found.get('baseline_rss_bytes') or 0)) / 1e6:.1f} MB"
+    return f"{found['peak_rss_bytes'] / 1e6:.1f} MB"
 
 
 def _compared(result: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -217,16 +251,20 @@ def _compared(result: Mapping[str, Any]) -> list[dict[str, str]]:
     ]  # fmt: skip
 
 
-def _quantity(value: float, unit: str) -> str:
-    if unit == "ns":
+def _quantity(value: float | None, unit: str) -> str:
+    if value is None or unit == "ns":
         return milliseconds(value)
+    if unit == "J":
+        return f"{value * 1e3:.3g} mJ"
     return f"{value / 1e3:.1f} kB" if unit == "bytes" and value < 1e6 else \
         f"{value / 1e6:.1f} MB" if unit == "bytes" else f"{value:.2%}"  # fmt: skip
 
 
 def _change(row: Mapping[str, Any]) -> str:
+    if row["change"] is None:
+        return "-"
     low, high = row["interval"] or (0.0, 0.0)
     if row["unit"] == "share":
-        return f"{row['change'] * 100:+.2f} points" + (
-            f" ({low * 100:+.2f} to {high * 100:+.2f})" if row["interval"] else "")  # fmt: skip
+        return f"{row['change']:+.2f} points" + (
+            f" ({low:+.2f} to {high:+.2f})" if row["interval"] else "")  # fmt: skip
     return f"{row['change']:.2f}x" + (f" ({low:.2f}-{high:.2f})" if row["interval"] else "")

@@ -5,7 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgeres.text import chain, kilobytes, table
+from edgeres.text import chain, kilobytes, start, table
+
+
+def shown(result: Mapping[str, Any]) -> str:
+    """What a run is, then its steps."""
+    keys = ("run", "date", "state", "source", "data", "model", "top-1", "note", "report")
+    facts = {key: result[key] for key in keys}
+    facts["promoted"] = ", ".join(result["promoted"])
+    width = max(map(len, facts)) + 2
+    lines = [f"{key:<{width}}{start(str(value), 200)}" for key, value in facts.items() if value]
+    steps = table(result["steps"], ("step", "seconds", "path")) if result["steps"] else "no steps"
+    return "\n".join([*lines, "", steps])
+
+
+def deleted(result: Mapping[str, Any]) -> str:
+    """What is gone."""
+    return f"deleted {result['path']}; `edgeres clean` frees what only it used"
 
 
 def report(result: Mapping[str, Any]) -> str:

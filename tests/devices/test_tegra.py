@@ -27,7 +27,11 @@ AGX_ORIN_7 = (
     "GR3D_FREQ 5%@[1300,1300] cpu@52.9C/52.9C tj@53C/53C gpu@-256C/-256C "
     "VDD_GPU_SOC 5139mW/5139mW/5139mW VDD_CPU_CV 1200mW/1300mW/1250mW VIN_SYS_5V0 4000mW/4000mW"
 )
-THOR = "RAM 9000/125770MB CPU [1%@972] GR3D_FREQ @[1000,1000,1000] VIN 28000mW/28000mW"
+THOR = (
+    "08-28-2025 10:00:00 RAM 9000/125770MB CPU [1%@972] GR3D_FREQ @[1000,1000,1000] "
+    "VDD_GPU 1000mW/1000mW VDD_CPU_SOC_MSS 6510mW/6510mW VIN_SYS_5V0 6520mW/6520mW "
+    "VIN 28000mW/28000mW"
+)
 
 
 def test_a_jetson_nano() -> None:
@@ -60,6 +64,7 @@ def test_lists_of_clocks_units_and_sensors_that_are_off() -> None:
     thor = _tegra.stats(THOR)
     assert thor is not None
     assert (thor.gpu_percent, thor.gpu_mhz, thor.swap_mb) == (None, (1000, 1000, 1000), None)
+    assert thor.total_w() == 28.0  # the board; the other rails are parts of it
     orin = _tegra.stats(ORIN_NANO.format(vdd_in=4321))
     assert orin is not None and orin.total_w() == 4.321 and orin.gpu_mhz == (1300,)
 

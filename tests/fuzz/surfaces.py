@@ -125,8 +125,9 @@ def override(path: Path) -> object:
 def _results(run: Path) -> list[Surface]:
     from edgeres import artifact
     from edgeres.commands import check, compare, results
-    from edgeres.measurement import drift, importers
+    from edgeres.measurement import drift
     from edgeres.measurement.compare import Tolerance
+    from edgeres.text import files as text
 
     here = run.parent
     good = here / "good.json"
@@ -140,6 +141,17 @@ def _results(run: Path) -> list[Surface]:
         for pair in ((path, good), (good, path)):
             compare.compared(*map(str, pair), Tolerance(), ["host"], "quick", here, True)
 
+    def judged(path: Path) -> None:
+        """What a file of results is for: limits, and a comparison with another."""
+        for allowed in (False, True):
+            text.check(check.checked(str(path), here / "budgets.yaml", here, None, None, allowed))
+            for pair in ((path, log_file), (log_file, path)):
+                text.compare(
+                    compare.compared(
+                        *map(str, pair), Tolerance(), ["host"], "quick", here, True, allowed
+                    )
+                )
+
     def described(path: Path) -> object:
         (path.parent / "artifact.json").write_bytes(path.read_bytes())
         return artifact.load(path.parent)
@@ -149,6 +161,9 @@ def _results(run: Path) -> list[Surface]:
                      b'"mean": 0.5, "std": 0.2, "saturated": 0.1}' for _ in range(200))  # fmt: skip
     change = mutate.mutated_json
     trtexec, printed, hub, trace = _logs()
+    (log_file := here / "good.log").write_bytes(trtexec)
+    prefixed = [b"\n".join(mark + line for line in printed.splitlines())
+                for mark in (b"05-30 15:16:44.857  3380  3380 I tflite  : ", b"I/tflite ( 33): ")]  # fmt: skip
     return [
         Surface("result: compare", lambda: [_result()], compared, ".json", change),
         Surface("result: check", lambda: [_result()],
@@ -156,8 +171,8 @@ def _results(run: Path) -> list[Surface]:
         Surface("result: reports", lambda: [_result()], lambda p: results.reports(str(p), here), ".json", change),
         Surface("artifact.json", lambda: [description], described, ".json", change),
         Surface("device log", lambda: [log], drift.read_log, ".jsonl"),
-        Surface("import: text", lambda: [trtexec, printed], importers.of_file, ".log"),
-        Surface("import: JSON", lambda: [hub, trace], importers.of_file, ".json", change),
+        Surface("import: text", lambda: [trtexec, trtexec * 2, printed, *prefixed], judged, ".log"),
+        Surface("import: JSON", lambda: [hub, trace], judged, ".json", change),
         Surface("registry", lambda: [_entry()], _registered, ".json", change),
     ]  # fmt: skip
 

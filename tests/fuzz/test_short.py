@@ -83,7 +83,7 @@ def test_a_description_with_a_list_for_a_mapping(key: str, tmp_path: Path) -> No
      ("accuracy", {"correct": 5, "n": 4}),
      ("accuracy", {"correct": 5, "n": 9, "right": "ffff"}),
      ("accuracy", {"correct": 5, "n": 8, "right": "ffff"}), ("latency", {"median_ns": 1, "sessions": 1}),
-     ("memory", []), ("cold", {"load_ns": ["x"]}), ("device", None)],
+     ("memory", []), ("cold", {"load_ns": ["x"]}), ("device", 3), ("valid", "no"), ("latency", 3)],
 )  # fmt: skip
 def test_a_result_whose_parts_are_of_another_kind(part: str, value: object) -> None:
     (good,) = json.loads(surfaces._result())["reports"]
@@ -202,4 +202,4 @@ def test_results_of_which_one_lacks_what_the_other_has() -> None:
     (accuracy,) = (row for row in rows if row.measure == "top-1")
     assert "Wilson" in accuracy.evidence
     read, at_most = budgets.MEASURES["size_kb"]
-    assert read(bare) is None and read(whole) and at_most
+    assert read(bare, False) == (None, "not measured") and read(whole, False)[0] and at_most

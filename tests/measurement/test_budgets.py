@@ -40,25 +40,50 @@ REPORT = {
 )
 def test_each_measure(measure: str, limit: float, value: float | None, verdict: str) -> None:
     wanted = [budgets.Budget(measure, limit, "tflite-int8", None)]
-    (result,) = budgets.check(wanted, [REPORT], {"tflite-int8": 0.985, "onnx-int8": 1.0})
+    (result,) = budgets.check(
+        budgets.Limits(wanted), [REPORT], {"tflite-int8": 0.985, "onnx-int8": 1.0}
+    )
     assert result.value == (None if value is None else pytest.approx(value))
     assert result.verdict == verdict
 
 
 def test_what_wasnt_measured_fails_unless_allowed() -> None:
     wanted = [budgets.Budget("latency_median_ms", 1, None, "pixel-8")]
-    (result,) = budgets.check(wanted, [REPORT], {})
+    (result,) = budgets.check(budgets.Limits(wanted), [REPORT], {})
     assert (result.verdict, result.device) == ("not measurable", "pixel-8")
-    assert budgets.check(wanted, [REPORT], {}, ["latency_median_ms"]) == []
-    (result,) = budgets.check([budgets.Budget("latency_median_ms", 9, None, None)],
-                              [{**REPORT, "emulated": True}], {})  # fmt: skip
+    assert budgets.check(budgets.Limits(wanted, ["latency_median_ms"]), [REPORT], {}) == []
+    (result,) = budgets.check(LATENCY, [{**REPORT, "emulated": True}], {})
     assert result.verdict == "not measurable"
+
+
+LATENCY = budgets.Limits([budgets.Budget("latency_median_ms", 9, None, None)])
+
+
+def test_what_is_invalid_is_not_measurable_unless_allowed() -> None:
+    names = ("latency_median_ms", "cold_start_ms", "energy_mj", "memory_mb", "size_kb")
+    wanted = [budgets.Budget(name, 1e9, None, None) for name in names]
+    doubtful = {**REPORT, "valid": False, "reasons": ["it was hot"],
+                "energy": {"joules_per_inference": 1.0}}  # fmt: skip
+    found = budgets.check(budgets.Limits(wanted), [doubtful], {})
+    assert [r.verdict for r in found] == ["not measurable"] * 3 + ["pass"] * 2
+    assert {r.reason for r in found[:3]} == {"not valid (it was hot)"}
+    found = budgets.check(budgets.Limits(wanted, invalid=True), [doubtful], {})
+    assert [r.verdict for r in found] == ["pass"] * 5
+
+
+def test_a_batch_is_not_one_inference() -> None:
+    eight = {**REPORT, "latency": {**REPORT["latency"], "batch": 8}}
+    (result,) = budgets.check(LATENCY, [eight], {})
+    assert (result.verdict, result.value) == ("not measurable", None)
+    assert result.reason == "2 ms is the latency per batch of 8"
+    (result,) = budgets.check(LATENCY, [{**REPORT, "latency": None, "device": None}], {})
+    assert (result.verdict, result.device) == ("not measurable", "unknown device")
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("budgets: []", "are lists"), ("[1]", "hold `key: value`"), ("a: 1", "keys `budgets`"),
+        ("budgets: []", "are lists"), ("[1]", "hold `key: value`"), ("a: 1", "`budgets` only"),
         ("budgets: [1]", "a mapping of"),
         ("budgets: [{latency_p95: 1}]", "did you mean 'latency_p95_ms'"),
         ("budgets: [{size_kb: big}]", "size_kb must be a number"),
@@ -66,6 +91,7 @@ def test_what_wasnt_measured_fails_unless_allowed() -> None:
         ("budgets: [{target: 3, size_kb: 1}]", "target must be text"),
         ("budgets: [{target: x}]", "without a limit"), ("budgets: [", "not valid YAML"),
         ("budgets: [{size_kb: 1}]\nallow_unmeasurable: [speed]", "unknown measure"),
+        ("budgets: [{size_kb: 1}]\nallow_invalid: maybe", "is true or false"),
         ("budgets: !!python/object/apply:os.system [true]", "os.system is not allowed"),
     ],
 )  # fmt: skip
@@ -82,6 +108,7 @@ def test_the_command(tmp_path: Path) -> None:
     for limit, code in ((100, 0), (50, 1)):
         (tmp_path / "b.yaml").write_text(
             f"budgets: [{{size_kb: {limit}, energy_mj: 1}}]\nallow_unmeasurable: [energy_mj]\n"
+            "allow_invalid: true\n"
         )
         done = subprocess.run(
             [sys.executable, "-m", "edgeres", "check", "r.json", "b.yaml"],

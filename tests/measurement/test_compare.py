@@ -14,7 +14,7 @@ from measuring import linear
 
 from edgeres.errors import BadInput
 from edgeres.measurement import protocol
-from edgeres.measurement.compare import Tolerance, compare
+from edgeres.measurement.compare import Tolerance, compare, left_out
 from edgeres.measurement.runners import Preset
 
 
@@ -31,8 +31,8 @@ def report(
                         "session_medians_ns": medians, "sessions": len(medians)}}  # fmt: skip
 
 
-def verdicts(a: dict, b: dict) -> dict[str, str]:
-    return {row.measure: row.verdict for row in compare([a], [b], Tolerance())}
+def verdicts(a: dict, b: dict, **tolerated: float) -> dict[str, str]:
+    return {row.measure: row.verdict for row in compare([a], [b], Tolerance(**tolerated))}
 
 
 NOISY = [100.0, 102, 97, 108, 101, 99]
@@ -82,9 +82,81 @@ def test_accuracy_is_judged_in_pairs() -> None:
     (row,) = [r for r in rows if r.measure == "top-1"]
     assert (row.verdict, row.change) == ("same", 0.0)
     assert "20 lost, 20 won of 1000" in row.evidence
-    other = report(NOISY, few_lost)
-    other["accuracy"]["samples"] = "others"  # unpaired: 20 of 1000 could be chance
-    assert verdicts(report(NOISY, a), other)["top-1"] == "same"
+    (row,) = [r for r in compare([report(NOISY, a)], [report(NOISY, few_lost)], Tolerance())
+              if r.measure == "top-1"]  # fmt: skip
+    assert row.change == pytest.approx(-2.0) and row.interval and row.interval[1] < 0  # points
+    assert verdicts(report(NOISY, a), report(NOISY, few_lost), accuracy=2.5)["top-1"] == "same"
+    unknown = report(NOISY, few_lost)
+    unknown["accuracy"]["samples"] = None  # unpaired: 20 of 1000 could be chance
+    assert verdicts(report(NOISY, a), unknown)["top-1"] == "same"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"samples": "others"}, {"classes": 100}, {"n": 10, "right": "ffc0", "correct": 10}],
+)
+def test_accuracies_of_different_tests_are_not_compared(change: dict) -> None:
+    right = [True] * 1000
+    a, b = report(NOISY, right), report(NOISY, right)
+    a["accuracy"]["classes"] = b["accuracy"]["classes"] = 10
+    assert verdicts(a, b)["top-1"] == "same"
+    b["accuracy"] |= change
+    (row,) = [r for r in compare([a], [b], Tolerance()) if r.measure == "top-1"]
+    assert (row.verdict, row.change) == (
+        "not measurable",
+        None,
+    ) and "different test" in row.evidence
+
+
+def test_what_only_one_has_is_said() -> None:
+    a, b = report(NOISY, [True] * 8), report(NOISY)
+    assert left_out([a], [b]) == ["tflite-int8: top-1 isn't compared: B has none"]
+    said = left_out([a, report(NOISY, target="onnx-int8", device="pi")], [a])
+    assert said == ["only A has onnx-int8 on pi"]
+
+
+def test_an_invalid_measurement_is_not_judged_unless_allowed() -> None:
+    slow = report([2 * ns for ns in NOISY]) | {"valid": False, "reasons": ["throttled"]}
+    slow |= {"cold": {"load_ns": [9, 9, 9]}, "energy": {"joules_per_inference": 2.0}}
+    fast = report(NOISY) | {"cold": {"load_ns": [3, 3, 3]}, "energy": {"joules_per_inference": 1.0}}
+    assert verdicts(fast, slow) == {"latency": "not measurable", "load": "not measurable",
+                                    "energy": "not measurable", "size": "same"}  # fmt: skip
+    (row, *_) = compare([fast], [slow], Tolerance())
+    assert row.evidence == "B: not valid (throttled)"
+    allowed = {r.measure: r.verdict for r in compare([fast], [slow], Tolerance(), True)}
+    assert allowed == {"latency": "worse", "load": "worse", "energy": "worse", "size": "same"}
+
+
+def test_every_measure_has_a_tolerance() -> None:
+    def whole(factor: float, right: list[bool]) -> dict:
+        return report([factor * ns for ns in NOISY], right, size=round(1000 * factor)) | {
+            "cold": {"load_ns": [factor * 3] * 6, "first_ns": [factor * 4] * 6},
+            "memory": {"peak_rss_bytes": factor * 1e6},
+            "energy": {"joules_per_inference": factor},
+        }  # fmt: skip
+
+    a, b = whole(1, [True] * 1000), whole(1.3, [i >= 100 for i in range(1000)])
+    assert set(verdicts(a, b).values()) == {"worse"}
+    names = {
+        "latency": "latency", "load": "cold", "first inference": "cold", "peak RSS": "memory",
+        "energy": "energy", "size": "size", "top-1": "accuracy",
+    }  # fmt: skip
+    assert set(verdicts(a, b)) == set(names)
+    for option in set(names.values()):
+        found = verdicts(a, b, **{option: 50 if option == "accuracy" else 0.5})
+        assert {m for m, v in found.items() if v == "same"} == {
+            m for m in names if names[m] == option
+        }
+
+
+def test_one_session_has_no_interval_and_a_batch_is_no_inference() -> None:
+    alone, six = report([100.0]), report(NOISY)
+    (row, *_) = compare([six], [alone], Tolerance())
+    assert row.interval is None and "one session" in row.evidence
+    eight, one = report(NOISY), report(NOISY)
+    eight["latency"]["batch"] = 8
+    assert "latency per batch of 8" in verdicts(eight, eight)
+    assert verdicts(eight, one)["latency"] == "not measurable"
 
 
 def test_sizes_are_exact_and_emulated_times_dont_count() -> None:
@@ -132,6 +204,8 @@ def test_two_files_are_measured_in_turn(tmp_path: Path, monkeypatch: pytest.Monk
     done = in_process.edgeres("compare", *line, cwd=tmp_path)
     result = json.loads(done.stdout)
     assert {r["measure"] for r in result["rows"]} == {
-        "latency", "load", "first inference", "memory", "size",
+        "latency", "load", "first inference", "peak RSS", "size",
     }  # fmt: skip
     assert [r["verdict"] for r in result["rows"] if r["measure"] == "size"] == ["same"]
+    assert any("top-1 isn't compared: A and B have none" in note for note in result["notes"])
+    assert (done.returncode == 1) == (result["verdict"] in ("worse", "not measurable"))

@@ -191,8 +191,9 @@ def test_the_text_is_enough(jetson: JetsonBoard, file: Path) -> None:
     assert session == Session(
         runtime=session.runtime, n=100, median_ns=1_295_000, p90_ns=1_340_000, min_ns=1_250_000,
         max_ns=1_340_000, load_ns=12_500_000, notes=session.notes, unsteady=[],
-        build=session.build,
+        build=session.build, p95_ns=session.p95_ns, p99_ns=session.p99_ns,
     )  # fmt: skip
+    assert session.p90_ns <= session.p95_ns <= session.p99_ns <= session.max_ns
     assert session.runtime["gpu_compute_median_ns"] == 1_045_000
 
 

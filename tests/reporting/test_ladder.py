@@ -127,7 +127,7 @@ def test_an_emulated_device_has_no_times_at_all(run: Report) -> None:
     report = build(**run)
     for row in report["files"][:2]:
         assert row["status"] == "emulated"
-        assert row["latency"] is row["load_ns"] is row["first_ns"] is row["memory_bytes"] is None
+        assert row["latency"] is row["load_ns"] is row["first_ns"] is row["peak_rss_bytes"] is None
     assert report["summary"]["latency"] is None
     assert "One answer takes" not in report["headline"]
 
@@ -139,11 +139,12 @@ def test_an_invalid_measurement_stays_out_of_the_headline(run: Report) -> None:
     assert (row["status"], row["reasons"]) == ("invalid", ["throttled"])
     assert row["latency"]["median_ns"] == 47_300
     assert report["summary"]["latency"] is None
+    assert "The latency measured on host is not valid: throttled." in report["headline"]
 
 
-def test_memory_is_peak_minus_baseline_and_load_the_median(report: Report) -> None:
+def test_memory_is_the_peak_and_load_the_median(report: Report) -> None:
     row = report["files"][1]
-    assert (row["memory_bytes"], row["load_ns"], row["first_ns"]) == (1_400_000, 8e5, 3e5)
+    assert (row["peak_rss_bytes"], row["load_ns"], row["first_ns"]) == (41_400_000, 8e5, 3e5)
 
 
 def test_a_file_that_failed_is_named_and_is_not_the_product(run: Report) -> None:

@@ -54,6 +54,20 @@ def test_limits_are_held_against_reports_and_certificates(tmp_path: Path) -> Non
     assert "any file on pixel-8: size_kb was not measured" in budgets.failures(missing)[0]
 
 
+def test_an_invalid_measurement_is_not_measurable_unless_the_recipe_allows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doubtful = {**MEASURED, "valid": False, "reasons": ["it was hot"]}
+    monkeypatch.setitem(INPUTS, "benchmark", artifact("benchmark", {"reports": [doubtful]}))
+    facts = run("{latency_p95_ms: 9}", tmp_path)
+    assert budgets.failures(facts) == [
+        "tflite-int8 on host: latency_p95_ms isn't measurable (not valid (it was hot)), budget 9"
+    ]
+    section = loaded("{limits: [{latency_p95_ms: 9}], allow_invalid: true}").budgets
+    assert section is not None
+    assert budgets.run(section, INPUTS, tmp_path, Context(0, tmp_path, print))["met"] is True
+
+
 def test_a_miss_fails_the_run_after_everything_is_made(tmp_path: Path) -> None:
     for limit, met in ((1, False), (100, True)):
         found = Run(

@@ -17,7 +17,7 @@ from edgeres.compression import graph, ptq
 from edgeres.errors import BadInput
 from edgeres.models.resnet import ResNet, fold_batchnorm
 from edgeres.targets import Source, coreml, encode
-from edgeres.targets._graph import FileGraph, FileOp
+from edgeres.targets._graph import FileGraph, FileOp, described
 from edgeres.targets._palette import palette
 from edgeres.training.inference import prepared
 from edgeres.types import QuantParams, ScaleTable
@@ -331,3 +331,43 @@ def test_a_damaged_or_foreign_package_gets_one_sentence(
             load(path)
         assert str(caught.value).startswith(str(path))
         assert str(caught.value).isprintable()
+
+
+def test_a_classifier_and_sparse_weights_are_listed(tmp_path: Path) -> None:
+    from coremltools.converters.mil import Builder as mb
+    from coremltools.optimize import coreml as optimize
+
+    weight = np.random.default_rng(0).standard_normal((64, 3, 3, 3)).astype(np.float32)
+
+    def program() -> Any:
+        @mb.program(input_specs=[mb.TensorSpec(shape=(1, 3, 8, 8))], opset_version=ct.target.iOS17)
+        def body(image: Any) -> Any:
+            x = mb.conv(x=image, weight=weight, pad_type="same", name="conv")
+            return mb.softmax(x=mb.reduce_mean(x=x, axes=[2, 3], keep_dims=False), axis=-1)
+
+        return body
+
+    def package(name: str, **more: Any) -> Path:
+        oldest = ct.target.iOS17
+        made = ct.convert(
+            program(), convert_to="mlprogram", minimum_deployment_target=oldest, **more
+        )
+        if name == "sparse":
+            rule = optimize.OpMagnitudePrunerConfig(target_sparsity=0.75, weight_threshold=10)
+            made = optimize.prune_weights(made, optimize.OptimizationConfig(global_config=rule))
+        made.save(str(tmp_path / f"{name}.mlpackage"))
+        return tmp_path / f"{name}.mlpackage"
+
+    labels = ct.ClassifierConfig([f"c{i}" for i in range(64)])
+    found = described(coreml.read(package("classifier", classifier_config=labels)))
+    assert found["operators"]["classify"] == 1 and found["macs"] == 64 * 64 * 27
+    graph_ = coreml.read(package("sparse"))
+    found, kept = (
+        described(graph_),
+        next(np.count_nonzero(op.weight) for op in graph_.ops if op.weight is not None),
+    )
+    assert found["operators"]["constexpr_sparse_to_dense"] == 1
+    assert found["macs"] == 64 * 64 * 27
+    assert 400 < kept < 500
+    assert found["constant_bytes"] == 2 * kept + 1728 // 8 + 16  # values, bits, the shape
+    assert not any("constexpr" in name for name in found["float_operators"])

@@ -1,8 +1,9 @@
 """Importers: what other tools measured, as reports.
 
-In: a file that another tool wrote. Out: one report in the shape of ours (docs/results.md). Nobody
-saw the device while it was measured, so that such a report is never valid. A module in this folder
-is one tool, with `SOURCE` and `parse(data) -> Imported | None`.
+In: a file that another tool wrote. Out: reports in the shape of ours (docs/results.md), one for
+each thing that the file tells of. Nobody saw the device while it was measured, so that such a
+report is never valid. A module in this folder is one tool, with `SOURCE` and
+`parse(data) -> Sequence[Imported]`.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ def names() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
 
 
-def of_file(path: Path) -> dict[str, Any]:
-    """The report of a file, whose tool is told by its content.
+def of_file(path: Path) -> list[dict[str, Any]]:
+    """The reports of a file, whose tool is told by its content.
 
     Raises:
         BadInput: it can't be read, is too large, or no known tool wrote it.
@@ -30,8 +31,7 @@ def of_file(path: Path) -> dict[str, Any]:
     data = _report.content(path)
     modules: list[Any] = [importlib.import_module(f"{__name__}.{name}") for name in names()]
     for module in modules:
-        found = module.parse(data)
-        if found is not None:
-            return _report.report(path, module.SOURCE, found)
+        if found := module.parse(data):
+            return _report.reports(path, module.SOURCE, found)
     known = ", ".join(module.SOURCE for module in modules)
     raise BadInput(f"{path}: no known tool's results; known: {known}")

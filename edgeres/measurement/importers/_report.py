@@ -1,16 +1,15 @@
-"""What importers share: a bounded read, and the report of what they found."""
+"""What importers share: a bounded read, and the reports of what they found."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgeres.disk import read_bounded
-from edgeres.errors import BadInput
 from edgeres.measurement import verdict
 from edgeres.measurement.runners import Session
 
@@ -20,18 +19,23 @@ _LARGEST = 64 << 20
 
 @dataclass(frozen=True)
 class Imported:
-    """What a file told.
+    """What a file told of one process.
 
     Attributes:
         session: its figures; without samples and median where it tells neither.
-        loads_ns, firsts_ns: loading the file, and the first inference, of each process.
+        loads_ns, firsts_ns: loading the file, and the first inference, of further processes.
+        memory_bytes: the peak of resident memory.
+        batch: images in a query; None if it isn't told.
+        subject: what was measured and how; of one subject, each process is a session.
     """
 
     session: Session
     loads_ns: Sequence[int] = ()
     firsts_ns: Sequence[int] = ()
-    memory: Mapping[str, Any] | None = None
-    notes: Sequence[str] = field(default=())
+    memory_bytes: int | None = None
+    notes: Sequence[str] = ()
+    batch: int | None = None
+    subject: str = ""
 
 
 def content(path: Path) -> bytes:
@@ -43,41 +47,57 @@ def content(path: Path) -> bytes:
     return read_bounded(path, _LARGEST, "result")
 
 
-def read(path: Path, source: str, parse: Callable[[bytes], Imported | None]) -> dict[str, Any]:
-    """The report of a file that one tool wrote.
+def reports(path: Path, source: str, found: Sequence[Imported]) -> list[dict[str, Any]]:
+    """A report for each subject; several are numbered in the file's order."""
+    subjects: dict[tuple[object, int | None], list[Imported]] = {}
+    for number, one in enumerate(found):
+        subjects.setdefault((one.subject or number, one.batch), []).append(one)
+    several = len(subjects) > 1
+    return [
+        _report(f"{path.stem}#{number}" if several else path.stem, source, members,
+                [f"measured: {members[0].subject[:200] or 'not told'}"] if several else [])
+        for number, members in enumerate(subjects.values(), 1)
+    ]  # fmt: skip
 
-    Raises:
-        BadInput: it can't be read, is too large, or isn't of that tool.
-    """
-    found = parse(content(path))
-    if found is None:
-        raise BadInput(f"{path}: not a result of {source}")
-    return report(path, source, found)
 
-
-def report(path: Path, source: str, found: Imported) -> dict[str, Any]:
+def _report(
+    target: str, source: str, found: Sequence[Imported], notes: Sequence[str]
+) -> dict[str, Any]:
     """Every field of a measured report; None or empty where the file doesn't tell."""
-    session = found.session
-    told = bool(session.samples_ns) or session.median_ns is not None
+    sessions, batch = [one.session for one in found], found[0].batch
+    told = [s for s in sessions if s.samples_ns or s.median_ns is not None]
+    peak = max((one.memory_bytes or 0 for one in found), default=0)
+    said = dict.fromkeys(note for one in found for note in (*one.session.notes, *one.notes))
+    assumed = [] if batch else ["it doesn't tell the batch: a query is taken as one image"]
+    alone = ["one session: no interval"] if len(told) == 1 else []
     return {
-        "target": path.stem, "file_sha256": None, "size_bytes": None,
-        "latency": verdict.latency([session]) if told else None,
-        "cold": {"load_ns": list(found.loads_ns), "first_ns": list(found.firsts_ns)},
+        "target": target, "file_sha256": None, "size_bytes": None,
+        "latency": verdict.latency(told, batch) if told else None,
+        "cold": {"load_ns": _each(found, "load"), "first_ns": _each(found, "first")},
         "state_before": {}, "state_after": {},
-        "runtime": dict(session.runtime), "build": dict(session.build),
-        "notes": [*session.notes, *found.notes],
-        "valid": False, "reasons": [UNKNOWN_STATE, *session.unsteady],
+        "runtime": dict(sessions[0].runtime), "build": dict(sessions[0].build),
+        "notes": [*notes, *said, *assumed, *alone],
+        "valid": False,
+        "reasons": [UNKNOWN_STATE, *dict.fromkeys(r for s in sessions for r in s.unsteady)],
         "emulated": None, "measured_at": None, "device": None, "preset": None, "threads": None,
-        "settings": None, "memory": found.memory, "energy": None,
+        "settings": None, "memory": _memory(source, peak), "energy": None,
         "accuracy": None, "source": source,
     }  # fmt: skip
 
 
-def memory(peak_bytes: int | None, definition: str) -> dict[str, Any] | None:
+def _each(found: Sequence[Imported], name: str) -> list[int]:
+    """Every process's load or first inference."""
+    own = (getattr(one.session, f"{name}_ns") for one in found)
+    others = (ns for one in found for ns in getattr(one, f"{name}s_ns"))
+    return [ns for ns in (*own, *others) if ns is not None]
+
+
+def _memory(source: str, peak_bytes: int) -> dict[str, Any] | None:
     """A peak that nothing is to be subtracted from."""
     if not peak_bytes:
         return None
-    return {"peak_rss_bytes": peak_bytes, "baseline_rss_bytes": None, "definition": definition}
+    return {"peak_rss_bytes": peak_bytes, "baseline_rss_bytes": None,
+            "definition": f"{source}'s peak of resident memory"}  # fmt: skip
 
 
 def loads(data: bytes) -> Any:

@@ -6,7 +6,7 @@ Its times are in µs, its memory in bytes.
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from edgeres.measurement.importers import _report
@@ -17,20 +17,11 @@ SOURCE = "Qualcomm AI Hub"
 _US = 1e3
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The report of a profile.
-
-    Raises:
-        BadInput: it is none, or can't be read.
-    """
-    return _report.read(path, SOURCE, parse)
-
-
-def parse(data: bytes) -> Imported | None:
-    """What a profile tells; None if it is none."""
+def parse(data: bytes) -> Sequence[Imported]:
+    """What a profile tells; nothing if it is none."""
     content = _report.loads(data) if b"execution_summary" in data else None
     if not isinstance(content, dict) or not isinstance(content.get("execution_summary"), dict):
-        return None
+        return ()
     summary = content["execution_summary"]
     detail = content.get("execution_detail")
     units = Counter(
@@ -38,27 +29,28 @@ def parse(data: bytes) -> Imported | None:
         for layer in (detail if isinstance(detail, list) else ())
         if isinstance(layer, dict)
     )
-    peak = _report.scaled(summary.get("estimated_inference_peak_memory"), 1)
     samples = _report.all_scaled(summary.get("all_inference_times"), _US)
     loads = _report.all_scaled(summary.get("all_first_load_times"), _US)
     first = _report.scaled(summary.get("first_load_time"), _US)
-    return Imported(
+    return [Imported(
         Session(
             {"name": SOURCE, "version": None, "tool": SOURCE,
              "accelerator": "+".join(sorted(units)).lower() or None},
             samples,
         ),
         loads_ns=loads or ([] if first is None else [first]),
-        memory=_report.memory(peak, f"{SOURCE}'s estimate of the peak"),
         notes=[*(f"{n} of {units.total()} layers on {unit}" for unit, n in sorted(units.items())),
                *_told(summary, not samples)],
-    )  # fmt: skip
+    )]  # fmt: skip
 
 
 def _told(summary: dict[str, Any], alone: bool) -> list[str]:
-    """Times that our reports have no field for."""
+    """Figures that our reports have no field for."""
     wanted = {"compile_time": "it compiled the file in", "warm_load_time": "a warm load takes"}
     if alone:  # no samples, so that this isn't a median
         wanted["estimated_inference_time"] = "it estimates an inference at"
     found = {key: _report.scaled(summary.get(key), _US) for key in wanted}
-    return [f"{wanted[key]} {ns / 1e6:.3f} ms" for key, ns in found.items() if ns is not None]
+    said = [f"{wanted[key]} {ns / 1e6:.3f} ms" for key, ns in found.items() if ns is not None]
+    peak = _report.scaled(summary.get("estimated_inference_peak_memory"), 1)
+    # An estimate of the network's own memory, not the resident memory of a process.
+    return said + ([] if peak is None else [f"it estimates a peak of {peak / 1e6:.1f} MB"])

@@ -1,11 +1,12 @@
-"""TFLite's and LiteRT's benchmark_model: what it printed, or its result file (protobuf)."""
+"""TFLite's and LiteRT's benchmark_model, 2019 to now: what it printed, or its result file.
+
+What it printed may have come through Android's logcat, and may tell of several runs.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-from edgeres.measurement.importers import _report
 from edgeres.measurement.importers._report import Imported
 from edgeres.measurement.runners import Session
 from edgeres.measurement.runners import _benchmark_model_output as output
@@ -14,33 +15,29 @@ SOURCE = "benchmark_model"
 _PROTOBUF = (b"\x0a", b"\x12")  # how BenchmarkResult begins: with its name, or its latency
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The report of a result file, or of what was printed.
+def parse(data: bytes) -> Sequence[Imported]:
+    """What a result file or the printed text tells; nothing if it is neither."""
+    if data.startswith(_PROTOBUF):
+        one = _run("", data)
+        return [one] if one else ()
+    text = output.without_prefixes(data.decode("utf-8", "replace"))
+    return [found for run in output.runs(text) if (found := _run(run, b"")) is not None]
 
-    Raises:
-        BadInput: it is neither, or can't be read.
-    """
-    return _report.read(path, SOURCE, parse)
 
-
-def parse(data: bytes) -> Imported | None:
-    """What a result file or the printed text tells; None if it is neither."""
-    binary = data.startswith(_PROTOBUF)
-    found = output.figures(
-        "" if binary else data.decode("utf-8", "replace"), data if binary else b""
-    )
+def _run(text: str, proto: bytes) -> Imported | None:
+    found = output.figures(text, proto)
     if not found.get("avg_ns"):
         return None
-    median = found.get("median_ns") or None
+    median, notes = found.get("median_ns") or None, []
+    if median is None:
+        notes.append(f"its mean is {found['avg_ns'] / 1e6:.3f} ms; it tells no median")
+    if grown := found.get("overall_bytes"):
+        notes.append(f"its memory grew by {grown / 1e6:.1f} MB")
     session = Session(
         {"name": None, "version": None, "tool": SOURCE, "accelerator": None},
-        n=found.get("n", 0), median_ns=median,
+        n=found.get("n", 0), median_ns=median, p95_ns=found.get("p95_ns"),
         min_ns=found.get("min_ns"), max_ns=found.get("max_ns"),
-        notes=[] if median else [f"its mean is {found['avg_ns'] / 1e6:.3f} ms; it tells no median"],
+        load_ns=found.get("load_ns"), first_ns=found.get("first_ns"), notes=notes,
     )  # fmt: skip
-    return Imported(
-        session,
-        loads_ns=[found["load_ns"]] if "load_ns" in found else [],
-        firsts_ns=[found["first_ns"]] if "first_ns" in found else [],
-        memory=_report.memory(found.get("overall_bytes"), "ru_maxrss, grown since its start"),
-    )  # fmt: skip
+    return Imported(session, memory_bytes=found.get("peak_bytes"), batch=output.batch(text),
+                    subject=output.settings(text))  # fmt: skip

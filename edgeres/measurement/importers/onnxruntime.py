@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgeres.measurement.importers import _report
@@ -17,19 +16,10 @@ _LOADING = ("model_loading_uri", "model_loading_array", "model_loading_from_save
             "session_initialization")  # fmt: skip
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The report of a profile.
-
-    Raises:
-        BadInput: it is none, or can't be read.
-    """
-    return _report.read(path, SOURCE, parse)
-
-
-def parse(data: bytes) -> Imported | None:
-    """What a profile tells; None if it is none."""
+def parse(data: bytes) -> Sequence[Imported]:
+    """What a profile tells; nothing if it is none."""
     if b"model_run" not in data:
-        return None
+        return ()
     content = _report.loads(data)
     if content is None:  # a process that was killed leaves the list open
         content = _report.loads(data.rstrip().rstrip(b",") + b"]")
@@ -41,10 +31,10 @@ def parse(data: bytes) -> Imported | None:
             times.setdefault(str(event.get("name")), []).append(duration)
     queries = times.get("model_run")
     if not queries:
-        return None
+        return ()
     loading = [sum(times[name]) for name in _LOADING if name in times]
     nodes = Counter(filter(None, map(_provider, events)))
-    return Imported(
+    return [Imported(
         Session(
             {"name": "onnxruntime", "version": None, "tool": SOURCE,
              "provider": "+".join(sorted(nodes)) or None},
@@ -54,7 +44,7 @@ def parse(data: bytes) -> Imported | None:
         loads_ns=[sum(loading)] if loading else [],
         firsts_ns=queries[:1],
         notes=[f"{n} of {nodes.total()} node runs on {name}" for name, n in sorted(nodes.items())],
-    )  # fmt: skip
+    )]  # fmt: skip
 
 
 def _provider(event: Mapping[str, Any]) -> str | None:

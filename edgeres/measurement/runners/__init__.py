@@ -65,7 +65,8 @@ class Session:
 
     Attributes:
         samples_ns: each query's latency; empty where the program keeps them to itself.
-        median_ns, p90_ns, min_ns, max_ns, n: the program's own, only where there are no samples.
+        median_ns, p90_ns, p95_ns, p99_ns, min_ns, max_ns, n: the program's own, only where there
+            are no samples.
         load_ns, first_ns: loading the file, and the first inference; None if unknown.
         settled: whether the warm-up ended because latency was stable; None if it isn't watched.
         runtime: name, version, and the accelerator that really computed.
@@ -78,6 +79,8 @@ class Session:
     n: int = 0
     median_ns: float | None = None
     p90_ns: float | None = None
+    p95_ns: float | None = None
+    p99_ns: float | None = None
     min_ns: float | None = None
     max_ns: float | None = None
     load_ns: int | None = None

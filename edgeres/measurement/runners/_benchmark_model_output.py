@@ -10,6 +10,7 @@ Source: google-ai-edge/LiteRT, tflite/tools/benchmark/ and litert/tools/benchmar
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import re
 import struct
@@ -29,6 +30,9 @@ _N = r"([-+\d.e]{1,24}|inf|nan)"
 _COUNT = re.compile(r"\bcount=(\d{1,12})\b([^\n]*)")
 _PAIR = re.compile(rf"\b(\w+)={_N}(?=[\s(]|$)")
 _TIMINGS = re.compile(rf"Inference timings in us: Init: {_N}, First inference: {_N},")
+_TIMINGS_2019 = re.compile(
+    rf"Average inference timings in us: [^\n]{{1,60}}, Init: {_N}, (?:no|with) stats: {_N}"
+)
 _FOOTPRINT = re.compile(rf"delta from the start of the tool \(MB\): init={_N} overall={_N}")
 _PEAK = re.compile(rf"Overall peak memory footprint \(MB\) via periodic monitoring: {_N}")
 # The unit tells LiteRT's block from TFLite's line of timings, which has the same names.
@@ -49,6 +53,15 @@ _NOT_APPLIED = re.compile(
 _REPLACED = re.compile(
     r"Replacing (\d{1,9}) out of (\d{1,9}) node\(s\) with delegate \((\w{1,80})\)"
 )
+_STARTS = (re.compile(r"\bSTARTING!"), re.compile(r"\bInitialized session in "))
+_SETTING = re.compile(r"\b([A-Z][\w ()]{1,60}): \[([^\]\n]{0,300})\]")
+_BATCH = re.compile(r"\bInput shapes?: \[(\d{1,9})[,\]]")
+# logcat's formats threadtime, time and brief; and a tag of this program's
+_LOGCAT = re.compile(
+    r"^(?:(?:\d{4}-)?\d\d-\d\d \d\d:\d\d:\d\d\.\d{3,9} +)?"
+    r"(?:(?:\d{1,9} +){2}[VDIWEF] +([^:\n]{1,60}?) *: |[VDIWEF]/([^(\n]{1,60}?) *\( *\d{1,9}\): )"
+)
+_TAG = re.compile(r"tflite|litert|benchmark", re.I)
 _NAMES = {"xnnpack": "cpu", "gpu": "gpu", "nnapi": "nnapi", "dispatch": "npu", "litert_cl": "gpu"}
 
 
@@ -62,13 +75,45 @@ def kind(help_text: str) -> str | None:
 
 
 def figures(text: str, proto: bytes = b"") -> dict[str, int]:
-    """`n`, `avg_ns`, `min_ns`, `max_ns`, `median_ns`, `load_ns`, `first_ns`, and bytes of memory.
+    """`n`, `avg_ns`, `min_ns`, `max_ns`, `median_ns`, `p95_ns`, `load_ns`, `first_ns`, and bytes.
 
     Nothing is in it that wasn't said. Times of 0 ns are kept: a very small network has them.
     """
     found = _from_text(text) | _from_proto(proto)
     usable = {name: value for name, value in found.items() if math.isfinite(value) and value >= 0}
     return {name: round(value) for name, value in usable.items()}
+
+
+def without_prefixes(text: str) -> str:
+    """The text as it was printed, where it comes out of Android's logcat among others' lines."""
+    lines = [(line, _LOGCAT.match(line[:300])) for line in text.splitlines()]
+    if not any(found for _, found in lines):
+        return text
+    return "\n".join(
+        line[found.end() :] if found else line
+        for line, found in lines if found is None or _TAG.search(found[1] or found[2])
+    )  # fmt: skip
+
+
+def runs(text: str) -> list[str]:
+    """The text of each run, where several were printed one after the other."""
+    found = ([found.start() for found in start.finditer(text)] for start in _STARTS)
+    starts = next(filter(None, found), [])
+    cuts = [0, *(at for at in starts if at), len(text)]
+    return [text[a:b] for a, b in itertools.pairwise(cuts)]
+
+
+def settings(text: str) -> str:
+    """What the program was told, as it repeats it at its start; "" where that isn't there."""
+    if not _STARTS[0].search(text):
+        return ""
+    return ", ".join(f"{name.strip()}: {value}" for name, value in _SETTING.findall(text))
+
+
+def batch(text: str) -> int | None:
+    """Images in a query; None if the text doesn't tell."""
+    found = _BATCH.search(text)
+    return int(found[1]) or None if found else None
 
 
 def computed_by(text: str, asked: str) -> tuple[str | None, str | None]:
@@ -118,9 +163,13 @@ def _from_text(text: str) -> dict[str, float]:
         found["n"] = int(counts[-1][0])
         if "curr" in pairs and "avg" not in pairs:  # one run, or all took the same time
             pairs |= dict.fromkeys(("min", "max", "avg", "median"), pairs["curr"])
-        names = {name: f"{name}_ns" for name in ("min", "max", "avg", "median")}
+        names = {name: f"{name}_ns" for name in ("min", "max", "avg", "median", "p95")}
         found |= {names[k]: v * _US for k, v in pairs.items() if k in names}
+        first = dict(_PAIR.findall(counts[0][1])).get("first")
+        if first is not None:
+            found["first_ns"] = _number(first) * _US
     for pattern, figures_, scale in (
+        (_TIMINGS_2019, ("load_ns", "avg_ns"), _US),
         (_TIMINGS, ("load_ns", "first_ns"), _US),
         (_FOOTPRINT, ("init_bytes", "overall_bytes"), _MIB),
         (_PEAK, ("peak_bytes",), _MIB),

@@ -98,7 +98,8 @@ class _Loaded:
         if summary is None:
             raise DeviceError(f"device '{self.device.name}': trtexec gave no times")
         return replace(found, n=summary.n, median_ns=summary.median_ns, p90_ns=summary.p90_ns,
-                       min_ns=summary.min_ns, max_ns=summary.max_ns)  # fmt: skip
+                       p95_ns=summary.p95_ns, p99_ns=summary.p99_ns, min_ns=summary.min_ns,
+                       max_ns=summary.max_ns)  # fmt: skip
 
     def memory(self) -> None:
         """On a Jetson the GPU shares the board's memory: no process has a peak of its own."""

@@ -123,6 +123,11 @@ class BudgetsSection(Section):
         Field(description="Measures that may go unmeasured.", json_schema_extra=_UNIQUE),
     ] = ()
 
+    allow_invalid: Annotated[
+        bool,
+        Field(description="Judge the times of measurements that are marked invalid, too."),
+    ] = False
+
     @model_validator(mode="after")
     def _known_measures(self) -> BudgetsSection:
         for name in self.allow_unmeasurable:
