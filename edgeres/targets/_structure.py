@@ -68,6 +68,7 @@ class Structure:
         quantization: tensor -> how its codes map to real values, for each tensor stored as codes.
         left_over: a sentence for each part of the file that isn't accounted for: a second graph,
             a function, another signature, a note of the format's own that says something else, …
+        shapes: tensor -> (C, H, W) or (C,), where the file says it.
         batch: images that it takes at once; None for any number.
     """
 
@@ -76,6 +77,7 @@ class Structure:
     output: str
     quantization: Mapping[str, QuantParams] = field(default_factory=dict)
     left_over: tuple[str, ...] = ()
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     batch: int | None = 1
 
 

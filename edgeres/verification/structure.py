@@ -82,6 +82,7 @@ class _Walk:
         self.waiting = {k.name: k for k in self.known}
         self.by_name = dict(self.waiting)
         self.values: dict[str, _Value] = {}
+        self.unpacked: set[str] = set()  # what was codes just before
 
     def run(self) -> Iterator[str]:
         px = self.model.spec.preprocess.size_px
@@ -116,6 +117,9 @@ class _Walk:
                 yield f"{who}: {error}"
         elif value.codes is not None and stored is not None and stored != value.codes:
             yield f"{who}: its output's scale isn't that of the codes it moves"
+        told = self.stored.shapes.get(name, value.shape)
+        if _without_ones(told) != _without_ones(value.shape):
+            yield f"{who}: its output is said to be {told}, the network's is {value.shape}"
         self.values[name] = value
 
     def _end(self) -> Iterator[str]:
@@ -318,6 +322,8 @@ class _Walk:
         params = self.stored.quantization.get(step.output)
         if params is None:
             raise _Mismatch("its scale isn't a constant")
+        if step.inputs[0] in self.unpacked:
+            raise _Mismatch(f"quantizes {value.known} again")
         return self._quantized(value, params)
 
     def _quantized(self, value: _Value, params: QuantParams) -> _Value:
@@ -341,7 +347,13 @@ class _Walk:
         params = self.stored.quantization.get(step.inputs[0])
         if params != value.codes:
             raise _Mismatch(f"dequantizes {value.known} with another scale than it was made with")
+        self.unpacked.add(step.output)
         return dataclasses.replace(value, codes=None)
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A vector and a map of one pixel hold the same."""
+    return shape[:1] if shape[1:] == (1, 1) else shape
 
 
 def _same_padding(sizes: list[int], spans: list[int], stride: tuple[int, int]) -> tuple[int, ...]:
