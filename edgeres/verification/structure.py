@@ -117,9 +117,12 @@ class _Walk:
                 yield f"{who}: {error}"
         elif value.codes is not None and stored is not None and stored != value.codes:
             yield f"{who}: its output's scale isn't that of the codes it moves"
-        told = self.stored.shapes.get(name, value.shape)
-        if _without_ones(told) != _without_ones(value.shape):
-            yield f"{who}: its output is said to be {told}, the network's is {value.shape}"
+        channels, *sizes = value.shape
+        sides = zip(sizes, value.padding[:2], value.padding[2:], strict=False)
+        shape = (channels, *(before + n + after for n, before, after in sides))
+        told = self.stored.shapes.get(name, shape)
+        if _without_ones(told) != _without_ones(shape):
+            yield f"{who}: its output is said to be {told}, the network's is {shape}"
         self.values[name] = value
 
     def _end(self) -> Iterator[str]:
