@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeres.errors import BadInput
-from edgeres.targets._structure import (
-    VERSION_NOTE,
-    Step,
-    Structure,
-    fields_left_over,
-    folder_left_over,
-    notes_left_over,
-)
+from edgeres.targets import _savedmodel_container as container
+from edgeres.targets._savedmodel_container import FLOAT, MODEL
+from edgeres.targets._structure import Step, Structure, fields_left_over
 
 if TYPE_CHECKING:
     from edgeres.targets import Source
 
-MODEL, NOTES = Path("saved_model.pb"), Path("assets.extra")
-_FLOAT, _INT32 = 1, 3  # DataType in types.proto
-_WORDS = re.compile(r"[\w.+-]{1,60}", re.ASCII)
+_INT32 = 3  # DataType in types.proto
 # operation -> what it is, how many inputs it has, and attributes beside its type and shapes
 _NODES: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "Conv2D": ("conv", 2, ("strides", "padding", "explicit_paddings")),
@@ -55,7 +47,7 @@ def structure(path: Path, source: Source) -> Structure:
     data = (path / MODEL).read_bytes()
     try:  # protobuf checks types only; what else is wrong shows where it is used
         saved = saved_model_pb2.SavedModel.FromString(data)
-        left_over = [*_folder(path, source), *_container(saved, source)]
+        left_over = [*container.folder(path, source), *container.graphs(saved, source)]
         saved.DiscardUnknownFields()
         if saved.SerializeToString(deterministic=True) != data:
             left_over.append(
@@ -109,8 +101,8 @@ class _Reader:
             return "the network has no such operation"
         for key in sorted(node.attr.keys() - {*attributes, kind, "_output_shapes"}):
             return f"the attribute {key[:40]!r} isn't expected"
-        dtype = node.attr[kind].type if kind in node.attr else _FLOAT
-        if dtype != _FLOAT and not (op == "const" and dtype == _INT32):
+        dtype = node.attr[kind].type if kind in node.attr else FLOAT
+        if dtype != FLOAT and not (op == "const" and dtype == _INT32):
             return f"it is of type {dtype}"
         if len(node.input) != count:
             return f"has {len(node.input)} inputs"
@@ -205,7 +197,7 @@ class _Reader:
 
         tensor, dtype = node.attr["value"].tensor, node.attr["dtype"].type
         sizes = [dim.size for dim in tensor.tensor_shape.dim]
-        plain = type(tensor)(dtype=dtype, tensor_shape=_shape(tensor.tensor_shape, sizes),
+        plain = type(tensor)(dtype=dtype, tensor_shape=container.shape(tensor.tensor_shape, sizes),
                              tensor_content=tensor.tensor_content)  # fmt: skip
         if tensor != plain:
             self.strange.append(f"{name}: isn't plain numbers of its type")
@@ -217,7 +209,7 @@ class _Reader:
         (told,) = node.attr["_output_shapes"].list.shape
         sizes = [dim.size for dim in told.dim]
         plain = type(node.attr["_output_shapes"])()
-        plain.list.shape.append(_shape(told, sizes))
+        plain.list.shape.append(container.shape(told, sizes))
         types = [node.attr[key] for key in ("dtype", "T") if key in node.attr]
         if node.attr["_output_shapes"] != plain or any(t != type(t)(type=t.type) for t in types):
             yield "its type or shape says more than that"
@@ -229,22 +221,15 @@ class _Reader:
         if images != -1 or len(sizes) != self.ranks[node.name]:
             yield f"its shape is said to be {sizes}"
         self.shapes[node.name] = shape = (rest[-1], *rest[:-1])
-        if node.op in ("BiasAdd", "Identity") and shape != self.shapes[node.input[0]]:
+        if node.op in ("BiasAdd", "Identity") and shape != self.shapes.get(node.input[0], shape):
             yield f"its shape is said to be {sizes}"
-
-
-def _shape(like: Any, sizes: list[int]) -> Any:
-    shape = type(like)()
-    for size in sizes:
-        shape.dim.add().size = size
-    return shape
 
 
 def _integers(node: Any, key: str) -> list[int]:
     """An attribute that is a list of whole numbers and nothing else."""
-    value = node.attr[key] if key in node.attr else None
-    if value is None:
+    if key not in node.attr:
         return []
+    value = node.attr[key]
     numbers = list(value.list.i)
     if value != type(value)(list=type(value).ListValue(i=numbers)):
         raise ValueError(key)
@@ -265,68 +250,3 @@ def _boolean(node: Any, key: str) -> bool:
     if value != type(value)(b=value.b):
         raise ValueError(key)
     return bool(value.b)
-
-
-def _folder(path: Path, source: Source) -> Iterator[str]:
-    names = {*source.metadata, VERSION_NOTE}
-    yield from folder_left_over(path, [MODEL, *(NOTES / f"{name}.txt" for name in names)])
-    notes = {}
-    for name in sorted(names):
-        file = path / NOTES / f"{name}.txt"
-        if file.is_file():
-            notes[name] = file.read_bytes().decode("utf-8", "replace")
-    yield from notes_left_over(notes, source.metadata)
-
-
-def _container(saved: Any, source: Source) -> Iterator[str]:
-    """What a SavedModel may hold beside the nodes of its one graph."""
-    import tensorflow as tf
-
-    yield from fields_left_over(saved, ("saved_model_schema_version", "meta_graphs"))
-    if saved.saved_model_schema_version != 1 or len(saved.meta_graphs) != 1:
-        yield f"it has {len(saved.meta_graphs)} graphs, or is of another version"
-    meta = saved.meta_graphs[0]
-    yield from fields_left_over(meta, ("meta_info_def", "graph_def", "signature_def"))
-    yield from fields_left_over(meta.graph_def, ("node", "versions"))
-    yield from _told(meta.meta_info_def, meta.graph_def, tf)
-    signatures = meta.signature_def
-    for name in sorted(signatures.keys() ^ {"serving_default"}):
-        yield f"it has the signature {name[:80]!r}, or lacks it"
-    network = source.model.spec
-    px = network.preprocess.size_px
-    ends = {"inputs": ("input", [-1, px, px, 3]), "outputs": ("logits", [-1, network.classes])}
-    for stored in signatures.values():
-        expected = type(stored)(method_name="tensorflow/serving/predict")
-        for which, (name, sizes) in ends.items():
-            end = getattr(expected, which)[name]
-            end.name, end.dtype = f"{name}:0", _FLOAT
-            end.tensor_shape.CopyFrom(_shape(end.tensor_shape, sizes))
-        if stored != expected:
-            yield "its signature isn't the network's: one input, one output, of its sizes"
-    images = [node for node in meta.graph_def.node if node.op == "Placeholder"]
-    shape = _shape(saved.meta_graphs[0].signature_def["serving_default"].inputs["input"]
-                   .tensor_shape, ends["inputs"][1])  # fmt: skip
-    if len(images) != 1 or images[0].name != "input" or images[0].attr["shape"].shape != shape:
-        yield "its graph has another input than the network"
-
-
-def _told(info: Any, graph: Any, tf: Any) -> Iterator[str]:
-    """What TensorFlow notes of itself; for the one that is here, exactly that."""
-    from tensorflow.python.framework.meta_graph import stripped_op_list_for_graph
-
-    yield from fields_left_over(info, ("stripped_op_list", "tags", "tensorflow_version",
-                                       "tensorflow_git_version", "stripped_default_attrs"))  # fmt: skip
-    if list(info.tags) != ["serve"] or not info.stripped_default_attrs:
-        yield f"its tags are {', '.join(info.tags)[:80]}, not serve"
-    for text in (info.tensorflow_version, info.tensorflow_git_version):
-        if not _WORDS.fullmatch(text):
-            yield "it isn't told which TensorFlow wrote it"
-    yield from fields_left_over(graph.versions, ("producer",))
-    if info.tensorflow_version == tf.__version__:
-        if info.stripped_op_list != stripped_op_list_for_graph(graph):
-            yield "its list of operators isn't TensorFlow's"
-        told = (info.tensorflow_git_version, graph.versions.producer)
-        if told != (tf.version.GIT_VERSION, tf.version.GRAPH_DEF_VERSION):
-            yield "its producer isn't the TensorFlow that it says"
-    elif {op.name for op in info.stripped_op_list.op} != {node.op for node in graph.node}:
-        yield "its list of operators isn't that of its graph"

@@ -315,7 +315,7 @@ def test_every_flipped_bit_is_found(exported: dict, tmp_path: Path, precision: s
     file = serialization.deserialize_pte_binary(right)
     graph = right.find(bytes(file.program.backend_delegate_data[0].data)[:200])
     ends = [*range(header.program_size), *range(graph, graph + 9000)]
-    chance, count = random.Random(precision), int(os.environ.get("EDGERES_FLIPS", "30"))
+    chance, count = random.Random(precision), int(os.environ.get("EDGERES_FLIPS", "20"))
     places = chance.sample(range(len(right)), count) + chance.sample(ends, count)
     missed = []
     for at in places:
