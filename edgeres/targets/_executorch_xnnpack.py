@@ -33,8 +33,9 @@ _CHANNELS_LAST = ("XNNConv2d", "XNNDepthwiseConv2d", "XNNConvTranspose2d", "XNNM
                   "XNNAvgPooling2d", "XNNGlobalAvgPooling2d")  # fmt: skip
 _INTEGERS = {"qint8": "int8", "quint8": "uint8", "qcint8": "int8", "qint32": "int32",
              "qcint32": "int32"}  # fmt: skip
+_ALIGNED = 16  # the parts of a delegate, in bytes
 _FLOATS = {"fp32": "float32", "fp16": "float16"}
-_TO_NHWC, _TO_NCHW = [0, 2, 3, 1], [0, 3, 1, 2]
+TO_NHWC, TO_NCHW = [0, 2, 3, 1], [0, 3, 1, 2]
 
 
 class Delegate:
@@ -77,7 +78,7 @@ class Delegate:
     def quantization(self) -> dict[str, QuantParams]:
         """Tensor -> scale and zero point of its codes, constants left out."""
         return {
-            self._name(number): QuantParams(
+            self.name(number): QuantParams(
                 (_float(v["quant"]["scale"]),), (v["quant"]["zero_point"],), _INTEGERS[v["type"]]
             )
             for number, v in self.values.items()
@@ -92,18 +93,18 @@ class Delegate:
             role = "other"  # a constant is added: no residual
         if role == "transpose" and self._free(node, at_ends):
             role = "move"
-        kept = node.get("perm") != _TO_NCHW and self.channels_last.intersection(data)
-        if kind in _CHANNELS_LAST or node.get("perm") == _TO_NHWC or kept:
+        kept = node.get("perm") != TO_NCHW and self.channels_last.intersection(data)
+        if kind in _CHANNELS_LAST or node.get("perm") == TO_NHWC or kept:
             self.channels_last.add(output)
-        weight, quantization = self._weight(kind, node)
+        weight, quantization = self.weight(kind, node)
         kinds = [self.values[i]["type"] for i in (*sources, output, *self._filter(node))]
         floating = role not in ("move", "transpose", "boundary")
         floating = floating and not all(k in _INTEGERS for k in kinds)
         constants = [*self._filter(node), *(i for i in sources if self.values[i]["constant"])]
         constants += [node["bias_id"]] if node.get("bias_id") in self.values else []
-        name = self._name(output)
+        name = self.name(output)
         return FileOp(
-            kind, role, name, tuple(map(self._name, data)), name, floating, weight, quantization,
+            kind, role, name, tuple(map(self.name, data)), name, floating, weight, quantization,
             self._shape(output), sum(map(self._stored_bytes, constants)),
         )  # fmt: skip
 
@@ -118,7 +119,7 @@ class Delegate:
 
     def _at_ends(self, nodes: list[tuple[str, dict[str, Any]]]) -> set[int]:
         """Tensors of the network's input or output, through what only changes their type."""
-        found = {i for i in self.values if self._name(i) in self.ends}
+        found = {i for i in self.values if self.name(i) in self.ends}
         for kind, node in [*nodes, *reversed(nodes)]:
             pair = {node.get("input_id"), node["output_id"]} if kind == "XNNConvert" else set()
             if pair & found:
@@ -135,7 +136,7 @@ class Delegate:
         moved = [axis for axis in node["perm"] if dims[axis] != 1]
         return moved == sorted(moved) or bool({node["input_id"], node["output_id"]} & at_ends)
 
-    def _weight(
+    def weight(
         self, kind: str, node: dict[str, Any]
     ) -> tuple[np.ndarray | None, QuantParams | None]:
         """In PyTorch's order, with its scales; None for kinds that aren't read (4-bit codes)."""
@@ -145,7 +146,7 @@ class Delegate:
             return None, None
         if value["type"] not in known or not value["constant"]:
             return None, None
-        weight = self._constant(value["constant"], known[value["type"]]).reshape(value["dims"])
+        weight = self.constant(value["constant"], known[value["type"]]).reshape(value["dims"])
         if kind == "XNNDepthwiseConv2d":  # (1, kH, kW, O)
             weight = weight.transpose(3, 0, 1, 2)
         elif kind == "XNNConv2d":  # (O, kH, kW, I)
@@ -162,10 +163,10 @@ class Delegate:
             return None
         scale = tuple(map(_float, quant.get("scale") or ()))
         if not scale:
-            scale = tuple(self._constant(quant["scale_buffer_idx"], "float32").tolist())
+            scale = tuple(self.constant(quant["scale_buffer_idx"], "float32").tolist())
         return QuantParams(scale, (0,) * len(scale), dtype, 0)
 
-    def _constant(self, number: int, dtype: str) -> np.ndarray:
+    def constant(self, number: int, dtype: str) -> np.ndarray:
         import numpy as np
 
         place = self.graph["constant_data"][number]
@@ -185,10 +186,10 @@ class Delegate:
     def _shape(self, number: int) -> tuple[int, ...]:
         dims = self.values[number]["dims"]
         if len(dims) == 4 and number in self.channels_last:
-            return tuple(dims[axis] for axis in _TO_NCHW)
+            return tuple(dims[axis] for axis in TO_NCHW)
         return tuple(dims)
 
-    def _name(self, number: int) -> str:
+    def name(self, number: int) -> str:
         external = self.values[number]["external"]
         return self.names[external] if external < len(self.names) else f"{self.prefix}{number}"
 
@@ -200,15 +201,37 @@ def _decoded(blob: bytes) -> tuple[dict[str, Any], bytes]:
 
     header = own.XNNHeader.from_bytes(blob[: own.XNNHeader.EXPECTED_LENGTH])
     start, size = header.flatbuffer_offset, header.flatbuffer_size
-    # flatc prints six decimals of a float: read as the integer of the same bits, it loses nothing.
-    schema = re.sub(r"\bfloat\b", "uint", own._get_schema_bytes().decode())
     with scratch.folder("convert") as folder:
         schema_file, file = Path(folder, "schema.fbs"), Path(folder, "graph.bin")
-        schema_file.write_text(schema, "utf-8")
+        schema_file.write_text(_schema(), "utf-8")
         file.write_bytes(blob[start : start + size])
         _flatc_decompile(folder, str(schema_file), str(file))
         graph = json.loads(Path(folder, "graph.json").read_text("utf-8"))
     return graph, blob[header.constant_data_offset :]
+
+
+def encoded(graph: dict[str, Any]) -> bytes:
+    """A delegate of a graph that was decoded, without constants of its own."""
+    from executorch.backends.xnnpack.serialization import xnnpack_graph_serialize as own
+    from executorch.exir._serialize._flatbuffer import _flatc_compile
+
+    with scratch.folder("convert") as folder:
+        schema_file, file = Path(folder, "schema.fbs"), Path(folder, "graph.json")
+        schema_file.write_text(_schema(), "utf-8")
+        file.write_text(json.dumps(graph), "utf-8")
+        _flatc_compile(folder, str(schema_file), str(file))
+        body = Path(folder, "graph.bin").read_bytes()
+    start, end = (-(-size // _ALIGNED) * _ALIGNED for size in
+                  (own.XNNHeader.EXPECTED_LENGTH, len(body)))  # fmt: skip
+    header = own.XNNHeader(start, len(body), start + end, 0).to_bytes()
+    return header.ljust(start, b"\0") + body.ljust(end, b"\0")
+
+
+def _schema() -> str:
+    """Executorch's, with floats as the integers of the same bits: flatc prints six decimals."""
+    from executorch.backends.xnnpack.serialization import xnnpack_graph_serialize as own
+
+    return re.sub(r"\bfloat\b", "uint", own._get_schema_bytes().decode())
 
 
 def _flat(value: dict[str, Any]) -> dict[str, Any]:

@@ -94,7 +94,8 @@ def _convolution(name: str, module: Any, x: Any, constant: Any) -> Any:
         strides, pads = (1, *module.stride, 1), _padding(module.padding)
         if pads != "VALID":  # with explicit padding TensorFlow's CPU kernel aborts
             x = tf.pad(x, pads, name=f"{name}/pad")
-        return tf.nn.depthwise_conv2d(x, weight, strides, "VALID", name=name)
+        native = tf.compat.v1.nn.depthwise_conv2d_native  # the other one leaves unused constants
+        return native(x, weight, strides, "VALID", name=name)
     weight = constant("weight", module.weight.permute(2, 3, 1, 0))
     return tf.nn.conv2d(x, weight, module.stride, _padding(module.padding), name=name)
 

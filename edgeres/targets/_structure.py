@@ -121,4 +121,6 @@ VERSION_NOTE = "edgeres.version"
 
 def plain(version: str) -> bool:
     """Whether a text may be the number of a version."""
-    return len(version) <= 40 and all(c.isascii() and (c.isalnum() or c in ".+-_") for c in version)
+    return 0 < len(version) <= 40 and all(
+        c.isascii() and (c.isalnum() or c in ".+-_") for c in version
+    )

@@ -14,6 +14,7 @@ from edgeres.errors import EdgeresError
 from edgeres.quiet import quiet
 from edgeres.targets import Session, Source, Tracer, _schemes, require
 from edgeres.targets._graph import FileGraph
+from edgeres.targets._structure import Structure
 from edgeres.types import TensorSpec
 
 if TYPE_CHECKING:
@@ -62,6 +63,22 @@ def read(path: Path) -> FileGraph:
 
     with quiet(f"reading {path.name}"):
         return graph(path)
+
+
+def structure(path: Path, source: Source, precision: str) -> Structure:
+    """The file's own program, each operation as it is stored, and what else it holds.
+
+    Args:
+        source: what it must have been written from: its notes say that.
+
+    Raises:
+        BadInput, MissingComponent: as `read`.
+    """
+    require("executorch-int8")
+    from edgeres.targets._executorch_structure import structure
+
+    with quiet(f"reading {path.name}"):
+        return structure(path, source, precision)
 
 
 def session(path: Path, threads: int = 1) -> Session | None:  # noqa: ARG001

@@ -19,6 +19,7 @@ from edgeres.errors import BadInput
 from edgeres.quiet import quiet
 from edgeres.targets import Session, Source, Tracer, require
 from edgeres.targets._graph import FileGraph
+from edgeres.targets._structure import Structure
 from edgeres.types import ScaleTable, TensorSpec
 
 SUMMARY = "TensorFlow SavedModel: TF Serving"
@@ -68,6 +69,23 @@ def read(path: Path) -> FileGraph:
         from edgeres.targets._savedmodel_read import graph
 
         return graph(path)
+
+
+def structure(path: Path, source: Source, precision: str) -> Structure:  # noqa: ARG001
+    """The folder's own graph, each operation as it is stored, and what else it holds.
+
+    Args:
+        source: what it must have been written from: its notes say that.
+        precision: there is one.
+
+    Raises:
+        BadInput, MissingComponent: as `read`.
+    """
+    require("savedmodel-fp32")
+    with quiet(f"reading {path.name}"):
+        from edgeres.targets._savedmodel_structure import structure
+
+        return structure(path, source)
 
 
 def session(path: Path, threads: int = 1) -> Session | None:

@@ -54,6 +54,7 @@ class _Value:
         rounded: its numbers are codes of its scale, whether stored so or dequantized.
         padding: zeros put around it, and the number that they are.
         negated: its sign is turned.
+        flat: it was reshaped to a vector, which an add or mul would spread along a map's rows.
     """
 
     known: str
@@ -65,6 +66,7 @@ class _Value:
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     fill: float = 0.0
     negated: bool = False
+    flat: bool = False
 
 
 class _Mismatch(Exception):
@@ -82,6 +84,7 @@ class _Walk:
         self.waiting = {k.name: k for k in self.known}
         self.by_name = dict(self.waiting)
         self.values: dict[str, _Value] = {}
+        self.unpacked: set[str] = set()  # what was codes just before
 
     def run(self) -> Iterator[str]:
         px = self.model.spec.preprocess.size_px
@@ -184,6 +187,8 @@ class _Walk:
                 return misplaced
         elif any(any(value.padding) for value in values):
             return "reads a padded tensor"
+        if len({value.flat for value in values}) > 1:
+            return "reads a vector beside a map"
         if step.op in _OF_WEIGHTS:
             return self._weight(step, known) or self._bias(step, known)
         return None
@@ -313,7 +318,7 @@ class _Walk:
         sizes = tuple(channels if n == -1 else n for n in rest)
         if not one or not batch or open_sizes > 1 or sizes not in ((channels,), (channels, 1, 1)):
             raise _Mismatch(f"reshapes {value.known} to {step.shape}")
-        return value  # both forms hold the same numbers
+        return dataclasses.replace(value, flat=len(sizes) == 1)  # the same numbers in both forms
 
     def _cast(self, step: Step, value: _Value) -> _Value:
         """A float16 file takes and gives float32."""
@@ -332,6 +337,8 @@ class _Walk:
         params = self.stored.quantization.get(step.output)
         if params is None:
             raise _Mismatch("its scale isn't a constant")
+        if step.inputs[0] in self.unpacked:
+            raise _Mismatch(f"quantizes {value.known} again")
         return self._quantized(value, params)
 
     def _quantized(self, value: _Value, params: QuantParams) -> _Value:
@@ -356,6 +363,7 @@ class _Walk:
         if params != value.codes:
             raise _Mismatch(f"dequantizes {value.known} with another scale than it was made with")
         fill = (value.fill - params.zero_point[0]) * params.scale[0] if any(value.padding) else 0.0
+        self.unpacked.add(step.output)
         return dataclasses.replace(value, codes=None, fill=fill)
 
 
