@@ -14,6 +14,7 @@ import typer
 
 from edgeres import __version__
 from edgeres.cli import chain, files, here, runs
+from edgeres.cli._options import labelled
 from edgeres.commands import examples
 from edgeres.errors import EdgeresError
 
@@ -37,7 +38,7 @@ _devices = typer.Typer(
 for _group, _functions in ((app, _COMMANDS), (_devices, (here.probe, here.discover))):
     for _function in _functions:
         _name = _function.__name__.rstrip("_")
-        _group.command(_name, epilog=examples.epilog(_name))(_function)
+        _group.command(_name, epilog=examples.epilog(_name))(labelled(_function))
 app.command("bench", hidden=True, epilog=examples.epilog("benchmark"))(files.benchmark)
 app.add_typer(_devices, name="devices")
 

@@ -11,12 +11,21 @@ import typer
 from edgeres.cli._options import (
     DEFAULT_RUNS,
     Architecture,
+    BatchSize,
     Data,
+    Epochs,
+    ImageSize,
     Json,
+    Mean,
     Model,
+    Preprocessing,
     Quiet,
+    Rate,
     Runs,
     Set,
+    Size,
+    Std,
+    Weights,
     show,
 )
 from edgeres.commands import complete
@@ -60,19 +69,33 @@ def run(
 
 
 def distill(
-    teacher: Annotated[str, typer.Option(help="Teacher architecture.")] = "resnet50",
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            help="Architecture, or torchvision:NAME and such; resnet50, or what the checkpoint is.",
+        ),
+    ] = None,
     student: Annotated[str, typer.Option(help="Student architecture.")] = "resnet18-w0.5",
     checkpoint: Annotated[
         Path | None,
-        typer.Option(help="The teacher's weights; it is trained here if left out."),
+        typer.Option(metavar="FILE", help="The teacher's weights; it is trained here if left out."),
     ] = None,
+    mean: Mean = None,
+    std: Std = None,
+    size: Size = None,
+    preprocess: Preprocessing = None,
+    weights: Weights = None,
     data: Data = None,
+    imgsz: ImageSize = None,
     loss: Annotated[
         str, typer.Option(help="kd, dkd, dist, mse, cosine; none: labels alone.")
     ] = "kd",
-    epochs: Annotated[
-        int | None,
-        typer.Option(min=1, help="Epochs of the student."),
+    epochs: Epochs = None,
+    rate: Rate = None,
+    batch_size: BatchSize = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="Where all is trained: cpu, cuda, or auto for a GPU."),
     ] = None,
     overrides: Set = None,
     runs: Runs = DEFAULT_RUNS,
@@ -83,10 +106,11 @@ def distill(
     from edgeres.commands import chain
     from edgeres.text import chain as text
 
-    settings = {"teacher.model": teacher, "distill.student": student, "distill.loss": loss,
-                "teacher.checkpoint": checkpoint, "data": data,
-                "distill.train.epochs": epochs}  # fmt: skip
-    recipe = chain.shipped("distill", settings, overrides)
+    settings = {"data": data, "distill.student": student, "distill.loss": loss,
+                "teacher.train.device": device, "distill.train.device": device,
+                **chain.training("distill", epochs, rate, batch_size, imgsz)}  # fmt: skip
+    brought = chain.brought(mean, std, size, preprocess, weights)
+    recipe = chain.distilling(teacher, checkpoint, brought, settings, overrides)
     show(chain.perform(recipe, runs, "distill", quiet), as_json, text.run)
 
 
@@ -100,7 +124,16 @@ def prune(
         typer.Option(help="Where a latency budget is measured; the host if left out."),
     ] = None,
     architecture: Architecture = None,
+    mean: Mean = None,
+    std: Std = None,
+    size: Size = None,
+    preprocess: Preprocessing = None,
+    weights: Weights = None,
     data: Data = None,
+    imgsz: ImageSize = None,
+    epochs: Epochs = None,
+    rate: Rate = None,
+    batch_size: BatchSize = None,
     overrides: Set = None,
     runs: Runs = DEFAULT_RUNS,
     as_json: Json = False,
@@ -110,8 +143,11 @@ def prune(
     from edgeres.commands import chain
     from edgeres.text import chain as text
 
-    recipe = chain.continued(model, architecture, data, runs, "prune", overrides,
-                                chain.budget(budget, device))  # fmt: skip
+    brought = chain.brought(mean, std, size, preprocess, weights)
+    recipe = chain.continued(
+        model, architecture, data, runs, "prune", overrides, chain.budget(budget, device),
+        brought, chain.training("prune", epochs, rate, batch_size, imgsz),
+    )  # fmt: skip
     show(chain.perform(recipe, runs, "prune", quiet), as_json, text.run)
 
 
@@ -165,7 +201,16 @@ def quantize(
         ),
     ] = "host",
     architecture: Architecture = None,
+    mean: Mean = None,
+    std: Std = None,
+    size: Size = None,
+    preprocess: Preprocessing = None,
+    weights: Weights = None,
     data: Data = None,
+    imgsz: ImageSize = None,
+    epochs: Epochs = None,
+    rate: Rate = None,
+    batch_size: BatchSize = None,
     overrides: Set = None,
     runs: Runs = DEFAULT_RUNS,
     as_json: Json = False,
@@ -176,8 +221,12 @@ def quantize(
     from edgeres.commands import quantize as command
     from edgeres.text import chain as text
 
-    recipe = chain.continued(model, architecture, data, runs, "quantize", overrides,
-                                {"method": method, "scheme": scheme})  # fmt: skip
+    brought = chain.brought(mean, std, size, preprocess, weights)
+    recipe = chain.continued(
+        model, architecture, data, runs, "quantize", overrides,
+        {"method": method, "scheme": scheme}, brought,
+        chain.training("quantize", epochs, rate, batch_size, imgsz),
+    )  # fmt: skip
     if sensitivity:
         show(command.sensitivity(recipe, runs, quiet), as_json, text.sensitivity)
     elif auto:
@@ -200,7 +249,13 @@ def export(
         typer.Option(help="Copy the files here too."),
     ] = None,
     architecture: Architecture = None,
+    mean: Mean = None,
+    std: Std = None,
+    size: Size = None,
+    preprocess: Preprocessing = None,
+    weights: Weights = None,
     data: Data = None,
+    imgsz: ImageSize = None,
     overrides: Set = None,
     runs: Runs = DEFAULT_RUNS,
     as_json: Json = False,
@@ -211,7 +266,10 @@ def export(
     from edgeres.text import chain as text
 
     targets = target or ["tflite-int8"]
-    recipe = chain.continued(model, architecture, data, runs, "export", overrides,
-                                {"targets": targets})  # fmt: skip
+    brought = chain.brought(mean, std, size, preprocess, weights)
+    recipe = chain.continued(
+        model, architecture, data, runs, "export", overrides, {"targets": targets},
+        brought, {"data.size": imgsz},
+    )  # fmt: skip
     result = chain.perform(recipe, runs, "export", quiet)
     show(chain.copied(result, out, targets), as_json, text.export)

@@ -7,7 +7,21 @@ from typing import Annotated
 
 import typer
 
-from edgeres.cli._options import DEFAULT_RUNS, Architecture, Data, Json, Model, Quiet, Runs, show
+from edgeres.cli._options import (
+    DEFAULT_RUNS,
+    Architecture,
+    Data,
+    Json,
+    Mean,
+    Model,
+    Preprocessing,
+    Quiet,
+    Runs,
+    Size,
+    Std,
+    Weights,
+    show,
+)
 from edgeres.commands import complete
 from edgeres.errors import DeviceError
 
@@ -17,6 +31,11 @@ Samples = Annotated[int, typer.Option(min=2, help="How many training images are 
 def diagnose(
     model: Model = None,
     architecture: Architecture = None,
+    mean: Mean = None,
+    std: Std = None,
+    size: Size = None,
+    preprocess: Preprocessing = None,
+    weights: Weights = None,
     data: Data = None,
     samples: Samples = 256,
     runs: Runs = DEFAULT_RUNS,
@@ -24,9 +43,11 @@ def diagnose(
     quiet: Quiet = False,
 ) -> None:
     """Say what is wrong inside a network. Exit code 1 if something is."""
+    from edgeres.commands import chain
     from edgeres.commands import diagnose as command
 
-    result = command.diagnosed(model, architecture, data, runs, samples, quiet)
+    brought = chain.brought(mean, std, size, preprocess, weights)
+    result = command.diagnosed(model, architecture, brought, data, runs, samples, quiet)
     show(result, as_json, command.diagnosis)
     if not result["healthy"]:
         raise typer.Exit(1)
@@ -35,6 +56,11 @@ def diagnose(
 def recalibrate(
     model: Model = None,
     architecture: Architecture = None,
+    mean: Mean = None,
+    std: Std = None,
+    size: Size = None,
+    preprocess: Preprocessing = None,
+    weights: Weights = None,
     data: Data = None,
     out: Annotated[
         Path | None,
@@ -46,9 +72,11 @@ def recalibrate(
     quiet: Quiet = False,
 ) -> None:
     """Re-estimate batch norm's statistics on other images."""
+    from edgeres.commands import chain
     from edgeres.commands import diagnose as command
 
-    result = command.recalibrated(model, architecture, data, out, runs, samples, quiet)
+    brought = chain.brought(mean, std, size, preprocess, weights)
+    result = command.recalibrated(model, architecture, brought, data, out, runs, samples, quiet)
     show(result, as_json, command.recalibration)
 
 

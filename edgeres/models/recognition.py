@@ -49,8 +49,8 @@ def differences(model: ResNet, state: dict[str, Tensor]) -> Differences:
     optional |= {k for k, p in model.named_parameters() if not p.requires_grad}  # option A's 0/1
     missing = [k for k in wanted if k not in state and k not in optional]
     surplus = [k for k in state if k not in wanted]
-    return Differences(missing, surplus, [k for k, v in state.items()
-                                          if k in wanted and v.shape != wanted[k].shape])  # fmt: skip
+    reshaped = [k for k, v in state.items() if k in wanted and v.shape != wanted[k].shape]
+    return Differences(missing, surplus, reshaped)
 
 
 def described(
@@ -89,7 +89,9 @@ def described(
 def stem(state: dict[str, Tensor]) -> Stem | None:
     """The kind of first convolution; None if it is neither."""
     shape = tuple(state["conv1.weight"].shape) if "conv1.weight" in state else ()
-    return {(7, 7): "imagenet", (3, 3): "small"}.get(shape[2:])  # type: ignore[return-value]
+    if shape[2:] == (7, 7):
+        return "imagenet"
+    return "small" if shape[2:] == (3, 3) else None
 
 
 def nearest(spec: ModelSpec, state: dict[str, Tensor]) -> str:
@@ -149,7 +151,9 @@ def _block(
     if len(convs) == 3:
         groups = widths[0] // max(1, convs[1].shape[1])
     squeeze = state.get(f"{path}se.fc1.weight")
-    shortcut = _shortcut(state, f"{path}downsample.", channels == widths[-1] and stride == 1, preact)
+    shortcut = _shortcut(
+        state, f"{path}downsample.", channels == widths[-1] and stride == 1, preact
+    )
     return Block(widths, stride, shortcut, groups, 0 if squeeze is None else len(squeeze))
 
 
@@ -209,8 +213,9 @@ def _ranked(
     if "conv1.weight" not in state or not layers:
         return []
     head = state.get("fc.weight")
-    like = ModelSpec("", stem(state) or "imagenet", len(state["conv1.weight"]), (),
-                     len(head) if head is not None and head.ndim == 2 else 1, preprocess)  # fmt: skip
+    classes = len(head) if head is not None and head.ndim == 2 else 1
+    width = len(state["conv1.weight"])
+    like = ModelSpec("", stem(state) or "imagenet", width, (), classes, preprocess)
     depths = [len(_blocks(state, f"layer{n}")) for n in layers]
     rows = [(s, _differences_of(s, state)) for s in _by_depth(like, depths)]
     return sorted(rows, key=lambda row: (len(row[1]), len(row[0].name)))
@@ -218,6 +223,7 @@ def _ranked(
 
 def _by_depth(like: ModelSpec, depths: list[int]) -> list[ModelSpec]:
     """The named networks that come near in depth and width."""
+
     def distance(spec: ModelSpec) -> tuple[int, bool, int]:
         own = [len(stage) for stage in spec.stages]
         longest = max(len(own), len(depths))
@@ -249,7 +255,9 @@ def _compared(rows: list[tuple[ModelSpec, Differences]]) -> str:
 
 def _stranger(state: dict[str, Tensor]) -> str:
     if any(k.endswith("conv1.0.weight") for k in state):
-        return "its stem is several convolutions (timm's resnet50d and such), which isn't built here"
+        return (
+            "its stem is several convolutions (timm's resnet50d and such), which isn't built here"
+        )
     names = ", ".join(k[:60] for k in list(state)[:_SHOWN])
     return (f"its tensors ({names}, …) aren't named as a ResNet's; another kind of network can "
             "teach as an ONNX file: onnx:FILE")  # fmt: skip

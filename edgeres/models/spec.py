@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+
 from edgeres.errors import BadInput, unknown
 from edgeres.models._values import Block, ModelSpec, Shortcut, Stem, from_json, to_json
 from edgeres.types import Preprocess

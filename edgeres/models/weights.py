@@ -21,6 +21,7 @@ from edgeres.models import spec as specs
 from edgeres.models.resnet import ResNet
 from edgeres.models.spec import ModelSpec
 
+
 def save(folder: Path, model: ResNet) -> None:
     """Write `spec.json` and `weights.safetensors`; the same model gives the same bytes."""
     document = json.dumps(specs.to_json(model.spec), indent=1)

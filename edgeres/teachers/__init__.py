@@ -37,7 +37,7 @@ class Wanted:
         outputs: which of the teacher's outputs these classes are; None: all, in order.
         data_px: size of the data's images.
         size_px, mean, std, channels: of its input (mean, std as R, G, B); None: the source's own.
-        weights: raw or averaged ones, where a checkpoint holds both; None: as `models.foreign` says.
+        weights: raw or averaged ones, where a checkpoint holds both; None: see `models.foreign`.
         ensemble: how several answers become one.
     """
 

@@ -20,6 +20,7 @@ from edgeres.training.answers import Network, Teacher
 from edgeres.types import Preprocess
 
 _TRIED, _COMPARED = 100, 300  # images on which a way is chosen, and on which it must prove itself
+_BATCH = 50
 _BETTER, _P = 0.03, 1e-3  # so much more of the images, and so sure, or nothing is said
 _EXCHANGED = "red and blue exchanged"
 
@@ -102,4 +103,5 @@ class _Exchanged:
 
 def _right(teacher: Teacher, images: Tensor, labels: Tensor) -> Tensor:
     """Which images are answered rightly, bool (N,)."""
-    return teacher.answer(images).argmax(1) == labels
+    answers = torch.cat([teacher.answer(part) for part in images.split(_BATCH)])
+    return answers.argmax(1) == labels

@@ -212,7 +212,9 @@ def _of_archive(archive: zipfile.ZipFile, bound: int) -> Any:
             content = bytearray(_entry(archive, f"{root}data/{key}"))
             if sum(block.nbytes for block in known.values()) + len(content) > bound:
                 raise NotReadable("its blocks lie in one another")
-            flat = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
+            flat = (
+                torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
+            )
             if flat.numel() < count:
                 raise NotReadable(f"block {key[:20]} is cut short")
             known[key] = flat

@@ -78,7 +78,9 @@ def one_head(found: Tensors, outside: Tensors) -> str | None:
         weight, bias = parts[name].float(), parts.get(f"{name[:-6]}bias")
         others = parts.keys() - {name, f"{name[:-6]}bias"}
         bias = torch.zeros(len(weight)) if bias is None else bias.float()
-        norms = [k for k in others if k.endswith("running_var") and len(parts[k]) == weight.shape[1]]
+        norms = [
+            k for k in others if k.endswith("running_var") and len(parts[k]) == weight.shape[1]
+        ]
         said = None
         if len(norms) == 1:
             weight, bias = _normed(parts, norms[0].removesuffix("running_var"), weight, bias)
@@ -110,7 +112,9 @@ def without_extras(found: Tensors, outside: Tensors) -> str | None:
     where they are a difference to every architecture."""
     extras = []
     for name in [k for k in found if not OURS.match(k)]:
-        if _FOR_TRAINING.search(name.partition(".")[0]) or name.endswith(("total_ops", "total_params")):
+        if _FOR_TRAINING.search(name.partition(".")[0]) or name.endswith(
+            ("total_ops", "total_params")
+        ):
             del found[name]
             extras.append(name)
     for name in [k for k in found if k.endswith((".total_ops", ".total_params"))]:

@@ -80,4 +80,3 @@ def renamed(name: str, naming: Naming) -> str:
     for pattern, replacement in naming.rules:
         name = re.sub(pattern, replacement, name)
     return re.sub(r"\{(\d+)\}", lambda m: str(int(m[1]) + 1), name)  # counted from 0 by others
-

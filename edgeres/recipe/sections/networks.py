@@ -53,8 +53,10 @@ class NetworkSection(Section):
     ] = None
     weights: Annotated[
         Literal["raw", "ema"] | None,
-        Field(description="Which, where a checkpoint holds both: the trained ones or their running "
-              "average; null is the average, but not a momentum encoder's."),
+        Field(
+            description="Which, where a checkpoint holds both: the trained ones or their running "
+            "average; null is the average, but not a momentum encoder's."
+        ),
     ] = None
     preprocess: Annotated[
         Literal["imagenet", "cifar", "half", "unit", "pixels", "edgeres"] | None,
