@@ -26,7 +26,8 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=5, help="of images, for the right way")
     given = parser.parse_args()
     train, _, _ = _cifar_networks.splits(given.data)
-    noticed, alarms = [], []
+    noticed: dict[str, list[bool]] = {case: [] for case in ("bgr", *WAYS) if case != "imagenet"}
+    alarms = []
     for name in _NETWORKS:
         for draw in range(given.draws):
             generator = torch.Generator().manual_seed(1 + draw)
@@ -35,19 +36,18 @@ def main() -> None:
             said = _prepared.advice(teacher, train.images[order], train.labels[order])
             alarms.append(said is not None)
             print(f"{name} right, draw {draw}: {said}", flush=True)
-        for case in ("bgr", *WAYS):
+        for case, seen in noticed.items():
             network = _cifar_networks.network(given.weights, name)
             way = WAYS["imagenet" if case == "bgr" else case]
             if case == "bgr":  # a network that takes blue first, shown red first
                 network.conv1.weight.data = network.conv1.weight.data.flip(1)
-            elif case == "imagenet":
-                continue
             shown = Network(network).prepared_as(Preprocess(32, way.mean, way.std))
             said = _prepared.advice(shown, train.images, train.labels)
-            noticed.append(said is not None)
+            seen.append(said is not None)
             print(f"{name} {case}: {said}", flush=True)
-    print(f"wrong preprocessing noticed in {sum(noticed)} of {len(noticed)}, "
-          f"false alarms in {sum(alarms)} of {len(alarms)}")  # fmt: skip
+    for case, seen in noticed.items():
+        print(f"{case}: noticed in {sum(seen)} of {len(seen)}")
+    print(f"false alarms: {sum(alarms)} of {len(alarms)}")
 
 
 if __name__ == "__main__":

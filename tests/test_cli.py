@@ -165,6 +165,14 @@ def test_corrupt_checkpoint_and_wrong_number_of_classes(tmp_path: Path) -> None:
                     cwd=tmp_path), 2, "gone.pth", "no such file")  # fmt: skip
 
 
+def test_help_says_what_options_take() -> None:
+    shown = [CliRunner().invoke(app, [name, "--help"]).output for name in examples.EXAMPLES
+             if name not in ("edgeres", "probe", "discover")]  # fmt: skip
+    options = [line for text in shown for line in text.splitlines() if line.startswith("  -")]
+    assert len(options) > 100 and not [line for line in options if "<" in line]
+    assert any(line.startswith("  --epochs INTEGER") for line in options)
+
+
 def test_runs_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("")
     refused(edgeres("run", "quickstart", "--until", "data", cwd=tmp_path), 2, "runs")

@@ -37,11 +37,12 @@ def advice(teacher: Teacher, images: Tensor, labels: Tensor) -> str | None:
     if len(compared) < _TRIED:
         return None
     now = _right(teacher, images[tried], labels[tried]).sum()
-    scored = [(int(_right(other, images[tried], labels[tried]).sum()), -number, name, other)
-              for number, (name, other) in enumerate(otherwise(teacher))]  # fmt: skip
-    if not scored or max(scored)[0] <= now:
+    scored = [(int(_right(other, images[tried], labels[tried]).sum()), name, other)
+              for name, other in otherwise(teacher)]  # fmt: skip
+    best = max((right for right, *_ in scored), default=0)
+    if best <= now:
         return None
-    *_, name, better = max(scored, key=lambda s: s[:2])
+    _, name, better = next(s for s in scored if s[0] >= best - 1)  # the commonest of those alike
     before = _right(teacher, images[compared], labels[compared])
     after = _right(better, images[compared], labels[compared])
     lost, gained = int((before & ~after).sum()), int((after & ~before).sum())

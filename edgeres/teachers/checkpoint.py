@@ -43,6 +43,9 @@ def fetch(rest: str, wanted: Wanted, out: Path) -> Found:
         if model.spec.folded:
             raise BadInput(f"{path}: is quantized already; name the network before it")
         check_outputs(model.spec.classes, dataclasses.replace(wanted, outputs=None), str(path))
-        return Found(model.spec.name, model)
+        said = wanted.mean is not None and (wanted.mean, wanted.std) != (
+            model.spec.preprocess.mean, model.spec.preprocess.std)  # fmt: skip
+        note = "its spec.json says how its images are prepared; what the recipe says isn't used"
+        return Found(model.spec.name, model, notes=(note,) if said else ())
     trained_like_ours = default_preprocess(wanted.data_px)
     return _network.found(path, wanted, str(path), wanted.model, trained_like_ours, assumed=True)
