@@ -19,7 +19,8 @@ from edgeres.teachers._black_box import BlackBox
 from edgeres.training.answers import Network, Teacher
 from edgeres.types import Preprocess
 
-_TRIED, _COMPARED = 100, 300  # images on which a way is chosen, and on which it must prove itself
+_GLIMPSED, _KEPT = 30, 3  # images on which all ways are tried, and how many go on
+_TRIED, _COMPARED = 100, 300  # images on which one is chosen, and on which it must prove itself
 _BATCH = 50
 _BETTER, _P = 0.03, 1e-3  # so much more of the images, and so sure, or nothing is said
 _EXCHANGED = "red and blue exchanged"
@@ -36,13 +37,18 @@ def advice(teacher: Teacher, images: Tensor, labels: Tensor) -> str | None:
     tried, compared = order[:_TRIED], order[_TRIED : _TRIED + _COMPARED]
     if len(compared) < _TRIED:
         return None
-    now = _right(teacher, images[tried], labels[tried]).sum()
-    scored = [(int(_right(other, images[tried], labels[tried]).sum()), name, other)
-              for name, other in otherwise(teacher)]  # fmt: skip
-    best = max((right for right, *_ in scored), default=0)
-    if best <= now:
+
+    def right(one: Teacher, drawn: Tensor) -> int:
+        return int(_right(one, images[drawn], labels[drawn]).sum())
+
+    glimpsed = tried[:_GLIMPSED]
+    ways = sorted(otherwise(teacher), key=lambda way: -right(way[1], glimpsed))[:_KEPT]
+    scores = [right(other, tried) for _, other in ways]
+    best = max(scores, default=0)
+    if best <= right(teacher, tried):
         return None
-    _, name, better = next(s for s in scored if s[0] >= best - 1)  # the commonest of those alike
+    # Of those that are alike, the one that was better at a glimpse, or is commoner.
+    name, better = next(w for w, score in zip(ways, scores, strict=True) if score >= best - 1)
     before = _right(teacher, images[compared], labels[compared])
     after = _right(better, images[compared], labels[compared])
     lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
