@@ -42,12 +42,15 @@ def advice(teacher: Teacher, images: Tensor, labels: Tensor) -> str | None:
         return int(_right(one, images[drawn], labels[drawn]).sum())
 
     glimpsed = tried[:_GLIMPSED]
-    ways = sorted(otherwise(teacher), key=lambda way: -right(way[1], glimpsed))[:_KEPT]
+    ways = list(otherwise(teacher))
+    seen = [right(other, glimpsed) for _, other in ways]
+    ahead = sorted(range(len(ways)), key=lambda n: -seen[n])[:_KEPT]
+    ways = [ways[n] for n in sorted(ahead)]
     scores = [right(other, tried) for _, other in ways]
     best = max(scores, default=0)
     if best <= right(teacher, tried):
         return None
-    # Of those that are alike, the one that was better at a glimpse, or is commoner.
+    # Of those that are alike, the one that changes less, or is commoner.
     name, better = next(w for w, score in zip(ways, scores, strict=True) if score >= best - 1)
     before = _right(teacher, images[compared], labels[compared])
     after = _right(better, images[compared], labels[compared])

@@ -361,6 +361,9 @@ def test_two_networks_below_names_in_one_state_dict(tmp_path: Path) -> None:
     chosen = found(path)
     assert chosen.network is not None
     same(chosen.network, ema)
+    two = {**below("left.", raw.state_dict()), **below("right.", ema.state_dict())}
+    torch.save(two, path)
+    assert found(path).notes[0] == "further networks in it are not used: right"
     momentum = {**below("base_encoder.", raw.state_dict()),
                 **below("momentum_encoder.", ema.state_dict())}  # fmt: skip
     torch.save({"state_dict": momentum}, path)

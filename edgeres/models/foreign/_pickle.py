@@ -196,7 +196,7 @@ def read_zip(path: Path) -> Any:
         return _of_archive(archive, path.stat().st_size)
 
 
-def _of_archive(archive: zipfile.ZipFile, bound: int) -> Any:
+def _of_archive(archive: zipfile.ZipFile, left: int) -> Any:
     pickles = [n for n in archive.namelist() if n.endswith("data.pkl") and n.count("/") <= 1]
     if len(pickles) != 1:
         raise NotReadable("it is a zip file without data.pkl, not one of torch.save")
@@ -210,7 +210,9 @@ def _of_archive(archive: zipfile.ZipFile, bound: int) -> Any:
         dtype, key, count, _ = _named(pid)
         if key not in known:
             content = bytearray(_entry(archive, f"{root}data/{key}"))
-            if sum(block.nbytes for block in known.values()) + len(content) > bound:
+            nonlocal left
+            left -= len(content)
+            if left < 0:
                 raise NotReadable("its blocks lie in one another")
             flat = (
                 torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
@@ -233,7 +235,7 @@ def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
 def read_legacy(path: Path) -> Any:
     """The object in a file of `torch.save` before PyTorch 1.6: pickles, then blocks of numbers; a
     damaged file raises anything."""
-    bound = path.stat().st_size
+    left = path.stat().st_size
     blocks: dict[str, Tensor] = {}
 
     def storage(pid: Any) -> Any:
@@ -241,8 +243,9 @@ def read_legacy(path: Path) -> Any:
             return pid[1]  # a class, with its source code, which isn't looked at
         dtype, key, count, view = _named(pid)
         if key not in blocks:
-            held = sum(block.nbytes for block in blocks.values())
-            if held + count * dtype.itemsize > bound:
+            nonlocal left
+            left -= count * dtype.itemsize
+            if left < 0:
                 raise NotReadable("it claims more numbers than it holds")
             blocks[key] = torch.empty(count, dtype=dtype)
         return _Block(blocks[key] if view is None else blocks[key][view[1] : view[1] + view[2]])

@@ -60,6 +60,8 @@ def chosen(
     """
     raw = next((c for c in found if not c.averaged), None)
     averaged = next((c for c in found if c.averaged), None)
+    labels = ", ".join(c.label for c in found if not c.averaged and c is not raw)
+    notes = [f"further networks in it are not used: {labels}"] if labels else []
     if prefer is not None and (one := raw if prefer == "raw" else averaged) is None:
         there = " and ".join(c.label for c in found)
         raise BadInput(f"{where}: holds no {_WORDS[prefer]} weights, only {there}; "
@@ -67,13 +69,13 @@ def chosen(
     if raw is None or averaged is None:
         one = raw or averaged
         assert one is not None
-        return one, []
+        return one, notes
     if prefer is None:
         one = raw if averaged.lagging else averaged
     assert one is not None
     used, other = ("ema", "raw") if one is averaged else ("raw", "ema")
-    notes = [f"holds raw weights ({raw.label}) and averaged ones ({averaged.label}): the "
-             f"{_WORDS[used]} ones are used; `weights: {other}` takes the others"]  # fmt: skip
+    notes.append(f"holds raw weights ({raw.label}) and averaged ones ({averaged.label}): the "
+                 f"{_WORDS[used]} ones are used; `weights: {other}` takes the others")  # fmt: skip
     return _completed(one, raw, notes), notes
 
 
