@@ -14,7 +14,7 @@ from edgeres.teachers import Wanted, source
 if TYPE_CHECKING:
     from edgeres.models.resnet import ResNet
 
-VERSION = 3
+VERSION = 4
 LIBRARIES = _checkpoint.LIBRARIES
 
 

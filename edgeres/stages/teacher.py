@@ -13,7 +13,7 @@ from edgeres.recipe import TeacherSection
 from edgeres.stages import Context, _checkpoint
 from edgeres.types import Accuracy
 
-VERSION = 2
+VERSION = 3
 LIBRARIES = _checkpoint.LIBRARIES
 
 

@@ -25,6 +25,7 @@ _HEAD = re.compile(
     r"^(module\.|model\.)*((fc|linear|classifier|cls|head|last_linear|output|logits|\d+)\.)"
 )
 _PROJECTED = re.compile(r"(^|\.)(encoder_q|encoder_k|queue)(\.|$|_)")
+_COUNTED = ("total_ops", "total_params")  # by thop, in every layer
 _SHOWN = 3
 
 
@@ -110,16 +111,10 @@ def _normed(parts: Tensors, norm: str, weight: Tensor, bias: Tensor) -> tuple[Te
 def without_extras(found: Tensors, outside: Tensors) -> str | None:
     """Tensors of losses, projections and the like are left out; unknown ones go to the network's,
     where they are a difference to every architecture."""
-    extras = []
-    for name in [k for k in found if not OURS.match(k)]:
-        if _FOR_TRAINING.search(name.partition(".")[0]) or name.endswith(
-            ("total_ops", "total_params")
-        ):
-            del found[name]
-            extras.append(name)
-    for name in [k for k in found if k.endswith((".total_ops", ".total_params"))]:
+    extras = [k for k in found if k.endswith(_COUNTED) or not OURS.match(k)
+              and _FOR_TRAINING.search(k.partition(".")[0])]  # fmt: skip
+    for name in extras:
         del found[name]
-        extras.append(name)
     for name, value in outside.items():
         if _FOR_TRAINING.search(name):
             extras.append(name)
