@@ -111,8 +111,8 @@ def _normed(parts: Tensors, norm: str, weight: Tensor, bias: Tensor) -> tuple[Te
 def without_extras(found: Tensors, outside: Tensors) -> str | None:
     """Tensors of losses, projections and the like are left out; unknown ones go to the network's,
     where they are a difference to every architecture."""
-    extras = [k for k in found if k.endswith(_COUNTED) or not OURS.match(k)
-              and _FOR_TRAINING.search(k.partition(".")[0])]  # fmt: skip
+    extras = [k for k in found if k.endswith(_COUNTED) or (not OURS.match(k)
+              and _FOR_TRAINING.search(k.partition(".")[0]))]  # fmt: skip
     for name in extras:
         del found[name]
     for name, value in outside.items():
