@@ -46,6 +46,8 @@ def test_help_fits_80_columns(command: str, tmp_path: Path) -> None:
     assert "Usage:" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert "..." not in done.stdout.replace("[ARGS]...", "").replace("]...", "")
+    options = [line for line in done.stdout.splitlines() if line.startswith("  -")]
+    assert not [line for line in options if "<" in line]  # TEXT, INTEGER, not <int range>
 
 
 def commands() -> Iterator[tuple[str, Any]]:
@@ -163,6 +165,23 @@ def test_corrupt_checkpoint_and_wrong_number_of_classes(tmp_path: Path) -> None:
                     cwd=tmp_path), 2, "100 classes", "have 10")  # fmt: skip
     refused(edgeres("run", "quickstart", "--set", "teacher.checkpoint=gone.pth", *CHECKPOINT,
                     cwd=tmp_path), 2, "gone.pth", "no such file")  # fmt: skip
+
+
+def test_distill_with_a_teachers_checkpoint(tmp_path: Path) -> None:
+    from edgeres.models import resnet, spec
+
+    model = resnet.build(spec.parse("resnet8", 10, spec.default_preprocess(16)))
+    torch.save({"state_dict": {f"module.{k}": v for k, v in model.state_dict().items()}},
+               tmp_path / "net.th")  # fmt: skip
+    done = edgeres("distill", "--teacher", "resnet8", "--checkpoint", "net.th", "--student",
+                   "resnet8-w0.5", "--epochs", "1", "--lr", "0.05", "--batch-size", "128",
+                   "--device", "cpu", "--set", "teacher.near_chance=go on", "--json",
+                   cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)["artifacts"]
+    assert made["teacher"]["facts"]["source"] == "checkpoint"
+    assert "are assumed" in made["teacher"]["facts"]["notes"][0] and "    note: " in done.stderr
+    assert made["distill"]["facts"]["epochs"] == 1
 
 
 def test_runs_folder_that_is_a_file(tmp_path: Path) -> None:

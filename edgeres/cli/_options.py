@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
+from typer.models import OptionInfo
 
 from edgeres import terminal
 from edgeres.commands import complete
@@ -51,8 +52,54 @@ Programs = Annotated[
         help="Trust the programs and ssh settings in device profiles that are not your own.",
     ),
 ]
+Mean = Annotated[
+    str | None,
+    typer.Option("--mean", help="Of a checkpoint's input, as pixel / 255: 0.5 or R,G,B."),
+]
+Std = Annotated[
+    str | None,
+    typer.Option("--std", help="The same: what the difference is divided by."),
+]
+Size = Annotated[
+    int | None,
+    typer.Option("--size", min=8, help="Pixels of a checkpoint's input, if not the data's."),
+]
+Preprocessing = Annotated[
+    str | None,
+    typer.Option(
+        "--preprocess",
+        help="mean and std by name: imagenet, cifar, half (-1 to 1), unit (0 to 1), pixels (0 to "
+        "255), edgeres.",
+    ),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option("--weights", help="raw or ema, where a checkpoint holds both; default ema."),
+]
+Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help="Of the training.")]
+Rate = Annotated[float | None, typer.Option("--lr", help="Learning rate of the training.")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Images per step.")]
+ImageSize = Annotated[
+    int | None,
+    typer.Option("--imgsz", min=8, help="Pixels of the data's images."),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but the result.")]
+
+
+_WORDS = {int: "INTEGER", float: "FLOAT", Path: "PATH"}
+
+
+def labelled(command: Any) -> Any:
+    """The command, whose help says of each option what it takes: TEXT, INTEGER, FLOAT, PATH."""
+    command.__annotations__ = get_type_hints(command, include_extras=True)
+    for hint in command.__annotations__.values():
+        kind, *infos = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        for info in infos:
+            if isinstance(info, OptionInfo) and info.metavar is None and kind is not bool:
+                kinds = [k for k in get_args(kind) if k is not type(None)] or [kind]
+                info.metavar = _WORDS.get(kinds[0], "TEXT")
+    return command
 
 
 def show(result: Any, as_json: bool, text: Any) -> None:

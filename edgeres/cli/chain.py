@@ -11,13 +11,22 @@ import typer
 from edgeres.cli._options import (
     DEFAULT_RUNS,
     Architecture,
+    BatchSize,
     Data,
+    Epochs,
+    ImageSize,
     Json,
+    Mean,
     Model,
+    Preprocessing,
     Programs,
     Quiet,
+    Rate,
     Runs,
     Set,
+    Size,
+    Std,
+    Weights,
     show,
 )
 from edgeres.commands import complete
@@ -62,19 +71,33 @@ def run(
 
 
 def distill(
-    teacher: Annotated[str, typer.Option(help="Teacher architecture.")] = "resnet50",
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            help="Architecture, or torchvision:NAME and such; resnet50, or what the checkpoint is.",
+        ),
+    ] = None,
     student: Annotated[str, typer.Option(help="Student architecture.")] = "resnet18-w0.5",
     checkpoint: Annotated[
         Path | None,
-        typer.Option(help="The teacher's weights; it is trained here if left out."),
+        typer.Option(metavar="FILE", help="The teacher's weights; it is trained here if left out."),
     ] = None,
+    mean: Mean = None,
+    std: Std = None,
+    size: Size = None,
+    preprocess: Preprocessing = None,
+    weights: Weights = None,
     data: Data = None,
+    imgsz: ImageSize = None,
     loss: Annotated[
         str, typer.Option(help="kd, dkd, dist, mse, cosine; none: labels alone.")
     ] = "kd",
-    epochs: Annotated[
-        int | None,
-        typer.Option(min=1, help="Epochs of the student."),
+    epochs: Epochs = None,
+    rate: Rate = None,
+    batch_size: BatchSize = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="Where all is trained: cpu, cuda, or auto for a GPU."),
     ] = None,
     overrides: Set = None,
     _programs: Programs = False,
@@ -86,10 +109,11 @@ def distill(
     from edgeres.commands import chain
     from edgeres.text import chain as text
 
-    settings = {"teacher.model": teacher, "distill.student": student, "distill.loss": loss,
-                "teacher.checkpoint": checkpoint, "data": data,
-                "distill.train.epochs": epochs}  # fmt: skip
-    recipe = chain.shipped("distill", settings, overrides)
+    settings = {"data": data, "distill.student": student, "distill.loss": loss,
+                "teacher.train.device": device, "distill.train.device": device,
+                **chain.training("distill", epochs, rate, batch_size, imgsz)}  # fmt: skip
+    brought = chain.brought(mean, std, size, preprocess, weights)
+    recipe = chain.distilling(teacher, checkpoint, brought, settings, overrides)
     show(chain.perform(recipe, runs, "distill", quiet), as_json, text.run)
 
 
@@ -103,7 +127,16 @@ def prune(
         typer.Option(help="Where a latency budget is measured; the host if left out."),
     ] = None,
     architecture: Architecture = None,
+    mean: Mean = None,
+    std: Std = None,
+    size: Size = None,
+    preprocess: Preprocessing = None,
+    weights: Weights = None,
     data: Data = None,
+    imgsz: ImageSize = None,
+    epochs: Epochs = None,
+    rate: Rate = None,
+    batch_size: BatchSize = None,
     overrides: Set = None,
     _programs: Programs = False,
     runs: Runs = DEFAULT_RUNS,
@@ -114,8 +147,11 @@ def prune(
     from edgeres.commands import chain
     from edgeres.text import chain as text
 
-    recipe = chain.continued(model, architecture, data, runs, "prune", overrides,
-                                chain.budget(budget, device))  # fmt: skip
+    brought = chain.brought(mean, std, size, preprocess, weights)
+    recipe = chain.continued(
+        model, architecture, data, runs, "prune", overrides, chain.budget(budget, device),
+        brought, chain.training("prune", epochs, rate, batch_size, imgsz),
+    )  # fmt: skip
     show(chain.perform(recipe, runs, "prune", quiet), as_json, text.run)
 
 
@@ -170,7 +206,16 @@ def quantize(
         ),
     ] = "host",
     architecture: Architecture = None,
+    mean: Mean = None,
+    std: Std = None,
+    size: Size = None,
+    preprocess: Preprocessing = None,
+    weights: Weights = None,
     data: Data = None,
+    imgsz: ImageSize = None,
+    epochs: Epochs = None,
+    rate: Rate = None,
+    batch_size: BatchSize = None,
     overrides: Set = None,
     _programs: Programs = False,
     runs: Runs = DEFAULT_RUNS,
@@ -182,8 +227,12 @@ def quantize(
     from edgeres.commands import quantize as command
     from edgeres.text import chain as text
 
-    recipe = chain.continued(model, architecture, data, runs, "quantize", overrides,
-                                {"method": method, "scheme": scheme})  # fmt: skip
+    brought = chain.brought(mean, std, size, preprocess, weights)
+    recipe = chain.continued(
+        model, architecture, data, runs, "quantize", overrides,
+        {"method": method, "scheme": scheme}, brought,
+        chain.training("quantize", epochs, rate, batch_size, imgsz),
+    )  # fmt: skip
     if sensitivity:
         show(command.sensitivity(recipe, runs, quiet), as_json, text.sensitivity)
     elif auto:
@@ -206,7 +255,13 @@ def export(
         typer.Option(help="Copy the files here too."),
     ] = None,
     architecture: Architecture = None,
+    mean: Mean = None,
+    std: Std = None,
+    size: Size = None,
+    preprocess: Preprocessing = None,
+    weights: Weights = None,
     data: Data = None,
+    imgsz: ImageSize = None,
     overrides: Set = None,
     _programs: Programs = False,
     runs: Runs = DEFAULT_RUNS,
@@ -218,5 +273,8 @@ def export(
     from edgeres.text import chain as text
 
     targets = target or ["tflite-int8"]
-    result = chain.exported(model, architecture, data, runs, overrides, targets, quiet)
+    brought = chain.brought(mean, std, size, preprocess, weights)
+    result = chain.exported(
+        model, architecture, data, runs, overrides, targets, quiet, brought, {"data.size": imgsz}
+    )
     show(chain.copied(result, out, targets), as_json, text.export)

@@ -12,10 +12,15 @@ from edgeres.cli._options import (
     Architecture,
     Data,
     Json,
+    Mean,
     Model,
+    Preprocessing,
     Programs,
     Quiet,
     Runs,
+    Size,
+    Std,
+    Weights,
     show,
 )
 from edgeres.commands import complete
@@ -39,6 +44,11 @@ Samples = Annotated[int, typer.Option(min=2, help="How many training images are 
 def diagnose(
     model: Model = None,
     architecture: Architecture = None,
+    mean: Mean = None,
+    std: Std = None,
+    size: Size = None,
+    preprocess: Preprocessing = None,
+    weights: Weights = None,
     data: Data = None,
     samples: Samples = 256,
     _programs: Programs = False,
@@ -47,9 +57,11 @@ def diagnose(
     quiet: Quiet = False,
 ) -> None:
     """Say what is wrong inside a network. Exit code 1 if something is."""
+    from edgeres.commands import chain
     from edgeres.commands import diagnose as command
 
-    result = command.diagnosed(model, architecture, data, runs, samples, quiet)
+    brought = chain.brought(mean, std, size, preprocess, weights)
+    result = command.diagnosed(model, architecture, brought, data, runs, samples, quiet)
     show(result, as_json, command.diagnosis)
     if not result["healthy"]:
         raise typer.Exit(1)
@@ -58,6 +70,11 @@ def diagnose(
 def recalibrate(
     model: Model = None,
     architecture: Architecture = None,
+    mean: Mean = None,
+    std: Std = None,
+    size: Size = None,
+    preprocess: Preprocessing = None,
+    weights: Weights = None,
     data: Data = None,
     out: Annotated[
         Path | None,
@@ -70,9 +87,11 @@ def recalibrate(
     quiet: Quiet = False,
 ) -> None:
     """Re-estimate batch norm's statistics on other images."""
+    from edgeres.commands import chain
     from edgeres.commands import diagnose as command
 
-    result = command.recalibrated(model, architecture, data, out, runs, samples, quiet)
+    brought = chain.brought(mean, std, size, preprocess, weights)
+    result = command.recalibrated(model, architecture, brought, data, out, runs, samples, quiet)
     show(result, as_json, command.recalibration)
 
 

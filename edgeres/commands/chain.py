@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres import pipeline, procs, registry, targets, terminal
+from edgeres import pipeline, preprocessing, procs, registry, targets, terminal
 from edgeres.artifact import Artifact, load
 from edgeres.disk import storage_errors
 from edgeres.errors import BadInput
@@ -62,8 +62,29 @@ def shipped(name: str, settings: Mapping[str, Any], overrides: Sequence[str] | N
     """A shipped recipe with a command's options set (None leaves the recipe's value)."""
     from edgeres.recipe import load as load_recipe
 
-    given = [f"{key}={value}" for key, value in settings.items() if value is not None]
-    return load_recipe(name, [*given, *(overrides or [])])
+    return load_recipe(name, [*_said(settings), *(overrides or [])])
+
+
+def distilling(
+    teacher: str | None, checkpoint: Path | None, brought: Mapping[str, Any],
+    settings: Mapping[str, Any], overrides: Sequence[str] | None,
+) -> Recipe:  # fmt: skip
+    """The shipped recipe of `edgeres distill`, with a teacher that is trained here or brought.
+
+    Args:
+        teacher: its architecture or source; None: a checkpoint tells, else the recipe's.
+        brought: of a checkpoint, as `brought` below gives it.
+    """
+    if checkpoint is not None and teacher is None:
+        teacher, checkpoint = f"checkpoint:{checkpoint}", None
+    trained_here = checkpoint is None and (teacher is None or ":" not in teacher)
+    own: dict[str, Any] = {"teacher.model": teacher, "teacher.checkpoint": checkpoint}
+    if not trained_here:
+        own["teacher.zero_init_residual"] = "false"  # of random weights
+    if settings.get("data") is not None and settings.get("data.size") is None:
+        settings = {**settings, "data.size": "null"}  # the data's own, not the digits'
+    own |= {f"teacher.{key}": value for key, value in brought.items()}
+    return shipped("distill", {**own, **settings}, overrides)
 
 
 def continued(
@@ -74,6 +95,8 @@ def continued(
     stage: str,
     overrides: Sequence[str] | None,
     section: Mapping[str, Any],
+    brought: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Recipe:
     """The recipe that made a model, with one more section.
 
@@ -81,10 +104,12 @@ def continued(
         model: a run, an artifact folder or a checkpoint file; the newest run if None.
         architecture: of a checkpoint file.
         section: settings of `stage`; later stages of the old recipe are dropped.
+        brought: of a checkpoint file, as `brought` below gives it.
+        settings: further recipe keys and values; None leaves the recipe's.
     """
     from edgeres.recipe import load_mapping
 
-    document = origin(model, architecture, runs)
+    document = origin(model, architecture, runs, brought)
     for later in (*_AFTER[stage], "verify", "benchmark", "budgets", "report"):
         document.pop(later, None)
     document[stage] = {**(document.get(stage) or {}), **section}
@@ -94,25 +119,72 @@ def continued(
         if integer and not document.get("quantize"):
             document["quantize"] = {"method": "ptq"}
             terminal.say("the model is not quantized yet: post-training quantization")
-    given = [f"data={data}"] if data else []
+    given = _said({"data": data, **(settings or {})})
     return load_mapping(document, [*given, *(overrides or [])], "the command line")
+
+
+def _said(settings: Mapping[str, Any]) -> list[str]:
+    """Options as overrides of a recipe; those that were left out aren't among them."""
+    return [f"{key}={value}" for key, value in settings.items() if value is not None]
+
+
+def brought(
+    mean: str | None, std: str | None, size: int | None, preprocess: str | None, weights: str | None
+) -> dict[str, Any]:
+    """What is said of a checkpoint file, as settings of a section.
+
+    Raises:
+        BadInput: mean or std aren't one or three numbers in units of pixel / 255.
+    """
+    said = {"mean": _numbers("--mean", mean), "std": _numbers("--std", std), "size": size,
+            "preprocess": preprocess, "weights": weights}  # fmt: skip
+    if (mean is None) != (std is None):
+        raise BadInput("--mean and --std go together; give both, or --preprocess NAME")
+    return {key: value for key, value in said.items() if value is not None}
+
+
+def _numbers(option: str, text: str | None) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        found = [float(part) for part in text.replace(",", " ").split()]
+    except ValueError:
+        found = []
+    if len(found) not in (1, 3):
+        raise BadInput(f"{option} {text}: write one number or three for red, green, blue, e.g. "
+                       "0.485,0.456,0.406")  # fmt: skip
+    if said := preprocessing.above_one(found):
+        raise BadInput(f"{option}: {said}")
+    return found
+
+
+def training(
+    stage: str, epochs: int | None, rate: float | None, batch: int | None, image_px: int | None
+) -> dict[str, Any]:
+    """Options of a training as recipe keys."""
+    return {f"{stage}.train.epochs": epochs, f"{stage}.train.learning_rate": rate,
+            f"{stage}.train.batch_size": batch, "data.size": image_px}  # fmt: skip
 
 
 def exported(
     model: str | None, architecture: str | None, data: str | None, runs: Path,
     overrides: Sequence[str] | None, names: Sequence[str], quiet: bool,
+    brought: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Export a model; what comes of a run is added to that run, too.
 
     Args:
         names: targets.
+        brought, settings: as `continued` takes them.
     """
     for name in names:
         targets.require(name)
     if model is None:
         model = str(find_run(None, runs).path)
         terminal.say(f"using {model} (the newest run)")
-    recipe = continued(model, architecture, data, runs, "export", overrides, {"targets": names})
+    recipe = continued(
+        model, architecture, data, runs, "export", overrides, {"targets": names}, brought, settings
+    )
     given = None
     with contextlib.suppress(BadInput):
         given = find_run(model, runs)
@@ -139,16 +211,26 @@ def _added(run: Run, made: Path, runs: Path) -> str | None:
     return str(run.path)
 
 
-def origin(model: str | None, architecture: str | None, runs: Path) -> dict[str, Any]:
-    """The recipe that a model came of, as plain values; a checkpoint file is its teacher."""
+def origin(
+    model: str | None, architecture: str | None, runs: Path,
+    brought: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """The recipe that a model came of, as plain values; a checkpoint file is its teacher.
+
+    Raises:
+        BadInput: something is said of a checkpoint file, and it isn't one.
+    """
     from edgeres.recipe import to_mapping
 
     path = Path(model) if model else None
     if path and (path.is_file() or ((path / "spec.json").is_file()
                                     and not (path / "artifact.json").exists())):  # fmt: skip
-        if architecture is None:
-            return {"name": "checkpoint", "teacher": {"model": f"checkpoint:{path}"}}
-        return {"name": "checkpoint", "teacher": {"model": architecture, "checkpoint": str(path)}}
+        teacher = {"model": f"checkpoint:{path}"} if architecture is None else \
+            {"model": architecture, "checkpoint": str(path)}  # fmt: skip
+        return {"name": "checkpoint", "teacher": {**teacher, **(brought or {})}}
+    if brought:
+        raise BadInput(f"--{next(iter(brought))} is said of a checkpoint file; a run and an "
+                       "artifact know how their images are prepared")  # fmt: skip
     if path and (path / "artifact.json").exists():
         return _lineage(load(path), store_of(path.resolve() / "../../.."))
     run = find_run(model, runs)

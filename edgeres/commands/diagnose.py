@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres import pipeline, scratch
+from edgeres import pipeline, scratch, terminal
 from edgeres.artifact import Artifact, load
 from edgeres.commands.chain import origin
 from edgeres.disk import storage_errors
@@ -26,14 +26,14 @@ _NETWORKS = ("prune", "distill", "teacher")
 
 
 def diagnosed(
-    model: str | None, architecture: str | None, data: str | None, runs: Path, samples: int,
-    quiet: bool,
+    model: str | None, architecture: str | None, brought: Mapping[str, Any], data: str | None,
+    runs: Path, samples: int, quiet: bool,
 ) -> dict[str, Any]:  # fmt: skip
     """Everything that is wrong with a network, shown `samples` of its training images."""
     from edgeres.training import diagnose
     from edgeres.training.inference import prepared
 
-    network, where, folder = _opened(model, architecture, data, runs, quiet)
+    network, where, folder = _opened(model, architecture, brought, data, runs, quiet)
     split = _drawn(_splits(folder)[0], samples)
     inputs = prepared(split.images, network.spec.preprocess)
     labels = split.labels if network.spec.classes == len(folder.facts["classes"]) else None
@@ -58,8 +58,8 @@ def diagnosis(result: Mapping[str, Any]) -> str:
 
 
 def recalibrated(
-    model: str | None, architecture: str | None, data: str | None, out: Path | None, runs: Path,
-    samples: int, quiet: bool,
+    model: str | None, architecture: str | None, brought: Mapping[str, Any], data: str | None,
+    out: Path | None, runs: Path, samples: int, quiet: bool,
 ) -> dict[str, Any]:  # fmt: skip
     """Re-estimate batch norm's statistics on training images; write the network to a folder.
 
@@ -71,7 +71,7 @@ def recalibrated(
     from edgeres.training.inference import evaluate, prepared
     from edgeres.training.loop import Trainee
 
-    network, where, folder = _opened(model, architecture, data, runs, quiet)
+    network, where, folder = _opened(model, architecture, brought, data, runs, quiet)
     if network.spec.folded:
         raise BadInput(f"{where}: its batch norm is folded into the weights; "
                        "name the network before quantization")  # fmt: skip
@@ -105,11 +105,16 @@ def recalibration(result: Mapping[str, Any]) -> str:
 
 
 def _opened(
-    model: str | None, architecture: str | None, data: str | None, runs: Path, quiet: bool
+    model: str | None,
+    architecture: str | None,
+    brought: Mapping[str, Any],
+    data: str | None,
+    runs: Path,
+    quiet: bool,
 ) -> tuple[ResNet, str, Artifact]:
     """The network, what it is called, and the data artifact it is looked at with."""
     path = Path(model) if model else None
-    document = origin(model, architecture, runs)
+    document = origin(model, architecture, runs, brought)
     if path and not data and "data" not in document:
         raise BadInput(f"{path}: say on which images, with --data NAME[:PATH]")
     recipe = load_mapping({k: document[k] for k in ("name", "data", "teacher") if k in document},
@@ -127,6 +132,7 @@ def _opened(
 def _network(path: Path, recipe: Recipe, data: Artifact) -> ResNet:
     from edgeres import teachers
     from edgeres.models import weights
+    from edgeres.stages import _checkpoint
     from edgeres.stages.teacher import wanted
 
     if path.is_dir():
@@ -138,9 +144,11 @@ def _network(path: Path, recipe: Recipe, data: Artifact) -> ResNet:
     asked = wanted(recipe.teacher, data)
     name, rest = teachers.chosen(recipe.teacher) or ("checkpoint", str(path))
     with scratch.folder("work") as folder:
-        found = teachers.source(name).fetch(rest, asked, Path(folder)).network
-    assert found is not None  # a checkpoint file
-    return found
+        found = teachers.source(name).fetch(rest, asked, Path(folder))
+    assert found.network is not None  # a checkpoint file
+    for note in (*found.notes, *_checkpoint.advice(found.network, data)):
+        terminal.say(f"note: {note}")
+    return found.network
 
 
 def _data(recipe: Recipe, runs: Path, quiet: bool) -> Artifact:

@@ -16,7 +16,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "distill": (
         "edgeres distill --teacher resnet50 --student resnet18-w0.5",
         "edgeres distill --teacher resnet56-A --checkpoint resnet56.th \\\n"
-        "    --data cifar10:~/cifar10 --student resnet20",
+        "    --preprocess imagenet --data cifar10:~/cifar10 --student resnet20",
     ),
     "prune": (
         "edgeres prune",
@@ -29,8 +29,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "    --student resnet20-w0.5 --student resnet26-w0.75-se",
     ),
     "quantize": (
-        "edgeres quantize",
         "edgeres quantize quickstart-7a886b --method ptq --sensitivity",
+        "edgeres quantize net.pth --preprocess imagenet --data imagefolder:photos",
         "edgeres quantize --auto --accuracy-drop 0.3",
     ),
     "export": (

@@ -14,6 +14,7 @@ from edgeres.errors import BadInput
 from edgeres.types import Preprocess
 
 Shortcut = Literal["identity", "projection", "pooled", "subsample"]
+Stem = Literal["imagenet", "small"]
 
 _SCHEMA = 2  # 1 had plain basic and bottleneck blocks only
 _LARGEST = 65_536
@@ -62,7 +63,7 @@ class ModelSpec:
     """
 
     name: str
-    stem: Literal["imagenet", "small"]
+    stem: Stem
     stem_width: int
     stages: tuple[tuple[Block, ...], ...]
     classes: int

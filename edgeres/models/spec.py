@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Literal
 
 from edgeres.errors import BadInput, unknown
-from edgeres.models._values import Block, ModelSpec, Shortcut, from_json, to_json
+from edgeres.models._values import Block, ModelSpec, Shortcut, Stem, from_json, to_json
 from edgeres.types import Preprocess
 
-__all__ = ["Block", "ModelSpec", "Shortcut", "default_preprocess", "from_json", "names", "parse",
-           "to_json"]  # fmt: skip
+__all__ = ["Block", "ModelSpec", "Shortcut", "Stem", "default_preprocess", "from_json", "names",
+           "parse", "to_json"]  # fmt: skip
 
 # He et al. 2015, table 1; 10, 14, 26 and 200 as timm builds them
 _IMAGENET = {
@@ -74,7 +73,7 @@ def default_preprocess(size_px: int) -> Preprocess:
     return Preprocess(size_px, (128 / 255,), (64 / 255,))
 
 
-def parse(name: str, classes: int, preprocess: Preprocess) -> ModelSpec:
+def parse(name: str, classes: int, preprocess: Preprocess, stem: Stem | None = None) -> ModelSpec:
     """Turn a name into numbers.
 
     Args:
@@ -91,15 +90,16 @@ def parse(name: str, classes: int, preprocess: Preprocess) -> ModelSpec:
             parameter-free shortcuts, `-D` average-pools in shortcuts instead of striding.
         classes: outputs of the last layer.
         preprocess: what the network is fed with; the stem follows the image size.
+        stem: the one that given weights have, whatever the image size.
 
     Raises:
         BadInput: the name is not in the family, or a multiplier is out of range.
     """
     choice, cifar = _choice(name)
-    small = cifar or preprocess.size_px <= _SMALL_IMAGE_PX
-    stem: Literal["imagenet", "small"] = "small" if small else "imagenet"
+    if stem is None:
+        stem = "small" if cifar or preprocess.size_px <= _SMALL_IMAGE_PX else "imagenet"
     if choice.shortcut == "pooled":
-        _require_even(choice, preprocess.size_px if small else preprocess.size_px // 4)
+        _require_even(choice, preprocess.size_px // (1 if stem == "small" else 4))
     stem_width = channels = _scaled(choice.base, choice.width)
     stages = []
     for number, count in enumerate(choice.deep):

@@ -1,18 +1,13 @@
 """Weights on disk: a spec and plain tensors, never a pickled module.
 
-Our own checkpoints are a folder with `spec.json` and `weights.safetensors`. Foreign ones (.pth,
-.pt, .th, .safetensors) are read as tensors only, and their keys mapped to torchvision's names.
+Our own checkpoints are a folder with `spec.json` and `weights.safetensors`; those of others are
+read by `foreign`.
 """
 
 from __future__ import annotations
 
 import json
-import pickle
-import re
-from collections import Counter
-from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -20,21 +15,11 @@ from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 from torch import Tensor
 
-from edgeres.disk import require_regular, require_stored
 from edgeres.errors import BadInput
+from edgeres.models import foreign, recognition
 from edgeres.models import spec as specs
 from edgeres.models.resnet import ResNet
 from edgeres.models.spec import ModelSpec
-from edgeres.types import Preprocess
-
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "state_dict_ema", "model_ema")
-# DataParallel, torch.compile, Lightning and others put their own attribute in front.
-_PREFIXES = re.compile(r"^((module|model|_orig_mod|net|backbone|network)\.)+")
-_RENAMED = ((re.compile(r"^(linear|classifier)\."), "fc."),
-            (re.compile(r"\.shortcut\."), ".downsample."))  # fmt: skip
-_BLOCK = re.compile(r"(layer\d+)\.(\d+)\.")
-_MOST_BYTES = 8 << 30
-_TRIED, _SHOWN = 8, 3
 
 
 def save(folder: Path, model: ResNet) -> None:
@@ -60,30 +45,12 @@ def load(folder: Path) -> ResNet:
 
 
 def from_checkpoint(path: Path, spec: ModelSpec) -> ResNet:
-    """Fill an architecture with the weights of somebody's checkpoint; see `read` and `fill`.
+    """Fill an architecture with the weights of somebody's checkpoint; see `foreign.read`.
 
     Raises:
         BadInput: no such file, not a checkpoint, or its tensors are another architecture's.
     """
-    return fill(spec, read(path), str(path))
-
-
-def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of somebody's checkpoint, named as torchvision names a ResNet's.
-
-    Args:
-        path: .pth, .pt, .th (tensors only; code in it is never run) or .safetensors. A state dict,
-            or dicts around one (`state_dict`, `model`, …); keys as torchvision, timm,
-            akamaster/pytorch_resnet_cifar10 or kuangliu/pytorch-cifar name them, below prefixes
-            such as `module.`.
-
-    Raises:
-        BadInput: no such file, or it holds no tensors.
-    """
-    found = _renamed(_loaded(path))
-    if not found:
-        raise BadInput(f"{path}: holds no tensors; save the network's state_dict()")
-    return found
+    return fill(spec, foreign.read(path).tensors, str(path))
 
 
 def fill(spec: ModelSpec, state: dict[str, Tensor], where: str) -> ResNet:
@@ -105,96 +72,6 @@ def classes(state: dict[str, Tensor]) -> int | None:
     return int(head.shape[0]) if head is not None and head.ndim == 2 else None
 
 
-def recognized(state: dict[str, Tensor], preprocess: Preprocess) -> tuple[str, int]:
-    """The architecture that is nearest to some tensors, and how many of its tensors differ.
-
-    Tried are the names that `edgeres list models` shows, of the width of the first convolution.
-    """
-    blocks = Counter(m[1] for k in state if (m := _BLOCK.match(k)))
-    depths = tuple(_blocks_of(state, layer) for layer in sorted(blocks))
-    trials = []
-    for name in _candidates(state, preprocess):
-        spec = specs.parse(name, classes(state) or 1, preprocess)
-        own = tuple(len(stage) for stage in spec.stages)
-        off = sum(abs(a - b) for a, b in zip_longest(own, depths, fillvalue=0))
-        stem = state["conv1.weight"].shape[:1] if "conv1.weight" in state else ()
-        trials.append((off, stem != (spec.stem_width,), len(name), name, spec))
-    scored = []
-    for *_, name, spec in sorted(trials, key=lambda t: t[:4])[:_TRIED]:
-        with torch.device("meta"):
-            found = _differences(ResNet(spec), state)
-        scored.append((sum(map(len, found)), len(name), name))
-    differing, _, name = min(scored)
-    return name, differing
-
-
-def _candidates(state: dict[str, Tensor], preprocess: Preprocess) -> list[str]:
-    stem = state.get("conv1.weight")
-    found = []
-    for name in specs.names():
-        for option in ("", "-A"):
-            try:
-                spec = specs.parse(name + option, 2, preprocess)
-            except BadInput:  # the option doesn't exist for that net
-                continue
-            found.append(spec.name)
-            if stem is not None and len(stem) != spec.stem_width and "-w" not in name:
-                found.append(f"{spec.name}-w{len(stem) / spec.stem_width:g}")
-    return [name for name in found if _exists(name, preprocess)]
-
-
-def _exists(name: str, preprocess: Preprocess) -> bool:
-    try:
-        specs.parse(name, 2, preprocess)
-    except BadInput:
-        return False
-    return True
-
-
-def _blocks_of(state: dict[str, Tensor], layer: str) -> int:
-    return len({k.split(".")[1] for k in state if k.startswith(f"{layer}.")})
-
-
-def _loaded(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise BadInput(f"{path}: no such checkpoint file")
-    require_regular(path, _MOST_BYTES)
-    try:
-        if path.suffix == ".safetensors":
-            return load_bytes(path.read_bytes())
-        require_stored(path, "torch.save")
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except BadInput:
-        raise
-    except pickle.UnpicklingError as error:
-        raise BadInput(
-            f"{path}: is damaged or holds more than tensors, and its code is never run; "
-            f"save its state_dict() alone"
-        ) from error
-    except Exception as error:  # a damaged file makes the readers raise whatever they like
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BadInput(f"{path}: not a readable checkpoint ({first})") from error
-    while isinstance(loaded, dict):
-        inner = next((w for w in _WRAPPERS if isinstance(loaded.get(w), dict)), None)
-        if inner is None:
-            break
-        loaded = loaded[inner]
-    if not isinstance(loaded, dict):
-        raise BadInput(f"{path}: holds a {type(loaded).__name__}, not a state dict")
-    return loaded
-
-
-def _renamed(state: dict[str, Any]) -> dict[str, Tensor]:
-    renamed = {}
-    for name, value in state.items():
-        if isinstance(value, Tensor):
-            name = _PREFIXES.sub("", str(name))
-            for old, new in _RENAMED:
-                name = old.sub(new, name)
-            renamed[name] = value
-    return renamed
-
-
 def _fits(spec: ModelSpec, state: dict[str, Tensor], where: str) -> None:
     """Compare with the network as it would be, of which nothing is in memory yet."""
     try:
@@ -210,41 +87,11 @@ def _fits(spec: ModelSpec, state: dict[str, Tensor], where: str) -> None:
             f"use the data it was trained on, or say which of its outputs they are "
             f"(teacher.outputs)"
         )
-    missing, surplus, reshaped = _differences(model, state)
-    if missing or surplus or reshaped:
-        said = [_listed("lacks", missing), _listed("has", surplus),
-                _listed("differs in the shape of", reshaped)]  # fmt: skip
+    differences = recognition.differences(model, state)
+    if differences:
         raise BadInput(
-            f"{where}: is not a {spec.name}: it {', '.join(filter(None, said))}; "
-            f"{_nearest(spec, state)}"
+            f"{where}: is not a {spec.name}: it {differences}; {recognition.nearest(spec, state)}"
         )
     for key, value in state.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise BadInput(f"{where}: {key} holds NaN or infinite values; the checkpoint is broken")
-
-
-def _differences(model: ResNet, state: dict[str, Tensor]) -> tuple[list[str], list[str], list[str]]:
-    """Names that are missing, that are too many, and whose shape is another."""
-    wanted = model.state_dict()
-    optional = {k for k in wanted if k.endswith("num_batches_tracked")}
-    optional |= {k for k, p in model.named_parameters() if not p.requires_grad}  # option A's 0/1
-    missing = [k for k in wanted if k not in state and k not in optional]
-    surplus = [k for k in state if k not in wanted]
-    return missing, surplus, [k for k, v in state.items()
-                              if k in wanted and v.shape != wanted[k].shape]  # fmt: skip
-
-
-def _listed(verb: str, names: list[str]) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{verb} {', '.join(n[:80] for n in names[:_SHOWN])}{more}"
-
-
-def _nearest(spec: ModelSpec, state: dict[str, Tensor]) -> str:
-    name, differing = recognized(state, spec.preprocess)
-    if differing == 0:
-        return f"it is a {name}"
-    if name == spec.name:
-        return "no architecture fits better"
-    return f"nearest is {name}, which {differing} of its tensors don't fit"

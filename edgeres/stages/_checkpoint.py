@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edgeres.artifact import Artifact
 from edgeres.errors import BadInput
 from edgeres.facts import CALIBRATION
+from edgeres.stages import keyed_as_is
 from edgeres.types import Preprocess, to_json
 
 if TYPE_CHECKING:
@@ -157,6 +158,31 @@ def answers(artifact: Artifact, data: Artifact, name: str = "test_logits.npy") -
     return artifact.read_array(name, data.facts["counts"]["test"], class_count(data))
 
 
+def keyed(section: NetworkSection) -> dict[str, Any]:
+    """The section as hashed: mean and std, however they are said; what isn't said isn't there."""
+    document = keyed_as_is(section)
+    del document["preprocess"]
+    if section.normalization is not None:
+        document["mean"], document["std"] = map(list, section.normalization)
+    if section.weights is None:
+        del document["weights"]
+    return document
+
+
+def advice(network: ResNet | Teacher, data: Artifact) -> list[str]:
+    """What is to be said about the preprocessing of a network with somebody's weights."""
+    import copy
+
+    from edgeres.models.resnet import ResNet
+    from edgeres.teachers import _prepared
+    from edgeres.training.answers import as_teacher
+
+    train, _, _ = splits(data)
+    own = copy.deepcopy(network) if isinstance(network, ResNet) else network  # it would be frozen
+    said = _prepared.advice(as_teacher(own), train.images, train.labels)
+    return [] if said is None else [said]
+
+
 def default_preprocess(data: Artifact) -> Preprocess:
     """Preprocessing of a network that is trained here on these data."""
     from edgeres.models.spec import default_preprocess as of_size
@@ -169,8 +195,8 @@ def fresh(section: NetworkSection, name: str, data: Artifact, seed: int) -> ResN
     from edgeres.models import resnet, spec
 
     preprocess = default_preprocess(data)
-    if section.mean is not None and section.std is not None:
-        preprocess = Preprocess(preprocess.size_px, section.mean, section.std)
+    if section.normalization is not None:
+        preprocess = Preprocess(preprocess.size_px, *section.normalization)
     return resnet.build(
         spec.parse(name, class_count(data), preprocess), seed=seed,
         zero_init_residual=section.zero_init_residual,
@@ -181,6 +207,11 @@ def fresh(section: NetworkSection, name: str, data: Artifact, seed: int) -> ResN
 def class_count(data: Artifact) -> int:
     """How many classes the data have."""
     return len(data.facts["classes"])
+
+
+def noted(facts: Mapping[str, Any]) -> str:
+    """What was chosen, left out or assumed, a line each below a summary."""
+    return "".join(f"\n    note: {note}" for note in facts.get("notes") or ())
 
 
 def summary(facts: Mapping[str, Any]) -> str:

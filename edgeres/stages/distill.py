@@ -8,20 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from edgeres.artifact import Artifact
 from edgeres.recipe import DistillSection
-from edgeres.stages import Context, _checkpoint, keyed_as_is
+from edgeres.stages import Context, _checkpoint
 from edgeres.teachers import Wanted, source
 
 if TYPE_CHECKING:
     from edgeres.models.resnet import ResNet
 
-VERSION = 3
+VERSION = 4
 LIBRARIES = _checkpoint.LIBRARIES
-summary = _checkpoint.summary
 
 
 def keyed(section: DistillSection) -> dict[str, Any]:
     """The section, with what the checkpoint holds in place of its path."""
-    document = keyed_as_is(section)
+    document = _checkpoint.keyed(section)
     if section.checkpoint is not None:
         document["checkpoint"] = source("checkpoint").keyed(section.checkpoint)
     return document
@@ -36,7 +35,7 @@ def run(
     from edgeres.training.hints import Hints
 
     data = inputs["data"]
-    student = _student(section, data, context.seed)
+    student, notes = _student(section, data, context.seed, out)
     preprocess = student.spec.preprocess
     smoothing = section.train.label_smoothing
     objective, hints = objectives.supervised(preprocess, smoothing), None
@@ -56,17 +55,27 @@ def run(
     if hints:
         hints.close()
     origin = "trained" if section.checkpoint is None else "checkpoint"
-    return _checkpoint.write(out, student, data, history=history, source=origin)
+    facts = _checkpoint.write(out, student, data, history=history, source=origin)
+    return facts | ({"notes": notes} if notes else {})
 
 
-def _student(section: DistillSection, data: Artifact, seed: int) -> ResNet:
-    """The network that learns: fresh, or with somebody's weights."""
+def summary(facts: Mapping[str, Any]) -> str:
+    """The checkpoint's line, with what was assumed."""
+    return _checkpoint.summary(facts) + _checkpoint.noted(facts)
+
+
+def _student(
+    section: DistillSection, data: Artifact, seed: int, out: Path
+) -> tuple[ResNet, list[str]]:
+    """The network that learns, fresh or with somebody's weights, and what is to be said of it."""
     if section.checkpoint is None:
-        return _checkpoint.fresh(section, section.student, data, section.train.seed_or(seed) + 1)
-    from edgeres.teachers import checkpoint
-
+        seed = section.train.seed_or(seed) + 1
+        return _checkpoint.fresh(section, section.student, data, seed), []
+    mean, std = section.normalization or (None, None)
     wanted = Wanted(
         model=section.student, classes=_checkpoint.class_count(data), outputs=None,
-        data_px=int(data.facts["size_px"]), mean=section.mean, std=section.std,
+        data_px=int(data.facts["size_px"]), mean=mean, std=std, weights=section.weights,
     )  # fmt: skip
-    return checkpoint.network(section.checkpoint, wanted)
+    found = source("checkpoint").fetch(section.checkpoint, wanted, out)
+    assert found.network is not None
+    return found.network, [*found.notes, *_checkpoint.advice(found.network, data)]

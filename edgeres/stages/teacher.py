@@ -10,16 +10,16 @@ from edgeres import teachers
 from edgeres.artifact import Artifact
 from edgeres.errors import BadInput
 from edgeres.recipe import TeacherSection
-from edgeres.stages import Context, _checkpoint, keyed_as_is
+from edgeres.stages import Context, _checkpoint
 from edgeres.types import Accuracy
 
-VERSION = 2
+VERSION = 3
 LIBRARIES = _checkpoint.LIBRARIES
 
 
 def keyed(section: TeacherSection) -> dict[str, Any]:
     """The section; of a loaded teacher, with what it is in place of its path."""
-    document = keyed_as_is(section)
+    document = _checkpoint.keyed(section)
     found = teachers.chosen(section)
     if found is None:
         return document
@@ -59,11 +59,12 @@ def _trained(
 
 def wanted(section: TeacherSection, data: Artifact) -> teachers.Wanted:
     """What a section asks of a teacher for these data."""
+    mean, std = section.normalization or (None, None)
     return teachers.Wanted(
         model=section.model if section.checkpoint is not None else None,
         classes=_checkpoint.class_count(data), outputs=section.outputs,
-        data_px=int(data.facts["size_px"]), size_px=section.size, mean=section.mean,
-        std=section.std, channels=section.channels, ensemble=section.average,
+        data_px=int(data.facts["size_px"]), size_px=section.size, mean=mean, std=std,
+        channels=section.channels, weights=section.weights, ensemble=section.average,
     )  # fmt: skip
 
 
@@ -76,6 +77,7 @@ def _loaded(
     else:
         facts = _checkpoint.write_answers(out, teachers.load(out), data, source=source)
         facts |= {"model": found.name, "parameters": found.parameters}
+    facts["notes"] = [*found.notes, *_checkpoint.advice(teachers.load(out), data)]
     if section.near_chance == "stop":
         _require_better_than_chance(facts, data, out)
     claimed = section.claimed if section.claimed is not None else found.claimed
@@ -97,7 +99,8 @@ def _require_better_than_chance(facts: Mapping[str, Any], data: Artifact, out: P
     raise BadInput(
         f"teacher: {facts['model']} is right in {test.top1:.1%} of {test.n} test images, which is "
         f"hardly better than guessing one of {facts['classes']} classes: {likely}; set "
-        f"teacher.mean, std, channels or outputs (teacher.near_chance: go on, to use it anyway)"
+        f"teacher.preprocess (or mean and std), channels or outputs; teacher.near_chance: go on "
+        f"uses it anyway"
     )
 
 
@@ -105,4 +108,4 @@ def summary(facts: Mapping[str, Any]) -> str:
     """The checkpoint's line, with what the publisher claims."""
     claimed = facts.get("claimed")
     said = "" if claimed is None else f" (claimed {claimed:.2%})"
-    return _checkpoint.summary(facts) + said
+    return _checkpoint.summary(facts) + said + _checkpoint.noted(facts)

@@ -38,6 +38,7 @@ class Wanted:
         outputs: which of the teacher's outputs these classes are; None: all, in order.
         data_px: size of the data's images.
         size_px, mean, std, channels: of its input (mean, std as R, G, B); None: the source's own.
+        weights: raw or averaged ones, where a checkpoint holds both; None: see `models.foreign`.
         ensemble: how several answers become one.
     """
 
@@ -49,6 +50,7 @@ class Wanted:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     channels: Literal["rgb", "bgr"] | None = None
+    weights: Literal["raw", "ema"] | None = None
     ensemble: Literal["logits", "probabilities"] = "logits"
 
 
@@ -61,12 +63,14 @@ class Found:
         network: its network; None for a black box, of which `teacher.json` was written.
         parameters: of a black box, if it tells.
         claimed: top-1 that its publisher states, 0 to 1.
+        notes: what was chosen, left out or assumed, a sentence each.
     """
 
     name: str
     network: ResNet | None = None
     parameters: int | None = None
     claimed: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Source(Protocol):

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
-from edgeres.models import spec, weights
-from edgeres.teachers import Wanted
+from edgeres import preprocessing
+from edgeres.errors import BadInput
+from edgeres.models import foreign, recognition, weights
+from edgeres.teachers import Found, Wanted
 from edgeres.teachers._black_box import check_outputs
 from edgeres.types import Preprocess
 
-if TYPE_CHECKING:
-    from edgeres.models.resnet import ResNet
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_IMAGENET = preprocessing.WAYS["imagenet"]
+IMAGENET_MEAN, IMAGENET_STD = _IMAGENET.mean, _IMAGENET.std
 
 
-def network(
-    path: Path, wanted: Wanted, where: str, name: str | None, preprocess: Preprocess
-) -> ResNet:
+def found(
+    path: Path, wanted: Wanted, where: str, name: str | None, preprocess: Preprocess,
+    *, assumed: bool = False, claimed: float | None = None,
+) -> Found:  # fmt: skip
     """The network of a checkpoint file.
 
     Blue-green-red input is put into the first convolution, and `wanted.outputs` into the last
@@ -28,14 +28,21 @@ def network(
 
     Args:
         name: its architecture; None to recognize it.
-        preprocess: what its images are prepared with unless `wanted` says otherwise.
+        preprocess: what its images are prepared with unless `wanted` or the file says otherwise.
+        assumed: that is a guess, which a note says.
+        claimed: as `Found` has it.
 
     Raises:
         BadInput: the tensors don't fit, or its classes aren't the data's.
     """
-    state = weights.read(path)
-    prepared = Preprocess(wanted.size_px or preprocess.size_px, wanted.mean or preprocess.mean,
-                          wanted.std or preprocess.std)  # fmt: skip
+    read = foreign.read(path, wanted.weights)
+    state, notes = dict(read.tensors), list(read.notes)
+    prepared = _prepared(read, wanted, preprocess, notes if assumed else [])
+    if not read.named:
+        raise BadInput(f"{where}: {recognition.unfitting(state, prepared)}")
+    if read.headless:
+        raise BadInput(f"{where}: {read.headless}; give a checkpoint of the classes, or use "
+                       "the network as a teacher through an ONNX file: onnx:FILE")  # fmt: skip
     count = weights.classes(state)
     if count is not None:
         check_outputs(count, wanted, where)
@@ -44,5 +51,25 @@ def network(
         state = {k: v[rows] if k in ("fc.weight", "fc.bias") else v for k, v in state.items()}
     if wanted.channels == "bgr" and "conv1.weight" in state:
         state["conv1.weight"] = state["conv1.weight"].flip(1)
-    found = name or weights.recognized(state, prepared)[0]
-    return weights.fill(spec.parse(found, wanted.classes, prepared), state, where)
+    spec, said = recognition.described(state, name, wanted.classes, prepared)
+    if spec is None:
+        raise BadInput(f"{where}: {recognition.unfitting(state, prepared)}")
+    network = weights.fill(spec, state, where)
+    return Found(spec.name, network, claimed=claimed, notes=(*notes, *([said] if said else [])))
+
+
+def _prepared(
+    read: foreign.Foreign, wanted: Wanted, own: Preprocess, notes: list[str]
+) -> Preprocess:
+    """What is said, else what the file says, else the source's own."""
+    mean, std = own.mean, own.std
+    if wanted.mean is not None and wanted.std is not None:
+        mean, std = wanted.mean, wanted.std
+    elif read.normalization is not None:
+        mean, std = read.normalization
+        notes.append(f"{preprocessing.in_words(mean, std)} are those of a layer in the file")
+    else:
+        notes.append(f"no one says how its images are prepared: {preprocessing.in_words(mean, std)}"
+                     " are assumed, as edgeres trains; say it with --preprocess NAME or --mean and "
+                     "--std (in a recipe: preprocess, mean, std)")  # fmt: skip
+    return Preprocess(wanted.size_px or own.size_px, mean, std)

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgeres.disk import file_sha256
 from edgeres.errors import BadInput
 from edgeres.models.spec import default_preprocess
 from edgeres.teachers import Found, Wanted
-
-if TYPE_CHECKING:
-    from edgeres.models.resnet import ResNet
 
 SUMMARY = "a .pth, .pt, .th or .safetensors file, or a folder of edgeres: checkpoint:FILE"
 BLACK_BOX = False
@@ -36,16 +33,6 @@ def keyed(rest: str) -> Any:
 
 def fetch(rest: str, wanted: Wanted, out: Path) -> Found:
     """Its network."""
-    model = network(rest, wanted)
-    return Found(model.spec.name, model)
-
-
-def network(rest: str, wanted: Wanted) -> ResNet:
-    """The network of a file or a folder.
-
-    Raises:
-        BadInput: it isn't one, or another network than wanted.
-    """
     from edgeres.models import weights
     from edgeres.teachers import _network
     from edgeres.teachers._black_box import check_outputs
@@ -56,6 +43,9 @@ def network(rest: str, wanted: Wanted) -> ResNet:
         if model.spec.folded:
             raise BadInput(f"{path}: is quantized already; name the network before it")
         check_outputs(model.spec.classes, dataclasses.replace(wanted, outputs=None), str(path))
-        return model
+        said = wanted.mean is not None and (wanted.mean, wanted.std) != (
+            model.spec.preprocess.mean, model.spec.preprocess.std)  # fmt: skip
+        note = "its spec.json says how its images are prepared; what the recipe says isn't used"
+        return Found(model.spec.name, model, notes=(note,) if said else ())
     trained_like_ours = default_preprocess(wanted.data_px)
-    return _network.network(path, wanted, str(path), wanted.model, trained_like_ours)
+    return _network.found(path, wanted, str(path), wanted.model, trained_like_ours, assumed=True)

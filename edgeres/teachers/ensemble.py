@@ -39,7 +39,7 @@ def fetch(rest: str, wanted: Wanted, out: Path) -> Found:
     """Each member in a folder of its own below `out`."""
     from edgeres.models import resnet, weights
 
-    folders, names, parameters = [], [], 0
+    folders, names, parameters, notes = [], [], 0, list[str]()
     for number, (name, inner) in enumerate(_members(rest)):
         folder = out / f"member-{number}"
         folder.mkdir()
@@ -51,8 +51,9 @@ def fetch(rest: str, wanted: Wanted, out: Path) -> Found:
         folders.append(folder.name)
         names.append(found.name)
         parameters += count
+        notes += [f"{found.name}: {note}" for note in found.notes]
     describe(out, source="ensemble", members=folders, of=wanted.ensemble)
-    return Found(" + ".join(names), parameters=parameters)
+    return Found(" + ".join(names), parameters=parameters, notes=tuple(notes))
 
 
 def open(folder: Path, document: dict[str, Any]) -> Teacher:

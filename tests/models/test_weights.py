@@ -11,7 +11,7 @@ from conftest import network
 from safetensors.torch import save_file
 
 from edgeres.errors import BadInput
-from edgeres.models import resnet, spec, weights
+from edgeres.models import recognition, resnet, spec, weights
 
 SPEC = spec.parse("resnet20-A", 10, spec.default_preprocess(32))
 
@@ -104,7 +104,7 @@ def test_another_architecture_and_broken_numbers(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"conv1\.weight holds NaN"):
         weights.from_checkpoint(path, SPEC)
     torch.save([1, 2, 3], path)
-    with pytest.raises(BadInput, match="not a state dict"):
+    with pytest.raises(BadInput, match="holds a list, and no tensors"):
         weights.from_checkpoint(path, SPEC)
 
 
@@ -132,7 +132,7 @@ def test_an_architecture_is_recognized(name: str) -> None:
         state = resnet.ResNet(spec.parse(name, 7, preprocess)).state_dict()
     if name.endswith("-A"):
         state = {k: v for k, v in state.items() if "downsample" not in k}
-    assert weights.recognized(state, preprocess) == (name, 0)
+    assert recognition.described(state, None, 7, preprocess)[0].name == name
 
 
 def test_a_wrong_architecture_names_the_keys_and_the_right_one(tmp_path: Path) -> None:
@@ -145,6 +145,6 @@ def test_a_wrong_architecture_names_the_keys_and_the_right_one(tmp_path: Path) -
     state = network("resnet20-A", 32).state_dict()
     del state["bn1.bias"], state["layer1.0.bn1.bias"]
     torch.save(state, tmp_path / "part.pth")
-    says = r"it lacks bn1\.bias, layer1\.0\.bn1\.bias; no architecture fits better"
+    says = r"it lacks bn1\.bias, layer1\.0\.bn1\.bias; next are resnet20 \(the file lacks"
     with pytest.raises(BadInput, match=says):
         weights.from_checkpoint(tmp_path / "part.pth", SPEC)

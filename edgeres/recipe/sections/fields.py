@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
+
+from edgeres import preprocessing
 
 
 def _unique(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -13,6 +15,13 @@ def _unique(names: tuple[str, ...]) -> tuple[str, ...]:
         if names.count(name) > 1:
             raise PydanticCustomError("repeated", "names '{name}' twice", {"name": name})
     return names
+
+
+def _of_unit_pixels(values: object) -> object:
+    said = preprocessing.above_one(values) if isinstance(values, (list, tuple)) else None
+    if said:
+        raise PydanticCustomError("unit", "{said}", {"said": said})
+    return values
 
 
 def _per_channel(values: tuple[float, ...]) -> tuple[float, ...]:
@@ -37,12 +46,16 @@ Alpha = Annotated[
 
 _CHANNELS = Field(min_length=1, max_length=3)
 _OWN = Field(description="The network's own, 1 or 3 values, as pixel / 255.")
-Mean = Annotated[Annotated[tuple[Share, ...], _CHANNELS, AfterValidator(_per_channel)] | None, _OWN]
+_UNIT = BeforeValidator(_of_unit_pixels)
+Mean = Annotated[
+    Annotated[tuple[Share, ...], _CHANNELS, AfterValidator(_per_channel)] | None, _UNIT, _OWN
+]
 Std = Annotated[
     Annotated[
         tuple[Annotated[float, Field(gt=0, le=1)], ...], _CHANNELS, AfterValidator(_per_channel)
     ]
     | None,
+    _UNIT,
     _OWN,
 ]
 

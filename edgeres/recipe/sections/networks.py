@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from edgeres import preprocessing
 from edgeres.recipe.sections.fields import (
     _UNIQUE,
     Alpha,
@@ -50,6 +51,17 @@ class NetworkSection(Section):
             "absolute; null starts from random ones. A teacher with weights isn't trained further."
         ),
     ] = None
+    weights: Annotated[
+        Literal["raw", "ema"] | None,
+        Field(
+            description="Which, where a checkpoint holds both: the trained ones or their running "
+            "average; null is the average, but not a momentum encoder's."
+        ),
+    ] = None
+    preprocess: Annotated[
+        Literal["imagenet", "cifar", "half", "unit", "pixels", "edgeres"] | None,
+        Field(description="mean and std by name; half: -1 to 1, unit: 0 to 1, pixels: 0 to 255."),
+    ] = None
     mean: Mean = None
     std: Std = None
     zero_init_residual: Annotated[
@@ -68,6 +80,11 @@ class NetworkSection(Section):
     def _one_start(self) -> Self:
         if (self.mean is None) != (self.std is None):
             raise PydanticCustomError("conflict", "`mean` and `std` go together; give both")
+        if self.preprocess is not None and self.mean is not None:
+            raise PydanticCustomError(
+                "conflict", "`preprocess` says mean and std by name; leave one of them out",
+                {"at": ("preprocess",)},
+            )  # fmt: skip
         for name in ("zero_init_residual", "skip_scale", "stochastic_depth"):
             if self.checkpoint is not None and getattr(self, name):
                 raise PydanticCustomError(
@@ -75,6 +92,14 @@ class NetworkSection(Section):
                     {"name": name, "at": (name,)},
                 )  # fmt: skip
         return self
+
+    @property
+    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """mean and std, however they are said; None: the network's own."""
+        if self.preprocess is not None:
+            way = preprocessing.WAYS[self.preprocess]
+            return way.mean, way.std
+        return None if self.mean is None or self.std is None else (self.mean, self.std)
 
 
 class TeacherSection(NetworkSection):
