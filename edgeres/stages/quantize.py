@@ -12,7 +12,7 @@ from edgeres.recipe import QuantizeSection
 from edgeres.stages import Context, _checkpoint, keyed_as_is
 from edgeres.types import ScaleTable, to_json
 
-VERSION = 8
+VERSION = 9
 LIBRARIES = (*_checkpoint.LIBRARIES, "torchao", "nncf")
 
 
