@@ -77,7 +77,7 @@ def test_empty_sections_get_defaults_and_absent_ones_are_left_out(write: Any) ->
 
 def test_shared_train_lies_below_each_stages_own(write: Any) -> None:
     loaded = recipe.load(write(FULL))
-    assert loaded.teacher.train == TrainSection(batch_size=32, epochs=2)
+    assert loaded.teacher.train.of() == TrainSection(batch_size=32, epochs=2)
     for section in (loaded.distill, loaded.prune, loaded.quantize):
         assert section is not None
         assert section.train == TrainSection(batch_size=32, epochs=7)

@@ -60,7 +60,9 @@ def run(
 
 
 def distill(
-    teacher: Annotated[str, typer.Option(help="Teacher architecture.")] = "resnet50",
+    teacher: Annotated[
+        str, typer.Option(help="Teacher architecture, or e.g. torchvision:resnet50.")
+    ] = "resnet50",
     student: Annotated[str, typer.Option(help="Student architecture.")] = "resnet18-w0.5",
     checkpoint: Annotated[
         Path | None,
@@ -86,15 +88,21 @@ def distill(
     settings = {"teacher.model": teacher, "distill.student": student, "distill.loss": loss,
                 "teacher.checkpoint": checkpoint, "data": data,
                 "distill.train.epochs": epochs}  # fmt: skip
-    recipe = chain.shipped("distill", settings, overrides)
+    trained = checkpoint is not None or ":" in teacher
+    name = "distill-pretrained" if trained else "distill"
+    recipe = chain.shipped(name, settings, overrides)
     show(chain.perform(recipe, runs, "distill", quiet), as_json, text.run)
 
 
 def prune(
     model: Model = None,
     budget: Annotated[
-        str, typer.Option(help="macs=0.5, params=0.3, size=90KB or latency=5ms.")
+        str, typer.Option(help="macs=0.5, params=0.3, size=90KB, latency=5ms or latency=0.5x.")
     ] = "macs=0.5",
+    max_drop: Annotated[
+        float | None,
+        typer.Option(help="Points of test top-1 that may be lost: exit code 1 if more. [5]"),
+    ] = None,
     device: Annotated[
         str | None,
         typer.Option(help="Where a latency budget is measured; the host if left out."),
@@ -111,7 +119,7 @@ def prune(
     from edgeres.text import chain as text
 
     recipe = chain.continued(model, architecture, data, runs, "prune", overrides,
-                                chain.budget(budget, device))  # fmt: skip
+                                chain.budget(budget, device, max_drop))  # fmt: skip
     show(chain.perform(recipe, runs, "prune", quiet), as_json, text.run)
 
 

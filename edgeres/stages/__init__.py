@@ -41,7 +41,8 @@ class Stage(Protocol):
     `run` writes below `out` only, reads `inputs` only, and returns JSON-ready facts. `keyed` is
     what of the section (and of the files and machines it names) decides the result: it goes into
     the artifact's key in place of paths. `VARIES`, where a module has it, names what of the
-    artifact's description is another one each time.
+    artifact's description is another one each time. `misses(section, facts)`, where a module has
+    it, says which limits of the section the result misses: the run ends there, with exit code 1.
     """
 
     VERSION: int

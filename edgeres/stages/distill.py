@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from edgeres.artifact import Artifact
 from edgeres.recipe import DistillSection
-from edgeres.stages import Context, _checkpoint, keyed_as_is
+from edgeres.stages import Context, _checkpoint, _finetuning, keyed_as_is
 from edgeres.teachers import Wanted, source
 
 if TYPE_CHECKING:
     from edgeres.models.resnet import ResNet
 
-VERSION = 3
+VERSION = 4
 LIBRARIES = _checkpoint.LIBRARIES
-summary = _checkpoint.summary
 
 
 def keyed(section: DistillSection) -> dict[str, Any]:
@@ -32,11 +31,12 @@ def run(
 ) -> dict[str, Any]:
     """Train the student on the labels and the teacher's answers."""
     from edgeres import teachers
-    from edgeres.training import loop, objectives
+    from edgeres.training import objectives
     from edgeres.training.hints import Hints
 
     data = inputs["data"]
-    student = _student(section, data, context.seed)
+    student, replaced = _student(section, data, context.seed)
+    _finetuning.require_epochs("distill", replaced, student.spec.classes, section.train)
     preprocess = student.spec.preprocess
     smoothing = section.train.label_smoothing
     objective, hints = objectives.supervised(preprocess, smoothing), None
@@ -49,24 +49,32 @@ def run(
             smoothing=smoothing, loss=section.loss, hints=hints,
         )  # fmt: skip
     train, validation, _ = _checkpoint.splits(data, inputs.get("labels"))
-    history = loop.fit(
-        loop.Trainee.of(student, preprocess), train, validation, section.train, objective,
-        seed=context.seed, work=context.work, tick=context.tick, extra=hints,
+    history, said = _finetuning.tuned(
+        student, section.train, section.new_head, replaced, train, validation, objective, context,
+        extra=hints,
     )  # fmt: skip
     if hints:
         hints.close()
     origin = "trained" if section.checkpoint is None else "checkpoint"
-    return _checkpoint.write(out, student, data, history=history, source=origin)
+    return _checkpoint.write(out, student, data, history=history, source=origin) | said
 
 
-def _student(section: DistillSection, data: Artifact, seed: int) -> ResNet:
-    """The network that learns: fresh, or with somebody's weights."""
+def summary(facts: Mapping[str, Any]) -> str:
+    """The checkpoint's line, and whether its last layer is a new one."""
+    return _checkpoint.summary(facts) + _finetuning.summary(facts)
+
+
+def _student(section: DistillSection, data: Artifact, seed: int) -> tuple[ResNet, int | None]:
+    """The network that learns, fresh or with somebody's weights; how many classes those had, if
+    its last layer was replaced."""
     if section.checkpoint is None:
-        return _checkpoint.fresh(section, section.student, data, section.train.seed_or(seed) + 1)
+        seed = section.train.seed_or(seed) + 1
+        return _checkpoint.fresh(section, section.student, data, seed), None
     from edgeres.teachers import checkpoint
 
     wanted = Wanted(
         model=section.student, classes=_checkpoint.class_count(data), outputs=None,
         data_px=int(data.facts["size_px"]), mean=section.mean, std=section.std,
+        new_head=True,
     )  # fmt: skip
     return checkpoint.network(section.checkpoint, wanted)

@@ -38,6 +38,7 @@ class Wanted:
         data_px: size of the data's images.
         size_px, mean, std, channels: of its input (mean, std as R, G, B); None: the source's own.
         ensemble: how several answers become one.
+        new_head: of a network with other classes, replace the last layer in place of refusing it.
     """
 
     model: str | None
@@ -49,6 +50,7 @@ class Wanted:
     std: tuple[float, ...] | None = None
     channels: Literal["rgb", "bgr"] | None = None
     ensemble: Literal["logits", "probabilities"] = "logits"
+    new_head: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,14 @@ class Found:
         network: its network; None for a black box, of which `teacher.json` was written.
         parameters: of a black box, if it tells.
         claimed: top-1 that its publisher states, 0 to 1.
+        replaced: how many classes its last layer had, where it was replaced by one of zeros.
     """
 
     name: str
     network: ResNet | None = None
     parameters: int | None = None
     claimed: float | None = None
+    replaced: int | None = None
 
 
 class Source(Protocol):

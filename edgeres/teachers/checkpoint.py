@@ -36,12 +36,12 @@ def keyed(rest: str) -> Any:
 
 def fetch(rest: str, wanted: Wanted, out: Path) -> Found:
     """Its network."""
-    model = network(rest, wanted)
-    return Found(model.spec.name, model)
+    model, replaced = network(rest, wanted)
+    return Found(model.spec.name, model, replaced=replaced)
 
 
-def network(rest: str, wanted: Wanted) -> ResNet:
-    """The network of a file or a folder.
+def network(rest: str, wanted: Wanted) -> tuple[ResNet, int | None]:
+    """The network of a file or a folder, and how many classes it had if its head was replaced.
 
     Raises:
         BadInput: it isn't one, or another network than wanted.
@@ -55,7 +55,13 @@ def network(rest: str, wanted: Wanted) -> ResNet:
         model = weights.load(path)
         if model.spec.folded:
             raise BadInput(f"{path}: is quantized already; name the network before it")
-        check_outputs(model.spec.classes, dataclasses.replace(wanted, outputs=None), str(path))
-        return model
+        wanted = dataclasses.replace(wanted, outputs=None)
+        replaced = _network.replaceable(model.spec.classes, wanted)
+        if replaced is not None:
+            spec = dataclasses.replace(model.spec, classes=wanted.classes)
+            state = model.state_dict() | _network.new_head(model.fc.weight, wanted.classes)
+            return weights.fill(spec, state, str(path)), replaced
+        check_outputs(model.spec.classes, wanted, str(path))
+        return model, None
     trained_like_ours = default_preprocess(wanted.data_px)
     return _network.network(path, wanted, str(path), wanted.model, trained_like_ours)

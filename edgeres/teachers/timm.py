@@ -52,9 +52,9 @@ def fetch(rest: str, wanted: Wanted, out: Path) -> Found:
     size = (own.get("test_input_size") or own.get("input_size") or (3, 224, 224))[-1]
     mean = tuple(own.get("mean") or _network.IMAGENET_MEAN)
     std = tuple(own.get("std") or _network.IMAGENET_STD)
-    model = _network.network(path, wanted, f"timm:{rest}", match["model"],
+    model, replaced = _network.network(path, wanted, f"timm:{rest}", match["model"],
                              Preprocess(int(size), mean, std))  # fmt: skip
-    return Found(model.spec.name, model)
+    return Found(model.spec.name, model, replaced=replaced)
 
 
 def _stated(url: str, kept: Path) -> dict[str, Any]:

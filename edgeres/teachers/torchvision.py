@@ -53,8 +53,9 @@ def fetch(rest: str, wanted: Wanted, out: Path) -> Found:
     file = f"{name}-{digest}.pth"
     path = fetched(f"{base}/{file}", f"torchvision/{file}", digest)
     preprocess = Preprocess(224, _network.IMAGENET_MEAN, _network.IMAGENET_STD)
-    model = _network.network(path, wanted, f"torchvision:{rest}", name, preprocess)
-    return Found(name, model, claimed=None if wanted.outputs else top1)
+    model, replaced = _network.network(path, wanted, f"torchvision:{rest}", name, preprocess)
+    claimed = None if wanted.outputs or replaced else top1
+    return Found(name, model, claimed=claimed, replaced=replaced)
 
 
 def _published(rest: str) -> tuple[str, str, float]:
