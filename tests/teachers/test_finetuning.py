@@ -119,7 +119,7 @@ def test_a_student_of_other_classes_is_fine_tuned(
               "loss": "none", "new_head": {"epochs": 3}}  # fmt: skip
     train = {"epochs": 1, "batch_size": 16, "augment": ()}
     section = checked(DistillSection, {**values, "train": train})
-    model, facts = run(distill, section, data, tmp_path)
+    _, facts = run(distill, section, data, tmp_path)
     assert facts["test"]["correct"] / facts["test"]["n"] > 0.9
     assert "new last layer, 3 epochs alone and 1 with the rest" in distill.summary(facts)
     still = checked(DistillSection, {**values, "train": {**train, "epochs": 0}})
