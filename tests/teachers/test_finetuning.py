@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import network
 from teachers.conftest import CLASSES, MEAN, STD, first, pictures, widened
 
 from edgeres.artifact import Artifact
+from edgeres.commands import chain
 from edgeres.errors import BadInput
 from edgeres.models import weights
 from edgeres.models.resnet import ResNet
@@ -145,6 +147,20 @@ def test_an_ensemble_takes_no_member_of_other_classes(
     with pytest.raises(BadInput, match="has 7 classes but the data have 4"):
         teacher.run(section, {"data": data}, tmp_path / "out",
                     Context(0, tmp_path, lambda *_: None))  # fmt: skip
+
+
+def test_a_command_takes_a_checkpoint_of_other_classes(tmp_path: Path) -> None:
+    torch.save(network("resnet8", 8, classes=3).state_dict(), tmp_path / "net.pth")
+    given = ["data.size=8", "train.batch_size=64", "train.epochs=9", "teacher.train.epochs=1",
+             "teacher.near_chance=go on"]  # fmt: skip
+    recipe = chain.continued(
+        str(tmp_path / "net.pth"), None, "digits", tmp_path, "quantize", given, {"method": "ptq"}
+    )
+    made = chain.perform(recipe, tmp_path, "quantize", quiet=True)["artifacts"]
+    facts = {name: made[name]["facts"] for name in ("teacher", "quantize")}
+    assert facts["teacher"]["new_head"] == {"classes_before": 3, "epochs_alone": 2}
+    assert facts["teacher"]["epochs"] == 3
+    assert {f["classes"] for f in facts.values()} == {10}
 
 
 def test_rates_depend_on_whether_weights_are_trained() -> None:
