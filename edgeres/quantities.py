@@ -40,6 +40,20 @@ def size(text: str) -> float:
     return parse(text, BYTES, "90KB")
 
 
+def time_or_share(text: str) -> tuple[float, bool]:
+    """Nanoseconds and False, or of `0.5x` the share 0.5 and True.
+
+    Raises:
+        BadInput: as `parse`, or a share that keeps all.
+    """
+    if not text.strip().endswith("x"):
+        return time(text), False
+    share = parse(text, {"x": 1.0}, "0.5x")
+    if share >= 1:
+        raise BadInput(f"'{text[:40]}' is no share to keep; write one below 1x, e.g. 0.5x")
+    return share, True
+
+
 def time(text: str) -> float:
     """Nanoseconds."""
     return parse(text, NANOSECONDS, "5ms")

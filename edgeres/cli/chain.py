@@ -120,8 +120,12 @@ def distill(
 def prune(
     model: Model = None,
     budget: Annotated[
-        str, typer.Option(help="macs=0.5, params=0.3, size=90KB or latency=5ms.")
+        str, typer.Option(help="macs=0.5, params=0.3, size=90KB, latency=5ms or latency=0.5x.")
     ] = "macs=0.5",
+    max_drop: Annotated[
+        float | None,
+        typer.Option(help="Points of test top-1 that may be lost: exit code 1 if more. [5]"),
+    ] = None,
     device: Annotated[
         str | None,
         typer.Option(help="Where a latency budget is measured; the host if left out."),
@@ -149,7 +153,7 @@ def prune(
 
     brought = chain.brought(mean, std, size, preprocess, weights)
     recipe = chain.continued(
-        model, architecture, data, runs, "prune", overrides, chain.budget(budget, device),
+        model, architecture, data, runs, "prune", overrides, chain.budget(budget, device, max_drop),
         brought, chain.training("prune", epochs, rate, batch_size, imgsz),
     )  # fmt: skip
     show(chain.perform(recipe, runs, "prune", quiet), as_json, text.run)

@@ -79,12 +79,11 @@ def distilling(
         teacher, checkpoint = f"checkpoint:{checkpoint}", None
     trained_here = checkpoint is None and (teacher is None or ":" not in teacher)
     own: dict[str, Any] = {"teacher.model": teacher, "teacher.checkpoint": checkpoint}
-    if not trained_here:
-        own["teacher.zero_init_residual"] = "false"  # of random weights
     if settings.get("data") is not None and settings.get("data.size") is None:
         settings = {**settings, "data.size": "null"}  # the data's own, not the digits'
     own |= {f"teacher.{key}": value for key, value in brought.items()}
-    return shipped("distill", {**own, **settings}, overrides)
+    name = "distill" if trained_here else "distill-pretrained"
+    return shipped(name, {**own, **settings}, overrides)
 
 
 def continued(
@@ -251,7 +250,7 @@ def _lineage(artifact: Artifact, store: Store) -> dict[str, Any]:
     return document
 
 
-def budget(text: str, device: str | None) -> dict[str, Any]:
+def budget(text: str, device: str | None, max_drop: float | None) -> dict[str, Any]:
     """`macs=0.5` or `latency=5ms` -> settings of the prune section, the other budgets unset.
 
     Raises:
@@ -261,8 +260,8 @@ def budget(text: str, device: str | None) -> dict[str, Any]:
 
     kind, _, value = text.partition("=")
     if kind not in BUDGETS or not value:
-        raise BadInput(f"--budget {text}: write macs=0.5, params=0.3 (shares to keep), size=90KB "
-                       f"or latency=5ms")  # fmt: skip
+        raise BadInput(f"--budget {text}: write macs=0.5, params=0.3 (shares to keep), size=90KB, "
+                       f"latency=5ms or latency=0.5x")  # fmt: skip
     said: float | str = value
     if kind in ("macs", "params"):
         try:
@@ -271,7 +270,8 @@ def budget(text: str, device: str | None) -> dict[str, Any]:
             raise BadInput(f"--budget {text}: {value} is no share to keep; write one between 0 "
                            f"and 1, e.g. {kind}=0.5") from None  # fmt: skip
     settings = dict.fromkeys(BUDGETS) | {kind: said}
-    return settings | ({"device": device} if device else {})
+    rest = {"device": device, "max_drop": max_drop}
+    return settings | {name: value for name, value in rest.items() if value is not None}
 
 
 def copied(result: dict[str, Any], out: Path | None, names: Sequence[str]) -> dict[str, Any]:

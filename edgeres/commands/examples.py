@@ -17,11 +17,14 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "edgeres distill --teacher resnet50 --student resnet18-w0.5",
         "edgeres distill --teacher resnet56-A --checkpoint resnet56.th \\\n"
         "    --preprocess imagenet --data cifar10:~/cifar10 --student resnet20",
+        "edgeres distill --teacher torchvision:resnet50 --data imagefolder:photos \\\n"
+        "    --imgsz 224",
     ),
     "prune": (
         "edgeres prune",
         "edgeres prune quickstart-7a886b --budget size=90KB",
         "edgeres prune --budget latency=2ms --device board@pi.local",
+        "edgeres prune --budget latency=0.5x --max-drop 1.0",
     ),
     "search": (
         "edgeres search --latency 0.1ms",

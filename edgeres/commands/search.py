@@ -166,7 +166,7 @@ def _train(
     from edgeres.models import resnet
     from edgeres.training import inference, loop, objectives
 
-    section = recipe.distill.train if recipe.distill else recipe.teacher.train
+    section = recipe.distill.train if recipe.distill else recipe.teacher.train.of()
     settings = section.model_copy(
         update={"epochs": epochs, "warmup_epochs": min(section.warmup_epochs, epochs / 4)}
     )
@@ -206,7 +206,8 @@ def _recipe(recipe: Recipe, winner: Candidate, wish: Wish) -> Recipe:
     from edgeres.recipe import load_mapping, to_mapping
 
     document: dict[str, Any] = to_mapping(recipe)
-    train = {"train": document.get("distill", document["teacher"])["train"]}
+    section = recipe.distill.train if recipe.distill else recipe.teacher.train.of()
+    train = {"train": section.model_dump(mode="json")}
     document["name"] = wish.out.stem if wish.out.stem[:1].isalnum() else "searched"
     document["description"] = f"Found for {wish.latency} on {Path(wish.device).stem}."
     document["distill"] = {**train, **document.get("distill", {}), "student": winner.student}

@@ -8,6 +8,9 @@ that doesn't compute in integers.
 A weight's scale may grow a little without harm, and the bias itself may move to a float16 number
 within 1/16 of an output code (or to one of the five nearest). Of these, the two are taken with
 which whole sums stay furthest from halfway, however the bias is stored: 1e-5 to 1e-4 of a code.
+
+A channel of tiny weights has tiny steps, of which a bias may hold more than an int32 counts. Its
+scale is then as large as the bias needs in the finest of the schemes (`roomy`).
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from edgeres.errors import BadInput
 from edgeres.types import QuantParams
 
 _GROWTH = 1 / 32
@@ -22,6 +26,50 @@ _SCALES = 65  # as many float16 numbers lie at most within that growth
 _NEAREST = 2  # float16 numbers on either side of the nearest, wherever they are
 _FURTHEST = 32  # of them, if they aren't far
 _NEAR = 1 / 16  # of an output code
+_FINER = 256  # steps of int16 activations in one of int8 over the same range
+_INT32 = 2**31 - 1
+_MOST = 2**30  # steps of a bias: scales and biases still move a little
+
+
+def roomy(weight: Tensor, bias: Tensor, scale: Tensor, source: QuantParams) -> Tensor:
+    """Weight scales with which every bias fits into int32 in every scheme the table may get.
+
+    What a channel's weights lose is far below one output code: they are a millionth of its bias.
+    A channel of zeros, which loses nothing, takes at least the layer's largest scale.
+
+    Args:
+        weight: (O, ...).
+        bias: (O,).
+        scale: float64 (O,).
+        source: of the tensor that the layer reads.
+
+    Returns:
+        float64 (O,), none smaller than `scale`, not yet storable.
+    """
+    zeros = weight.flatten(1).count_nonzero(1) == 0
+    finest = source.scale[0] / (_FINER if source.dtype == "int8" else 1)
+    least = bias.double().abs() / (_MOST * finest)
+    return torch.where(zeros, scale.max(), scale).maximum(least)
+
+
+def require_fit(layer: str, bias: Tensor, steps: Tensor) -> None:
+    """Refuse biases that int32 can't hold.
+
+    Args:
+        bias: (O,).
+        steps: (O,), input scale * weight scale.
+
+    Raises:
+        BadInput: names the layer and its first such channel.
+    """
+    wrong = ~(((bias.double() / steps).abs() <= _INT32) & steps.isfinite())
+    if wrong.any():
+        channel = int(wrong.nonzero()[0])
+        raise BadInput(
+            f"{layer}: the bias {float(bias[channel]):.3g} of channel {channel} doesn't fit into "
+            f"int32 in steps of {float(steps[channel]):.3g}; let the layer stay float "
+            "(quantize.exclude), or mend the checkpoint"
+        )
 
 
 def shared(

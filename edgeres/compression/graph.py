@@ -29,7 +29,6 @@ from edgeres.types import QuantParams, ScaleTable
 WEIGHT_RANGE = (-127, 127)
 ACTIVATION_RANGE = (-128, 127)
 _RANGES = {"int8": ACTIVATION_RANGE, "int16": (-32768, 32767)}
-_BIAS_RANGE = (-(2**31), 2**31 - 1)
 SMALLEST_SCALE = 2.0**-24  # of float16; keeps an all-zero channel's scale positive
 
 
@@ -57,9 +56,13 @@ def quantized_graph(model: ResNet, scales: ScaleTable, *, fold_weights: bool) ->
 
     Returns:
         A graph module of (N, 3, H, W) float32 -> (N, classes) float32, any N.
+
+    Raises:
+        BadInput: a bias doesn't fit into int32 with these scales.
     """
     with torch.no_grad():
         graph = export_program(model.eval()).module()
+        _require_biases_fit(graph, model, scales)
         _keep_apart(graph, scales)
         quantizer = ResidualQuantizer(
             lambda name: (
@@ -70,6 +73,16 @@ def quantized_graph(model: ResNet, scales: ScaleTable, *, fold_weights: bool) ->
         prepared = prepare_pt2e(graph, quantizer)
         converted: GraphModule = convert_pt2e(prepared, fold_quantize=fold_weights)
     return converted
+
+
+def _require_biases_fit(graph: GraphModule, model: ResNet, scales: ScaleTable) -> None:
+    state = model.state_dict()
+    for layer in layers(graph):
+        bias, params = state.get(f"{layer.name}.bias"), scales.get(f"{layer.name}.weight")
+        source = scales.get(layer.source)
+        if bias is not None and params and source:
+            steps = torch.tensor(params.scale, dtype=torch.float64) * source.scale[0]
+            biases.require_fit(layer.name, bias, steps)
 
 
 def _keep_apart(graph: GraphModule, scales: ScaleTable) -> None:
@@ -173,7 +186,10 @@ def snap(model: ResNet, scales: ScaleTable, moments: Moments | None = None) -> N
     On its grid a weight gets the same code from every converter, whichever way it rounds halves,
     and a bias loses nothing when a runtime stores it as int32 (of step input scale * weight scale).
     Scales that an operation prescribes are put into the table, and weight scales with which biases
-    are the same in every format (`biases`).
+    fit and are the same in every format (`biases`).
+
+    Raises:
+        BadInput: a bias that fits into int32 with no storable scale.
     """
     state = model.state_dict()
     for layer in layers(export_program(model.eval()).module()):
@@ -184,12 +200,15 @@ def snap(model: ResNet, scales: ScaleTable, moments: Moments | None = None) -> N
         weight, bias = state[f"{layer.name}.weight"], state.get(f"{layer.name}.bias")
         params, source = scales[f"{layer.name}.weight"], scales.get(layer.source)
         steps = torch.tensor(params.scale, dtype=torch.float64)
+        if bias is not None and source:
+            steps = storable(biases.roomy(weight, bias, steps, source)).double()
+            biases.require_fit(layer.name, bias, steps * source.scale[0])
         if bias is not None and source and source.dtype == "int8":  # 16 bits need a finer bias
             written = scales.get(layer.name)
             written = written if written and written.dtype == "int8" else None
             found, steps = biases.shared(weight, bias, steps, source.scale[0], written)
             bias.copy_(found)
-            scales[f"{layer.name}.weight"] = replace(params, scale=tuple(steps.tolist()))
+        scales[f"{layer.name}.weight"] = replace(params, scale=tuple(steps.tolist()))
         column = steps.view(-1, *[1] * (weight.ndim - 1))
         if moments and layer.name in moments:
             codes = rounding.rounded(weight, steps, moments[layer.name], *WEIGHT_RANGE)
@@ -198,7 +217,7 @@ def snap(model: ResNet, scales: ScaleTable, moments: Moments | None = None) -> N
         weight.copy_(codes * column)
         if bias is not None and source:
             steps *= source.scale[0]
-            bias.copy_((bias / steps).round().clamp(*_BIAS_RANGE) * steps)
+            bias.copy_((bias / steps).round() * steps)
 
 
 class _Fixed(ObserverBase):

@@ -28,6 +28,7 @@ from edgeres.compression.graph import (
 )
 from edgeres.compression.quantizer import ResidualQuantizer, image_input, layers
 from edgeres.compression.ranges import chosen as chosen_ranges
+from edgeres.compression.ranges import widest
 from edgeres.compression.ties import without_ties
 from edgeres.errors import BadInput
 from edgeres.models.resnet import ResNet, fold_batchnorm
@@ -56,15 +57,17 @@ def quantize(
         The folded network, weights and biases on their grids, and the scales of all its tensors.
 
     Raises:
-        BadInput: weights that aren't numbers, an expression in `exclude` that fits no layer.
+        BadInput: weights or activations that aren't numbers or are too large, an expression in
+            `exclude` that fits no layer.
     """
     require_finite(model)
     kept = kept_float(model, exclude)
     folded = fold_batchnorm(model.eval())
+    names = {"input", *(layer.name for layer in wiring(folded.spec))} - kept.tensors
     if ranges == "min-max":
+        widest(folded, images, names)  # refuses what NNCF would stumble over
         table = _read_back(_calibrated(folded, images, kept), kept)
     else:
-        names = {"input", *(layer.name for layer in wiring(folded.spec))} - kept.tensors
         found = chosen_ranges(folded, images, names, ranges)
         table = {name: activation_params(*ends) for name, ends in found.items()}
     exact = folded.spec.preprocess.input_quantization()

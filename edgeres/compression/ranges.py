@@ -16,6 +16,7 @@ from torch.fx import Interpreter, Node
 
 from edgeres.compression.graph import export_program
 from edgeres.compression.quantizer import image_input, layers
+from edgeres.errors import BadInput
 from edgeres.models.resnet import ResNet
 from edgeres.training.inference import prepared
 
@@ -24,6 +25,7 @@ _BINS = 2048
 _TAIL = 1e-4  # share of values that `percentile` clips at either end
 _SHRINKS = np.linspace(1.0, 0.3, 71)
 _STEPS = 255
+_LARGEST = 8e6  # that codes of a float16 scale reach
 
 Ends = tuple[float, float]
 
@@ -38,14 +40,13 @@ def chosen(model: ResNet, images: Tensor, tensors: Collection[str], method: str)
         method: `percentile` clips 0.01 % of the values at either end; `mse` makes the squared
             rounding and clipping error least; `entropy` loses the least information
             (Kullback-Leibler, as in Migacz 2017), both over ends shrunk alike.
+
+    Raises:
+        BadInput: as `widest`.
     """
     choose = _METHODS[method]
-    ends: dict[str, Ends] = {}
+    ends = widest(model, images, tensors)
     counts: dict[str, np.ndarray] = {}
-
-    def widen(name: str, x: Tensor) -> None:
-        low, high = ends.get(name, (0.0, 0.0))
-        ends[name] = min(low, x.amin().item()), max(high, x.amax().item())
 
     def count(name: str, x: Tensor) -> None:
         low, high = ends[name]
@@ -53,12 +54,40 @@ def chosen(model: ResNet, images: Tensor, tensors: Collection[str], method: str)
             found = torch.histc(x.float(), _BINS, low, high).numpy()
             counts[name] = counts.get(name, 0) + found.astype(np.float64)
 
-    for look in (widen, count):
-        walk = _Walk(model, set(tensors), look)
-        with torch.no_grad():
-            for part in images.split(_BATCH):
-                walk.run(prepared(part, model.spec.preprocess))
+    _walk(model, images, tensors, count)
     return {n: choose(counts[n], *e) if n in counts else e for n, e in ends.items()}
+
+
+def widest(model: ResNet, images: Tensor, tensors: Collection[str]) -> dict[str, Ends]:
+    """The lowest and highest value of each tensor, and zero; arguments as of `chosen`.
+
+    Raises:
+        BadInput: a tensor's values are no numbers, or too large for any scale.
+    """
+    ends: dict[str, Ends] = {}
+
+    def widen(name: str, x: Tensor) -> None:
+        low, high = x.amin().item(), x.amax().item()
+        if not (size := max(-low, high)) <= _LARGEST:
+            raise BadInput(
+                f"{model.spec.name}: {name} gives values of size {size:.3g}, which can't be "
+                "quantized; its weights or its batch norm are broken, or its mean and std are "
+                "another network's"
+            )
+        known = ends.get(name, (0.0, 0.0))
+        ends[name] = min(known[0], low), max(known[1], high)
+
+    _walk(model, images, tensors, widen)
+    return ends
+
+
+def _walk(
+    model: ResNet, images: Tensor, tensors: Collection[str], look: Callable[[str, Tensor], None]
+) -> None:
+    walk = _Walk(model, set(tensors), look)
+    with torch.no_grad():
+        for part in images.split(_BATCH):
+            walk.run(prepared(part, model.spec.preprocess))
 
 
 class _Walk(Interpreter):

@@ -21,6 +21,8 @@ from edgeres.models import spec as specs
 from edgeres.models.resnet import ResNet
 from edgeres.models.spec import ModelSpec
 
+_LARGEST = 1e7  # of trained numbers; a float16 scale holds weights up to 8e6
+
 
 def save(folder: Path, model: ResNet) -> None:
     """Write `spec.json` and `weights.safetensors`; the same model gives the same bytes."""
@@ -57,8 +59,8 @@ def fill(spec: ModelSpec, state: dict[str, Tensor], where: str) -> ResNet:
     """A network with these tensors, in evaluation mode.
 
     Raises:
-        BadInput: they are another architecture's (the sentence names the nearest one), or not
-            all finite.
+        BadInput: they are another architecture's (the sentence names the nearest one), or hold
+            numbers that no training gives: not finite, huge, a negative variance.
     """
     _fits(spec, state, where)
     model = ResNet(spec)
@@ -93,5 +95,22 @@ def _fits(spec: ModelSpec, state: dict[str, Tensor], where: str) -> None:
             f"{where}: is not a {spec.name}: it {differences}; {recognition.nearest(spec, state)}"
         )
     for key, value in state.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise BadInput(f"{where}: {key} holds NaN or infinite values; the checkpoint is broken")
+        if value.is_floating_point() and (fault := _fault(key, value)):
+            raise BadInput(f"{where}: {key} holds {fault}; the checkpoint is broken")
+
+
+def _fault(key: str, value: Tensor) -> str | None:
+    """What no training gives, if a tensor holds it.
+
+    A variance of 0 is none: a channel that is off has it.
+    """
+    if not bool(torch.isfinite(value).all()):
+        return "NaN or infinite values"
+    if not value.numel():
+        return None
+    variance = key.endswith("running_var")
+    low, high = value.min().item(), value.max().item()
+    if variance and low < 0:
+        return f"a negative variance ({low:g})"
+    size = max(-low, high)
+    return f"a number of size {size:.3g}" if size > _LARGEST ** (1 + variance) else None

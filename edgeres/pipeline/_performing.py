@@ -135,9 +135,12 @@ def _finish(run: Run, step: Step, artifact: Artifact, cached: bool, reporter: Re
     runs.event(run, step=step.id, event="cached" if cached else "done", key=artifact.key,
            seconds=artifact.seconds)  # fmt: skip
     reporter.finished(step.id, cached, artifact.seconds, module.summary(artifact.facts))
-    if artifact.facts.get("passed") is False:
+    failed = module.failures(artifact.facts) if artifact.facts.get("passed") is False else []
+    if hasattr(module, "misses"):
+        failed = module.misses(step.section, artifact.facts)
+    if failed:
         runs.event(run, step=step.id, event="gate failed")
-        raise GateFailed("; ".join(module.failures(artifact.facts)))
+        raise GateFailed("; ".join(failed))
 
 
 def _make(

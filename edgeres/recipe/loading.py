@@ -18,7 +18,7 @@ from edgeres import documents
 from edgeres.documents import Document, shortened
 from edgeres.errors import BadInput, unknown
 from edgeres.recipe.complaints import joined, sentence, shown
-from edgeres.recipe.sections import Recipe, RecipeFile, Section
+from edgeres.recipe.sections import Recipe, RecipeFile, Section, TeacherSection
 
 _REQUIRED = ("data", "teacher", "train")
 OPTIONAL = ("distill", "prune", "quantize", "export", "verify", "benchmark", "budgets", "report")
@@ -178,7 +178,11 @@ def _resolved(document: Document, overrides: Sequence[str]) -> Recipe:
 
 
 def _spread_train(document: Document) -> None:
-    """Put the shared `train` settings below each stage's own."""
+    """Put the shared `train` settings below each stage's own.
+
+    How many epochs isn't said to a teacher with weights, which needs none where its classes are
+    the data's.
+    """
     tree = document.tree
     shared = tree.get("train")
     if not isinstance(shared, dict):
@@ -186,9 +190,10 @@ def _spread_train(document: Document) -> None:
     tree.setdefault("teacher", {})
     for stage in _TRAINED:
         section = tree.get(stage)
-        own = section.get("train", {}) if isinstance(section, dict) else None
-        if not isinstance(own, dict):
+        if not isinstance(section, dict) or not isinstance(own := section.get("train", {}), dict):
             continue
+        if stage == "teacher" and TeacherSection.starts_trained(section):
+            own = {"epochs": None, **own}
         tree[stage] = {**tree[stage], "train": {**shared, **own}}
         for key in shared.keys() - own.keys():
             document.places[stage, "train", key] = document.place(("train", key))

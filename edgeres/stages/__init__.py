@@ -44,7 +44,8 @@ class Stage(Protocol):
     what of the section (and of the files and machines it names) decides the result: it goes into
     the artifact's key in place of paths. `VARIES`, where a module has it, names what of the
     artifact's description is another one each time. `asks(section)`, where a module has it, names
-    the devices whose identity `keyed` asks for.
+    the devices whose identity `keyed` asks for. `misses(section, facts)`, where a module has it,
+    says which limits of the section the result misses: the run ends there, with exit code 1.
     """
 
     VERSION: int

@@ -179,15 +179,16 @@ class LatencyPlan:
         meter = _latency.Meter(
             section.device, section.target, lambda note: context.tick(0, 0, note)
         )
-        limit = quantities.time(section.latency or "")
         kept = context.work / "latency.json"
         if kept.exists():
             found = json.loads(kept.read_text("utf-8"))
             table = LatencyTable.from_json(found["table"])
             meter.first = original, found["before"]
+            limit = _limit_ns(section, found["before"])
             return cls(table, found["rounds"], found["before"], meter, limit)
         table = meter.table(_latency.layers_of(model), section.round_to)
         before = meter.measure(original)
+        limit = _limit_ns(section, before)
 
         def slim_to(table: LatencyTable) -> ResNet:
             return pruning.slimmed(model, budgets.latency(table, limit))
@@ -213,3 +214,9 @@ class LatencyPlan:
             "predicted_ns": self.table.predict(_latency.layers_of(model)),
             "measured": self.meter.measure(model), "before": self.before, "rounds": self.rounds,
         }  # fmt: skip
+
+
+def _limit_ns(section: PruneSection, before: Mapping[str, Any]) -> float:
+    """What a latency budget allows; `before` is the unpruned network's."""
+    limit, share = quantities.time_or_share(section.latency or "")
+    return limit * before["paced_ns"] if share else limit

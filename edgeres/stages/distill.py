@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from edgeres.artifact import Artifact
 from edgeres.recipe import DistillSection
-from edgeres.stages import Context, _checkpoint
+from edgeres.stages import Context, _checkpoint, _finetuning
 from edgeres.teachers import Wanted, source
 
 if TYPE_CHECKING:
     from edgeres.models.resnet import ResNet
 
-VERSION = 4
+VERSION = 5
 LIBRARIES = _checkpoint.LIBRARIES
 
 
@@ -31,11 +31,12 @@ def run(
 ) -> dict[str, Any]:
     """Train the student on the labels and the teacher's answers."""
     from edgeres import teachers
-    from edgeres.training import loop, objectives
+    from edgeres.training import objectives
     from edgeres.training.hints import Hints
 
     data = inputs["data"]
-    student, notes = _student(section, data, context.seed, out)
+    student, notes, replaced = _student(section, data, context.seed, out)
+    _finetuning.require_epochs("distill", replaced, student.spec.classes, section.train)
     preprocess = student.spec.preprocess
     smoothing = section.train.label_smoothing
     objective, hints = objectives.supervised(preprocess, smoothing), None
@@ -48,34 +49,38 @@ def run(
             smoothing=smoothing, loss=section.loss, hints=hints,
         )  # fmt: skip
     train, validation, _ = _checkpoint.splits(data, inputs.get("labels"))
-    history = loop.fit(
-        loop.Trainee.of(student, preprocess), train, validation, section.train, objective,
-        seed=context.seed, work=context.work, tick=context.tick, extra=hints,
+    history, said = _finetuning.tuned(
+        student, section.train, section.new_head, replaced, train, validation, objective, context,
+        extra=hints,
     )  # fmt: skip
     if hints:
         hints.close()
     origin = "trained" if section.checkpoint is None else "checkpoint"
-    facts = _checkpoint.write(out, student, data, history=history, source=origin)
+    facts = _checkpoint.write(out, student, data, history=history, source=origin) | said
     return facts | ({"notes": notes} if notes else {})
 
 
 def summary(facts: Mapping[str, Any]) -> str:
-    """The checkpoint's line, with what was assumed."""
-    return _checkpoint.summary(facts) + _checkpoint.noted(facts)
+    """The checkpoint's line, with what was assumed, and whether its last layer is a new one."""
+    return _checkpoint.summary(facts) + _finetuning.summary(facts) + _checkpoint.noted(facts)
 
 
 def _student(
     section: DistillSection, data: Artifact, seed: int, out: Path
-) -> tuple[ResNet, list[str]]:
-    """The network that learns, fresh or with somebody's weights, and what is to be said of it."""
+) -> tuple[ResNet, list[str], int | None]:
+    """The network that learns, fresh or with somebody's weights; what is to be said of it; how many
+    classes those weights had, if its last layer was replaced."""
     if section.checkpoint is None:
         seed = section.train.seed_or(seed) + 1
-        return _checkpoint.fresh(section, section.student, data, seed), []
+        return _checkpoint.fresh(section, section.student, data, seed), [], None
     mean, std = section.normalization or (None, None)
     wanted = Wanted(
         model=section.student, classes=_checkpoint.class_count(data), outputs=None,
         data_px=int(data.facts["size_px"]), mean=mean, std=std, weights=section.weights,
+        new_head=True,
     )  # fmt: skip
     found = source("checkpoint").fetch(section.checkpoint, wanted, out)
     assert found.network is not None
-    return found.network, [*found.notes, *_checkpoint.advice(found.network, data)]
+    replaced = found.replaced
+    advice = [] if replaced is not None else _checkpoint.advice(found.network, data)
+    return found.network, [*found.notes, *advice], replaced

@@ -12,7 +12,7 @@ from edgeres.artifact import Artifact
 from edgeres.recipe import PruneSection
 from edgeres.stages import Context, _checkpoint, _latency, device_keyed, keyed_as_is
 
-VERSION = 3
+VERSION = 4
 LIBRARIES = (*_checkpoint.LIBRARIES, "torch-pruning")
 
 
@@ -24,6 +24,7 @@ def asks(section: PruneSection) -> tuple[str, ...]:
 def keyed(section: PruneSection) -> dict[str, Any]:
     """The section without what plays no part in it, and with the identity of a device that does."""
     document = keyed_as_is(section)
+    del document["max_drop"]  # judged, whatever made the network
     if section.latency is None:
         del document["device"]
         if section.size is None:
@@ -70,7 +71,23 @@ def run(
     return facts | {
         "macs_before": before["macs"], "macs_after": facts["macs"],
         "parameters_before": before["parameters"], "parameters_after": facts["parameters"],
+        "lost_points": _points(before["test"]) - _points(facts["test"]),
     }  # fmt: skip
+
+
+def _points(test: Mapping[str, int]) -> float:
+    return 100 * test["correct"] / test["n"]
+
+
+def misses(section: PruneSection, facts: Mapping[str, Any]) -> list[str]:
+    """What is said of a network that lost more than it may."""
+    if section.max_drop is None or facts["lost_points"] <= section.max_drop:
+        return []
+    return [
+        f"prune: {facts['lost_points']:.2f} points of test top-1 are lost "
+        f"(n = {facts['test']['n']:,}), and {section.max_drop:g} may be (prune.max_drop); keep "
+        f"more of the network, train it longer (prune.train.epochs), or allow more"
+    ]
 
 
 def _same(model: Any) -> Any:
@@ -80,7 +97,7 @@ def _same(model: Any) -> Any:
 def summary(facts: Mapping[str, Any]) -> str:
     """The checkpoint's line with the share of MACs that is left, and a latency that was asked."""
     share = facts["macs_after"] / facts["macs_before"]
-    line = f"{_checkpoint.summary(facts)}, {share:.2f}x MACs"
+    line = f"{_checkpoint.summary(facts)}, {share:.2f}x MACs, {-facts['lost_points']:+.2f} points"
     if "latency" not in facts:
         return line
     times = facts["latency"]

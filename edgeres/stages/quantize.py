@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeres.artifact import Artifact
 from edgeres.recipe import QuantizeSection
 from edgeres.stages import Context, _checkpoint, keyed_as_is
 from edgeres.types import ScaleTable, to_json
 
-VERSION = 8
+if TYPE_CHECKING:
+    from edgeres.models.resnet import ResNet
+    from edgeres.training.views import Labelled
+
+VERSION = 9
 LIBRARIES = (*_checkpoint.LIBRARIES, "torchao", "nncf")
+_UNSEEN = ("crop", "randaugment")
+_VIEWS = 4  # of each image
 
 
 def keyed(section: QuantizeSection) -> dict[str, Any]:
@@ -29,8 +35,7 @@ def run(
 ) -> dict[str, Any]:
     """Calibrate, train if asked, keep what is better on validation; evaluate the quantized graph.
 
-    Training starts from the calibrated network, which is the first candidate. A network trained
-    elsewhere may have learned the validation images, and PTQ forgets none: then QAT is kept.
+    Training starts from the calibrated network, which is the first candidate.
     """
     from edgeres.compression import ptq
     from edgeres.compression.integers import integer_graph
@@ -48,11 +53,12 @@ def run(
     if section.method == "qat":
         trained, trained_scales, history = _train(section, inputs, model, scales, context)
         candidates = {"ptq": (folded, scales), "qat": (trained, trained_scales)}
-        correct = {n: _on_validation(data, *c) for n, c in candidates.items()}
-        fair = inputs["model"].facts["source"] == "trained"
-        best = "ptq" if fair and correct["ptq"] > correct["qat"] else "qat"
+        judge, held_out = _held_out(data, inputs["model"].facts["source"])
+        correct = {n: _right(held_out, *c) for n, c in candidates.items()}
+        best = "ptq" if correct["ptq"] > correct["qat"] else "qat"
         folded, scales = candidates[best]
-        chosen = {"kept": best, "validation_correct": correct}
+        chosen = {"kept": best, "judged_on": judge, "judged_n": len(held_out.labels),
+                  "judged_correct": correct}  # fmt: skip
     (out / "scales.json").write_text(json.dumps(to_json(scales), indent=1), "utf-8")
     quantized = integer_graph(folded, scales)
     facts = _checkpoint.write(out, folded, data, history=history, answers=quantized,
@@ -93,16 +99,42 @@ def _train(
     return *prepared.finish(), history
 
 
-def _on_validation(data: Artifact, model: Any, scales: ScaleTable) -> int:
-    """How many validation images a quantized network gets right."""
+def _held_out(data: Artifact, source: str) -> tuple[str, Labelled]:
+    """What the network can't know, and its name.
+
+    One trained elsewhere may have learned the validation images, and calibration forgets none of
+    them: it is asked about views that hardly a training makes.
+    """
+    import torch
+
+    from edgeres.training.views import Labelled, Views, ViewSettings
+
+    _, validation, _ = _checkpoint.splits(data)
+    if source == "trained":
+        return "validation images", validation
+    every = torch.arange(len(validation.labels))
+    views = Views(validation, ViewSettings(0, _UNSEEN))
+    images = torch.cat([views.batch(every, view)[0] for view in range(_VIEWS)])
+    return "augmented views of the validation images", Labelled(
+        images, validation.labels.repeat(_VIEWS)
+    )
+
+
+def _right(split: Labelled, model: ResNet, scales: ScaleTable) -> int:
+    """How many images a quantized network gets right."""
     from edgeres.compression.integers import integer_graph
     from edgeres.training.inference import predict
 
-    _, validation, _ = _checkpoint.splits(data)
-    logits = predict(integer_graph(model, scales), validation.images, model.spec.preprocess)
-    return int((logits.argmax(1) == validation.labels).sum())
+    logits = predict(integer_graph(model, scales), split.images, model.spec.preprocess)
+    return int((logits.argmax(1) == split.labels).sum())
 
 
 def summary(facts: Mapping[str, Any]) -> str:
-    """The checkpoint's line with method and scheme."""
-    return f"{facts['method'].upper()} {facts['scheme']} of {_checkpoint.summary(facts)}"
+    """The checkpoint's line with method and scheme, and what was kept."""
+    line = f"{facts['method'].upper()} {facts['scheme']} of {_checkpoint.summary(facts)}"
+    if "kept" not in facts:
+        return line
+    right = ", ".join(
+        f"{n} {c / facts['judged_n']:.1%}" for n, c in facts["judged_correct"].items()
+    )
+    return f"{line}; kept {facts['kept']}: {right} of {facts['judged_n']:,} {facts['judged_on']}"

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeres import teachers
 from edgeres.artifact import Artifact
 from edgeres.errors import BadInput
 from edgeres.recipe import TeacherSection
-from edgeres.stages import Context, _checkpoint
+from edgeres.stages import Context, _checkpoint, _finetuning
 from edgeres.types import Accuracy
 
-VERSION = 3
+if TYPE_CHECKING:
+    from edgeres.models.resnet import ResNet
+
+VERSION = 4
 LIBRARIES = _checkpoint.LIBRARIES
 
 
@@ -24,7 +28,9 @@ def keyed(section: TeacherSection) -> dict[str, Any]:
     if found is None:
         return document
     name, rest = found
-    del document["train"], document["ensemble"]  # nothing is trained
+    del document["ensemble"]
+    if teachers.is_black_box(section):
+        del document["train"], document["new_head"]  # nothing is trained
     if ":" in section.model or section.ensemble is not None:
         del document["model"]
     return document | {"checkpoint": [name, teachers.source(name).keyed(rest)]}
@@ -37,7 +43,7 @@ def run(
     found = teachers.chosen(section)
     if found is None:
         return _trained(section, inputs["data"], out, context)
-    return _loaded(section, *found, inputs["data"], out)
+    return _loaded(section, *found, inputs["data"], out, context)
 
 
 def _trained(
@@ -45,13 +51,14 @@ def _trained(
 ) -> dict[str, Any]:
     from edgeres.training import loop, objectives
 
-    seed = section.train.seed_or(context.seed)
+    settings = section.train.of()
+    seed = settings.seed_or(context.seed)
     model = _checkpoint.fresh(section, section.model, data, seed)
     preprocess = model.spec.preprocess
     train, validation, _ = _checkpoint.splits(data)
     history = loop.fit(
-        loop.Trainee.of(model, preprocess), train, validation, section.train,
-        objectives.supervised(preprocess, section.train.label_smoothing),
+        loop.Trainee.of(model, preprocess), train, validation, settings,
+        objectives.supervised(preprocess, settings.label_smoothing),
         seed=context.seed, work=context.work, tick=context.tick,
     )  # fmt: skip
     return _checkpoint.write(out, model, data, history=history)
@@ -69,19 +76,39 @@ def wanted(section: TeacherSection, data: Artifact) -> teachers.Wanted:
 
 
 def _loaded(
-    section: TeacherSection, source: str, rest: str, data: Artifact, out: Path
+    section: TeacherSection, source: str, rest: str, data: Artifact, out: Path, context: Context
 ) -> dict[str, Any]:
-    found = teachers.source(source).fetch(rest, wanted(section, data), out)
+    asked = replace(wanted(section, data), new_head=section.ensemble is None)
+    found = teachers.source(source).fetch(rest, asked, out)
     if found.network is not None:
-        facts = _checkpoint.write(out, found.network, data, history=[], source=source)
+        history, said = _tuned(section, found.network, found.replaced, data, context)
+        facts = _checkpoint.write(out, found.network, data, history=history, source=source) | said
     else:
         facts = _checkpoint.write_answers(out, teachers.load(out), data, source=source)
         facts |= {"model": found.name, "parameters": found.parameters}
-    facts["notes"] = [*found.notes, *_checkpoint.advice(teachers.load(out), data)]
+    advice = [] if found.replaced is not None else _checkpoint.advice(teachers.load(out), data)
+    facts["notes"] = [*found.notes, *advice]
     if section.near_chance == "stop":
         _require_better_than_chance(facts, data, out)
     claimed = section.claimed if section.claimed is not None else found.claimed
     return facts | {"claimed": claimed}
+
+
+def _tuned(
+    section: TeacherSection, model: ResNet, replaced: int | None, data: Artifact, context: Context
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Train a loaded network, if its last layer is a new one or the recipe says how long."""
+    from edgeres.training import objectives
+
+    settings = section.train.of() if replaced is not None else section.train.of(0)
+    _finetuning.require_epochs("teacher", replaced, model.spec.classes, settings)
+    if settings.epochs == 0:
+        return [], {}
+    train, validation, _ = _checkpoint.splits(data)
+    objective = objectives.supervised(model.spec.preprocess, settings.label_smoothing)
+    return _finetuning.tuned(
+        model, settings, section.new_head, replaced, train, validation, objective, context
+    )
 
 
 def _require_better_than_chance(facts: Mapping[str, Any], data: Artifact, out: Path) -> None:
@@ -108,4 +135,4 @@ def summary(facts: Mapping[str, Any]) -> str:
     """The checkpoint's line, with what the publisher claims."""
     claimed = facts.get("claimed")
     said = "" if claimed is None else f" (claimed {claimed:.2%})"
-    return _checkpoint.summary(facts) + said + _checkpoint.noted(facts)
+    return _checkpoint.summary(facts) + said + _finetuning.summary(facts) + _checkpoint.noted(facts)

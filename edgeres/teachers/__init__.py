@@ -40,6 +40,7 @@ class Wanted:
         size_px, mean, std, channels: of its input (mean, std as R, G, B); None: the source's own.
         weights: raw or averaged ones, where a checkpoint holds both; None: see `models.foreign`.
         ensemble: how several answers become one.
+        new_head: of a network with other classes, replace the last layer in place of refusing it.
     """
 
     model: str | None
@@ -52,6 +53,7 @@ class Wanted:
     channels: Literal["rgb", "bgr"] | None = None
     weights: Literal["raw", "ema"] | None = None
     ensemble: Literal["logits", "probabilities"] = "logits"
+    new_head: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Found:
         parameters: of a black box, if it tells.
         claimed: top-1 that its publisher states, 0 to 1.
         notes: what was chosen, left out or assumed, a sentence each.
+        replaced: how many classes its last layer had, where it was replaced by one of zeros.
     """
 
     name: str
@@ -71,6 +74,7 @@ class Found:
     parameters: int | None = None
     claimed: float | None = None
     notes: tuple[str, ...] = ()
+    replaced: int | None = None
 
 
 class Source(Protocol):

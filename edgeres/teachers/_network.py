@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from edgeres import preprocessing
 from edgeres.errors import BadInput
@@ -44,7 +45,10 @@ def found(
         raise BadInput(f"{where}: {read.headless}; give a checkpoint of the classes, or use "
                        "the network as a teacher through an ONNX file: onnx:FILE")  # fmt: skip
     count = weights.classes(state)
-    if count is not None:
+    replaced = replaceable(count, wanted)
+    if replaced is not None:
+        state |= new_head(state["fc.weight"], wanted.classes)
+    elif count is not None:
         check_outputs(count, wanted, where)
     if wanted.outputs is not None:
         rows = torch.tensor(wanted.outputs)
@@ -55,7 +59,9 @@ def found(
     if spec is None:
         raise BadInput(f"{where}: {recognition.unfitting(state, prepared)}")
     network = weights.fill(spec, state, where)
-    return Found(spec.name, network, claimed=claimed, notes=(*notes, *([said] if said else [])))
+    said_too = [said] if said else []
+    return Found(spec.name, network, claimed=None if replaced else claimed, replaced=replaced,
+                 notes=(*notes, *said_too))  # fmt: skip
 
 
 def _prepared(
@@ -73,3 +79,15 @@ def _prepared(
                      " are assumed, as edgeres trains; say it with --preprocess NAME or --mean and "
                      "--std (in a recipe: preprocess, mean, std)")  # fmt: skip
     return Preprocess(wanted.size_px or own.size_px, mean, std)
+
+
+def replaceable(count: int | None, wanted: Wanted) -> int | None:
+    """The number of a network's classes, if its last layer is to give way to another."""
+    other = count != wanted.classes and wanted.outputs is None
+    return count if wanted.new_head and other else None
+
+
+def new_head(weight: Tensor, classes: int) -> dict[str, Tensor]:
+    """A last layer that knows nothing: zeros, from which it learns as well as from any other."""
+    return {"fc.weight": weight.new_zeros(classes, weight.shape[1]),
+            "fc.bias": weight.new_zeros(classes)}  # fmt: skip

@@ -42,10 +42,18 @@ def fetch(rest: str, wanted: Wanted, out: Path) -> Found:
         model = weights.load(path)
         if model.spec.folded:
             raise BadInput(f"{path}: is quantized already; name the network before it")
-        check_outputs(model.spec.classes, dataclasses.replace(wanted, outputs=None), str(path))
         said = wanted.mean is not None and (wanted.mean, wanted.std) != (
             model.spec.preprocess.mean, model.spec.preprocess.std)  # fmt: skip
         note = "its spec.json says how its images are prepared; what the recipe says isn't used"
-        return Found(model.spec.name, model, notes=(note,) if said else ())
+        notes = (note,) if said else ()
+        wanted = dataclasses.replace(wanted, outputs=None)
+        replaced = _network.replaceable(model.spec.classes, wanted)
+        if replaced is not None:
+            spec = dataclasses.replace(model.spec, classes=wanted.classes)
+            state = model.state_dict() | _network.new_head(model.fc.weight, wanted.classes)
+            model = weights.fill(spec, state, str(path))
+        else:
+            check_outputs(model.spec.classes, wanted, str(path))
+        return Found(model.spec.name, model, replaced=replaced, notes=notes)
     trained_like_ours = default_preprocess(wanted.data_px)
     return _network.found(path, wanted, str(path), wanted.model, trained_like_ours, assumed=True)

@@ -9,9 +9,9 @@ the same bits.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ class Trainee:
         set_training: switch the mode (exported graphs have no `train()`/`eval()`).
         start_epoch: called with (epoch, epochs) in training mode, before the first step.
         end_epoch: called with the history so far, while the network is as it was evaluated.
+        rates: of parameters that learn at a multiple of the learning rate.
     """
 
     module: nn.Module
@@ -53,6 +54,7 @@ class Trainee:
     set_training: Callable[[bool], object]
     start_epoch: Callable[[int, int], None] = lambda epoch, epochs: None
     end_epoch: Callable[[list[dict[str, Any]]], None] = lambda history: None
+    rates: Mapping[nn.Parameter, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, module: nn.Module, preprocess: Preprocess) -> Trainee:
@@ -140,7 +142,7 @@ class _Run:
         self.engine = Engine(trainee.module, settings, extra)
         self.parameters = [p for p in trainee.module.parameters() if p.requires_grad]
         self.parameters += extra.parameters() if extra else []
-        self.optimizer = _optimizer(self.parameters, settings)
+        self.optimizer = _optimizer(self.parameters, settings, trainee.rates)
         self.average = Average(trainee.module, settings.ema) if settings.ema else None
         self.keeper = Keeper(work, {
             "model": trainee.module, "optimizer": self.optimizer, "average": self.average,
@@ -172,7 +174,7 @@ def _epoch(run: _Run, epoch: int, first: int, loss: float, history: list[dict[st
         # Whatever the network itself draws, in each process something else:
         torch.manual_seed(run.seed * 1_000_000_007 + done + (procs.rank() << 50))
         for group in run.optimizer.param_groups:
-            group["lr"] = _learning_rate(settings, done, run.steps)
+            group["lr"] = _learning_rate(settings, done, run.steps) * group["rate"]
         if run.extra:
             run.extra.progress = done / (settings.epochs * run.steps)
         run.optimizer.zero_grad(set_to_none=True)
@@ -222,12 +224,15 @@ def _order(n: int, settings: TrainSection, seed: int, epoch: int) -> Iterator[Te
     return _batches.batches(n, settings.batch_size, generator, shuffle=True)
 
 
-def _optimizer(parameters: list[nn.Parameter], settings: TrainSection) -> torch.optim.Optimizer:
+def _optimizer(
+    parameters: list[nn.Parameter], settings: TrainSection, rates: Mapping[nn.Parameter, float]
+) -> torch.optim.Optimizer:
     # Weights decay; biases and batch norm's one-dimensional scales don't.
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+        {"params": [p for p in parameters if (p.ndim > 1) == decays and rates.get(p, 1.0) == rate],
+         "weight_decay": settings.weight_decay if decays else 0.0, "rate": rate}
+        for rate in sorted({1.0, *rates.values()}) for decays in (True, False)
+    ]  # fmt: skip
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=settings.learning_rate)
     return torch.optim.SGD(

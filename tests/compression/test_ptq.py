@@ -91,3 +91,14 @@ def test_ranges_clip_an_outlier_and_nothing_else() -> None:
 def test_a_range_method_gives_a_working_network(method: str, least: float) -> None:
     model = network("resnet8")
     assert sqnr(model, *ptq.quantize(model, images(16), ranges=method)) > least
+
+
+@pytest.mark.parametrize("ranges", ["mse", "min-max"])
+@pytest.mark.parametrize("size", [1e5, float("inf")])
+def test_activations_that_no_scale_holds_are_named(ranges: str, size: float) -> None:
+    model = network("resnet8")
+    with torch.no_grad():
+        for block in (model.layer1[0], model.layer2[0]):
+            block.bn2.weight.fill_(min(size, 1e25))
+    with pytest.raises(BadInput, match=r"layer\d\.0\.\w+ gives values of size .*broken"):
+        ptq.quantize(model, images(32), ranges=ranges)

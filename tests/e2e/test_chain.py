@@ -21,7 +21,7 @@ data: {source: digits, size: 16, calibration: 64}
 train: {augment: [crop], batch_size: 64}
 teacher: {model: resnet8, train: {epochs: 3}}
 distill: {student: resnet8-w0.5, train: {epochs: 3}}
-prune: {macs: 0.8, train: {epochs: 1, learning_rate: 0.02}}
+prune: {macs: 0.8, max_drop: null, train: {epochs: 1, learning_rate: 0.02}}
 quantize: {method: qat, train: {epochs: 1, learning_rate: 0.01}}
 export: {targets: [tflite-int8, onnx-fp32, onnx-int8, coreml-int8]}
 verify: {agreement: 0.98}

@@ -108,6 +108,28 @@ def test_another_architecture_and_broken_numbers(tmp_path: Path) -> None:
         weights.from_checkpoint(path, SPEC)
 
 
+@pytest.mark.parametrize("key", ["bn1.running_var", "bn1.running_mean", "layer1.0.bn1.weight",
+                                 "layer2.0.bn1.bias", "conv1.weight", "fc.bias"])  # fmt: skip
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), 3e38, -1e20, -1e-6])
+def test_numbers_that_no_training_gives(key: str, value: float, tmp_path: Path) -> None:
+    state = network("resnet20-A", 32).state_dict()
+    state[key].view(-1)[1] = value
+    torch.save(state, tmp_path / "net.pth")
+    if value == -1e-6 and "var" not in key:
+        weights.from_checkpoint(tmp_path / "net.pth", SPEC)
+        return
+    says = f"net.pth: {key} holds .*; the checkpoint is broken"
+    with pytest.raises(BadInput, match=says):
+        weights.from_checkpoint(tmp_path / "net.pth", SPEC)
+
+
+def test_a_variance_of_zero_is_a_channel_that_is_off() -> None:
+    model = network("resnet8")
+    state = model.state_dict()
+    state["bn1.running_var"][0] = 0.0
+    assert weights.fill(model.spec, state, "net").bn1.running_var[0] == 0
+
+
 def kuangliu_keys(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """The state dict as kuangliu/pytorch-cifar names it, compiled and wrapped by its trainer."""
     renamed = {k.replace("downsample", "shortcut").replace("fc.", "linear."): v

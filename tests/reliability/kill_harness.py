@@ -56,7 +56,7 @@ data: {source: digits, size: 8, calibration: 32}
 train: {epochs: 2, batch_size: 128}
 teacher: {model: resnet8}
 distill: {student: resnet8-w0.5}
-prune: {macs: 0.9}
+prune: {macs: 0.9, max_drop: null}
 quantize: {method: qat}
 export: {targets: [onnx-int8, tflite-int8]}
 verify: {agreement: 0, worst_codes: 255, mean_codes: 255, layer_codes: 255}

@@ -13,9 +13,12 @@ from edgeres.stages import Context, data, distill, quantize
 PX = 8
 
 
-@pytest.mark.parametrize(("source", "kept"), [("trained", "ptq"), ("checkpoint", "qat")])
-def test_qat_is_measured_with_ptq_only_where_validation_images_are_new(
-    source: str, kept: str, tmp_path: Path
+@pytest.mark.parametrize(("source", "judge", "views"), [
+    ("trained", "validation images", 1),
+    ("checkpoint", "augmented views of the validation images", 4),
+])  # fmt: skip
+def test_qat_that_ends_worse_is_not_kept(
+    source: str, judge: str, views: int, tmp_path: Path
 ) -> None:
     """A learning rate that destroys what the network knew makes PTQ the better of the two."""
     recipe = load_mapping({"name": "x", "data": {"source": "digits", "size": PX},
@@ -28,11 +31,17 @@ def test_qat_is_measured_with_ptq_only_where_validation_images_are_new(
         "epochs": 1, "batch_size": 64, "learning_rate": 10.0, "clip_norm": None,
     }})  # fmt: skip
     made = _made(quantize, section, {"data": digits, "teacher": model, "model": model}, tmp_path)
-    right = made.facts["validation_correct"]
+    right, n = made.facts["judged_correct"], made.facts["judged_n"]
     assert right["ptq"] > right["qat"]
-    assert made.facts["kept"] == kept
+    assert (made.facts["kept"], made.facts["judged_on"]) == ("ptq", judge)
+    assert n == views * made.facts["validation"]["n"]
     assert made.facts["source"] == source
-    assert made.facts["validation"]["correct"] == right[kept]
+    if views == 1:
+        assert made.facts["validation"]["correct"] == right["ptq"]
+    said = quantize.summary(made.facts)
+    assert (
+        f"kept ptq: ptq {right['ptq'] / n:.1%}, qat {right['qat'] / n:.1%} of {n} {judge}" in said
+    )
 
 
 def _made(stage: object, section: object, inputs: dict[str, Artifact], root: Path) -> Artifact:

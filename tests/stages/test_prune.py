@@ -13,14 +13,15 @@ from conftest import network
 
 from edgeres import devices
 from edgeres.artifact import Artifact
+from edgeres.commands import chain
 from edgeres.compression import budgets, criteria
 from edgeres.compression.prune import prune as cut
-from edgeres.errors import BadInput
+from edgeres.errors import BadInput, GateFailed
 from edgeres.measurement import latency_table
 from edgeres.measurement.runners import Preset
 from edgeres.models.shapes import LayerShape, shapes_of
 from edgeres.recipe import PruneSection, checked, load_mapping
-from edgeres.stages import Context, _checkpoint, _latency, data, prune
+from edgeres.stages import Context, _checkpoint, _latency, _pruning, data, prune
 
 PX = 8
 
@@ -90,6 +91,7 @@ def test_blocks_alone_are_a_budget(inputs: dict[str, Artifact], tmp_path: Path) 
      ({"params": 1.5}, "between 0 and 1"), ({"size": 90}, "'90' has no unit; write e.g. 90KB"),
      ({"size": "90kg"}, "unit 'kg' is unknown"), ({"latency": "5"}, "has no unit; write e.g. 5ms"),
      ({"latency": "0ms"}, "not above zero"), ({"latency": "fast"}, "no number with a unit"),
+     ({"latency": "1x"}, "no share to keep; write one below 1x"), ({"latency": "0x"}, "above zero"),
      ({"macs": 0.5, "size": "9KB"}, "macs and size; keep one"), ({}, "has no budget; add one")],
 )  # fmt: skip
 def test_a_wrong_budget_is_refused_with_the_mend(settings: dict[str, Any], said: str) -> None:
@@ -97,9 +99,41 @@ def test_a_wrong_budget_is_refused_with_the_mend(settings: dict[str, Any], said:
         checked(PruneSection, settings)
 
 
+def test_a_network_that_lost_too_much_fails_the_run_and_is_kept(tmp_path: Path) -> None:
+    values = {
+        "name": "r", "data": {"source": "digits", "size": PX},
+        "teacher": {"model": "resnet8", "train": {"epochs": 2, "batch_size": 64}},
+        "prune": {"macs": 0.3, "max_drop": 0.5, "train": {"epochs": 0}},
+    }  # fmt: skip
+    with pytest.raises(
+        GateFailed, match=r"prune: [\d.]+ points of test top-1 are lost \(n = .*0\.5"
+    ):
+        chain.perform(load_mapping(values), tmp_path, None, quiet=True)
+    (stored,) = (tmp_path / "store" / "artifacts").glob("prune-*/artifact.json")
+    made = stored.stat().st_mtime_ns
+    values["prune"]["max_drop"] = None
+    facts = chain.perform(load_mapping(values), tmp_path, None, quiet=True)["artifacts"]["prune"]
+    assert facts["facts"]["lost_points"] > 0.5
+    assert stored.stat().st_mtime_ns == made  # another limit prunes nothing again
+
+
+def test_a_latency_may_be_a_share_of_the_unpruned_networks() -> None:
+    before = {"paced_ns": 4e6}
+    for text, limit in (("0.5x", 2e6), ("3ms", 3e6), (" 0.25x", 1e6)):
+        section = checked(PruneSection, {"latency": text})
+        assert _pruning._limit_ns(section, before) == limit
+
+
+def test_the_command_says_both_halves_of_half_the_latency_for_one_point() -> None:
+    found = chain.budget("latency=0.5x", "host", 1.0)
+    assert found == {"macs": None, "params": None, "size": None, "latency": "0.5x",
+                     "device": "host", "max_drop": 1.0}  # fmt: skip
+    assert "max_drop" not in chain.budget("macs=0.5", None, None)
+
+
 def test_only_what_plays_a_part_is_keyed() -> None:
     plain = prune.keyed(checked(PruneSection, {"macs": 0.5}))
-    assert not {"device", "target", "sparsity", "identity"} & set(plain)
+    assert not {"device", "target", "sparsity", "identity", "max_drop"} & set(plain)
     assert "target" in prune.keyed(checked(PruneSection, {"size": "9KB"}))
     assert prune.keyed(checked(PruneSection, {"latency": "1ms"}))["device"]["identity"]
 

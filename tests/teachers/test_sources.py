@@ -72,8 +72,8 @@ def test_outputs_and_blue_first(tmp_path: Path, data: Artifact, trained: ResNet)
     with torch.no_grad():
         wide.conv1.weight.copy_(wide.conv1.weight.flip(1))
     torch.save(wide.state_dict(), tmp_path / "net.pth")
-    with pytest.raises(BadInput, match=r"has 9 classes but the data have 4.*teacher\.outputs"):
-        made(tmp_path, data, model=f"checkpoint:{tmp_path / 'net.pth'}")
+    with pytest.raises(BadInput, match=r"have 9 classes but the data have 4.*teacher\.outputs"):
+        made(tmp_path, data, model=f"checkpoint:{tmp_path / 'net.pth'}", train={"epochs": 0})
     (tmp_path / "artifact").rmdir()
     teacher, _ = made(tmp_path, data, model=f"checkpoint:{tmp_path / 'net.pth'}", mean=MEAN,
                       std=STD, channels="bgr", outputs=(7, 2, 5, 0))  # fmt: skip

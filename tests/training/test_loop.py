@@ -93,9 +93,21 @@ def test_divergence_is_one_sentence_with_the_mend(tmp_path: Path) -> None:
         fit(tmp_path, settings)
 
 
+def test_parameters_learn_at_their_own_rates() -> None:
+    model = resnet.build(spec.parse("resnet8", 2, PREPROCESS))
+    parameters = list(model.parameters())
+    rates = dict.fromkeys(model.fc.parameters(), 10.0)
+    groups = loop._optimizer(parameters, TrainSection(), rates).param_groups
+    assert sorted(id(p) for g in groups for p in g["params"]) == sorted(map(id, parameters))
+    assert {id(p) for g in groups if g["rate"] == 10 for p in g["params"]} == set(map(id, rates))
+    assert {g["weight_decay"] > 0 for g in groups for p in g["params"] if p.ndim > 1} == {True}
+
+
 def test_no_weight_decay_on_biases_and_norms() -> None:
     model = resnet.build(spec.parse("resnet8", 2, PREPROCESS))
-    groups = loop._optimizer(list(model.parameters()), TrainSection(weight_decay=0.1)).param_groups
+    groups = loop._optimizer(
+        list(model.parameters()), TrainSection(weight_decay=0.1), {}
+    ).param_groups
     assert [g["weight_decay"] for g in groups] == [0.1, 0.0]
     assert all(p.ndim > 1 for p in groups[0]["params"])
     assert all(p.ndim == 1 for p in groups[1]["params"])

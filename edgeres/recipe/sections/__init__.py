@@ -9,6 +9,7 @@ from edgeres.recipe.sections.fields import Section
 from edgeres.recipe.sections.networks import (
     DataSection,
     DistillSection,
+    HeadSection,
     HintSection,
     LabelsSection,
     NetworkSection,
@@ -22,7 +23,12 @@ from edgeres.recipe.sections.results import (
     ReportSection,
     VerifySection,
 )
-from edgeres.recipe.sections.training import CacheSection, MixSection, TrainSection
+from edgeres.recipe.sections.training import (
+    CacheSection,
+    MixSection,
+    TrainingSection,
+    TrainSection,
+)
 from edgeres.recipe.sections.whole import Recipe, RecipeFile
 
 __all__ = [
@@ -33,6 +39,7 @@ __all__ = [
     "DataSection",
     "DistillSection",
     "ExportSection",
+    "HeadSection",
     "HintSection",
     "LabelsSection",
     "LimitsSection",
@@ -46,5 +53,6 @@ __all__ = [
     "Section",
     "TeacherSection",
     "TrainSection",
+    "TrainingSection",
     "VerifySection",
 ]

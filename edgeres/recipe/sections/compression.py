@@ -19,7 +19,7 @@ from edgeres.recipe.sections.fields import (
     Text,
     _unique,
 )
-from edgeres.recipe.sections.training import Cache, TrainSection
+from edgeres.recipe.sections.training import Cache, QatSection, RecoverSection
 
 BUDGETS = ("macs", "params", "size", "latency")
 """Of pruning; a recipe says one of them."""
@@ -66,8 +66,11 @@ class PruneSection(Section):
         Field(description="Budget: size of the int8 file, e.g. 90KB."),
     ] = None
     latency: Annotated[
-        Annotated[str, _with_unit(quantities.time)] | None,
-        Field(description="Budget: measured latency of the int8 file on `device`, e.g. 5ms."),
+        Annotated[str, _with_unit(quantities.time_or_share)] | None,
+        Field(
+            description="Budget: measured latency of the int8 file on `device`, e.g. 5ms; 0.5x is "
+            "half of the unpruned network's."
+        ),
     ] = None
     device: Annotated[Text, Field(description="Where a latency budget is measured.")] = "host"
     target: Annotated[
@@ -95,10 +98,17 @@ class PruneSection(Section):
         Annotated[int, Field(ge=1, le=100_000)] | None,
         Field(description="group-sparsity: epochs before pruning; null is as many as after."),
     ] = None
+    max_drop: Annotated[
+        Annotated[float, Field(ge=-100, le=100)] | None,
+        Field(
+            description="Points of test top-1 that may be lost; more ends the run with exit code "
+            "1. null: any."
+        ),
+    ] = 5.0
     temperature: Temperature = 4.0
     alpha: Alpha = 0.9
     cache: Cache = None
-    train: TrainSection = TrainSection()
+    train: RecoverSection = RecoverSection()
 
     @model_validator(mode="after")
     def _one_budget(self) -> PruneSection:
@@ -154,4 +164,4 @@ class QuantizeSection(Section):
     freeze_batchnorm: Annotated[
         Share, Field(description="Share of the epochs after which BatchNorm stays fixed.")
     ] = 0.7
-    train: TrainSection = TrainSection()
+    train: QatSection = QatSection()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -20,7 +21,14 @@ from edgeres.recipe.sections.fields import (
     Text,
     _unique,
 )
-from edgeres.recipe.sections.training import Cache, CacheSection, MixSection, TrainSection
+from edgeres.recipe.sections.training import (
+    FINE_TUNING,
+    Cache,
+    CacheSection,
+    MixSection,
+    TeacherTrainSection,
+    TrainSection,
+)
 
 
 class DataSection(Section):
@@ -41,6 +49,20 @@ class DataSection(Section):
     ] = 256
 
 
+class HeadSection(Section):
+    """How the last layer is trained that replaces one of other classes, of a network with weights.
+
+    It is trained alone first, and the rest with it for the epochs of `train`.
+    """
+
+    epochs: Annotated[
+        int, Field(ge=0, le=100_000, description="In which it alone is trained, at first.")
+    ] = 2
+    rate: Annotated[
+        float, Field(gt=0, le=1e4, description="Its learning rate, as a multiple of the others'.")
+    ] = 10.0
+
+
 class NetworkSection(Section):
     """What a network starts as."""
 
@@ -48,7 +70,8 @@ class NetworkSection(Section):
         Text | None,
         Field(
             description="Its weights: a .pth, .th or .safetensors file below the current folder or "
-            "absolute; null starts from random ones. A teacher with weights isn't trained further."
+            "absolute; null starts from random ones. If its classes aren't the data's, its last "
+            "layer is replaced, and it is trained."
         ),
     ] = None
     weights: Annotated[
@@ -62,6 +85,7 @@ class NetworkSection(Section):
         Literal["imagenet", "cifar", "half", "unit", "pixels", "edgeres"] | None,
         Field(description="mean and std by name; half: -1 to 1, unit: 0 to 1, pixels: 0 to 255."),
     ] = None
+    new_head: HeadSection = HeadSection()
     mean: Mean = None
     std: Std = None
     zero_init_residual: Annotated[
@@ -75,6 +99,22 @@ class NetworkSection(Section):
         Field(ge=0, lt=1, description="How often training leaves out the last block's convolutions."
               " Earlier blocks' less, in proportion."),
     ] = 0.0  # fmt: skip
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gently(cls, written: Any) -> Any:
+        """Trained weights get a lower learning rate, unless one is written."""
+        if not isinstance(written, Mapping) or not cls.starts_trained(written):
+            return written
+        train = written.get("train", {})
+        if not isinstance(train, Mapping):
+            return written
+        return {**written, "train": {"learning_rate": FINE_TUNING, **train}}
+
+    @staticmethod
+    def starts_trained(written: Mapping[str, Any]) -> bool:
+        """Whether a section, as it is written, names weights."""
+        return written.get("checkpoint") is not None
 
     @model_validator(mode="after")
     def _one_start(self) -> Self:
@@ -144,7 +184,12 @@ class TeacherSection(NetworkSection):
         Literal["stop", "go on"],
         Field(description="What to do if a loaded teacher is hardly better than guessing."),
     ] = "stop"
-    train: TrainSection = TrainSection()
+    train: TeacherTrainSection = TeacherTrainSection()
+
+    @staticmethod
+    def starts_trained(written: Mapping[str, Any]) -> bool:
+        """Whether a section, as it is written, names weights."""
+        return written.get("checkpoint") is not None or ":" in str(written.get("model", ""))
 
     @model_validator(mode="after")
     def _one_teacher(self) -> TeacherSection:

@@ -50,19 +50,26 @@ Cache = Annotated[
 ]
 
 
-class TrainSection(Section):
+FINE_TUNING = 0.01
+"""Learning rate that trained weights bear; 0.1 makes of them what random ones would become."""
+
+LearningRate = Annotated[
+    float,
+    Field(
+        gt=0, le=100,
+        description="The highest one, after the warm-up. Left out, it is lower for trained weights."
+    ),
+]  # fmt: skip
+
+
+class TrainingSection(Section):
     """How a network is trained; the learning rate warms up, then falls along a half cosine."""
 
-    epochs: Annotated[
-        int, Field(ge=0, le=100_000, description="Passes over the training images.")
-    ] = 10
     batch_size: Annotated[int, Field(ge=1, le=65_536, description="Images per step.")] = 64
     optimizer: Annotated[
         Literal["sgd", "adamw"], Field(description="sgd is with Nesterov momentum.")
     ] = "sgd"
-    learning_rate: Annotated[
-        float, Field(gt=0, le=100, description="The highest one, after the warm-up.")
-    ] = 0.1
+    learning_rate: LearningRate = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1, description="Of sgd.")] = 0.9
     weight_decay: Annotated[
         float, Field(ge=0, le=10, description="Of weights; not of biases and BatchNorm.")
@@ -116,3 +123,40 @@ class TrainSection(Section):
     def seed_or(self, recipe: int) -> int:
         """This training's seed, given the recipe's."""
         return recipe if self.seed is None else self.seed
+
+
+class TrainSection(TrainingSection):
+    """So many passes over the training images."""
+
+    epochs: Annotated[
+        int, Field(ge=0, le=100_000, description="Passes over the training images.")
+    ] = 10
+
+
+class RecoverSection(TrainSection):
+    """Fine-tuning of a pruned network."""
+
+    learning_rate: LearningRate = FINE_TUNING
+
+
+class QatSection(TrainSection):
+    """Fine-tuning of a quantized network, which knows nearly everything already."""
+
+    learning_rate: LearningRate = 0.003
+
+
+class TeacherTrainSection(TrainingSection):
+    """Of a teacher, which may be trained already."""
+
+    epochs: Annotated[
+        Annotated[int, Field(ge=0, le=100_000)] | None,
+        Field(
+            description="Passes over the training images. null: 10; none for a teacher with "
+            "weights, unless its classes aren't the data's."
+        ),
+    ] = None
+
+    def of(self, epochs: int = 10) -> TrainSection:
+        """With so many epochs where none are said."""
+        said = epochs if self.epochs is None else self.epochs
+        return TrainSection(**self.model_dump(exclude={"epochs"}), epochs=said)
