@@ -56,7 +56,8 @@ def run(
     if hints:
         hints.close()
     origin = "trained" if section.checkpoint is None else "checkpoint"
-    return _checkpoint.write(out, student, data, history=history, source=origin)
+    return _checkpoint.write(out, student, data, history=history, source=origin,
+                             device=section.train.device)  # fmt: skip
 
 
 def _student(section: DistillSection, data: Artifact, seed: int) -> ResNet:

@@ -54,7 +54,8 @@ def _trained(
         objectives.supervised(preprocess, section.train.label_smoothing),
         seed=context.seed, work=context.work, tick=context.tick,
     )  # fmt: skip
-    return _checkpoint.write(out, model, data, history=history)
+    return _checkpoint.write(out, model, data, history=history,
+                             device=section.train.device)  # fmt: skip
 
 
 def wanted(section: TeacherSection, data: Artifact) -> teachers.Wanted:
@@ -72,7 +73,8 @@ def _loaded(
 ) -> dict[str, Any]:
     found = teachers.source(source).fetch(rest, wanted(section, data), out)
     if found.network is not None:
-        facts = _checkpoint.write(out, found.network, data, history=[], source=source)
+        facts = _checkpoint.write(out, found.network, data, history=[], source=source,
+                                  device=section.train.device)  # fmt: skip
     else:
         facts = _checkpoint.write_answers(out, teachers.load(out), data, source=source)
         facts |= {"model": found.name, "parameters": found.parameters}

@@ -60,6 +60,8 @@ class Hints(Extra):
                            "leave the hints out or take a single ResNet checkpoint")  # fmt: skip
         return cls(sections, teacher, student, preprocess)
 
+    in_torch = True
+
     def answer(self, images: Tensor) -> Tensor:
         """The teacher's logits (N, C) of uint8 images; its features are kept for `distance`."""
         return self._teacher[0].answer(images)

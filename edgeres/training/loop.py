@@ -22,7 +22,7 @@ from edgeres import procs
 from edgeres.datasets import _batches
 from edgeres.errors import BadInput, EdgeresError
 from edgeres.recipe import TrainSection
-from edgeres.training import diagnose
+from edgeres.training import diagnose, placement
 from edgeres.training.average import Average
 from edgeres.training.engine import Engine, own_share
 from edgeres.training.feed import Feed
@@ -113,7 +113,8 @@ def fit(
                 run.keeper.restore()
                 first = position["step"]
                 loss = position["loss"] * procs.count() if procs.first() else 0.0
-            loss = _epoch(run, epoch, first, loss, history)
+            with placement.kernels(run.engine.device, tf32=True):
+                loss = _epoch(run, epoch, first, loss, history)
             if procs.first():
                 _examine(run, epoch, loss, validation, history)
         if run.average:
@@ -144,8 +145,12 @@ class _Run:
         self.steps = math.ceil(len(train.labels) / settings.batch_size)
         self.engine = Engine(trainee.module, settings, extra)
         self.feed = Feed(self.views, self.engine.device)
-        if self.engine.replayable and (train.answers or not getattr(objective, "on_host", False)):
+        asked = train.answers is None  # a teacher, in every step, if there is one
+        if self.engine.replayable and not (asked and getattr(objective, "on_host", False)):
             self.engine.replay(shared=not self.feed.resident)
+        if settings.compile and self.engine.device.type == "cuda" and asked:
+            share = settings.batch_size // (procs.count() * settings.accumulate)
+            getattr(objective, "compile", lambda _: None)(share)
         self.optimizer = _optimizer(self.engine.parameters, settings)
         self.average = Average(trainee.module, settings.ema) if settings.ema else None
         self.keeper = Keeper(work, {

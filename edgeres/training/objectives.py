@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from torch import Tensor, nn
 
 from edgeres.models.resnet import ResNet
@@ -36,18 +39,40 @@ def distilled(
         loss: how the imitation is measured, a name of `losses.IMITATIONS`.
         hints: of the same teacher; what they find is added.
     """
-    measure = losses.IMITATIONS[loss]
-    frozen = hints or as_teacher(teacher)
+    return _Distilled(hints or as_teacher(teacher), preprocess, temperature, alpha, smoothing,
+                      losses.IMITATIONS[loss], hints)  # fmt: skip
 
-    def objective(
-        module: nn.Module, images: Tensor, labels: Tensor, answer: Tensor | None = None
+
+@dataclass(frozen=True)
+class _Distilled:
+    """See `distilled`."""
+
+    teacher: Teacher
+    preprocess: Preprocess
+    temperature: float
+    alpha: float
+    smoothing: float
+    measure: Callable[[Tensor, Tensor, Tensor, float], Tensor]
+    hints: Hints | None
+
+    def __call__(
+        self, module: nn.Module, images: Tensor, labels: Tensor, answer: Tensor | None = None
     ) -> Tensor:
         if answer is None:
-            answer = frozen.answer(images).float()
-        logits = module(prepared(images, preprocess)).float()
-        total = alpha * measure(logits, answer, labels, temperature)
-        if alpha < 1:
-            total = total + (1 - alpha) * losses.cross_entropy(logits, labels, smoothing)
-        return total + hints.distance() if hints else total
+            answer = self.teacher.answer(images).float()
+        logits = module(prepared(images, self.preprocess)).float()
+        total = self.alpha * self.measure(logits, answer, labels, self.temperature)
+        if self.alpha < 1:
+            of_labels = losses.cross_entropy(logits, labels, self.smoothing)
+            total = total + (1 - self.alpha) * of_labels
+        return total + self.hints.distance() if self.hints else total
 
-    return objective
+    @property
+    def on_host(self) -> bool:
+        """Whether the teacher answers on the CPU, wherever the images are."""
+        return not getattr(self.teacher, "in_torch", False)
+
+    def compile(self, batch: int) -> None:
+        """Have the teacher answer batches of this size faster, where it can."""
+        if not self.on_host and not self.hints:  # hints look into it
+            self.teacher.compile(batch)  # type: ignore[attr-defined]

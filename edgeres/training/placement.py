@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -29,6 +31,25 @@ def device_of(name: str, key: str = "train.device") -> torch.device:
     if name == "mps" and not torch.backends.mps.is_available():
         raise BadInput(f"{key}: there is no Apple GPU (mps) here; use cpu or auto")
     return torch.device(name)
+
+
+@contextmanager
+def kernels(device: torch.device, *, tf32: bool) -> Iterator[None]:
+    """On a CUDA device, convolutions that give the same bits each time meanwhile.
+
+    Args:
+        tf32: whether float32 convolutions may use 10 bits of their inputs' 23.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.allow_tf32
+    cudnn.deterministic, cudnn.allow_tf32 = True, tf32
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.allow_tf32 = before
 
 
 def fits(size_bytes: int, device: torch.device) -> bool:

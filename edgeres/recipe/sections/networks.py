@@ -19,7 +19,13 @@ from edgeres.recipe.sections.fields import (
     Text,
     _unique,
 )
-from edgeres.recipe.sections.training import Cache, CacheSection, MixSection, TrainSection
+from edgeres.recipe.sections.training import (
+    Cache,
+    CacheSection,
+    Device,
+    MixSection,
+    TrainSection,
+)
 
 
 class DataSection(Section):
@@ -137,6 +143,7 @@ class LabelsSection(CacheSection):
     augment: tuple[str, ...] = ()
     mix: MixSection | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
+    device: Device = "auto"
 
 
 class HintSection(Section):
