@@ -183,6 +183,7 @@ def _compiled(network: nn.Module, device: torch.device) -> Any:
     if device.type == "cpu" and not any(name and shutil.which(name) for name in known):
         raise BadInput("train.compile: needs a C++ compiler (g++ or clang++), and there is none; "
                        "install one, or leave `compile` out")  # fmt: skip
+    torch.compiler.reset()  # trainings before this one count against the recompilation limit
     # An epoch's last batch is smaller: kernels of its own are faster than ones for any size.
     return torch.compile(network, dynamic=False)
 

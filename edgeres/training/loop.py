@@ -33,8 +33,10 @@ from edgeres.types import Preprocess
 
 Objective = Callable[..., Tensor]
 """(model, uint8 images (N, 3, H, W), labels (N,)) -> scalar loss to minimize; with stored answers
-also `answer=` the teacher's logits (N, C). Its attribute `on_host`, where there is one and it is
-true, says that it computes on the CPU whatever the images' device."""
+also `answer=` the teacher's logits (N, C). Two methods are optional: `replayable(stored)`, whether
+it computes on the images' device, given whether there are stored answers, and reads beside them
+only tensors that stay at their place, so that a step can be recorded (`replay`); and
+`compile(batch)`, which makes batches of that size faster where no answers are stored."""
 
 Tick = Callable[[int, int, str], None]
 """(steps done, steps in all, what the numbers are now)"""
@@ -145,10 +147,11 @@ class _Run:
         self.steps = math.ceil(len(train.labels) / settings.batch_size)
         self.engine = Engine(trainee.module, settings, extra)
         self.feed = Feed(self.views, self.engine.device)
-        asked = train.answers is None  # a teacher, in every step, if there is one
-        if self.engine.replayable and not (asked and getattr(objective, "on_host", False)):
+        stored = train.answers is not None
+        replayable = getattr(objective, "replayable", lambda _: False)
+        if self.engine.replayable and replayable(stored):
             self.engine.replay(shared=not self.feed.resident)
-        if settings.compile and self.engine.device.type == "cuda" and asked:
+        if settings.compile and self.engine.device.type == "cuda" and not stored:
             share = settings.batch_size // (procs.count() * settings.accumulate)
             getattr(objective, "compile", lambda _: None)(share)
         self.optimizer = _optimizer(self.engine.parameters, settings)

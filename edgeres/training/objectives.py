@@ -18,11 +18,7 @@ from edgeres.types import Preprocess
 
 def supervised(preprocess: Preprocess, smoothing: float) -> Objective:
     """Cross entropy against the labels."""
-
-    def objective(module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        return losses.cross_entropy(module(prepared(images, preprocess)).float(), labels, smoothing)
-
-    return objective
+    return _Supervised(preprocess, smoothing)
 
 
 def distilled(
@@ -41,6 +37,22 @@ def distilled(
     """
     return _Distilled(hints or as_teacher(teacher), preprocess, temperature, alpha, smoothing,
                       losses.IMITATIONS[loss], hints)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Supervised:
+    """See `supervised`."""
+
+    preprocess: Preprocess
+    smoothing: float
+
+    def replayable(self, stored: bool) -> bool:
+        """See `loop.Objective`."""
+        return True
+
+    def __call__(self, module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        logits = module(prepared(images, self.preprocess)).float()
+        return losses.cross_entropy(logits, labels, self.smoothing)
 
 
 @dataclass(frozen=True)
@@ -67,12 +79,11 @@ class _Distilled:
             total = total + (1 - self.alpha) * of_labels
         return total + self.hints.distance() if self.hints else total
 
-    @property
-    def on_host(self) -> bool:
-        """Whether the teacher answers on the CPU, wherever the images are."""
-        return not getattr(self.teacher, "in_torch", False)
+    def replayable(self, stored: bool) -> bool:
+        """Whether the teacher answers where the images are, if it is asked."""
+        return stored or getattr(self.teacher, "in_torch", False)
 
     def compile(self, batch: int) -> None:
         """Have the teacher answer batches of this size faster, where it can."""
-        if not self.on_host and not self.hints:  # hints look into it
+        if self.replayable(stored=False) and not self.hints:  # hints look into it
             self.teacher.compile(batch)  # type: ignore[attr-defined]
