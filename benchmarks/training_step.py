@@ -6,11 +6,11 @@
 The bare loop is the least that anybody writes: images on the device, no augmentation, one network,
 SGD; with --compile on a GPU it is compiled with CUDA graphs. All else are the training loop's own
 steps, with crops and flips. On a CPU every kind takes one step in turn, in an order shuffled anew
-each round, so that a noisy machine hurts all alike; on a GPU, one kind comes after the other, and each
-round is --inner steps, after which it is waited for. Printed are medians and
-the range of the middle half, as ratios to the plain step; on a CPU also the ratio of mean processor
-times, which other programs disturb less. --peers adds torchao's stock fake quantization on the same
-tensors of the same network, and NNCF's.
+each round, so that a noisy machine hurts all alike; on a GPU, one kind comes after the other, and
+each round is --inner steps, after which it is waited for. Printed are medians and the range of the
+middle half, as ratios to the plain step; on a CPU also the ratio of mean processor times, which
+other programs disturb less. --peers adds torchao's stock fake quantization on the same tensors of
+the same network, and NNCF's.
 """
 
 from __future__ import annotations
@@ -66,9 +66,10 @@ def main() -> None:
     device = placement.device_of(given.device, "--device")
     given.inner = given.inner or (1 if device.type == "cpu" else 25)
     name = torch.cuda.get_device_name() if device.type == "cuda" else device.type
-    print(f"{given.network}, {given.px} px, batch {given.batch}, {given.precision}, "
-          f"{'compiled, ' if given.compile else ''}n = {given.rounds} rounds of {given.inner} steps, "
-          f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}", flush=True)  # fmt: skip
+    compiled = "compiled, " if given.compile else ""
+    print(f"{given.network}, {given.px} px, batch {given.batch}, {given.precision}, {compiled}"
+          f"n = {given.rounds} rounds of {given.inner} steps, {name}, "
+          f"{torch.get_num_threads()} threads, torch {torch.__version__}", flush=True)  # fmt: skip
     with tempfile.TemporaryDirectory() as folder, placement.kernels(device, tf32=True):
         wanted = given.only.split(",")
         kinds = {n: make for n, make in _kinds(given, device, Path(folder)).items()

@@ -1,8 +1,9 @@
 """RandAugment's operations on whole batches of uint8 images.
 
 Each image gets its own operation and strength. On a CPU, images with the same operation are changed
-together; elsewhere every operation changes all of them and each takes its own's result, because
-to count them would be to wait for the device. Ranges are those of the published code, geometry fills with mid-grey.
+together; elsewhere every operation changes all of them, and each image takes its own's result:
+to count them would be to wait for the device. Ranges are those of the published code, geometry
+fills with mid-grey.
 
 Source: Cubuk et al. 2020, "RandAugment", section 3 and table 6 of "AutoAugment" (2019);
 Müller & Hutter 2021, "TrivialAugment".

@@ -122,9 +122,10 @@ def fit(
         if run.average:
             run.average.copy_to_module()
     except torch.OutOfMemoryError as error:
-        raise BadInput(f"train: the GPU's memory is too small for a batch of "
-                       f"{settings.batch_size}; set train.accumulate to "
-                       f"{2 * settings.accumulate}, or lower train.batch_size") from error  # fmt: skip
+        raise BadInput(
+            f"train: the GPU's memory is too small for a batch of {settings.batch_size}; set "
+            f"train.accumulate to {2 * settings.accumulate}, or lower train.batch_size"
+        ) from error
     finally:
         run.engine.close()
     trainee.set_training(False)

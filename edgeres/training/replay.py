@@ -1,4 +1,4 @@
-"""CUDA graphs: a step's forward and backward passes recorded once, and launched as one from then on.
+"""CUDA graphs: a step's forward and backward passes, recorded once and then launched as one.
 
 A small network's step is hundreds of kernels of a few microseconds each, which take longer to
 launch than to run. Shapes, and the addresses of all that is read and written, are the recording's;
