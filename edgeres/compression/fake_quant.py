@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edgeres.compression import device_quant
 from edgeres.compression.graph import storable, weight_scale
 from edgeres.compression.ties import untied
 from edgeres.types import QuantParams
@@ -50,17 +51,22 @@ class Range(nn.Module):
         apart: the tensor that it gets stays as it is.
         step: with `learned`, the step size as a parameter (Esser et al. 2020); else None.
         grid: of a tensor around a residual add, see `ties`.
+        updating: whether the bounds follow the tensor in this step.
+        live: the present parameters, on another device than a CPU; see `device_quant`.
     """
 
     bounds: Tensor
+    live: Tensor
 
     def __init__(self, tensor: str, scheme: str, *, relu: bool = False, learned: bool = False):
         super().__init__()
         self.tensor, self.scheme, self.relu = tensor, scheme, relu
         self.register_buffer("bounds", torch.zeros(2))
+        self.register_buffer("live", torch.zeros(3), persistent=False)
         self.step = nn.Parameter(torch.ones(1)) if learned else None
         self.zero = 0
         self.observing, self.looking, self.seen = False, False, 0
+        self.updating = False
         self.fixed: QuantParams | None = None
         self.apart = tensor == "input"  # which is the caller's
         self.grid: float | None = None
@@ -99,10 +105,19 @@ class Range(nn.Module):
     def set_extra_state(self, state: Tensor) -> None:
         """Go on from there."""
         self.seen = int(state)
+        self._renew()
 
     def observe(self, on: bool) -> None:
         """Follow the tensor's range from now on, or leave it as it is."""
         self.observing, self.seen = on and self.fixed is None and self.step is None, 0
+        self.updating = self.observing
+        self._renew()
+
+    def start_step(self) -> bool:
+        """Whether the range looks at its tensor in the step that begins; every fourth time."""
+        self.updating = self.observing and self.seen % _OBSERVED == 0
+        self.seen += self.observing
+        return self.updating
 
     def look(self, on: bool) -> None:
         """Calibrate: let the tensor pass, and average its range over the calls from now on."""
@@ -117,10 +132,43 @@ class Range(nn.Module):
             self.seen += 1
             self._update(x.detach(), 1 / self.seen)
             return x.relu() if self.relu else x
-        if self.observing:
-            if self.seen % _OBSERVED == 0:
-                self._update(x.detach(), 1 - (1 - _MEMORY) ** _OBSERVED)
-            self.seen += 1
+        if self.updating:
+            self._update(x.detach(), 1 - (1 - _MEMORY) ** _OBSERVED)
+        return self._by_numbers(x) if x.device.type == "cpu" else self._by_tensors(x)
+
+    def _by_tensors(self, x: Tensor) -> Tensor:
+        of_step = self.step if self.fixed is None else None
+        if self.updating or of_step is not None:
+            self._renew()
+        if of_step is not None:
+            return device_quant.learned(x, of_step, self.live)
+        return device_quant.rounded(x, self.live)
+
+    @torch.no_grad()
+    def _renew(self) -> None:
+        """Bring `live` up to date."""
+        if self.live.device.type == "cpu":
+            return
+        self.live.copy_(self._grid())
+
+    def _grid(self) -> Tensor:
+        """Scale, lowest and highest step of `params`, (3,), without waiting for the device."""
+        kind = "int16" if "16" in self.scheme else "int8"
+        if self.fixed is not None:
+            kind = self.fixed.dtype
+            known = torch.tensor([*self.fixed.scale, *self.fixed.zero_point], dtype=torch.float32)
+            scale, zero = known.to(self.bounds.device).unbind()
+        elif self.step is not None:
+            scale = storable(self.step.detach())[0]
+            zero = torch.full_like(scale, self.zero)
+        else:
+            scale, zero = device_quant.activation_grid(self.bounds, self.scheme)
+        if self.grid is not None and self.fixed is None:
+            scale = device_quant.untied(scale, self.grid)
+        low, high = (end - zero for end in _LIMITS[kind])
+        return torch.stack([scale, low.clamp_min(0) if self.relu else low, high])
+
+    def _by_numbers(self, x: Tensor) -> Tensor:
         params = self.params()
         scale, zero = params.scale[0], params.zero_point[0]
         low, high = _LIMITS[params.dtype]
@@ -133,7 +181,7 @@ class Range(nn.Module):
 
     def _update(self, x: Tensor, share: float) -> None:
         # amin and amax are vectorized, aminmax isn't.
-        low = torch.zeros(()) if self.relu else x.amin().clamp_max(0)
+        low = x.new_zeros(()) if self.relu else x.amin().clamp_max(0)
         self.bounds.lerp_(torch.stack([low, x.amax().clamp_min(0)]), share)
 
 

@@ -157,7 +157,7 @@ def weight_scale(weight: Tensor, factor: Tensor | None = None) -> Tensor:
         return storable(peaks * factor / WEIGHT_RANGE[1])
     scale = storable(peaks / WEIGHT_RANGE[1])
     power = (peaks.frexp().mantissa == 0.5) & (peaks >= 2.0**-8)
-    if power.any():
+    if power.device.type != "cpu" or power.any():  # where to ask is to wait
         sizes = weight.detach().flatten(1).abs()
         fixed = power & (sizes.sum(1) == sizes.count_nonzero(1) * peaks)
         scale = torch.where(fixed, peaks * 2.0**-6, scale)

@@ -103,7 +103,7 @@ class QatModel:
         self._best = best
         return Trainee(
             self.network, self.model.spec.preprocess, self._mode, self._start_epoch,
-            self._end_epoch,
+            self._start_step, self._end_epoch,
         )  # fmt: skip
 
     def finish(self) -> tuple[ResNet, ScaleTable]:
@@ -132,6 +132,11 @@ class QatModel:
         self.network.folded = not training
         for one in self.network.ranges:
             one.observe(training)
+
+    def _start_step(self) -> tuple[bool, bool]:
+        """Whether batch norm is folded, and whether ranges look, in this step."""
+        looks = [one.start_step() for one in self.network.ranges]
+        return self.network.folded, any(looks)
 
     def _start_epoch(self, epoch: int, epochs: int) -> None:
         if epoch >= self.freeze_observers * epochs:

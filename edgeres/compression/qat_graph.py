@@ -57,6 +57,25 @@ class QatNetwork(nn.Module):
         answer: Tensor = self._forms[self.folded](x)
         return answer
 
+    def _apply(self, fn: Callable[..., Tensor], recurse: bool = True) -> QatNetwork:
+        """Change all tensors, to another device for instance, and share them again."""
+        super()._apply(fn, recurse)
+        for form in self._forms:
+            for name, _ in list(form.named_parameters()):
+                _own(form, name)._parameters[_leaf(name)] = self.program.get_parameter(name)
+            for name, _ in list(form.named_buffers()):
+                _own(form, name)._buffers[_leaf(name)] = self.program.get_buffer(name)
+        return self
+
+
+def _own(module: nn.Module, name: str) -> nn.Module:
+    """The part of a module that has a tensor of this name."""
+    return module.get_submodule(name.rpartition(".")[0])
+
+
+def _leaf(name: str) -> str:
+    return name.rpartition(".")[2]
+
 
 def _rewritten(
     program: GraphModule, kept: Kept, make: Callable[[str, bool], Range], fold: bool

@@ -42,24 +42,45 @@ class GroupSparsity:
     def refresh(self) -> None:
         """Weigh every channel by its group's norm as it is now."""
         norm = tp.importance.GroupMagnitudeImportance(p=2)
-        self.terms = []
+        terms: list[tuple[Tensor, int, Tensor]] = []
         for group in self.groups:
             size = norm(group).sqrt()
             weakness = (size.max() - size) / (size.max() - size.min()).clamp_min(1e-12)
-            self.terms += _terms(group, 2 ** (_ALPHA * weakness))
+            terms += _terms(group, 2 ** (_ALPHA * weakness))
+        if not self.terms or self.terms[0][2].device != terms[0][2].device:
+            self.terms = terms
+        for (_, _, factor), (_, _, now) in zip(self.terms, terms, strict=True):
+            factor.copy_(now)  # in its place, where a recorded step reads it
 
     def objective(self, plain: Objective) -> Objective:
         """The loss with the penalty, whose gradient is strength * weight * channel's factor."""
+        return _Penalized(self, plain)
 
-        def objective(module: nn.Module, images: Tensor, labels: Tensor, **known: Tensor) -> Tensor:
-            squares = [
-                (factor * weight.pow(2).transpose(0, dim).reshape(len(factor), -1).sum(1)).sum()
-                for weight, dim, factor in self.terms
-            ]
-            penalty = 0.5 * self.strength * torch.stack(squares).sum()
-            return plain(module, images, labels, **known) + penalty
+    def penalty(self) -> Tensor:
+        """Half of strength * factor * weight^2, summed."""
+        squares = [
+            (factor * weight.pow(2).transpose(0, dim).reshape(len(factor), -1).sum(1)).sum()
+            for weight, dim, factor in self.terms
+        ]
+        return 0.5 * self.strength * torch.stack(squares).sum()
 
-        return objective
+
+class _Penalized:
+    """See `GroupSparsity.objective`."""
+
+    def __init__(self, sparsity: GroupSparsity, plain: Objective):
+        self.sparsity, self.plain = sparsity, plain
+
+    def __call__(
+        self, module: nn.Module, images: Tensor, labels: Tensor, **known: Tensor
+    ) -> Tensor:
+        return self.plain(module, images, labels, **known) + self.sparsity.penalty()
+
+    def replayable(self, stored: bool) -> bool:
+        return bool(getattr(self.plain, "replayable", lambda _: False)(stored))
+
+    def compile(self, batch: int) -> None:
+        getattr(self.plain, "compile", lambda _: None)(batch)
 
 
 def _terms(group: Any, factor: Tensor) -> Iterator[tuple[Tensor, int, Tensor]]:
@@ -74,6 +95,6 @@ def _terms(group: Any, factor: Tensor) -> Iterator[tuple[Tensor, int, Tensor]]:
         if not isinstance(layer, _KINDS) or not layer.weight.requires_grad or (inward and grouped):
             continue
         dim = int(inward and not isinstance(layer, nn.BatchNorm2d))
-        own = torch.zeros(layer.weight.shape[dim])
+        own = factor.new_zeros(layer.weight.shape[dim])
         own[item.idxs] = factor[item.root_idxs]
         yield layer.weight, dim, own

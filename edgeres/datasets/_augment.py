@@ -59,9 +59,8 @@ def _moved(size: int, draws: Draws) -> Tensor:
 
 
 def _flip(images: Tensor, draws: Draws) -> Tensor:
-    mirrored, chosen = images.clone(), draws.below(2).bool()
-    mirrored[chosen] = images[chosen].flip(3)
-    return mirrored
+    chosen = draws.below(2).bool()
+    return torch.where(chosen.view(-1, 1, 1, 1), images.flip(3), images)
 
 
 def _cutout(images: Tensor, draws: Draws) -> Tensor:

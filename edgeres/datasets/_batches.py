@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from edgeres.datasets import Dataset, _splits
+from edgeres.datasets._constants import constant
 from edgeres.errors import BadInput
 from edgeres.types import Preprocess
 
@@ -44,8 +45,8 @@ def normalize(images: Tensor, preprocess: Preprocess) -> Tensor:
     size = (preprocess.size_px, preprocess.size_px)
     if tuple(x.shape[2:]) != size:
         x = functional.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
-    mean = x.new_tensor(preprocess.mean).view(1, -1, 1, 1)
-    std = x.new_tensor(preprocess.std).view(1, -1, 1, 1)
+    mean = constant(preprocess.mean, x).view(1, -1, 1, 1)
+    std = constant(preprocess.std, x).view(1, -1, 1, 1)
     return x.div_(255).sub_(mean).div_(std)
 
 

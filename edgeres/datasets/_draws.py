@@ -19,8 +19,18 @@ class Draws:
     """
 
     def __init__(self, seed: int, view: int, samples: Tensor):
+        self._begin(key(seed, view), samples)
+
+    @classmethod
+    def keyed(cls, key: Tensor, samples: Tensor) -> Draws:
+        """Those of a seed and view whose `key` is a tensor () on the samples' device."""
+        draws = cls.__new__(cls)
+        draws._begin(key, samples)
+        return draws
+
+    def _begin(self, key: Tensor | int, samples: Tensor) -> None:
         self.samples = samples
-        self.state = _scrambled(samples + _signed(derived(seed, view)))
+        self.state = _scrambled(samples + key)
         self.count = 0
 
     def below(self, limit: int) -> Tensor:
@@ -35,6 +45,11 @@ class Draws:
         """31 random bits as int64 (N,)."""
         self.count += 1
         return _shifted(_scrambled(self.state + _signed(self.count * _STEP)), 33)
+
+
+def key(seed: int, view: int) -> int:
+    """What a seed and a view are to the draws: an int64."""
+    return _signed(derived(seed, view))
 
 
 def derived(seed: int, view: int) -> int:

@@ -12,24 +12,32 @@ from torch import Tensor
 from edgeres.datasets._draws import Draws
 
 
+def shares(draws: Draws, alpha: float) -> Tensor:
+    """Each image's share in its mix, from Beta(alpha, alpha), float32 (N,): the first draw.
+
+    Computed on the CPU: there is no quantile function of Beta elsewhere.
+    """
+    from scipy.special import betaincinv
+
+    quantile = draws.uniform().double().numpy()
+    return torch.from_numpy(betaincinv(alpha, alpha, quantile)).float()
+
+
 def mixed(
-    images: Tensor, others: Tensor, draws: Draws, kind: str, alpha: float, share: float
+    images: Tensor, others: Tensor, own: Tensor, draws: Draws, kind: str, share: float
 ) -> tuple[Tensor, Tensor]:
     """Each image with another one.
 
     Args:
         images, others: uint8 (N, 3, H, W).
+        own: of `shares`, float32 (N,).
+        draws: those that `shares` has drawn from.
         kind: "mixup", "cutmix" or "either" (half of the images each).
-        alpha: the image's share comes from Beta(alpha, alpha).
         share: of the images that are mixed at all.
 
     Returns:
         uint8 (N, 3, H, W), and the first image's share in each, float32 (N,).
     """
-    from scipy.special import betaincinv
-
-    quantile = draws.uniform().double().cpu().numpy()
-    own = torch.from_numpy(betaincinv(alpha, alpha, quantile)).float().to(images.device)
     untouched = draws.uniform() >= share
     pasted = _box(own, images.shape[2], images.shape[3], draws)
     left = 1 - pasted.float().mean((1, 2))  # of a box cut off at the border

@@ -1,7 +1,9 @@
 """RandAugment's operations on whole batches of uint8 images.
 
-Each image gets its own operation and strength, and images with the same operation are changed
-together. Ranges are those of the published code, geometry fills with mid-grey.
+Each image gets its own operation and strength. On a CPU, images with the same operation are changed
+together; elsewhere every operation changes all of them, and each image takes its own's result:
+to count them would be to wait for the device. Ranges are those of the published code, geometry
+fills with mid-grey.
 
 Source: Cubuk et al. 2020, "RandAugment", section 3 and table 6 of "AutoAugment" (2019);
 Müller & Hutter 2021, "TrivialAugment".
@@ -15,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from edgeres.datasets._constants import constant
 from edgeres.datasets._draws import Draws
 
 _LEVELS = 30
@@ -46,14 +49,18 @@ def trivialaugment(images: Tensor, draws: Draws) -> Tensor:
 def _one_of_all(images: Tensor, strength: Tensor, draws: Draws) -> Tensor:
     number = draws.below(len(_GEOMETRY) + len(_COLOR))
     signed = torch.where(draws.below(2).bool(), strength, -strength)
-    out = images.clone()
-    moved = number < len(_GEOMETRY)
-    if bool(moved.any()):
-        out[moved] = _warped(images[moved], number[moved], signed[moved])
+    out = _put(images.clone(), number < len(_GEOMETRY), _warped, images, number, signed)
     for i, change in enumerate(_COLOR, len(_GEOMETRY)):
-        chosen = number == i
-        if bool(chosen.any()):
-            out[chosen] = change(images[chosen], signed[chosen])
+        out = _put(out, number == i, change, images, signed)
+    return out
+
+
+def _put(out: Tensor, chosen: Tensor, change: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """`out` with the chosen images as `change` makes them of the inputs, each (N, ...)."""
+    if out.device.type != "cpu":
+        return torch.where(chosen.view(-1, 1, 1, 1), change(*inputs), out)
+    if bool(chosen.any()):
+        out[chosen] = change(*(x[chosen] for x in inputs))
     return out
 
 
@@ -92,7 +99,7 @@ def _saturation(images: Tensor, signed: Tensor) -> Tensor:
 
 
 def _sharpness(images: Tensor, signed: Tensor) -> Tensor:
-    kernel = images.new_tensor(_SMOOTH, dtype=torch.float32).view(1, 1, 3, 3) / sum(_SMOOTH)
+    kernel = constant(_SMOOTH, images).view(1, 1, 3, 3) / sum(_SMOOTH)
     padded = F.pad(images.float(), (1, 1, 1, 1), mode="replicate")
     smooth = F.conv2d(padded, kernel.expand(images.shape[1], 1, 3, 3), groups=images.shape[1])
     return _blended(images, smooth, signed)
@@ -138,7 +145,7 @@ _COLOR: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
 
 
 def _grey(images: Tensor) -> Tensor:
-    weights = images.new_tensor(_GREY_WEIGHTS, dtype=torch.float32).view(1, 3, 1, 1)
+    weights = constant(_GREY_WEIGHTS, images).view(1, 3, 1, 1)
     return (images.float() * weights).sum(1, keepdim=True)
 
 

@@ -136,8 +136,9 @@ def _labels(section: Any) -> LabelsSection:
     # The teacher computes as it would if it were asked in every step; on a GPU only it has fp16.
     precision: Literal["bf16", "fp32"] = "bf16" if section.train.precision == "bf16" else "fp32"
     return LabelsSection(
-        **section.cache.model_dump(), augment=augment, mix=mix, precision=precision
-    )
+        **section.cache.model_dump(), augment=augment, mix=mix, precision=precision,
+        device=section.train.device,
+    )  # fmt: skip
 
 
 def _views(section: Any) -> tuple[Any, Any]:

@@ -95,6 +95,7 @@ def write(
     history: list[dict[str, Any]],
     source: str = "trained",
     answers: nn.Module | None = None,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Write a checkpoint folder (see docs/architecture.md) and return its facts.
 
@@ -102,11 +103,13 @@ def write(
         model: in evaluation mode.
         source: where its weights come from at first: "trained" here, or e.g. "checkpoint".
         answers: what to evaluate in place of `model` (its quantized graph).
+        device: where to evaluate it.
     """
     import numpy as np
 
     from edgeres.models import weights
     from edgeres.models.resnet import complexity
+    from edgeres.training import placement
     from edgeres.training.inference import evaluate, in_layout
     from edgeres.training.loop import Trainee
 
@@ -115,9 +118,11 @@ def write(
     lines = "".join(json.dumps(row) + "\n" for row in history)
     (out / "history.jsonl").write_text(lines, "utf-8")
     network = answers or in_layout(model, model.spec.preprocess)
+    network.to(placement.device_of(device))
     trainee = Trainee(network, model.spec.preprocess, lambda training: None)
     on_validation, _ = evaluate(trainee, validation)
     on_test, logits = evaluate(trainee, test)
+    network.to("cpu")
     np.save(out / "test_logits.npy", logits.numpy())
     parameters, macs = complexity(model.spec)
     return {

@@ -56,8 +56,9 @@ def run(
     if hints:
         hints.close()
     origin = "trained" if section.checkpoint is None else "checkpoint"
-    facts = _checkpoint.write(out, student, data, history=history, source=origin) | said
-    return facts | ({"notes": notes} if notes else {})
+    facts = _checkpoint.write(out, student, data, history=history, source=origin,
+                              device=section.train.device)  # fmt: skip
+    return facts | said | ({"notes": notes} if notes else {})
 
 
 def summary(facts: Mapping[str, Any]) -> str:

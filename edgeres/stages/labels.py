@@ -20,9 +20,9 @@ _TOP = 10
 
 
 def keyed(section: LabelsSection) -> dict[str, Any]:
-    """The section without the limit, which decides no answer."""
+    """The section without the limit and the device, which decide no answer."""
     document = keyed_as_is(section)
-    del document["limit_gb"]
+    del document["limit_gb"], document["device"]
     return document
 
 
@@ -33,7 +33,7 @@ def run(
     import torch
 
     from edgeres import teachers
-    from edgeres.training import label_cache
+    from edgeres.training import label_cache, placement
     from edgeres.training.views import Views, ViewSettings
 
     data = inputs["data"]
@@ -44,8 +44,10 @@ def run(
     layout = label_cache.Layout(section.views, len(train.labels), classes, min(kept, classes), seen)
     _fits(layout.size_bytes, layout.sentence(), section.limit_gb, context.work)
     teacher = teachers.load(inputs["teacher"].folder())
-    with torch.autocast("cpu", torch.bfloat16, enabled=section.precision == "bf16"):
-        label_cache.build(teacher, Views(train, seen), layout, context.work, context.tick)
+    device = placement.device_of(section.device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=section.precision == "bf16"), \
+            placement.kernels(device, tf32=False):  # fmt: skip
+        label_cache.build(teacher, Views(train, seen), layout, context.work, context.tick, device)
     for name in label_cache.FILES:
         if (context.work / name).exists():
             (context.work / name).replace(out / name)

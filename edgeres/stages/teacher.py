@@ -61,7 +61,8 @@ def _trained(
         objectives.supervised(preprocess, settings.label_smoothing),
         seed=context.seed, work=context.work, tick=context.tick,
     )  # fmt: skip
-    return _checkpoint.write(out, model, data, history=history)
+    return _checkpoint.write(out, model, data, history=history,
+                             device=section.train.device)  # fmt: skip
 
 
 def wanted(section: TeacherSection, data: Artifact) -> teachers.Wanted:
@@ -82,7 +83,8 @@ def _loaded(
     found = teachers.source(source).fetch(rest, asked, out)
     if found.network is not None:
         history, said = _tuned(section, found.network, found.replaced, data, context)
-        facts = _checkpoint.write(out, found.network, data, history=history, source=source) | said
+        facts = _checkpoint.write(out, found.network, data, history=history, source=source,
+                                  device=section.train.device) | said  # fmt: skip
     else:
         facts = _checkpoint.write_answers(out, teachers.load(out), data, source=source)
         facts |= {"model": found.name, "parameters": found.parameters}

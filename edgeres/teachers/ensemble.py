@@ -67,6 +67,12 @@ class Ensemble:
 
     def __init__(self, members: list[Teacher], *, probabilities: bool):
         self.members, self.probabilities = members, probabilities
+        self.in_torch = all(getattr(member, "in_torch", False) for member in members)
+
+    def compile(self, batch: int) -> None:
+        """Answer batches of this size faster, where all members are `in_torch`."""
+        for member in self.members:
+            member.compile(batch)  # type: ignore[attr-defined]
 
     def answer(self, images: Tensor) -> Tensor:
         """Logits (N, C) of uint8 images (N, 3, H, W)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -28,20 +28,31 @@ class Network:
     Attributes:
         module: the folded network; it follows the images from device to device.
         preprocess: what its images are resized to and normalized with.
+        in_torch: it computes where the images are, and nothing waits for its answer.
     """
+
+    in_torch = True
 
     def __init__(self, network: ResNet):
         self.preprocess: Preprocess = network.spec.preprocess
         folded = network if network.spec.folded else fold_batchnorm(network.eval())
         self.module: nn.Module = in_layout(folded.requires_grad_(False).eval(), self.preprocess)
         self._device = torch.device("cpu")
+        self._compiled: tuple[Any, int] | None = None
+
+    def compile(self, batch: int) -> None:
+        """Answer batches of this size faster, after a minute."""
+        self._compiled = torch.compile(self.module, dynamic=False), batch
 
     @torch.no_grad()
     def answer(self, images: Tensor) -> Tensor:
         """Logits (N, C) of uint8 images (N, 3, H, W)."""
         if images.device != self._device:
             self.module, self._device = self.module.to(images.device), images.device
-        answer: Tensor = self.module(prepared(images, self.preprocess))
+        run, batch = self._compiled or (self.module, len(images))
+        answer: Tensor = (run if len(images) == batch else self.module)(
+            prepared(images, self.preprocess)
+        )
         return answer
 
     def prepared_as(self, preprocess: Preprocess) -> Network:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -22,9 +22,13 @@ from torch.utils.checkpoint import checkpoint
 from edgeres import procs
 from edgeres.errors import BadInput
 from edgeres.recipe import TrainSection
+from edgeres.training.placement import device_of
+from edgeres.training.replay import Replay
+from edgeres.training.views import Raw
 
-LossOf = Callable[[nn.Module, Tensor], Tensor]
-"""(network, sample numbers (n,)) -> their mean loss."""
+Batch = TypeVar("Batch", Tensor, Raw)
+LossOf = Callable[[nn.Module, Batch], Tensor]
+"""(network, samples) -> their mean loss."""
 
 
 class Engine:
@@ -35,6 +39,7 @@ class Engine:
 
     Attributes:
         device: of the network and its batches.
+        parameters: all that are trained.
         scaler: fp16's loss scale (it is part of what resumes).
 
     Raises:
@@ -42,9 +47,9 @@ class Engine:
     """
 
     def __init__(self, module: nn.Module, settings: TrainSection, extra: nn.Module | None = None):
-        # QAT, an exported graph: fake quantization is float32, on the CPU.
+        # QAT, an exported graph: fake quantization is float32.
         exact = any(isinstance(part, GraphModule) for part in module.modules())
-        self.device = torch.device("cpu") if exact else _device(settings.device)
+        self.device = device_of(settings.device)
         precision = "fp32" if exact else settings.precision
         if precision == "fp16" and self.device.type != "cuda":
             raise BadInput("train.precision: fp16 needs a CUDA device; use bf16 or fp32")
@@ -52,33 +57,54 @@ class Engine:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self._module, self._parts = module.to(self.device), settings.accumulate
         self._extra = [] if extra is None else list(extra.to(self.device).parameters())
+        self.parameters = [p for p in module.parameters() if p.requires_grad] + self._extra
         self._undo: list[Callable[[], object]] = []
         if settings.checkpointing and not exact:
             self._undo += _recomputed(module)
         if settings.sync_batchnorm and procs.count() > 1:
             self._undo += _synchronized(module)
         network = _spread(module, self.device) if procs.count() > 1 else module
-        self._network = (
-            _compiled(network, self.device) if settings.compile and not exact else network
-        )
+        on_cpu = self.device.type == "cpu"
+        compiled = settings.compile and not (exact and on_cpu)
+        self._network = _compiled(network, self.device) if compiled else network
+        # What is left of an epoch: not worth a compilation for a GPU.
+        self._whole = None if on_cpu else settings.batch_size
+        self._rest = network
+        self.replayable = (self.device.type == "cuda" and procs.count() == 1
+                           and not settings.checkpointing)  # fmt: skip
+        self._replay: Replay | None = None
 
-    def gradients(self, chosen: Tensor, loss_of: LossOf) -> Tensor:
-        """Add the gradients of a batch's mean loss; returns this process's part of it.
+    def replay(self, shared: bool) -> None:
+        """Compute batches as CUDA graphs from now on; see `Replay`."""
+        self._replay = Replay(self.parameters, shared)
+
+    def gradients(self, own: Batch, loss_of: LossOf[Batch], whole: int | None = None,
+                  kind: Hashable = None) -> Tensor:  # fmt: skip
+        """The gradients of a batch's mean loss, in parameters that have none; returns this
+        process's part of the loss.
 
         Args:
-            chosen: the whole batch's sample numbers, int64 (N,), the same in every process.
+            own: this process's share of the batch (`own_share`).
+            whole: how many samples the whole batch has; left out, as many as `own`.
+            kind: of the step, where not all launch the same kernels.
         """
-        own = chosen[procs.rank() :: procs.count()]
+        count = len(own) if whole is None else whole
+        if self._replay is None or not isinstance(own, Raw):
+            return self._computed(own, loss_of, count)
+        return self._replay((kind, count), own, lambda raw: self._computed(raw, loss_of, count))
+
+    def _computed(self, own: Batch, loss_of: LossOf[Batch], whole: int) -> Tensor:
+        network = self._network if self._whole in (None, whole) else self._rest
         total = torch.zeros((), device=self.device)
-        for number, part in enumerate(own.tensor_split(self._parts)):
-            share = len(part) / len(chosen)
-            if not len(part):
+        for number, (first, last) in enumerate(_parts(_owned(whole), self._parts)):
+            share, part = (last - first) / whole, own[first:last]
+            if first == last:
                 if procs.count() == 1:
                     continue
-                part = chosen[:1]  # processes must do the same number of parts
+                part = own[:1]  # processes must do the same number of parts
             with self._together(number == self._parts - 1):
-                with torch.autocast(self.device.type, self._dtype, enabled=bool(self._dtype)):
-                    loss = loss_of(self._network, part) * share
+                with self.autocast():
+                    loss = loss_of(network, part) * share
                 self.scaler.scale(loss * procs.count()).backward()
             total += loss.detach()
         for parameter in self._extra if procs.count() > 1 else ():
@@ -87,12 +113,17 @@ class Engine:
                 parameter.grad /= procs.count()
         return total
 
-    def update(self, optimizer: torch.optim.Optimizer, clip_norm: float | None,
-               parameters: list[nn.Parameter]) -> None:  # fmt: skip
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context in which convolutions and products have the recipe's precision."""
+        if self._dtype is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, self._dtype)
+
+    def update(self, optimizer: torch.optim.Optimizer, clip_norm: float | None) -> None:
         """One step along the gradients."""
         if clip_norm:
             self.scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(parameters, clip_norm)
+            nn.utils.clip_grad_norm_(self.parameters, clip_norm)
         self.scaler.step(optimizer)
         self.scaler.update()
 
@@ -116,12 +147,25 @@ class Engine:
         return self._network.no_sync()  # type: ignore[no-any-return,operator]
 
 
-def _device(name: str) -> torch.device:
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise BadInput("train.device: there is no CUDA device here; use cpu or auto")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+def own_share(chosen: Tensor) -> Tensor:
+    """This process's samples of a batch (N,); one that counts for nothing where there are none."""
+    own = chosen[procs.rank() :: procs.count()]
+    return own if len(own) else chosen[:1]
+
+
+def _owned(whole: int) -> int:
+    """How many samples of a batch are this process's."""
+    return len(range(procs.rank(), whole, procs.count()))
+
+
+def _parts(count: int, parts: int) -> Iterator[tuple[int, int]]:
+    """First and last row of each part, as `tensor_split` has them."""
+    size, larger = divmod(count, parts)
+    first = 0
+    for number in range(parts):
+        last = first + size + (number < larger)
+        yield first, last
+        first = last
 
 
 def _spread(module: nn.Module, device: torch.device) -> nn.Module:
@@ -139,6 +183,7 @@ def _compiled(network: nn.Module, device: torch.device) -> Any:
     if device.type == "cpu" and not any(name and shutil.which(name) for name in known):
         raise BadInput("train.compile: needs a C++ compiler (g++ or clang++), and there is none; "
                        "install one, or leave `compile` out")  # fmt: skip
+    torch.compiler.reset()  # trainings before this one count against the recompilation limit
     # An epoch's last batch is smaller: kernels of its own are faster than ones for any size.
     return torch.compile(network, dynamic=False)
 

@@ -43,6 +43,9 @@ class Hints(Extra):
         self._theirs = Taps(teacher.module, [s.teacher for s in sections], "the teacher")
         self._own = Taps(student, [s.student for s in sections], "the student")
         self.adapters = nn.ModuleList(self._adapters(student, preprocess))
+        self.weights: Tensor
+        self.register_buffer("weights", torch.zeros(len(self.sections)), persistent=False)
+        self.start_step(0.0)
 
     @classmethod
     def of(
@@ -57,17 +60,25 @@ class Hints(Extra):
                            "leave the hints out or take a single ResNet checkpoint")  # fmt: skip
         return cls(sections, teacher, student, preprocess)
 
+    in_torch = True
+
     def answer(self, images: Tensor) -> Tensor:
         """The teacher's logits (N, C) of uint8 images; its features are kept for `distance`."""
         return self._teacher[0].answer(images)
 
+    def start_step(self, progress: float) -> None:
+        """Weigh the hints as their schedules say."""
+        for weight, section in zip(self.weights, self.sections, strict=True):
+            weight.fill_(section.weight * _share(section.schedule, progress))
+
     def distance(self) -> Tensor:
         """The sum over hints, of the features that both networks showed last."""
-        total = torch.zeros(())
-        for section, adapter in zip(self.sections, self.adapters, strict=True):
+        total = torch.zeros((), device=self.weights.device)
+        for section, adapter, weight in zip(
+            self.sections, self.adapters, self.weights, strict=True
+        ):
             own, theirs = self._own.take(section.student), self._theirs.take(section.teacher)
-            weight = section.weight * _share(section.schedule, self.progress)
-            total = total.to(own.device) + weight * _distance(section.loss, adapter(own), theirs)
+            total = total + weight * _distance(section.loss, adapter(own), theirs)
         return total
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeres.datasets import _batches
+from edgeres.training import placement
 from edgeres.types import Accuracy, Preprocess
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from edgeres.training.views import Labelled
 
 _BATCH = 250
+_BATCH_ON_DEVICE = 1000
 
 
 @torch.no_grad()
@@ -28,10 +30,15 @@ def evaluate(trainee: Trainee, split: Labelled) -> tuple[Accuracy, Tensor]:
 
 @torch.no_grad()
 def predict(module: nn.Module, images: Tensor, preprocess: Preprocess) -> Tensor:
-    """Logits (N, C) of uint8 images (N, 3, H, W), in batches, in the module's present mode."""
+    """Logits (N, C) on the CPU of uint8 images (N, 3, H, W), in batches.
+
+    In the module's present mode and where it is, in float32.
+    """
     device = next((p.device for p in module.parameters()), images.device)
-    parts = images.split(_BATCH)
-    return torch.cat([module(prepared(part.to(device), preprocess)).cpu() for part in parts])
+    parts = images.split(_BATCH if device.type == "cpu" else _BATCH_ON_DEVICE)
+    with placement.kernels(device, tf32=False):
+        answers = [module(prepared(part.to(device), preprocess)) for part in parts]
+        return torch.cat(answers).cpu()
 
 
 def prepared(images: Tensor, preprocess: Preprocess) -> Tensor:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,11 @@ from torch import Tensor
 
 from edgeres.errors import BadInput
 from edgeres.training.answers import Teacher
-from edgeres.training.views import Views, ViewSettings
+from edgeres.training.feed import Feed
+from edgeres.training.views import Raw, Views, ViewSettings
 
 _BATCH = 250
+_BATCH_ON_DEVICE = 2000
 _SYNC_EVERY_S = 10.0
 _ANSWERS, _CLASSES, _LAYOUT, _PROGRESS = "answers.npy", "classes.npy", "labels.json", "done"
 FILES = (_ANSWERS, _CLASSES, _LAYOUT)
@@ -77,11 +79,13 @@ def build(
     layout: Layout,
     folder: Path,
     tick: Callable[[int, int, str], None],
+    device: torch.device | str = "cpu",
 ) -> None:
     """Ask the teacher about every view; goes on where a call that was killed has stopped.
 
     Args:
         folder: for the files; what an earlier call with the same arguments left there is used.
+        device: where views are made and the teacher is asked.
 
     Raises:
         BadInput: the teacher gave something that isn't a finite number.
@@ -89,14 +93,13 @@ def build(
     total = layout.views * layout.samples
     files, done = _files(layout, folder)
     said, saved = layout.sentence(), time.monotonic()
+    feed = Feed(views, torch.device(device))
     tick(done, total, said)
-    while done < total:
-        view, first = divmod(done, layout.samples)
-        chosen = torch.arange(first, min(first + _BATCH, layout.samples))
-        answer = teacher.answer(views.batch(chosen, view)[0]).cpu().float()
+    for view, chosen, raw in _batches(feed, layout, done):
+        answer = teacher.answer(views.made(raw)[0]).cpu().float()
         if not bool(torch.isfinite(answer).all()):
             raise BadInput("the teacher's answers are not finite numbers; use another teacher")
-        rows = slice(first, first + len(chosen))
+        rows = slice(int(chosen[0]), int(chosen[-1]) + 1)
         for file, values in zip(files, _packed(answer, layout), strict=True):
             file[view, rows] = values
         done += len(chosen)
@@ -107,6 +110,16 @@ def build(
             saved = time.monotonic()
         tick(done, total, said)
     (folder / _LAYOUT).write_text(json.dumps(layout.to_json(), indent=1), "utf-8")
+
+
+def _batches(feed: Feed, layout: Layout, done: int) -> Iterator[tuple[int, Tensor, Raw]]:
+    """(view, sample numbers, what the views are made of) of all that is yet to be asked."""
+    size = _BATCH if feed.device.type == "cpu" else _BATCH_ON_DEVICE
+    for view in range(done // layout.samples, layout.views):
+        first = done % layout.samples if view == done // layout.samples else 0
+        order = torch.arange(first, layout.samples).split(size)
+        for chosen, raw in zip(order, feed.epoch(order, view), strict=True):
+            yield view, chosen, raw
 
 
 class LabelCache:

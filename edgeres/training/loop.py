@@ -9,7 +9,7 @@ the same bits.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,19 +20,23 @@ from torch import Tensor, nn
 
 from edgeres import procs
 from edgeres.datasets import _batches
-from edgeres.errors import EdgeresError
+from edgeres.errors import BadInput, EdgeresError
 from edgeres.recipe import TrainSection
-from edgeres.training import diagnose
+from edgeres.training import diagnose, placement
 from edgeres.training.average import Average
-from edgeres.training.engine import Engine
+from edgeres.training.engine import Engine, own_share
+from edgeres.training.feed import Feed
 from edgeres.training.inference import evaluate, in_layout, prepared
 from edgeres.training.keeper import Keeper
-from edgeres.training.views import Labelled, Views, ViewSettings
+from edgeres.training.views import Labelled, Raw, Views, ViewSettings
 from edgeres.types import Preprocess
 
 Objective = Callable[..., Tensor]
 """(model, uint8 images (N, 3, H, W), labels (N,)) -> scalar loss to minimize; with stored answers
-also `answer=` the teacher's logits (N, C)."""
+also `answer=` the teacher's logits (N, C). Two methods are optional: `replayable(stored)`, whether
+it computes on the images' device, given whether there are stored answers, and reads beside them
+only tensors that stay at their place, so that a step can be recorded (`replay`); and
+`compile(batch)`, which makes batches of that size faster where no answers are stored."""
 
 Tick = Callable[[int, int, str], None]
 """(steps done, steps in all, what the numbers are now)"""
@@ -45,6 +49,7 @@ class Trainee:
     Attributes:
         set_training: switch the mode (exported graphs have no `train()`/`eval()`).
         start_epoch: called with (epoch, epochs) in training mode, before the first step.
+        start_step: called before each step; what it returns decides the step's kernels.
         end_epoch: called with the history so far, while the network is as it was evaluated.
         rates: of parameters that learn at a multiple of the learning rate.
     """
@@ -53,6 +58,7 @@ class Trainee:
     preprocess: Preprocess
     set_training: Callable[[bool], object]
     start_epoch: Callable[[int, int], None] = lambda epoch, epochs: None
+    start_step: Callable[[], Hashable] = lambda: None
     end_epoch: Callable[[list[dict[str, Any]]], None] = lambda history: None
     rates: Mapping[nn.Parameter, float] = field(default_factory=dict)
 
@@ -63,13 +69,10 @@ class Trainee:
 
 
 class Extra(nn.Module):
-    """What an objective trains along with the network, and is no part of it.
+    """What an objective trains along with the network, and is no part of it."""
 
-    Attributes:
-        progress: share of the training that is done, 0 to 1; the loop sets it.
-    """
-
-    progress: float = 0.0
+    def start_step(self, progress: float) -> None:
+        """Called before each step with the share of the training that is done, 0 to 1."""
 
 
 class Diverged(EdgeresError):
@@ -99,7 +102,7 @@ def fit(
 
     Raises:
         Diverged: the loss became NaN or infinite.
-        BadInput: the stored answers are to other views than these.
+        BadInput: the stored answers are to other views than these; the device is too small.
         StorageError: the checkpoint could not be written, or is damaged.
     """
     run = _Run(trainee, train, settings, objective, seed, work, tick, extra)
@@ -114,11 +117,17 @@ def fit(
                 run.keeper.restore()
                 first = position["step"]
                 loss = position["loss"] * procs.count() if procs.first() else 0.0
-            loss = _epoch(run, epoch, first, loss, history)
+            with placement.kernels(run.engine.device, tf32=True):
+                loss = _epoch(run, epoch, first, loss, history)
             if procs.first():
                 _examine(run, epoch, loss, validation, history)
         if run.average:
-            run.average.copy_to(trainee.module)
+            run.average.copy_to_module()
+    except torch.OutOfMemoryError as error:
+        raise BadInput(
+            f"train: the GPU's memory is too small for a batch of {settings.batch_size}; set "
+            f"train.accumulate to {2 * settings.accumulate}, or lower train.batch_size"
+        ) from error
     finally:
         run.engine.close()
     trainee.set_training(False)
@@ -140,22 +149,51 @@ class _Run:
             train.answers.check(self.views.settings)
         self.steps = math.ceil(len(train.labels) / settings.batch_size)
         self.engine = Engine(trainee.module, settings, extra)
-        self.parameters = [p for p in trainee.module.parameters() if p.requires_grad]
-        self.parameters += extra.parameters() if extra else []
-        self.optimizer = _optimizer(self.parameters, settings, trainee.rates)
+        self.feed = Feed(self.views, self.engine.device)
+        stored = train.answers is not None
+        replayable = getattr(objective, "replayable", lambda _: False)
+        if self.engine.replayable and replayable(stored):
+            self.engine.replay(shared=not self.feed.resident)
+        if settings.compile and self.engine.device.type == "cuda" and not stored:
+            share = settings.batch_size // (procs.count() * settings.accumulate)
+            getattr(objective, "compile", lambda _: None)(share)
+        self.optimizer = _optimizer(self.engine.parameters, settings, trainee.rates)
         self.average = Average(trainee.module, settings.ema) if settings.ema else None
         self.keeper = Keeper(work, {
             "model": trainee.module, "optimizer": self.optimizer, "average": self.average,
             "extra": extra, "scaler": self.engine.scaler,
         }, writes=procs.first())  # fmt: skip
 
-    def loss(self, network: nn.Module, chosen: Tensor, view: int) -> Tensor:
+    def loss(self, network: nn.Module, raw: Raw) -> Tensor:
         """The objective's for some samples of a view."""
-        images, labels = self.views.batch(chosen, view, self.engine.device)
-        known = {}
-        if self.train.answers:
-            known["answer"] = self.train.answers.of(chosen, view).to(self.engine.device)
+        images, labels = self.views.made(raw)
+        known = {} if raw.answer is None else {"answer": raw.answer}
         return self.objective(network, images, labels, **known)
+
+    def step(self, done: int, raw: Raw, whole: int) -> Tensor:
+        """One update, after `done` others; this process's part of the loss.
+
+        On another device than the CPU nothing here waits for it.
+
+        Args:
+            whole: how many samples the batch has in all processes.
+        """
+        settings = self.settings
+        # Whatever the network itself draws, in each process something else:
+        torch.manual_seed(self.seed * 1_000_000_007 + done + (procs.rank() << 50))
+        for group in self.optimizer.param_groups:
+            group["lr"] = _learning_rate(settings, done, self.steps) * group["rate"]
+        if self.extra:
+            self.extra.start_step(done / (settings.epochs * self.steps))
+        kind = self.trainee.start_step()
+        self.optimizer.zero_grad(set_to_none=True)
+        part = self.engine.gradients(raw, self.loss, whole, kind)
+        if part.device.type == "cpu" and not bool(torch.isfinite(part)):
+            raise _diverged(self, done // self.steps, float(part), raw.samples)
+        self.engine.update(self.optimizer, settings.clip_norm)
+        if self.average:
+            self.average.update()
+        return part
 
 
 def _epoch(run: _Run, epoch: int, first: int, loss: float, history: list[dict[str, Any]]) -> float:
@@ -167,24 +205,11 @@ def _epoch(run: _Run, epoch: int, first: int, loss: float, history: list[dict[st
     settings, answers = run.settings, run.train.answers
     total = torch.tensor(loss, device=run.engine.device)
     view = epoch % answers.count if answers else epoch
-    for step, chosen in enumerate(_order(len(run.train.labels), settings, run.seed, epoch)):
-        if step < first:
-            continue
+    order = list(_order(len(run.train.labels), settings, run.seed, epoch))
+    batches = run.feed.epoch([own_share(chosen) for chosen in order[first:]], view)
+    for step, (chosen, raw) in enumerate(zip(order[first:], batches, strict=True), first):
         done = epoch * run.steps + step
-        # Whatever the network itself draws, in each process something else:
-        torch.manual_seed(run.seed * 1_000_000_007 + done + (procs.rank() << 50))
-        for group in run.optimizer.param_groups:
-            group["lr"] = _learning_rate(settings, done, run.steps) * group["rate"]
-        if run.extra:
-            run.extra.progress = done / (settings.epochs * run.steps)
-        run.optimizer.zero_grad(set_to_none=True)
-        part = run.engine.gradients(chosen, lambda network, some: run.loss(network, some, view))
-        if part.device.type == "cpu" and not bool(torch.isfinite(part)):
-            raise _diverged(run, epoch, float(part), chosen)
-        total += part
-        run.engine.update(run.optimizer, settings.clip_norm, run.parameters)
-        if run.average:
-            run.average.update(run.trainee.module)
+        total += run.step(done, raw, len(chosen))
         run.tick(done + 1, settings.epochs * run.steps, f"epoch {epoch + 1}/{settings.epochs}")
         run.keeper.save_now_and_then(epoch=epoch, step=step + 1, loss=total, history=history)
     mean_loss = run.engine.summed(total) / run.steps
@@ -207,9 +232,9 @@ def _examine(
     run: _Run, epoch: int, loss: float, validation: Labelled, history: list[dict[str, Any]]
 ) -> None:
     """Add the epoch's row to the history."""
-    module, settings = run.trainee.module, run.settings
+    settings = run.settings
     rate = _learning_rate(settings, (epoch + 1) * run.steps - 1, run.steps)
-    with run.average.applied(module) if run.average else nullcontext():
+    with run.average.applied() if run.average else nullcontext():
         top1 = evaluate(run.trainee, validation)[0].top1
         history.append({"epoch": epoch + 1, "loss": round(loss, 6),
                         "learning_rate": rate, "validation_top1": round(top1, 6)})  # fmt: skip
@@ -233,13 +258,15 @@ def _optimizer(
          "weight_decay": settings.weight_decay if decays else 0.0, "rate": rate}
         for rate in sorted({1.0, *rates.values()}) for decays in (True, False)
     ]  # fmt: skip
+    fused = parameters[0].device.type == "cuda"
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=settings.learning_rate)
+        return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=fused)
     return torch.optim.SGD(
         groups,
         lr=settings.learning_rate,
         momentum=settings.momentum,
         nesterov=settings.momentum > 0,
+        fused=fused,
     )
 
 

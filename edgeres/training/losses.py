@@ -56,13 +56,14 @@ def dkd(
     Source: Zhao et al. 2022, "Decoupled Knowledge Distillation", equations 6 and 7.
     """
     mine, theirs = student / temperature, teacher.detach() / temperature
-    at = F.one_hot(labels, student.shape[1]).bool()
+    classes = torch.arange(student.shape[1] - 1, device=labels.device)
+    others_at = classes + (classes >= labels[:, None])  # all but the label's: (N, C - 1)
 
     def parts(logits: Tensor) -> tuple[Tensor, Tensor]:
         log_p = F.log_softmax(logits, dim=1)
-        other = logits.masked_select(~at).view(len(logits), -1)
-        rest = log_p.masked_select(~at).view(len(logits), -1).logsumexp(1)
-        return torch.stack([log_p[at], rest], 1), F.log_softmax(other, dim=1)
+        of_label = log_p.gather(1, labels[:, None])[:, 0]
+        rest = log_p.gather(1, others_at).logsumexp(1)
+        return torch.stack([of_label, rest], 1), F.log_softmax(logits.gather(1, others_at), dim=1)
 
     (own_s, rest_s), (own_t, rest_t) = parts(mine), parts(theirs)
     of_label = F.kl_div(own_s, own_t, reduction="batchmean", log_target=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from torch import Tensor, nn
 
 from edgeres.models.resnet import ResNet
@@ -15,11 +18,7 @@ from edgeres.types import Preprocess
 
 def supervised(preprocess: Preprocess, smoothing: float) -> Objective:
     """Cross entropy against the labels."""
-
-    def objective(module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        return losses.cross_entropy(module(prepared(images, preprocess)).float(), labels, smoothing)
-
-    return objective
+    return _Supervised(preprocess, smoothing)
 
 
 def distilled(
@@ -36,18 +35,55 @@ def distilled(
         loss: how the imitation is measured, a name of `losses.IMITATIONS`.
         hints: of the same teacher; what they find is added.
     """
-    measure = losses.IMITATIONS[loss]
-    frozen = hints or as_teacher(teacher)
+    return _Distilled(hints or as_teacher(teacher), preprocess, temperature, alpha, smoothing,
+                      losses.IMITATIONS[loss], hints)  # fmt: skip
 
-    def objective(
-        module: nn.Module, images: Tensor, labels: Tensor, answer: Tensor | None = None
+
+@dataclass(frozen=True)
+class _Supervised:
+    """See `supervised`."""
+
+    preprocess: Preprocess
+    smoothing: float
+
+    def replayable(self, stored: bool) -> bool:
+        """See `loop.Objective`."""
+        return True
+
+    def __call__(self, module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        logits = module(prepared(images, self.preprocess)).float()
+        return losses.cross_entropy(logits, labels, self.smoothing)
+
+
+@dataclass(frozen=True)
+class _Distilled:
+    """See `distilled`."""
+
+    teacher: Teacher
+    preprocess: Preprocess
+    temperature: float
+    alpha: float
+    smoothing: float
+    measure: Callable[[Tensor, Tensor, Tensor, float], Tensor]
+    hints: Hints | None
+
+    def __call__(
+        self, module: nn.Module, images: Tensor, labels: Tensor, answer: Tensor | None = None
     ) -> Tensor:
         if answer is None:
-            answer = frozen.answer(images).float()
-        logits = module(prepared(images, preprocess)).float()
-        total = alpha * measure(logits, answer, labels, temperature)
-        if alpha < 1:
-            total = total + (1 - alpha) * losses.cross_entropy(logits, labels, smoothing)
-        return total + hints.distance() if hints else total
+            answer = self.teacher.answer(images).float()
+        logits = module(prepared(images, self.preprocess)).float()
+        total = self.alpha * self.measure(logits, answer, labels, self.temperature)
+        if self.alpha < 1:
+            of_labels = losses.cross_entropy(logits, labels, self.smoothing)
+            total = total + (1 - self.alpha) * of_labels
+        return total + self.hints.distance() if self.hints else total
 
-    return objective
+    def replayable(self, stored: bool) -> bool:
+        """Whether the teacher answers where the images are, if it is asked."""
+        return stored or getattr(self.teacher, "in_torch", False)
+
+    def compile(self, batch: int) -> None:
+        """Have the teacher answer batches of this size faster, where it can."""
+        if self.replayable(stored=False) and not self.hints:  # hints look into it
+            self.teacher.compile(batch)  # type: ignore[attr-defined]

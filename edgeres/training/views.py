@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from edgeres.datasets import _mix
 from edgeres.datasets._augment import augment
-from edgeres.datasets._draws import Draws, derived
-from edgeres.datasets._mix import mixed
+from edgeres.datasets._draws import Draws, derived, key
 from edgeres.recipe import MixSection, TrainSection
 
 
@@ -75,6 +76,66 @@ class Labelled:
 
 
 @dataclass(frozen=True)
+class Raw:
+    """Some samples of a view before they are changed, on one device; fields have a row for each.
+
+    Attributes:
+        samples, labels: their numbers and classes, int64 (N,).
+        keys: of the random changes and of the mixing, int64 (2,) (`_draws.key`).
+        partners, other_labels, own: of the images that they are mixed with, and their own shares,
+            float32 (N,).
+        answer: the teacher's stored logits, float32 (N, C).
+        images, others: uint8 (N, 3, H, W), the samples' and their partners', once they are there.
+    """
+
+    samples: Tensor
+    labels: Tensor
+    keys: Tensor
+    partners: Tensor | None = None
+    other_labels: Tensor | None = None
+    own: Tensor | None = None
+    answer: Tensor | None = None
+    images: Tensor | None = None
+    others: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, rows: slice) -> Raw:
+        return self._each(lambda name, x: x if name == "keys" else x[rows])
+
+    def with_images(self, images: Tensor) -> Raw:
+        """The same with its images out of all of a split's, on the same device."""
+        others = None if self.partners is None else images[self.partners]
+        return replace(self, images=images[self.samples], others=others)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Raw:
+        """The same there."""
+        return self._each(lambda _, x: x.to(device, non_blocking=non_blocking))
+
+    def pinned(self) -> Raw:
+        """The same in memory that a GPU reads on its own."""
+        return self._each(lambda _, x: x.pin_memory())
+
+    def clone(self) -> Raw:
+        """A copy."""
+        return self._each(lambda _, x: x.clone())
+
+    def copy_(self, other: Raw) -> None:
+        """Become as another one of the same shapes."""
+        mine, theirs = self.tensors(), other.tensors()
+        for name, x in mine.items():
+            x.copy_(theirs[name])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The fields that there are."""
+        return {name: x for name, x in vars(self).items() if x is not None}
+
+    def _each(self, change: Callable[[str, Tensor], Tensor]) -> Raw:
+        return Raw(**{name: change(name, x) for name, x in self.tensors().items()})
+
+
+@dataclass(frozen=True)
 class Views:
     """The augmented views of a split: the same numbers give the same view, wherever it is made."""
 
@@ -93,22 +154,43 @@ class Views:
             images uint8 (N, 3, H, W); labels int64 (N,), or each class's share, float32 (N, C),
             where images are mixed.
         """
-        images, labels = self._changed(chosen, view, device), self.split.labels[chosen].to(device)
-        mix = self.settings.mix
+        raw = self.numbers(chosen, view).with_images(self.split.images)
+        return self.made(raw.to(device))
+
+    def numbers(self, chosen: Tensor, view: int) -> Raw:
+        """What a view of each chosen sample, int64 (N,), is made of, but for images and answers."""
+        split, seed, mix = self.split, self.settings.seed, self.settings.mix
+        keys = torch.tensor([key(seed, view), key(seed + 1, view)])
+        raw = Raw(chosen, split.labels[chosen], keys)
+        if mix is None:
+            return raw
+        partners = _partners(len(split.labels), seed, view)[chosen]
+        own = _mix.shares(Draws(seed + 1, view, chosen), mix.alpha)
+        return replace(raw, partners=partners, other_labels=split.labels[partners], own=own)
+
+    def made(self, raw: Raw) -> tuple[Tensor, Tensor]:
+        """The view itself, on the device of `raw`: what `batch` gives."""
+        images, mix = self._changed(raw, raw.images, raw.samples), self.settings.mix
+        labels = raw.labels
         if mix is None:
             return images, labels
-        partners = _partners(len(self.split.labels), self.settings.seed, view)[chosen]
-        others = self._changed(partners, view, device)
-        draws = Draws(self.settings.seed + 1, view, chosen.to(device))
-        images, own = mixed(images, others, draws, mix.kind, mix.alpha, mix.share)
-        classes = int(self.split.labels.max()) + 1
-        shares = F.one_hot(labels, classes) * own[:, None]
-        theirs = F.one_hot(self.split.labels[partners].to(device), classes)
+        others = self._changed(raw, raw.others, raw.partners)
+        assert raw.other_labels is not None and raw.own is not None
+        draws = Draws.keyed(raw.keys[1], raw.samples)
+        draws.uniform()  # which `own` was made of
+        images, own = _mix.mixed(images, others, raw.own, draws, mix.kind, mix.share)
+        shares = F.one_hot(labels, self._classes) * own[:, None]
+        theirs = F.one_hot(raw.other_labels, self._classes)
         return images, shares + theirs * (1 - own)[:, None]
 
-    def _changed(self, chosen: Tensor, view: int, device: torch.device | str) -> Tensor:
-        draws = Draws(self.settings.seed, view, chosen.to(device))
-        return augment(self.split.images[chosen].to(device), self.settings.augmentations, draws)
+    def _changed(self, raw: Raw, images: Tensor | None, samples: Tensor | None) -> Tensor:
+        assert images is not None and samples is not None
+        return augment(images, self.settings.augmentations, Draws.keyed(raw.keys[0], samples))
+
+    @functools.cached_property
+    def _classes(self) -> int:
+        """How many classes there are up to the last that has an image."""
+        return int(self.split.labels.max()) + 1
 
 
 @functools.lru_cache(maxsize=2)

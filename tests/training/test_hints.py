@@ -69,7 +69,7 @@ def test_weights_and_schedule_scale_the_distance() -> None:
     for one in (made, *parts):
         one.answer(seen)
     module.eval()((seen.float() - 128) / 64)
-    made.progress = 0.25
+    made.start_step(0.25)
     expected = 3 * 0.75 * parts[0].distance() + parts[1].distance()
     torch.testing.assert_close(made.distance(), expected)
 

@@ -25,6 +25,7 @@ from edgeres.recipe.sections.training import (
     FINE_TUNING,
     Cache,
     CacheSection,
+    Device,
     MixSection,
     TeacherTrainSection,
     TrainSection,
@@ -207,6 +208,7 @@ class LabelsSection(CacheSection):
     augment: tuple[str, ...] = ()
     mix: MixSection | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
+    device: Device = "auto"
 
 
 class HintSection(Section):

@@ -50,6 +50,11 @@ Cache = Annotated[
 ]
 
 
+Device = Annotated[
+    Literal["auto", "cpu", "cuda", "mps"],
+    Field(description="auto: a CUDA GPU where there is one, else the CPU; mps: an Apple GPU."),
+]
+
 FINE_TUNING = 0.01
 """Learning rate that trained weights bear; 0.1 makes of them what random ones would become."""
 
@@ -99,16 +104,14 @@ class TrainingSection(Section):
         Field(description="Of fresh weights and of the order of images; null is the recipe's."
               " Data, views and stored answers stay as they are."),
     ] = None  # fmt: skip
-    device: Annotated[
-        Literal["cpu", "cuda", "auto"], Field(description="auto: a GPU where there is one.")
-    ] = "cpu"
+    device: Device = "auto"
     precision: Annotated[
         Literal["fp32", "bf16", "fp16"],
         Field(description="Of convolutions and products; fp16 on GPUs only. QAT is always fp32."),
     ] = "fp32"
     compile: Annotated[
         bool, Field(description="Compile the network first (minutes; needs a C++ compiler on a"
-              " CPU), for faster steps. Not QAT's."),
+              " CPU), for faster steps. On a CPU not QAT's."),
     ] = False  # fmt: skip
     accumulate: Annotated[
         int, Field(ge=1, le=1024, description="Compute a batch in so many parts, to save memory.")
