@@ -39,6 +39,12 @@ def folder_size(path: Path) -> int:
     return sum(p.stat().st_size for p in path.rglob("*") if p.is_file() and not p.is_symlink())
 
 
+def config_folder() -> Path:
+    """Where the user's own settings are: `$XDG_CONFIG_HOME/edgeres`, or below ~/.config."""
+    user = os.environ.get("XDG_CONFIG_HOME")
+    return (Path(user) if user else Path.home() / ".config") / "edgeres"
+
+
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file such that a reader sees the old one or the new one, never a part.
 

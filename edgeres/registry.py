@@ -1,8 +1,8 @@
-"""The registry: which run is `stable`, which is `canary`, and how it came to that.
+"""The registry: which run is `stable`, which is `canary`, how it came to that, what was bundled.
 
-A folder of numbered JSON files beside the runs, one per promotion or rollback. They are only ever
-added, each in one step, so that a crash leaves either the old state or the new one; what a channel
-points to is what its last entry says.
+A folder of numbered JSON files beside the runs, one per promotion or rollback, and one per bundle
+below `bundles/`. They are only ever added, each in one step, so that a crash leaves either the old
+state or the new one; what a channel points to is what its last entry says.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -100,6 +101,53 @@ def rollback(runs: Path, channel: str, reason: str) -> Entry:
         raise BadInput(f"{channel}: there is no earlier run to go back to")
     before = kept[-2]
     return _append(runs, channel, "rollback", before.run, before.artifacts, before.findings, reason)
+
+
+def bundle_number(runs: Path, run: str, contents: str) -> tuple[int, int]:
+    """A bundle's serial, and when it was made, in seconds since 1970.
+
+    The same contents have the numbers that they got the first time. A serial is larger than every
+    one before, and at least the time, so that it grows from one folder of runs to the next, too.
+
+    Args:
+        contents: hash of all that is in it.
+
+    Raises:
+        BadInput: SOURCE_DATE_EPOCH, which stands for now if it is set, is no time; or an entry
+            can't be read.
+    """
+    folder, now = runs / _FOLDER / "bundles", _now()
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        while True:
+            known = [_read_bundle(path) for path in folder.glob("[0-9]*.json")]
+            for serial, created, before in known:
+                if before == contents:
+                    return serial, created
+            serial = max(now, *(serial + 1 for serial, _, _ in known), 1)
+            entry = {"serial": serial, "created": now, "run": run, "contents": contents}
+            if _placed(folder / f"{serial:012}.json", json.dumps(entry, indent=1)):
+                return serial, now
+
+
+def _now() -> int:
+    given = os.environ.get("SOURCE_DATE_EPOCH")
+    if given is None:
+        return int(time.time())
+    if not (given.isascii() and given.isdigit() and len(given) <= 11):
+        raise BadInput(f"SOURCE_DATE_EPOCH: {given[:40]!r} is no number of seconds since 1970")
+    return int(given)
+
+
+def _read_bundle(path: Path) -> tuple[int, int, str]:
+    try:
+        entry = json.loads(path.read_text("utf-8"))
+        serial, created, contents = entry["serial"], entry["created"], entry["contents"]
+        if not (type(serial) is type(created) is int and 0 <= created < 10**11 > serial > 0):
+            raise ValueError
+        return serial, created, contents
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise BadInput(f"{path}: not an entry of the registry ({type(error).__name__})") from error
 
 
 def _append(

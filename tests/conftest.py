@@ -14,7 +14,7 @@ from edgeres.models import resnet, spec
 from edgeres.models.resnet import ResNet
 from edgeres.types import ScaleTable
 
-pytest_plugins = ("beds.arm_board", "beds.jetson_board", "beds.phone")
+pytest_plugins = ("beds.arm_board", "beds.bundles", "beds.jetson_board", "beds.phone")
 PX = 16
 
 

@@ -36,7 +36,7 @@ def refused(done: subprocess.CompletedProcess[str], code: int, *says: str) -> No
 
 @pytest.mark.parametrize(
     "command", ["", "run", "distill", "prune", "search", "quantize", "export", "inspect", "verify",
-                "benchmark", "compare", "check", "bundle", "drift", "promote", "rollback",
+                "benchmark", "compare", "check", "bundle", "trust", "drift", "promote", "rollback",
                 "history", "report", "track", "list", "init", "doctor", "clean", "devices",
                 "devices probe", "devices discover"],
 )  # fmt: skip

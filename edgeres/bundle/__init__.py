@@ -11,22 +11,27 @@ import hashlib
 import json
 import shutil
 import tempfile
-import zipfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres import __version__, devices, targets
+from edgeres import __version__, devices
 from edgeres.artifact import Artifact, library_versions
-from edgeres.bundle import card, signing
+from edgeres.bundle import archive, card, certified, documents, golden, signing
 from edgeres.disk import file_sha256, storage_errors
-from edgeres.errors import BadInput, unknown
-from edgeres.types import ExportedFile, exported_file
+from edgeres.errors import BadInput, GateFailed, unknown
+from edgeres.types import exported_file
 
 if TYPE_CHECKING:
     import numpy as np
 
 MANIFEST, SIGNATURE, BASELINE = "manifest.json", "manifest.sig", "drift.json"
+LABELS, PREPROCESS, CARD = "labels.txt", "preprocess.json", "MODEL_CARD.md"
+CERTIFICATE, SBOM = "certificate.json", "sbom.json"
+PROGRAMS = ("golden_test.py", "runner.py")
+REQUIRED = (LABELS, PREPROCESS, CARD, CERTIFICATE, SBOM, *golden.FILES, *PROGRAMS)
+GOLDEN = golden.SAMPLES
 # what a bundle is for -> the targets it takes, the first that the run has
 KINDS: dict[str, tuple[str, ...]] = {
     "android": ("tflite-int8", "tflite-int16x8", "tflite-dynamic", "tflite-fp16", "tflite-fp32"),
@@ -34,17 +39,19 @@ KINDS: dict[str, tuple[str, ...]] = {
     "jetson": ("tensorrt-int8", "onnx-int8", "tensorrt-fp16", "onnx-fp16", "onnx-fp32"),
     "web-service": ("onnx-int8", "onnx-fp32"),
 }
-GOLDEN = 8
-# Kernels round differently (two codes were seen between LiteRT's); a wrong model is far off.
-_TOLERANCE = {"codes": 3, "float": 1e-2}
 _LIBRARIES = ("torch", "torchao", "nncf", "litert-torch", "ai-edge-litert", "onnx", "onnxruntime",
               "coremltools", "executorch", "numpy")  # fmt: skip
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same run gives the same bytes
+
+
+def now(_: str) -> tuple[int, int]:
+    """A serial and a time for a bundle that nobody keeps a list of."""
+    return (int(time.time()),) * 2
 
 
 def make(
     run: str, artifacts: Mapping[str, Artifact], kind: str, images: np.ndarray, out: Path,
     key: Path | None = None, baseline: Mapping[str, Any] | None = None,
+    numbered: Callable[[str], tuple[int, int]] = now,
 ) -> dict[str, Any]:  # fmt: skip
     """Write a bundle.
 
@@ -53,9 +60,11 @@ def make(
         images: (N, 3, H, W) float32, prepared as the network takes them; the golden inputs.
         key: an Ed25519 private key in PEM, to sign the manifest with.
         baseline: what the test set looks like, for `edgeres drift` (measurement/drift.py).
+        numbered: hash of all that is in the bundle -> its serial, and seconds since 1970.
 
     Raises:
         BadInput: an unknown kind, a run without a file for it, or a key that isn't one.
+        GateFailed: the file has no certificate, or one that isn't about it or didn't pass.
     """
     if kind not in KINDS:
         raise unknown("kind of bundle", kind, KINDS)
@@ -63,32 +72,63 @@ def make(
     target = next((t for t in KINDS[kind] if t in exports), None)
     if target is None:
         raise BadInput(f"{run}: has no file for {kind}; edgeres export --target {KINDS[kind][0]}")
-    artifact = exports[target]
-    exported = exported_file(artifact.facts["exported"])
+    if out.is_dir():
+        raise BadInput(f"{out}: is a folder; name the archive, e.g. --out {out}/{run}-{kind}.zip")
+    private = signing.private_key(key) if key is not None else None
+    exported = exported_file(exports[target].facts["exported"])
+    if exported.file in ("", "..") or exported.file != Path(exported.file).name:
+        raise BadInput(f"{run}: {exported.file[:80]!r} is no name of a file; export it anew")
     with tempfile.TemporaryDirectory() as scratch, storage_errors(out):
         folder = Path(scratch)
-        _model(folder / "model", artifact, exported)
+        model = folder / "model" / exported.file
+        _copy(exports[target].file(exported.file), model)
+        _certificate(folder, run, artifacts, target, model)
         _texts(folder, run, artifacts, target, kind)
-        _golden(folder / "golden", artifact.file(exported.file), exported, images)
-        shutil.copytree(Path(__file__).parent / "samples" / kind, folder / "sample")
-        shutil.copyfile(Path(__file__).with_name("golden_test.py"), folder / "golden_test.py")
-        shutil.copyfile(devices.RUNNER, folder / "runner.py")
+        golden.write(folder / golden.FOLDER, model, exported, images)
+        _copy(Path(__file__).parent / "samples" / kind, folder / "sample")
+        _copy(Path(__file__).with_name("golden_test.py"), folder / "golden_test.py")
+        _copy(devices.RUNNER, folder / "runner.py")
         if baseline is not None:
             (folder / BASELINE).write_text(json.dumps(baseline), "utf-8")
-        manifest = _manifest(folder, run, kind, target)
+        about = {
+            "edgeres": __version__, "name": run.rpartition("-")[0] or run, "run": run, "for": kind,
+            "target": target, "signer": signing.encoded(signing.public_of(private))
+            if private is not None else None,
+        }  # fmt: skip
+        manifest = _manifest(folder, about, numbered)
         (folder / MANIFEST).write_text(manifest, "utf-8")
-        if key is not None:
-            (folder / SIGNATURE).write_bytes(signing.sign(manifest.encode(), key))
-        _zipped(folder, out)
+        if private is not None:
+            (folder / SIGNATURE).write_bytes(private.sign(manifest.encode()))
+        archive.write(folder, out)
+    said = json.loads(manifest)
     return {"bundle": str(out), "target": target, "size_bytes": out.stat().st_size,
-            "signed": key is not None, "sha256": file_sha256(out)}  # fmt: skip
+            "signed": key is not None, "sha256": file_sha256(out), "serial": said["serial"],
+            "created": said["created"], "fingerprint": signing.fingerprint(
+                signing.public_of(private)) if private is not None else None}  # fmt: skip
 
 
-def _model(folder: Path, artifact: Artifact, exported: ExportedFile) -> None:
-    folder.mkdir()
-    source = artifact.file(exported.file)
-    copy = shutil.copytree if source.is_dir() else shutil.copyfile
-    copy(source, folder / exported.file)  # type: ignore[operator]
+def _copy(source: Path, copy: Path) -> None:
+    """A file, or the regular files of a folder: a link in it is refused."""
+    files = {"": source} if source.is_file() else archive.walked(source)
+    for name, path in files.items():
+        place = copy / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, place)
+
+
+def _certificate(
+    folder: Path, run: str, artifacts: Mapping[str, Artifact], target: str, model: Path
+) -> None:
+    """Write the certificate, if it is this very model's and every gate of it is met."""
+    mend = f"edgeres export {run} --target {target} writes and verifies it"
+    if "verify" not in artifacts:
+        raise GateFailed(f"{run}: its files were never verified; {mend}")
+    content = artifacts["verify"].file("verify.json").read_bytes()
+    said = documents.parsed(documents.Certificate, content, f"{run}: verify.json")
+    wrong = list(certified.findings(said, target, model.name, file_sha256(model)))
+    if wrong:
+        raise GateFailed(f"{run}: no bundle is made of {model.name}: {'; '.join(wrong)}; {mend}")
+    (folder / CERTIFICATE).write_bytes(content)
 
 
 def _texts(
@@ -96,38 +136,14 @@ def _texts(
 ) -> None:
     exported = artifacts[f"export:{target}"]
     classes = artifacts["data"].facts["classes"]
-    (folder / "labels.txt").write_text("\n".join(classes) + "\n", "utf-8")
-    (folder / "preprocess.json").write_text(
-        json.dumps(exported.facts["preprocess"], indent=1), "utf-8"
-    )
-    (folder / "MODEL_CARD.md").write_text(card.text(run, artifacts, target, kind), "utf-8")
-    (folder / "sbom.json").write_text(_sbom(exported), "utf-8")
-    if "verify" in artifacts:
-        shutil.copyfile(artifacts["verify"].file("verify.json"), folder / "certificate.json")
-
-
-def _golden(folder: Path, file: Path, exported: ExportedFile, images: np.ndarray) -> None:
-    """Inputs as the file takes them and the outputs it gave here; .bin for apps without numpy."""
-    import numpy as np
-
-    folder.mkdir()
-    _, target = targets.of_file(file)
-    session = target.session(file)
-    if session is None:
-        raise BadInput(f"{file}: nothing here runs it, so it has no golden outputs")
-    inputs = np.ascontiguousarray(targets.encode(images[:GOLDEN], exported.input))
-    outputs = np.concatenate([session.run(sample[None]) for sample in inputs])
-    for name, array in (("inputs", inputs), ("outputs", outputs)):
-        np.save(folder / f"{name}.npy", array, allow_pickle=False)
-        (folder / f"{name}.bin").write_bytes(array.tobytes())
-    integer = exported.output.quantization is not None
-    (folder / "golden.json").write_text(json.dumps({
-        "model": f"model/{exported.file}", "samples": len(inputs),
-        "input": {"shape": list(inputs.shape[1:]), "dtype": str(inputs.dtype)},
-        "output": {"shape": list(outputs.shape[1:]), "dtype": str(outputs.dtype)},
-        "tolerance": _TOLERANCE["codes" if integer else "float"],
-        "made_by": getattr(session, "stand_in", "its runtime"),
-    }, indent=1), "utf-8")  # fmt: skip
+    labels = "".join(f"{name}\n" for name in classes)
+    if labels.splitlines() != list(classes):
+        raise BadInput(f"{run}: the name of a class has a line break in it; rename the class")
+    (folder / LABELS).write_text(labels, "utf-8")
+    preprocess = json.dumps(exported.facts["preprocess"], indent=1)
+    (folder / PREPROCESS).write_text(preprocess, "utf-8")
+    (folder / CARD).write_text(card.text(run, artifacts, target, kind), "utf-8")
+    (folder / SBOM).write_text(_sbom(exported), "utf-8")
 
 
 def _sbom(artifact: Artifact) -> str:
@@ -151,25 +167,14 @@ def _sbom(artifact: Artifact) -> str:
     }, indent=1)  # fmt: skip
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.is_file())
-
-
-def _manifest(folder: Path, run: str, kind: str, target: str) -> str:
-    sums = {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
-            for p in _files(folder)}  # fmt: skip
-    return json.dumps({"schema": 1, "edgeres": __version__, "run": run, "for": kind,
-                       "target": target, "sha256": sums}, indent=1)  # fmt: skip
-
-
-def _zipped(folder: Path, out: Path) -> None:
-    partial = out.with_name(out.name + ".partial")
-    with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in _files(folder):
-            entry = zipfile.ZipInfo(path.relative_to(folder).as_posix(), _EPOCH)
-            entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
-            archive.writestr(entry, path.read_bytes())
-    partial.replace(out)
+def _manifest(
+    folder: Path, about: Mapping[str, Any], numbered: Callable[[str], tuple[int, int]]
+) -> str:
+    sums = {name: file_sha256(path) for name, path in archive.walked(folder).items()}
+    contents = json.dumps({**about, "sha256": sums}, sort_keys=True)
+    serial, created = numbered(hashlib.sha256(contents.encode()).hexdigest())
+    numbers = {"serial": serial, "created": documents.timestamp(created)}
+    return json.dumps({"schema": documents.SCHEMA, **about, **numbers, "sha256": sums}, indent=1)
 
 
 __all__: Sequence[str] = ("GOLDEN", "KINDS", "MANIFEST", "SIGNATURE", "make")

@@ -6,6 +6,7 @@ edgeres knows them; what only the author can say is left to be filled in.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,6 +14,8 @@ from edgeres.artifact import Artifact
 from edgeres.statistics import wilson
 
 _RUNGS = ("teacher", "distill", "prune", "quantize")
+_LONGEST = 200
+_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
 def text(run: str, artifacts: Mapping[str, Artifact], target: str, kind: str) -> str:
@@ -20,22 +23,33 @@ def text(run: str, artifacts: Mapping[str, Artifact], target: str, kind: str) ->
     return "\n".join(_lines(run, artifacts, target, kind)) + "\n"
 
 
+def escaped(value: object) -> str:
+    """Somebody's text on one line, as what it is: nothing in it is Markdown, HTML or a link."""
+    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(value))
+    shown = shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 1]}…"
+    shown = re.sub(r"[\\`*_{}\[\]()#+!|~:@$]", r"\\\g<0>", shown)
+    shown = re.sub(r"(?i)(www)\.", r"\1\.", shown)
+    return re.sub("[&<>]", lambda found: _ENTITIES[found[0]], shown)
+
+
 def _lines(run: str, artifacts: Mapping[str, Artifact], target: str, kind: str) -> Iterator[str]:
     export, data = artifacts[f"export:{target}"], artifacts["data"]
     exported = export.facts["exported"]
     model = next(artifacts[s] for s in reversed(_RUNGS) if s in artifacts)
     yield from (
-        f"# {exported['file']}", "",
-        f"An image classifier for {kind}, made by edgeres in the run `{run}`.", "",
+        f"# {escaped(exported['file'])}", "",
+        f"An image classifier for {kind}, made by edgeres in the run {escaped(run)}.", "",
         "## Model", "",
-        f"- network: {model.facts['model']}, {model.facts['parameters'] / 1e3:,.1f} k parameters, "
+        f"- network: {escaped(model.facts['model'])}, "
+        f"{model.facts['parameters'] / 1e3:,.1f} k parameters, "
         f"{model.facts['macs'] / 1e6:,.1f} M multiply-accumulates",
-        f"- file: {target}, {exported['size_bytes'] / 1e3:,.1f} kB, sha256 {exported['sha256']}",
+        f"- file: {escaped(target)}, {exported['size_bytes'] / 1e3:,.1f} kB, "
+        f"sha256 {escaped(exported['sha256'])}",
         f"- input: {_tensor(exported['input'])}; output: {_tensor(exported['output'])}",
-        f"- licence: {export.section.get('licence') or 'not stated by its author'}", "",
+        f"- licence: {escaped(export.section.get('licence') or 'not stated by its author')}", "",
         "## Data", "",
-        f"- {data.section.get('name', 'data')}: {len(data.facts['classes'])} classes "
-        f"({', '.join(data.facts['classes'][:20])})", "",
+        f"- {escaped(data.section.get('name', 'data'))}: {len(data.facts['classes'])} classes "
+        f"({', '.join(map(escaped, data.facts['classes'][:20]))})", "",
         "## Accuracy on the test set", "",
         "| network | top-1 | 95 % interval (Wilson) | n |", "|---|---|---|---|",
     )  # fmt: skip
@@ -57,7 +71,7 @@ def _certified(artifacts: Mapping[str, Artifact], target: str) -> Iterator[str]:
         yield from ("", "The file was not verified.")
         return
     if row.get("test"):
-        yield _accuracy(f"`{target}`", row["test"])
+        yield _accuracy(target, row["test"])
     yield from (
         "", "## Verification", "",
         f"The file {'passed' if row['passed'] else 'FAILED'} every gate below against the network "
@@ -65,8 +79,8 @@ def _certified(artifacts: Mapping[str, Artifact], target: str) -> Iterator[str]:
         "| gate | measured | limit |", "|---|---|---|",
     )  # fmt: skip
     for gate in row["gates"]:
-        limit = f"{gate['comparison']} {gate['limit']:g}"
-        yield f"| {gate['name']} | {gate['measured']:.6g} | {limit} |"
+        limit = escaped(f"{gate['comparison']} {gate['limit']:g}")
+        yield f"| {escaped(gate['name'])} | {gate['measured']:.6g} | {limit} |"
 
 
 def _measured(artifacts: Mapping[str, Artifact], target: str) -> Iterator[str]:
@@ -81,7 +95,7 @@ def _measured(artifacts: Mapping[str, Artifact], target: str) -> Iterator[str]:
         latency = r["latency"]
         low, high = latency["median_ci_ns"]
         p90 = f"{latency['p90_ns'] / 1e6:.3f} ms" if latency["p90_ns"] else "-"
-        yield (f"| {r['device']} | {latency['median_ns'] / 1e6:.3f} ms "
+        yield (f"| {escaped(r['device'])} | {latency['median_ns'] / 1e6:.3f} ms "
                f"| {low / 1e6:.3f}-{high / 1e6:.3f} ms | {p90} | {latency['n']} "
                f"| {'yes' if r['valid'] else 'no'} |")  # fmt: skip
 
@@ -89,8 +103,8 @@ def _measured(artifacts: Mapping[str, Artifact], target: str) -> Iterator[str]:
 def _accuracy(name: str, found: Mapping[str, Any]) -> str:
     low, high = wilson(found["correct"], found["n"])
     share = found["correct"] / found["n"]
-    return f"| {name} | {share:.2%} | {low:.1%} to {high:.1%} | {found['n']} |"
+    return f"| {escaped(name)} | {share:.2%} | {low:.1%} to {high:.1%} | {found['n']} |"
 
 
 def _tensor(spec: Mapping[str, Any]) -> str:
-    return f"{spec['dtype']} {'x'.join(map(str, spec['shape']))} {spec['layout']}"
+    return escaped(f"{spec['dtype']} {'x'.join(map(str, spec['shape']))} {spec['layout']}")

@@ -20,8 +20,9 @@ from edgeres.errors import EdgeresError
 _COMMANDS = (
     chain.run, chain.distill, chain.prune, chain.search, chain.quantize, chain.export,
     files.diagnose, files.recalibrate, files.inspect, files.verify, files.benchmark,
-    files.compare, files.check, runs.bundle, runs.drift, runs.promote, runs.rollback,
-    runs.history, runs.report, runs.track, here.list_, here.init, here.doctor, runs.clean,
+    files.compare, files.check, runs.bundle, runs.trust, runs.drift, runs.promote,
+    runs.rollback, runs.history, runs.report, runs.track, here.list_, here.init, here.doctor,
+    runs.clean,
 )  # fmt: skip
 _OPTIONS = {"help_option_names": ["-h", "--help"]}
 

@@ -9,7 +9,7 @@ import typer
 
 from edgeres.cli._options import DEFAULT_RUNS, Architecture, Data, Json, Model, Quiet, Runs, show
 from edgeres.commands import complete
-from edgeres.errors import DeviceError
+from edgeres.errors import BadInput, DeviceError
 
 Samples = Annotated[int, typer.Option(min=2, help="How many training images are looked at.")]
 
@@ -82,18 +82,25 @@ def verify(
         Path | None,
         typer.Option(help="Of a bundle's signer (PEM); it must be signed with it then."),
     ] = None,
+    require_signature: Annotated[
+        bool,
+        typer.Option("--require-signature", help="A bundle must be signed by a trusted key."),
+    ] = False,
     runs: Runs = DEFAULT_RUNS,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Check files anew against the model that was trained. Exit code 1 if one fails."""
     from edgeres.bundle import checking
-    from edgeres.commands import files
+    from edgeres.commands import bundle, files
     from edgeres.text import files as text
 
     rows = text.self_test if self_test else text.verify
     if what and len(what) == 1 and checking.is_bundle(Path(what[0])):
-        result, rows = checking.check(Path(what[0]), public_key), text.checked_bundle
+        result = bundle.checked(Path(what[0]), public_key, require_signature)
+        rows = text.checked_bundle
+    elif public_key or require_signature:
+        raise BadInput("--public-key and --require-signature are for one bundle (a .zip or folder)")
     else:
         check = files.self_tested if self_test else files.verified
         result = check(what or [], against, runs, quiet)

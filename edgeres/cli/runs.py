@@ -40,6 +40,26 @@ def bundle(
     show(command.bundled(run, kind, out, key, runs), as_json, text.bundle)
 
 
+def trust(
+    key: Annotated[
+        Path | None,
+        typer.Argument(metavar="KEY|BUNDLE", help="A public key (PEM), or a bundle signed by it."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Whose it is; a key file's name if left out.")
+    ] = None,
+    remove: Annotated[
+        str | None, typer.Option(metavar="FINGERPRINT", help="Don't trust this key any more.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the keys whose bundles you trust, or trust one more."""
+    from edgeres.commands import bundle as command
+    from edgeres.text import runs as text
+
+    show(command.trusted(key, name, remove), as_json, text.trusted)
+
+
 def drift(
     bundle: Annotated[Path, typer.Argument(help="The bundle that the device runs.")],
     log: Annotated[Path, typer.Argument(help="What it logged, as JSON lines.")],

@@ -1,12 +1,15 @@
-"""The commands bundle and drift."""
+"""The commands bundle, trust and drift, and `verify` of a bundle."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgeres.errors import BadInput, GateFailed
+from edgeres import registry
+from edgeres.errors import BadInput, EdgeresError
 from edgeres.runs import Run, find_run
 
 _BASELINE = 2000  # test images: enough for thresholds, and small
@@ -15,23 +18,66 @@ _BASELINE = 2000  # test images: enough for thresholds, and small
 def bundled(
     name: str | None, kind: str, out: Path | None, key: Path | None, runs: Path
 ) -> dict[str, Any]:
-    """Write a bundle of a run, if the file for it was verified and nothing was changed since.
+    """Write a bundle of a run; the registry gives it its serial and its time.
 
     Raises:
-        GateFailed: it wasn't, or failed.
+        GateFailed: its file wasn't verified, or failed.
         StorageError: something of the run was changed since it was made.
     """
     from edgeres import bundle, proof, stages
 
     run = find_run(name, runs)
     proof.require_whole(run)
-    target = next((t for t in bundle.KINDS.get(kind, ()) if f"export:{t}" in run.artifacts), None)
-    if target and (missed := proof.findings(run, target)):
-        raise GateFailed(f"{run.path}: isn't bundled: {'; '.join(missed)}")
     module: Any = stages.load("benchmark")
     images = module.prepared_test_images(run.artifacts, bundle.GOLDEN)
     path = out or Path(f"{run.name.lstrip('@')}-{kind}.zip")
-    return bundle.make(run.name, run.artifacts, kind, images, path, key, _baseline(run))
+    numbered = partial(registry.bundle_number, runs, run.name)
+    return bundle.make(run.name, run.artifacts, kind, images, path, key, _baseline(run), numbered)
+
+
+def checked(path: Path, public_key: Path | None, signed: bool) -> dict[str, Any]:
+    """What is wrong with a bundle, how old it is, and whether a later one of it was seen before."""
+    from edgeres.bundle import checking, documents, trust
+
+    result = checking.check(path, public_key, signed)
+    age = int(time.time()) - documents.seconds(result["created"])
+    notes = ["it was made in the future: is this machine's clock right?"] if age < -86400 else []
+    signer = result["signer"]
+    if result["passed"] and signer and result["signature"] == "good":
+        known = next((k for k in trust.load() if k.fingerprint == signer["fingerprint"]), None)
+        if known is not None:
+            line = f"{result['name']} for {result['for']}"
+            try:
+                latest = trust.note(known.key, line, result["serial"])
+            except EdgeresError as error:
+                latest = known.seen.get(line, 0)
+                notes.append(f"its serial isn't kept: {error}")
+            if latest > result["serial"]:
+                notes.append(f"OLDER THAN ONE SEEN BEFORE: {line} had serial {latest} already")
+    return {**result, "age_s": age, "notes": notes}
+
+
+def trusted(path: Path | None, name: str | None, remove: str | None) -> dict[str, Any]:
+    """Trust the key in a file or on a bundle, take one out, and list those that are trusted."""
+    from edgeres.bundle import checking, documents, signing, trust
+
+    added = removed = None
+    if path is not None and remove is not None:
+        raise BadInput("give a key to trust or --remove, not both")
+    if name is not None and path is None:
+        raise BadInput("--name is the name of a key: edgeres trust KEY --name NAME")
+    if path is not None:
+        if name is None and checking.is_bundle(path):
+            raise BadInput("say whose key signed the bundle: --name NAME")
+        key = checking.signer_of(path) if checking.is_bundle(path) else signing.public_key(path)
+        added = trust.add(key, name or path.stem, documents.timestamp(int(time.time())))
+    if remove is not None:
+        removed = trust.remove(remove)
+    return {
+        "added": added and added.fingerprint, "removed": removed and removed.fingerprint,
+        "keys": [{"name": k.name, "fingerprint": k.fingerprint, "added": k.added}
+                 for k in trust.load()],
+    }  # fmt: skip
 
 
 def drifted(path: Path, log: Path) -> dict[str, Any]:

@@ -49,7 +49,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "verify": (
         "edgeres verify",
         "edgeres verify model.tflite --against quickstart-7a886b",
-        "edgeres verify quickstart-android.zip --public-key release.pem",
+        "edgeres verify quickstart-android.zip --require-signature",
     ),
     "benchmark": (
         "edgeres benchmark",
@@ -69,6 +69,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "bundle": (
         "edgeres bundle @stable --for android",
         "edgeres bundle quickstart-7a886b --for web-service --key release-key.pem",
+    ),
+    "trust": (
+        "edgeres trust release-key.pub --name acme",
+        "edgeres trust quickstart-android.zip --name acme",
+        "edgeres trust",
     ),
     "drift": ("edgeres drift quickstart-android.zip device.jsonl",),
     "promote": (

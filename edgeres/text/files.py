@@ -138,14 +138,45 @@ def check(result: Mapping[str, Any]) -> str:
 def checked_bundle(result: Mapping[str, Any]) -> str:
     """What is wrong with a bundle, if anything."""
     golden = result["golden"]
-    lines = [f"wrong: {finding}" for finding in result["findings"]]
+    lines = [
+        f"{result['name']} for {result['for']}, {result['target']}, of the run {result['run']}",
+        f"made {_ago(result['age_s'])} ({result['created']}), serial {result['serial']}, "
+        f"by edgeres {result['edgeres']}",
+        _signature(result), *result["notes"],
+        *(f"wrong: {finding}" for finding in result["findings"]),
+    ]  # fmt: skip
     if golden:
         worst = f"{golden['worst']:g}, allowed {golden['tolerance']:g}"
         lines.append(f"golden test: {golden['samples']} samples, worst difference {worst}, "
                      f"by {golden['run_by']}")  # fmt: skip
-    lines.append(f"signature: {result['signature']}")
+    elif result["passed"]:
+        lines.append("GOLDEN TEST NOT RUN: nothing here runs such a file")
     verdict = "passed" if result["passed"] else "FAILED"
     return "\n".join([*lines, f"{result['bundle']}: {verdict}"])
+
+
+def _signature(result: Mapping[str, Any]) -> str:
+    """Whose key signed it."""
+    state, signer = result["signature"], result["signer"]
+    if state == "none":
+        return "UNSIGNED"
+    if state == "bad":
+        return "THE SIGNATURE IS BAD"
+    if state == "unchecked":
+        return (f"THE SIGNATURE IS NOT CHECKED, of {signer['fingerprint']}: "
+                "pip install 'edgeres[signing]'")  # fmt: skip
+    if signer["name"] is None:
+        return (f"SIGNED BY AN UNKNOWN KEY {signer['fingerprint']}: if this is what its owner says,"
+                f" edgeres trust {result['bundle']} --name OWNER")  # fmt: skip
+    return f"signed by {signer['name']} ({signer['fingerprint']})"
+
+
+def _ago(seconds: int) -> str:
+    """`3 days ago`."""
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit} ago"
+    return "just now" if seconds >= -60 else "in the future"
 
 
 def _first_line(value: str) -> str:

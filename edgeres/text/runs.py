@@ -16,9 +16,19 @@ def report(result: Mapping[str, Any]) -> str:
 
 def bundle(result: Mapping[str, Any]) -> str:
     """Where the archive is."""
-    signed = "signed" if result["signed"] else "not signed"
-    return (f"{result['bundle']}  ({result['target']}, {kilobytes(result['size_bytes'])}, {signed})"
+    signed = f"signed with {result['fingerprint']}" if result["signed"] else "NOT SIGNED"
+    size = kilobytes(result["size_bytes"])
+    return (f"{result['bundle']}  ({result['target']}, {size}, serial {result['serial']})\n{signed}"
             f"\ncheck it anywhere: edgeres verify {result['bundle']}")  # fmt: skip
+
+
+def trusted(result: Mapping[str, Any]) -> str:
+    """What was done, then the keys that are trusted."""
+    rows = [{"name": k["name"], "fingerprint": k["fingerprint"], "since": k["added"]}
+            for k in result["keys"]]  # fmt: skip
+    done = [f"{verb} {result[verb]}" for verb in ("added", "removed") if result[verb]]
+    listed = table(rows, tuple(rows[0])) if rows else "no key is trusted yet: edgeres trust KEY"
+    return "\n".join([*done, listed])
 
 
 def drift(result: Mapping[str, Any]) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
 
 from edgeres import targets
-from edgeres.models.resnet import ResNet
-from edgeres.recipe import VerifySection
-from edgeres.targets._graph import FileGraph
-from edgeres.types import Gate
-from edgeres.verification.layers import LayerCheck
-from edgeres.verification.parity import Parity
+from edgeres.types import Comparison, Gate
+
+if TYPE_CHECKING:
+    from edgeres.models.resnet import ResNet
+    from edgeres.recipe import VerifySection
+    from edgeres.targets._graph import FileGraph
+    from edgeres.verification.layers import LayerCheck
+    from edgeres.verification.parity import Parity
 
 _COMPRESSED = ("dynamic", "palettized")  # other weights than the network's: only answers count
 _FINER = {"int16x8": 16}  # limits are in int8 codes; a 16-bit code is 1/256 of one
@@ -81,3 +84,29 @@ def batch_gate(found: Parity, precision: str, limits: VerifySection) -> Gate:
         return Gate("worst difference in a batch", found.worst, "<=", 1, "codes")
     limit = limits.half_tolerance if precision == "fp16" else limits.float_tolerance
     return Gate("worst difference in a batch", found.worst, "<=", limit, "logits")
+
+
+def required(target: str) -> Mapping[str, tuple[Comparison, float | None]]:
+    """What every certificate of a target's file asks, if something here runs the file.
+
+    Returns:
+        gate -> its comparison, and its limit where no recipe may choose one; the gate's name may
+        go on after a space ("float operators not excluded").
+    """
+    _, precision = targets.load(target)
+    found: dict[str, tuple[Comparison, float | None]] = {
+        "file unchanged since export": ("==", 1),
+        "wrong or missing notes in the file": ("==", 0),
+        "parts that are not the network's": ("==", 0),
+        "top-1 agreement": (">=", None),
+    }
+    if precision not in _COMPRESSED:
+        found["worst difference"] = ("<=", None)
+    if targets.is_integer(precision):
+        found |= {
+            "float operators": ("==", 0),
+            "transpose operators": ("==", 0),
+            "scales that differ from training": ("==", 0),
+            "mean difference": ("<=", None),
+        }
+    return found

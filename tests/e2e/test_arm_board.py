@@ -12,19 +12,16 @@ import numpy as np
 import pytest
 import torch
 from beds.arm_board import CPUS, ArmBoard
-from conftest import images
 
-from edgeres import bundle, datasets, devices, targets
-from edgeres.artifact import Artifact
+from edgeres import datasets, devices, targets
+from edgeres.commands import bundle
 from edgeres.devices import Device, DeviceProfile
 from edgeres.disk import file_sha256
 from edgeres.measurement import protocol
 from edgeres.measurement.protocol import Candidate
 from edgeres.measurement.runners import Preset, Work, python
-from edgeres.models import spec as specs
 from edgeres.models.resnet import fold_batchnorm
 from edgeres.training.inference import prepared
-from edgeres.types import ExportedFile, to_json
 
 
 @pytest.fixture(scope="module", params=CPUS)
@@ -106,22 +103,10 @@ def test_a_measurement_there_says_that_it_is_emulated(
 
 
 def test_a_bundle_passes_its_golden_test_in_an_empty_folder_there(
-    arm_board: ArmBoard, works: dict[str, Work], tmp_path: Path
+    arm_board: ArmBoard, stored_run: Path, tmp_path: Path
 ) -> None:
     """The bundle's own script, with the board's Python and runtimes; then with one byte changed."""
-    work = works["tflite-int8"]
-    exported = ExportedFile("tflite-int8", work.path.name, file_sha256(work.path),
-                            work.path.stat().st_size, work.input, work.output)  # fmt: skip
-    facts = {"exported": to_json(exported), "preprocess": {}}
-    found = {
-        "data": Artifact("data", "", "", tmp_path, {}, {}, {"classes": list("0123456789")}, {}, 0),
-        "quantize": Artifact("quantize", "", "", tmp_path, {}, {}, {
-            "model": "m", "parameters": 1, "macs": 1, "test": {"correct": 1, "n": 1}}, {}, 0),
-        "export:tflite-int8": Artifact("export", "", "", work.path.parent, {},
-                                       {"targets": ["tflite-int8"]}, facts, {}, 0),
-    }  # fmt: skip
-    pixels = prepared(images(8, seed=3), specs.default_preprocess(16)).numpy()
-    bundle.make("a-run", found, "android", pixels, tmp_path / "b.zip")
+    bundle.bundled(str(stored_run), "android", tmp_path / "b.zip", None, stored_run.parent)
     shutil.unpack_archive(tmp_path / "b.zip", arm_board.root / "root" / "golden")
     said = arm_board.sh("PYTHONPATH=/opt/site python3 /root/golden/golden_test.py")
     assert said.endswith("passed\n"), said

@@ -23,6 +23,7 @@ from typing import Any
 import mutate
 import numpy as np
 import yaml
+from beds.bundles import verify_anew
 
 ROOT = Path(__file__).parents[2]
 FIXTURE = ROOT / "tests" / "fixtures" / "run-v1.tar.xz"
@@ -403,6 +404,7 @@ def _bundles(scratch: Path, run: Path) -> list[Surface]:
     from edgeres.bundle import checking
     from edgeres.commands import bundle
 
+    verify_anew(run)
     made = scratch / "good.zip"
     bundle.bundled(str(run), "web-service", made, None, run.parent)
     with zipfile.ZipFile(made) as archive:
@@ -415,8 +417,9 @@ def _bundles(scratch: Path, run: Path) -> list[Surface]:
         if rng.random() < 0.5:
             return mutate.mutated(seed, rng)
         name = rng.choice(
-            ["golden/golden.json", "golden/inputs.npy", "golden/outputs.npy", "drift.json"]
-        )
+            ["golden/golden.json", "golden/inputs.npy", "golden/outputs.npy", "drift.json",
+             "certificate.json", "sbom.json", "preprocess.json"]
+        )  # fmt: skip
         change = mutate.mutated_json if name.endswith(".json") else _npy
         forged = {**files, name: change(files[name], rng)}
         manifest = json.loads(files["manifest.json"])
@@ -432,7 +435,8 @@ def _bundles(scratch: Path, run: Path) -> list[Surface]:
     log = scratch / "device.jsonl"
     baseline = json.loads(files["drift.json"])
     log.write_text("".join(
-        json.dumps({name: values[i] for name, values in baseline.items()}) + "\n" for i in range(100)
+        json.dumps({name: values[i] for name, values in baseline.items()}
+                   | {"top1": int(baseline["top1"][i])}) + "\n" for i in range(100)
     ))  # fmt: skip
 
     return [
