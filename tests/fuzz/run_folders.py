@@ -277,6 +277,7 @@ def _beside(scratch: Path) -> Path:
     folder.mkdir(parents=True)
     for name in (sent.name, GOOD):
         shutil.copytree(sent, folder / name, symlinks=False)
+        shutil.rmtree(folder / name / "artifacts" / "export-executorch-int8")  # an extra may lack
         _measured(folder / name)
     (folder / "store" / "artifacts").mkdir(parents=True)
     return folder.parent
