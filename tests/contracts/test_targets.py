@@ -18,6 +18,7 @@ from edgeres.training.inference import prepared
 from edgeres.verification import parity
 from edgeres.verification.gates import integer_gates
 from edgeres.verification.scales import audit
+from edgeres.verification.structure import mismatches
 
 METADATA = {"edgeres.origin": "test"}
 # Worst difference from the network: codes for integer files, else logits (which reach 0.4 here).
@@ -45,6 +46,8 @@ def test_contract(name: str, quantized: tuple, tmp_path: Path) -> None:
     assert first.shape[0] == 1
     assert last.shape == (1, 10)
     assert targets.of_file(path) == (name.split("-", maxsplit=1)[0], target)
+    stored = target.structure(path, source, precision)
+    assert mismatches(stored, source.model, scales, precision) == ()
     if integer:
         assert [g.sentence() for g in integer_gates(read, folded) if not g.passed] == []
         assert audit(read, folded, scales).differing == ()
