@@ -63,10 +63,14 @@ def findings(run: Run) -> tuple[str, ...]:
 
 
 def _gates(run: Run, export: Artifact) -> Iterator[str]:
+    from edgeres.verification.gates import required
+
     row = _certificate(run, export)
     name = _target(export)
     if row is None:
-        yield f"{name}: was never verified (edgeres run {run.path}/recipe.lock.yaml)"
+        files = ",".join(sorted(map(_target, _exports(run))))
+        yield (f"{name}: was never verified (edgeres run {run.path}/recipe.lock.yaml "
+               f"--set 'export.targets=[{files}]' does that)")  # fmt: skip
         return
     if not row["gates"]:
         yield f"{name}: no gate was asked of it"
@@ -75,6 +79,10 @@ def _gates(run: Run, export: Artifact) -> Iterator[str]:
         gate = Gate(g["name"], measured, g["comparison"], g["limit"], g.get("unit") or "")
         if not gate.passed:
             yield f"{name}: {gate.sentence()}"
+    known = {g["name"] for g in row["gates"]}
+    for asked in required(name):
+        if not known & {asked, f"{asked} not excluded"}:
+            yield f"{name}: its certificate lacks the gate '{asked}'; verify it anew"
 
 
 def _certificate(run: Run, export: Artifact) -> dict[str, Any] | None:

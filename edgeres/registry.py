@@ -141,7 +141,7 @@ def _now() -> int:
 
 def _read_bundle(path: Path) -> tuple[int, int, str]:
     try:
-        entry = json.loads(path.read_text("utf-8"))
+        entry = door.read_json(path)
         serial, created, contents = entry["serial"], entry["created"], entry["contents"]
         if not (type(serial) is type(created) is int and 0 <= created < 10**11 > serial > 0):
             raise ValueError

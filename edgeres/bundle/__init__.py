@@ -10,13 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres import __version__, devices
+from edgeres import __version__, devices, scratch
 from edgeres.artifact import Artifact, library_versions
 from edgeres.bundle import archive, card, certified, documents, golden, signing
 from edgeres.disk import file_sha256, storage_errors
@@ -78,8 +77,7 @@ def make(
     exported = exported_file(exports[target].facts["exported"])
     if exported.file in ("", "..") or exported.file != Path(exported.file).name:
         raise BadInput(f"{run}: {exported.file[:80]!r} is no name of a file; export it anew")
-    with tempfile.TemporaryDirectory() as scratch, storage_errors(out):
-        folder = Path(scratch)
+    with scratch.folder("bundle") as folder, storage_errors(out):
         model = folder / "model" / exported.file
         _copy(exports[target].file(exported.file), model)
         _certificate(folder, run, artifacts, target, model)
@@ -120,7 +118,9 @@ def _certificate(
     folder: Path, run: str, artifacts: Mapping[str, Artifact], target: str, model: Path
 ) -> None:
     """Write the certificate, if it is this very model's and every gate of it is met."""
-    mend = f"edgeres export {run} --target {target} writes and verifies it"
+    files = ",".join(sorted(a.section["targets"][0] for a in artifacts.values()
+                            if a.stage == "export"))  # fmt: skip
+    mend = f"edgeres run {run}/recipe.lock.yaml --set 'export.targets=[{files}]' verifies it"
     if "verify" not in artifacts:
         raise GateFailed(f"{run}: its files were never verified; {mend}")
     content = artifacts["verify"].file("verify.json").read_bytes()

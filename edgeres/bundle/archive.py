@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import stat
 import struct
-import tempfile
 import unicodedata
 import zipfile
 import zlib
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from edgeres import scratch
 from edgeres.disk import storage_errors
 from edgeres.errors import BadInput
 
@@ -64,13 +64,13 @@ def opened(path: Path) -> Iterator[Contents]:
     if path.is_dir():
         yield Contents(walked(path), path)
         return
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch.folder("bundle") as folder:
         with _regular(path) as file:
             entries = _entries(file, path)
-            with storage_errors(Path(scratch)):
+            with storage_errors(folder):
                 for entry in entries:
-                    _unpack(file, entry, Path(scratch) / entry.name, path)
-        yield Contents({e.name: Path(scratch) / e.name for e in entries}, Path(scratch))
+                    _unpack(file, entry, folder / entry.name, path)
+        yield Contents({e.name: folder / e.name for e in entries}, folder)
 
 
 def walked(folder: Path) -> dict[str, Path]:

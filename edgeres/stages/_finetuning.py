@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from edgeres.disk import storage_errors
+from edgeres import door
+from edgeres.disk import storage_errors, write_whole
 from edgeres.errors import BadInput
 from edgeres.stages import Context
 
@@ -93,8 +94,8 @@ def _alone(
     done = folder / "done"
     if (done / "history.json").exists():
         model.load_state_dict(weights.load(done).state_dict())
-        rows: list[dict[str, Any]] = json.loads((done / "history.json").read_text("utf-8"))
-        return rows
+        known: list[dict[str, Any]] = door.read_json(done / "history.json")
+        return known
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     gentle = settings.model_copy(update={
@@ -117,5 +118,5 @@ def _alone(
     with storage_errors(done):
         done.mkdir(exist_ok=True)
         weights.save(done, model)
-        (done / "history.json").write_text(json.dumps(rows), "utf-8")
+        write_whole(done / "history.json", json.dumps(rows))
     return rows

@@ -90,8 +90,8 @@ def required(target: str) -> Mapping[str, tuple[Comparison, float | None]]:
     """What every certificate of a target's file asks, if something here runs the file.
 
     Returns:
-        gate -> its comparison, and its limit where no recipe may choose one; the gate's name may
-        go on after a space ("float operators not excluded").
+        gate -> its comparison, and its limit where no recipe may choose one; where a recipe leaves
+        layers float, the gate is called "float operators not excluded".
     """
     _, precision = targets.load(target)
     found: dict[str, tuple[Comparison, float | None]] = {

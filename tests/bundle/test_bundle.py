@@ -144,7 +144,9 @@ def test_the_golden_test_says_what_it_lacks(
 def test_only_what_was_verified_is_bundled(run: dict, pictures: np.ndarray, tmp_path: Path) -> None:
     out = tmp_path / "b.zip"
     unverified = {k: v for k, v in run.items() if k != "verify"}
-    with pytest.raises(GateFailed, match=r"never verified; edgeres export a-run --target tflite"):
+    with pytest.raises(
+        GateFailed, match=r"never verified; edgeres run a-run/recipe\.lock\.yaml --set"
+    ):
         make(unverified, "android", pictures, out)
     document = json.loads(run["verify"].file("verify.json").read_text())
     for number, change in enumerate((
