@@ -77,7 +77,8 @@ def make(
     exported = exported_file(exports[target].facts["exported"])
     if exported.file in ("", "..") or exported.file != Path(exported.file).name:
         raise BadInput(f"{run}: {exported.file[:80]!r} is no name of a file; export it anew")
-    with scratch.folder("bundle") as folder, storage_errors(out):
+    with scratch.folder("bundle") as place, storage_errors(out):
+        (folder := place / "files").mkdir()
         model = folder / "model" / exported.file
         _copy(exports[target].file(exported.file), model)
         _certificate(folder, run, artifacts, target, model)

@@ -64,7 +64,8 @@ def opened(path: Path) -> Iterator[Contents]:
     if path.is_dir():
         yield Contents(walked(path), path)
         return
-    with scratch.folder("bundle") as folder:
+    with scratch.folder("bundle") as place:
+        (folder := place / "files").mkdir()
         with _regular(path) as file:
             entries = _entries(file, path)
             with storage_errors(folder):

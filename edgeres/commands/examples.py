@@ -23,7 +23,6 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "prune": (
         "edgeres prune",
         "edgeres prune quickstart-7a886b --budget size=90KB",
-        "edgeres prune --budget latency=2ms --device board@pi.local",
         "edgeres prune --budget latency=0.5x --max-drop 1.0",
     ),
     "search": (

@@ -16,7 +16,7 @@ from edgeres.compression import graph, ptq
 from edgeres.disk import file_sha256, folder_size
 from edgeres.errors import BadInput
 from edgeres.recipe import VerifySection
-from edgeres.targets import executorch
+from edgeres.targets import _faults, executorch
 from edgeres.training.inference import prepared
 from edgeres.types import ExportedFile
 from edgeres.verification import selftest
@@ -98,7 +98,8 @@ def test_every_planted_fault_is_caught(written: Path, quantized: tuple) -> None:
     assert certify(written, exported, reference, VerifySection(), lambda *_: None).passed
     trials = list(selftest.try_all(written, exported, reference, VerifySection(), lambda *_: None))
     missed = {t.fault for t in trials if not t.planted}
-    assert missed == {"a residual add's identity replaced by zeros"}
+    silent = set(_faults.SILENT) - {"a second graph or function"}
+    assert missed == {"a residual add's identity replaced by zeros", *silent}
     assert [t.fault for t in trials if t.planted and not t.caught] == []
 
 

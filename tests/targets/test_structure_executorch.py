@@ -251,7 +251,7 @@ def overlapping(file: Any, graph: Any) -> None:
     (clamps(0, 0x40C00000), "cuts"), (clamps(0xBF800000, 0x7F800000), "cuts"),
     (turns, "turns the axes"), (no_transpose, "another order"),
     (swapped_inputs, "no conv"),
-    (other_shape, "said to be"), (float_island, "of type fp16|convert|again"),
+    (other_shape, "declares"), (float_island, "of type fp16|convert|again"),
     (lambda f, g: bias(f, g, step), "bias of channel 5"),
     (lambda f, g: bias(f, g, lambda b: b + 2**24), "bias of channel 5"),
     (method, "forward2"), (doubled, "more than one"), (second_output, "another outputs"),

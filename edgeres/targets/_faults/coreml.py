@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,98 @@ _NAME = "edgeres_fault"
 
 def cut_identity(path: Path, number: int, operand: int) -> None:
     """See `_faults`."""
+
+    def change(spec: Any) -> None:
+        block = _block(spec)
+        values = {value.name: value for op in block.operations for value in op.outputs}
+        add = [op for op in block.operations if op.type == "add"][number]
+        argument = add.inputs["xy"[operand]].arguments[0]
+        zeros = _zeros_like(values[argument.name])
+        argument.name = _NAME
+        block.operations.insert(0, zeros)
+
+    _changed(path, change)
+
+
+def _own_operation(path: Path) -> None:
+    """The greater of each answer and itself."""
+    _changed(path, lambda spec: _behind(_block(spec), "maximum", {"x": _NAME, "y": _NAME}))
+
+
+def _detour(path: Path) -> None:
+    """Answers as float32 numbers and back."""
+    from coremltools.proto import MIL_pb2
+
+    def change(spec: Any) -> None:
+        block = _block(spec)
+        wide = _behind(block, "cast", {"x": _NAME})
+        narrow = block.operations.add()
+        narrow.CopyFrom(wide)
+        wide.outputs[0].name = narrow.inputs["x"].arguments[0].name = f"{_NAME}_wide"
+        wide.outputs[0].type.tensorType.dataType = MIL_pb2.FLOAT32
+        for op, kind in ((wide, "fp32"), (narrow, "fp16")):
+            dtype = op.inputs["dtype"].arguments.add().value
+            dtype.type.tensorType.dataType = MIL_pb2.STRING
+            dtype.immediateValue.tensor.strings.values.append(kind)
+
+    _changed(path, change)
+
+
+def _function(path: Path) -> None:
+    def change(spec: Any) -> None:
+        spec.mlProgram.functions["more"].CopyFrom(spec.mlProgram.functions["main"])
+
+    _changed(path, change)
+
+
+def _metadata(path: Path) -> None:
+    """What Xcode shows of the images."""
+    _changed(path, lambda spec: setattr(
+        spec.description.metadata, "shortDescription", "takes BGR images"))  # fmt: skip
+
+
+PLANTERS: dict[str, Callable[[Path], bool | None]] = {
+    "an operation of its own behind the answer": _own_operation,
+    "other standard metadata": _metadata,
+    "a detour through another type": _detour,
+    "a second graph or function": _function,
+}
+
+
+def _changed(path: Path, change: Callable[[Any], None]) -> None:
     import coremltools as ct
 
     file = path / "Data/com.apple.CoreML/model.mlmodel"
     spec = ct.proto.Model_pb2.Model()
     spec.ParseFromString(file.read_bytes())
+    change(spec)
+    file.write_bytes(spec.SerializeToString(deterministic=True))
+
+
+def _block(spec: Any) -> Any:
     (block,) = spec.mlProgram.functions["main"].block_specializations.values()
-    values = {value.name: value for op in block.operations for value in op.outputs}
-    add = [op for op in block.operations if op.type == "add"][number]
-    argument = add.inputs["xy"[operand]].arguments[0]
-    zeros = _zeros_like(values[argument.name])
-    argument.name = _NAME
-    block.operations.insert(0, zeros)
-    file.write_bytes(spec.SerializeToString())
+    return block
+
+
+def _behind(block: Any, kind: str, inputs: dict[str, str]) -> Any:
+    """Put an operation behind what gives the answer, which is called `_NAME` then."""
+    answer = block.outputs[0]
+    value = next(v for op in block.operations for v in op.outputs if v.name == answer)
+    made = block.operations.add(type=kind)
+    made.outputs.add().CopyFrom(value)
+    value.name = _NAME
+    for argument, name in inputs.items():
+        made.inputs[argument].arguments.add(name=name)
+    _label(made, answer)
+    return made
+
+
+def _label(op: Any, name: str) -> None:
+    from coremltools.proto import MIL_pb2
+
+    label = op.attributes["name"]
+    label.type.tensorType.dataType = MIL_pb2.STRING
+    label.immediateValue.tensor.strings.values.append(name)
 
 
 def _zeros_like(value: Any) -> Any:
@@ -42,7 +122,5 @@ def _zeros_like(value: Any) -> Any:
         tensor.bytes.values = bytes(2 * math.prod(dimensions))
     else:
         tensor.floats.values.extend([0.0] * math.prod(dimensions))
-    label = made.attributes["name"]
-    label.type.tensorType.dataType = MIL_pb2.STRING
-    label.immediateValue.tensor.strings.values.append(_NAME)
+    _label(made, _NAME)
     return made

@@ -2,20 +2,119 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 _NAME = "edgeres_fault"
 
 
 def cut_identity(path: Path, number: int, operand: int) -> None:
     """See `_faults`."""
+
+    def change(meta: Any) -> None:
+        nodes = meta.graph_def.node
+        add = [n for n in nodes if n.op == "AddV2"][number]
+        zeros = nodes.add(name=_NAME, op="ZerosLike", input=[add.input[operand]])
+        zeros.attr["T"].CopyFrom(add.attr["T"])
+        add.input[operand] = _NAME
+
+    _changed(path, change)
+
+
+def _own_operation(path: Path) -> None:
+    """The greater of each answer and itself."""
+    _changed(path, lambda meta: _behind(meta, "Maximum", twice=True))
+
+
+def _mixed(path: Path) -> None:
+    """The greatest answer of a batch for each of its images; for one image that is its own."""
+
+    def change(meta: Any) -> None:
+        import tensorflow as tf
+
+        axis = meta.graph_def.node.add(name=f"{_NAME}_axis", op="Const")
+        axis.attr["dtype"].type = tf.int32.as_datatype_enum
+        axis.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(0, tf.int32))
+        most = meta.graph_def.node.add(name=f"{_NAME}_most", op="Max")
+        most.input.extend([_answer(meta).name.split(":")[0], axis.name])
+        most.attr["T"].type = tf.float32.as_datatype_enum
+        most.attr["Tidx"].type = tf.int32.as_datatype_enum
+        most.attr["keep_dims"].b = True
+        _behind(meta, "Maximum", more=most.name)
+
+    _changed(path, change)
+
+
+def _detour(path: Path) -> None:
+    """Answers as double-precision numbers and back."""
+
+    def change(meta: Any) -> None:
+        import tensorflow as tf
+
+        for source, made in ((tf.float32, tf.float64), (tf.float64, tf.float32)):
+            node = _behind(meta, "Cast")
+            del node.attr["T"]
+            node.attr["SrcT"].type = source.as_datatype_enum
+            node.attr["DstT"].type = made.as_datatype_enum
+
+    _changed(path, change)
+
+
+def _signature(path: Path) -> None:
+    """Another one, whose answer is the image."""
+
+    def change(meta: Any) -> None:
+        own = meta.signature_def["serving_default"]
+        meta.signature_def["other"].CopyFrom(own)
+        (given,) = own.inputs.values()
+        for answer in meta.signature_def["other"].outputs.values():
+            answer.CopyFrom(given)
+
+    _changed(path, change)
+
+
+def _function(path: Path) -> None:
+    _changed(path, lambda meta: meta.graph_def.library.function.add(
+        signature={"name": _NAME}))  # fmt: skip
+
+
+def _metadata(path: Path) -> None:
+    _changed(path, lambda meta: meta.meta_info_def.tags.append("gpu"))
+
+
+PLANTERS: dict[str, Callable[[Path], bool | None]] = {
+    "an operation of its own behind the answer": _own_operation,
+    "images of a batch mixed": _mixed,
+    "a signature of another output": _signature,
+    "other standard metadata": _metadata,
+    "a detour through another type": _detour,
+    "a second graph or function": _function,
+}
+
+
+def _changed(path: Path, change: Callable[[Any], object]) -> None:
     from tensorflow.core.protobuf import saved_model_pb2
 
     file = path / "saved_model.pb"
     saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
-    nodes = saved.meta_graphs[0].graph_def.node
-    add = [n for n in nodes if n.op == "AddV2"][number]
-    zeros = nodes.add(name=_NAME, op="ZerosLike", input=[add.input[operand]])
-    zeros.attr["T"].CopyFrom(add.attr["T"])
-    add.input[operand] = _NAME
-    file.write_bytes(saved.SerializeToString())
+    change(saved.meta_graphs[0])
+    file.write_bytes(saved.SerializeToString(deterministic=True))
+
+
+def _answer(meta: Any) -> Any:
+    (answer,) = meta.signature_def["serving_default"].outputs.values()
+    return answer
+
+
+def _behind(meta: Any, kind: str, twice: bool = False, more: str = "") -> Any:
+    """Put an operation behind the answer; the signature names what it gives."""
+    import tensorflow as tf
+
+    answer, nodes = _answer(meta), meta.graph_def.node
+    source = answer.name.split(":")[0]
+    node = nodes.add(name=f"{_NAME}_{len(nodes)}", op=kind, input=[source])
+    node.input.extend([source] if twice else [more] if more else [])
+    node.attr["T"].type = tf.float32.as_datatype_enum
+    answer.name = f"{node.name}:0"
+    return node
