@@ -178,6 +178,12 @@ class _Reader:
         ranks = {len(v["dims"]) for v in values[:-1]}
         types = [v["type"] for v in values]
         wrong = [k for k, n in _FIXED.items() if details.get(k, n) != n]
+        if op == "relu" and "output_min_max" not in node:
+            return "cuts nothing off"
+        if "new_shape" in details and details["num_dims"] != len(details["new_shape"]):
+            return "says another rank than its shape has"
+        if any(self.values[i]["constant"] for i in (*sources, output)):
+            return "reads or writes a constant"
         if op == "unknown":
             return "the network has no such operation"
         if details["flags"] != _FLAGS.get(kind, 0):

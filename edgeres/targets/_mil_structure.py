@@ -74,6 +74,7 @@ class _Reader:
         self.quantization: dict[str, QuantParams] = {}
         self.ranks = {i.name: i.type.tensorType.rank for i in function.inputs}
         self.used: set[str] = set()
+        self.unpacked: set[str] = set()
         self.strange: list[str] = []
 
     def steps(self) -> Iterator[Step]:
@@ -85,6 +86,8 @@ class _Reader:
             self.strange += [f"{where}: {said}" for said in self._form(op)]
             if op.type in _WEIGHTS:
                 self.constants[name] = self._stored(op, name)
+                if op.type != "const":
+                    self.unpacked.add(name)
                 continue
             self.ranks[name] = op.outputs[0].type.tensorType.rank
             yield self._step(op, name, where)
@@ -156,6 +159,8 @@ class _Reader:
             problem = "has lists as arguments"
         elif any(given[key][0] not in self.constants for key in wanted & given.keys()):
             problem = "what should be a constant is computed"
+        elif any(n in self.unpacked for k, ns in given.items() if k != "weight" for n in ns):
+            problem = "reads an unpacked constant where a plain one belongs"
         elif op.type == "mul" and self._is_minus_one(given["y"][0]):
             return Step("neg", where, tuple(given["x"]), name)
         elif any(given[key][0] in self.constants for key in tensors):

@@ -52,6 +52,27 @@ _INTEGER: dict[str, tuple[tuple[tuple[int, int, int], ...], tuple[int, int], tup
     "QLinearSigmoid": (((0, 1, 2),), (3, 4), ()),
     "QLinearGlobalAveragePool": (((0, 1, 2),), (3, 4), ()),
 }  # fmt: skip
+# attribute -> the one field of it that may be set
+_FIELD = {
+    "auto_pad": "s", "activation": "s", "alpha": "f", "beta": "f",
+    **dict.fromkeys(("dilations", "kernel_shape", "pads", "strides"), "ints"),
+    **dict.fromkeys(("group", "ceil_mode", "storage_order", "transA", "transB", "axis", "to",
+                     "allowzero", "saturate", "channels_last"), "i"),
+}  # fmt: skip
+# operator -> the fewest and the most inputs
+_ARITY = {
+    "Conv": (2, 3), "Gemm": (2, 3), "Add": (2, 2), "Mul": (2, 2), "Sigmoid": (1, 1),
+    "Relu": (1, 1), "GlobalAveragePool": (1, 1), "MaxPool": (1, 1), "Reshape": (2, 2),
+    "Flatten": (1, 1), "QuantizeLinear": (3, 3), "DequantizeLinear": (3, 3), "Cast": (1, 1),
+    "Neg": (1, 1), "QLinearConv": (8, 9), "QGemm": (9, 9), "QLinearAdd": (8, 8),
+    "QLinearMul": (8, 8), "QLinearSigmoid": (5, 5), "QLinearGlobalAveragePool": (5, 5),
+    "FusedConv": (2, 4),
+}  # fmt: skip
+# Operators of real numbers; MaxPool, Reshape and Flatten move either kind.
+_REAL = ("Conv", "FusedConv", "Gemm", "Add", "Mul", "Sigmoid", "GlobalAveragePool", "Relu", "Cast",
+         "Neg", "QuantizeLinear")  # fmt: skip
+_MOVING = ("MaxPool", "Reshape", "Flatten")
+_BATCH, _FORMAT_VERSION = "batch", 9
 _OWN = "com.microsoft"  # onnxruntime's operators
 _OWN_OPERATORS = {"FusedConv", *_INTEGER} - {"QLinearConv"}
 _FIELDS = {
@@ -114,6 +135,7 @@ class _Reader:
         }
         self.weights: dict[str, Any] = {}  # what a constant is dequantized to -> its node
         self.used: set[str] = set()
+        self.codes = {i.name for i in model.graph.input if i.type.tensor_type.elem_type in (2, 3)}
         self.quantization: dict[str, QuantParams] = {}
         self.strange: list[str] = []
 
@@ -121,6 +143,18 @@ class _Reader:
         steps = tuple(step for node in self.graph.node for step in self._steps(node))
         self.strange += [f"the constant {name[:80]!r} is not used"
                          for name in self.constants if name not in self.used]  # fmt: skip
+        self.strange += [
+            f"nothing reads the weight {name[:80]!r}"
+            for name in self.weights
+            if name not in self.used
+        ]
+        made = [
+            *self.constants,
+            *(v.name for v in self.graph.input),
+            *(name for node in self.graph.node for name in node.output),
+        ]
+        if len(set(made)) != len(made):
+            self.strange.append("two of its tensors have one name")
         return Structure(steps, self.graph.input[0].name, self.graph.output[0].name,
                          self.quantization, (*left_over, *self.strange), batch=None)  # fmt: skip
 
@@ -136,6 +170,13 @@ class _Reader:
             return
         output = node.output[0]
         problems = [*self._problems(node)]
+        if kind in _REAL and any(i in self.codes for i in data):
+            problems.append("computes real numbers from codes")
+        if kind == "DequantizeLinear" and not self.codes.issuperset(data):
+            problems.append("dequantizes what isn't codes")
+        moved = kind in _MOVING and self.codes.issuperset(data)
+        if kind in _INTEGER or kind == "QuantizeLinear" or moved:
+            self.codes.add(output)
         if len(node.output) != 1:
             problems.append(f"has {len(node.output)} outputs")
         known = _KINDS.get(kind) if not problems else None
@@ -162,6 +203,13 @@ class _Reader:
                 yield f"the attribute {key[:40]} isn't expected"
             elif key in _FIXED and value != _FIXED[key]:
                 yield f"its {key} is {value!r:.40}"
+        for a in node.attribute:
+            field = _FIELD.get(a.name)
+            if field and {f.name for f, _ in a.ListFields()} - {"name", "type", field}:
+                yield f"its {a.name[:40]} holds more than {field}"
+        low, high = _ARITY.get(node.op_type, (0, 99))
+        if not low <= len(node.input) <= high:
+            yield f"has {len(node.input)} inputs"
         if len(node.attribute) != len(_attributes(node)):
             yield "an attribute is there twice"
 
@@ -196,7 +244,8 @@ class _Reader:
         if maker is not None:
             found["weight"] = self.constants[maker.input[0]]
             found["weight_quantization"] = _onnx_read.params(self.constants, maker.input[1:], 0)
-            if len(maker.input[1:]) < 2 or _attributes(maker).get("axis", 1) != 0:
+            across = node.op_type == "Gemm" and not _attributes(node).get("transB", 0)
+            if len(maker.input[1:]) < 2 or _attributes(maker).get("axis", 1) != int(across):
                 self.strange.append(f"{name}: its weights' scale isn't that of its outputs")
         elif node.input[1] in self.constants:
             found["weight"] = self.constants[node.input[1]]
@@ -222,7 +271,8 @@ class _Reader:
 
     def _codes(self, tensor: str, names: Any, name: str) -> None:
         """Take note of a tensor's scale; a second one has to be the first one."""
-        params = _onnx_read.params(self.constants, list(names)) if len(names) == 2 else None
+        whole = len(names) == 2 and all(names)
+        params = _onnx_read.params(self.constants, list(names)) if whole else None
         if params is None or len(params.scale) != 1:
             self.strange.append(f"{name}: the scale of {tensor[:80]!r} isn't one constant")
         elif self.quantization.setdefault(tensor, params) != params:
@@ -271,6 +321,8 @@ def _container(model: Any, data: bytes, form: Form) -> Iterator[str]:
     opsets = [(o.domain, o.version) for o in model.opset_import]
     if dict(opsets) != dict(form.opsets) or len(opsets) != len(form.opsets):
         yield f"its operator sets are {opsets!r:.120}"
+    if model.ir_version != _FORMAT_VERSION:
+        yield f"its format's version is {model.ir_version}"
     for part, kind in ((model, "model"), (model.graph, "graph")):
         for key in _unexpected(part, kind):
             yield f"the {kind} has {key}"
@@ -303,9 +355,14 @@ def _ends(model: Any, source: Source, form: Form) -> Iterator[str]:
         for value in values:
             tensor = value.type.tensor_type
             first, *rest = tensor.shape.dim
+            parts = ((value, {"name", "type"}), (value.type, {"tensor_type"}),
+                     *((dim, {"dim_value", "dim_param"}) for dim in tensor.shape.dim))  # fmt: skip
+            if any({f.name for f, told in part.ListFields() if told != ""} - fields
+                   for part, fields in parts):  # fmt: skip
+                yield f"its {what} {value.name[:40]!r} says more than its type and shape"
             if value.name != name:
                 yield f"its {what} is called {value.name[:40]!r}"
-            if first.WhichOneof("value") != "dim_param" or _sizes(rest) != sizes:
+            if first.dim_param != _BATCH or _sizes(rest) != sizes:
                 yield f"its {what} {value.name[:40]!r} has another shape than the network's"
             if _type_name(tensor.elem_type) != form.ends:
                 yield f"its {what} {value.name[:40]!r} is of another type than {form.ends}"

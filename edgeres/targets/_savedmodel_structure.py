@@ -140,7 +140,8 @@ class _Reader:
     def _bias(self, read: str, output: str, bias: Any, name: str) -> None:
         """It belongs to what nobody else reads."""
         step = self.steps.get(read)
-        if step is None or step.op not in ("conv", "linear") or self.reads[read] != 1:
+        weighted = step is not None and step.op in ("conv", "linear") and step.bias is None
+        if step is None or not weighted or self.reads[read] != 1:
             self.strange.append(f"{name}: the network has no such bias")
             return
         del self.steps[read]

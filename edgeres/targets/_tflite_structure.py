@@ -47,6 +47,16 @@ _REPLACED = re.compile(rb"[0-9.]{1,15}\0*")
 _OWN_FIELDS = ("opcodeIndex", "inputs", "outputs", "builtinOptionsType", "builtinOptions")
 _TENSOR_FIELDS = ("shape", "type", "buffer", "name", "quantization", "hasRank", "shapeSignature")
 _SAME, _VALID = 0, 1
+_OPTION_CLASSES = {
+    "CONV_2D": "Conv2DOptionsT", "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptionsT",
+    "FULLY_CONNECTED": "FullyConnectedOptionsT", "ADD": "AddOptionsT", "MUL": "MulOptionsT",
+    "MEAN": "ReducerOptionsT", "RESHAPE": "ReshapeOptionsT", "MAX_POOL_2D": "Pool2DOptionsT",
+}  # fmt: skip
+# operator -> how many inputs it may have, where that isn't one
+_INPUTS = {
+    "CONV_2D": (2, 3), "DEPTHWISE_CONV_2D": (2, 3), "FULLY_CONNECTED": (2, 3), "ADD": (2,),
+    "MUL": (2,), "MEAN": (2,), "RESHAPE": (2,), "PAD": (2,), "PADV2": (3,),
+}  # fmt: skip
 _DESCRIPTION = b"MLIR Converted."
 # What the converter notes; runtimes do nothing with it.
 _CONVERTERS = {"keep_stablehlo_constant": re.compile(b"true|false"),
@@ -123,7 +133,8 @@ class _Reader:
             if problem:
                 self.strange.append(f"{name}: {problem}")
             return Step("unknown", name, data, output.name)
-        return Step(known, name, data, output.name, **self._details(kind, op, inputs, name))  # type: ignore[arg-type]
+        found = self._details(kind, op, inputs, name)
+        return Step(known, name, data, output.name, **found)  # type: ignore[arg-type]
 
     def _problem(self, kind: str, op: Any, output: Any) -> str:
         """What an operation says that isn't read here; "" if there is nothing."""
@@ -133,6 +144,13 @@ class _Reader:
         ):  # fmt: skip
             for key in _set(of, allowed):
                 return f"the {what} {key} isn't expected"
+        wanted = _OPTION_CLASSES.get(kind)
+        if options is not None and wanted and type(options).__name__ != wanted:
+            return f"its options are {type(options).__name__}"
+        if len(op.inputs) not in _INPUTS.get(kind, (1,)):
+            return f"has {len(op.inputs)} inputs"
+        if output.constant:
+            return "writes a constant"
         if getattr(options, "fusedActivationFunction", 0) not in (0, 1):
             return f"its activation is of kind {options.fusedActivationFunction}"
         if kind == "ADD" and output.dtype == "int16" and options.potScaleInt16:
@@ -151,8 +169,14 @@ class _Reader:
             return self._pad(inputs, name)
         if kind == "RESHAPE":
             asked = options.newShape if options else None
-            return {"shape": tuple(int(n) for n in self._constant(inputs[1], name, asked))}
+            shape = tuple(int(n) for n in self._constant(inputs[1], name, asked))
+            if asked is not None and tuple(map(int, asked)) != shape:
+                self.strange.append(f"{name}: asks for two shapes")
+            return {"shape": shape}
         if kind == "MEAN":
+            output = self.tensors[int(op.outputs[0])]
+            if bool(options.keepDims) != (len(output.shape) == 4):
+                self.strange.append(f"{name}: keeps other axes than it declares")
             axes = sorted(int(a) % 4 for a in self._constant(inputs[1], name).reshape(-1))
             if axes != [1, 2]:
                 self.strange.append(f"{name}: averages over the axes {axes}")
@@ -170,7 +194,7 @@ class _Reader:
         if kind == "CONV_2D":
             found["groups"] = None
         elif kind == "DEPTHWISE_CONV_2D" and "weight" in found:
-            found["groups"] = len(found["weight"]) // max(int(options.depthMultiplier), 1)
+            found["groups"] = len(found["weight"]) // int(options.depthMultiplier)
         if len(inputs) > 2 and inputs[2] is not None:
             found["bias"] = self._constant(inputs[2], name)
             self._check_bias(inputs, name)
@@ -225,6 +249,7 @@ class _Reader:
                 yield f"the tensor {tensor.name[:80]} is not used"
             elif tensor.dtype not in self.types:
                 yield f"the tensor {tensor.name[:80]} is of type {tensor.dtype}"
+            yield from _quantized_plainly(stored, tensor)
             for key in _set(stored, _TENSOR_FIELDS):
                 yield f"the tensor {tensor.name[:80]} has {key}"
         for what, count in (("input", self.graph.inputs), ("output", self.graph.outputs)):
@@ -235,11 +260,32 @@ class _Reader:
                 yield f"{tensor.name[:80]} is of type {tensor.dtype}"
 
 
+def _quantized_plainly(stored: Any, tensor: Any) -> Iterator[str]:
+    """What a tensor says of its numbers beside scales and zero points, or says twice."""
+    q, name = stored.quantization, tensor.name[:80]
+    for key in _set(q, ("scale", "zeroPoint", "quantizedDimension")) if q is not None else ():
+        yield f"the scale of {name} has {key}"
+    if tensor.quantization and tensor.dtype.startswith("float"):
+        yield f"{name} is of type {tensor.dtype}, and has a scale"
+    axis = 3 if tensor.constant and len(tensor.shape) == 4 and tensor.shape[0] == 1 else 0
+    if q is not None and q.scale is not None and len(q.scale) > 1:
+        along = q.quantizedDimension
+        if along not in (0, axis) or tensor.shape[along] != len(q.scale):
+            yield f"the scales of {name} are along axis {along}"
+    if tensor.quantization and tensor.constant and any(tensor.quantization.zero_point):
+        yield f"the constant {name} has a zero point"
+    signature = stored.shapeSignature
+    if signature is not None and tuple(map(int, signature)) != tensor.shape:
+        yield f"{name} declares two shapes"
+    if not tensor.constant and len(tensor.shape) not in (2, 4):
+        yield f"{name} has {len(tensor.shape)} dimensions"
+
+
 def _minus_one(inputs: list[Any]) -> bool:
     """Whether every constant among the inputs is -1."""
     stored = [t.data for t in inputs if t is not None and t.constant]
-    return bool(stored) and all(d is not None and d.dtype == "float32" and (d == -1).all()
-                                for d in stored)  # fmt: skip
+    return bool(stored) and all(d is not None and d.size == 1 and d.dtype == "float32"
+                                and (d == -1).all() for d in stored)  # fmt: skip
 
 
 def _window(options: Any) -> dict[str, Any]:
@@ -266,16 +312,24 @@ def _container(model: Any) -> Iterator[str]:
     graph = model.subgraphs[0]
     ends = [(int(graph.inputs[0]),), (int(graph.outputs[0]),)]
     signatures = model.signatureDefs or ()
-    if len(signatures) > 1:
+    if len(signatures) != 1:
         yield f"it has {len(signatures)} signatures"
+    for key in _set(graph, ("tensors", "inputs", "outputs", "operators", "name")):
+        yield f"its graph has {key}"
     for signature in signatures:
         told = [tuple(int(t.tensorIndex) for t in tensors or ())
                 for tensors in (signature.inputs, signature.outputs)]  # fmt: skip
         if signature.signatureKey != b"serving_default":
             yield f"it has a signature {file.clean(signature.signatureKey)[:40]!r}"
+        names = [t.name for t in (*(signature.inputs or ()), *(signature.outputs or ()))]
+        if names != [b"args_0", b"output_0"]:
+            yield "its signature calls the image or the answer something else"
         if told != ends or signature.subgraphIndex:
             yield (f"the signature {file.clean(signature.signatureKey)[:40]!r} has other inputs or "
                    "outputs than the graph")  # fmt: skip
+    codes = [int(o.opcodeIndex) for o in graph.operators]
+    for number in sorted({*range(len(model.operatorCodes))} - {*codes}):
+        yield f"the operator {number} that it lists is not used"
     for code in model.operatorCodes:
         if code.customCode:
             yield f"it lists an operator of somebody's own, {file.clean(code.customCode)[:40]!r}"

@@ -147,6 +147,8 @@ class _Walk:
         if step.op in steps:
             if len(values) != 1:
                 raise _Mismatch(f"has {len(values)} inputs")
+            if step.relu:
+                raise _Mismatch("has a ReLU that the network hasn't")
             return steps[step.op](step, values[0])
         if step.op == "unknown" or not values:
             raise _Mismatch("the network has no such operation")
@@ -329,8 +331,8 @@ class _Walk:
 
     def _neg(self, step: Step, value: _Value) -> _Value:
         """Two of them keep a float layer apart from the codes behind it."""
-        if value.codes is not None:
-            raise _Mismatch("turns the sign of codes")
+        if value.codes is not None or any(value.padding) or not self.scales:
+            raise _Mismatch("turns the sign of codes, of padding, or in a float file")
         return dataclasses.replace(value, negated=not value.negated)
 
     def _quantize(self, step: Step, value: _Value) -> _Value:
@@ -352,6 +354,9 @@ class _Walk:
             raise _Mismatch(
                 f"quantizes {value.known} with {shown(params)}, trained {shown(trained)}"
             )
+        unsigned = (params.dtype, trained.dtype) == ("uint8", "int8")  # the same codes, 128 more
+        if params.dtype != trained.dtype and not unsigned:
+            raise _Mismatch(f"stores {value.known} as {params.dtype}, trained {trained.dtype}")
         lowest = int(np.iinfo(params.dtype).min)
         relu = value.relu or params.zero_point[0] == lowest
         return dataclasses.replace(value, codes=params, rounded=True, relu=relu)
