@@ -1,7 +1,7 @@
 """Every int8 target of four networks, verified: the table of docs/verification.md.
 
-    .venv/bin/python benchmarks/certificates.py --data ../shared/data/cifar10 \\
-        --weights ../shared/weights/akamaster-cifar10 [--network resnet20] [--float16]
+    .venv/bin/python benchmarks/certificates.py --data data/cifar10 \\
+        --weights data/weights [--network resnet20] [--float16]
 
 resnet20 and resnet56: akamaster's CIFAR-10 weights, 512 training images to calibrate, all 10,000
 test images. resnet18 and resnet50 at 224 px: random weights, random images. Printed: what `edgeres

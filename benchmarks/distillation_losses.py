@@ -1,7 +1,7 @@
 """Distillation losses on one budget: a ResNet-8 on part of CIFAR-10, several seeds, as Markdown.
 
-    .venv/bin/python benchmarks/distillation_losses.py --data ../shared/data/cifar10 \\
-        --weights ../shared/weights/akamaster-cifar10 [--images 10000] [--epochs 16] [--seeds 3]
+    .venv/bin/python benchmarks/distillation_losses.py --data data/cifar10 \\
+        --weights data/weights [--images 10000] [--epochs 16] [--seeds 3]
 
 The teacher (ResNet-56) answers stored views once; then every loss trains the same student with the
 same views, batches and first weights per seed, and differs in its loss alone. Attention transfer

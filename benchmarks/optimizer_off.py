@@ -1,7 +1,7 @@
 """ONNX int8 files in onnxruntime with and without its graph optimizer: codes, and time to load.
 
-    .venv/bin/python benchmarks/optimizer_off.py --data ../shared/data/cifar10 \\
-        --weights ../shared/weights/akamaster-cifar10 [--network resnet20]
+    .venv/bin/python benchmarks/optimizer_off.py --data data/cifar10 \\
+        --weights data/weights [--network resnet20]
 
 PTQ of akamaster's network with 512 training images, all 10,000 test images, one thread. Codes are
 compared with those of `onnx-int8` with optimizations; files are loaded in turn.

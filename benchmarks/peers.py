@@ -1,7 +1,7 @@
 """Our int8 files beside those of other tools: latency in one interleaved run, accuracy in full.
 
-    .venv/bin/python benchmarks/peers.py --data ../shared/data/cifar10 \\
-        --weights ../shared/weights/akamaster-cifar10 [--network resnet20] [--qat RUN]
+    .venv/bin/python benchmarks/peers.py --data data/cifar10 \\
+        --weights data/weights [--network resnet20] [--qat RUN]
 
 Networks: resnet20 and resnet56 with akamaster's CIFAR-10 weights (option A shortcuts), 512
 training images to calibrate, accuracy on the 10,000 test images, p by McNemar against ours;

@@ -1,7 +1,7 @@
 """What post-training quantization costs in accuracy, over calibration seeds, on the full test set.
 
-    .venv/bin/python benchmarks/ptq_seeds.py --data ../shared/data/cifar10 \\
-        --weights ../shared/weights/akamaster-cifar10 [--seeds 5] [--network resnet20] \\
+    .venv/bin/python benchmarks/ptq_seeds.py --data data/cifar10 \\
+        --weights data/weights [--seeds 5] [--network resnet20] \\
         [--ranges mse min-max]
 
 Each seed draws 512 training images, calibrates, and writes a tflite-int8 file; all 10,000 test

@@ -1,7 +1,7 @@
 """Quantization-aware training of a pretrained CIFAR-10 ResNet, for `peers.py --qat FOLDER`.
 
-    .venv/bin/python benchmarks/train_qat.py --data ../shared/data/cifar10 \\
-        --weights ../shared/weights/akamaster-cifar10 --out FOLDER [--network resnet20]
+    .venv/bin/python benchmarks/train_qat.py --data data/cifar10 \\
+        --weights data/weights --out FOLDER [--network resnet20]
         [--teachers resnet56]
 
 The float network goes on learning while it is quantized, from the mean logits of its teachers.

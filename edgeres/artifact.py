@@ -244,7 +244,10 @@ def _checked(document: Any, raw: bytes, path: Path) -> Artifact:
 
 
 def _unsealed(d: Mapping[str, Any], raw: bytes) -> str | None:
-    """What shows that a description was changed; versions before 2 had no checksum."""
+    """What shows that a description was changed.
+
+    What was written before there was a checksum has none.
+    """
     if contents_digest({name: f["sha256"] for name, f in d["files"].items()}) != d["digest"]:
         return "its digest isn't that of its files"
     if "checksum" not in d:

@@ -43,21 +43,47 @@ def folder_size(path: Path) -> int:
     return sum(p.stat().st_size for p in path.rglob("*") if p.is_file() and not p.is_symlink())
 
 
-def config_folder() -> Path:
-    """Where the user's own settings are: `$XDG_CONFIG_HOME/edgeres`, or below ~/.config."""
-    user = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(user) if user else Path.home() / ".config") / "edgeres"
+def config_folder() -> Path | None:
+    """Where the user's own settings are: `$XDG_CONFIG_HOME/edgeres`, or below ~/.config.
+
+    None if the user has no home folder. A relative path in the variable is ignored, as the XDG
+    specification says: what it names depends on where a command was started.
+    """
+    return _of_user("XDG_CONFIG_HOME", ".config")
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
+def cache_folder() -> Path:
+    """Where what can be made again is kept: `$XDG_CACHE_HOME/edgeres`, or below ~/.cache.
+
+    Raises:
+        StorageError: the user has no home folder.
+    """
+    folder = _of_user("XDG_CACHE_HOME", ".cache")
+    if folder is None:
+        raise StorageError("there is no home folder to keep a cache in; set XDG_CACHE_HOME to a "
+                           "folder of yours")  # fmt: skip
+    return folder
+
+
+def _of_user(variable: str, below_home: str) -> Path | None:
+    given = Path(os.environ.get(variable, ""))
+    home = os.path.expanduser("~")  # noqa: PTH111  Path's own raises without a home
+    folder = (given if given.is_absolute() else Path(home, below_home)) / "edgeres"
+    return folder if folder.is_absolute() else None
+
+
+def write_whole(path: Path, content: str | bytes, mode: int = 0o666) -> None:
     """Write a file such that a reader sees the old one or the new one, never a part.
 
     It is written under a name that nobody can foresee and then renamed, so that a link that stands
     at `path` is replaced, never written through. What a killed process left, `sweep` removes.
+
+    Args:
+        mode: who may read and write it, less the process's umask.
     """
     partial = _fresh(path)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
-    with _renamed(partial, path), os.fdopen(os.open(partial, flags, 0o666), "wb") as file:
+    with _renamed(partial, path), os.fdopen(os.open(partial, flags, mode), "wb") as file:
         file.write(content.encode("utf-8") if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
@@ -121,9 +147,10 @@ def storage_errors(where: Path) -> Iterator[None]:
                 f"{where}: no space left on the device; free some (`edgeres clean`) and repeat"
             )
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            message = f"{where}: can't be written (read-only or no permission); choose --runs DIR"
+            message = (f"{where}: can't be written (read-only or no permission); choose another "
+                       "folder, or change its permissions")  # fmt: skip
         elif error.errno in (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG):
-            message = f"{where}: can't be a folder ({error.strerror}); choose another --runs DIR"
+            message = f"{where}: can't be a folder ({error.strerror}); choose another folder"
         elif error.errno in (errno.ELOOP, errno.EISDIR, errno.ENOTEMPTY, errno.ENXIO):
             message = (f"{where}: a link, a folder or a device stands where edgeres writes a file; "
                        "remove it and repeat")  # fmt: skip

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from edgeres.disk import cache_folder
 from edgeres.errors import StorageError
 
 MOST_DOCUMENT = 16 << 20
@@ -188,12 +189,6 @@ def has(path: Path, sha256: str, size_bytes: int) -> bool:
     return True
 
 
-def cache() -> Path:
-    """`$XDG_CACHE_HOME/edgeres`, or below ~/.cache."""
-    user = os.environ.get("XDG_CACHE_HOME")
-    return (Path(user) if user else Path.home() / ".cache") / "edgeres"
-
-
 def _mark(status: os.stat_result, sha256: str) -> bytes:
     known = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     return hashlib.sha256(f"{known} {sha256}".encode()).digest()
@@ -204,7 +199,7 @@ def _marks() -> set[bytes]:
     """What earlier processes have hashed."""
     try:
         content = read(_file(), _MARK * _MOST_MARKS * 2)
-    except (StorageError, RuntimeError):  # no home folder
+    except StorageError:
         return set()
     return {content[at : at + _MARK] for at in range(0, len(content), _MARK)}
 
@@ -212,7 +207,7 @@ def _marks() -> set[bytes]:
 def _note(mark: bytes) -> None:
     """Remember a mark, here and for later processes; where it can't be kept, files are reread."""
     _marks().add(mark)
-    with contextlib.suppress(OSError, RuntimeError):
+    with contextlib.suppress(OSError, StorageError):
         path = _file()
         path.parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | (_FLAGS & ~os.O_RDONLY)
@@ -224,7 +219,7 @@ def _note(mark: bytes) -> None:
 
 
 def _file() -> Path:
-    return cache() / "checked"
+    return cache_folder() / "checked"
 
 
 def _opened(path: Path) -> int:

@@ -25,7 +25,7 @@ def row(run: Run) -> dict[str, Any]:
                   if s in run.artifacts), None)  # fmt: skip
     return {
         "run": run.name, "date": state.at[:16].replace("T", " "),
-        "state": f"{state.word} ({state.step})" if state.step else state.word,
+        "state": str(state),
         "source": recipe.teacher.checkpoint or recipe.teacher.model,
         "data": recipe.data.source, "model": model.facts["model"] if model else None,
         "top-1": accuracy(model.facts["test"]) if model else "-",

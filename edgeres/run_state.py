@@ -5,7 +5,9 @@ Both files are read as anybody's: bounded, no link followed, lines that aren't o
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,8 +25,9 @@ class State:
     """How a run stands.
 
     Attributes:
-        word: "done", "failed" (a gate wasn't met) or "unfinished" (a step has begun, not ended).
-        step: which step that is about; "" of a run that is done.
+        word: "done", "failed" (a gate wasn't met) or "unfinished" (a step has begun, not ended; or
+            nothing has begun).
+        step: which step that is about; "" if it is none.
         at: when it was last worked at, ISO 8601 in UTC.
     """
 
@@ -36,6 +39,9 @@ class State:
     def whole(self) -> bool:
         """Whether nothing failed and nothing is missing."""
         return self.word == "done"
+
+    def __str__(self) -> str:
+        return f"{self.word} ({self.step})" if self.step else self.word
 
 
 def of(run: Path) -> State:
@@ -54,7 +60,7 @@ def of(run: Path) -> State:
         for step, what in last.items():
             if what == event:
                 return State(word, step, at)
-    return State("done", "", at)
+    return State("done" if last or _holds_something(run / "artifacts") else "unfinished", "", at)
 
 
 def note(run: Path) -> str:
@@ -69,6 +75,12 @@ def write_note(run: Path, text: str) -> None:
             write_whole(run / NOTE, text[:_LONGEST_NOTE])
         else:
             (run / NOTE).unlink(missing_ok=True)
+
+
+def _holds_something(folder: Path) -> bool:
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        return any(entries)
+    return False
 
 
 def _end(path: Path, most: int) -> str:

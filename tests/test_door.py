@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeres import door, shape
+from edgeres import disk, door, shape
 from edgeres.errors import StorageError
 
 GOOD = b"contents"
@@ -69,7 +69,7 @@ def test_what_was_written_just_now_is_read_again(
     assert reads(file, monkeypatch) == [True, True]
 
 
-@pytest.mark.parametrize("harm", ["cut", "full", "link", "pipe", "no home"])
+@pytest.mark.parametrize("harm", ["cut", "full", "link", "pipe", "no home", "no place"])
 def test_without_its_memory_a_file_is_read_again(
     harm: str, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,6 +82,11 @@ def test_without_its_memory_a_file_is_read_again(
     elif harm == "full":
         kept.write_bytes(bytes(door._MARK * door._MOST_MARKS))
     elif harm == "no home":
+        monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+        monkeypatch.setattr("os.path.expanduser", str)
+        with pytest.raises(StorageError, match="no home folder to keep a cache in"):
+            disk.cache_folder()
+    elif harm == "no place":
         monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
     else:
         kept.unlink()

@@ -63,6 +63,12 @@ def test_the_last_event_of_each_step_tells_how_a_run_stands(
     assert (state.word, state.step, state.at) == (word, step, "2026-11-26T10:00:00+00:00")
 
 
+def test_a_run_in_which_nothing_happened_yet_is_unfinished(tmp_path: Path) -> None:
+    assert str(run_state.of(tmp_path)) == "unfinished"
+    (tmp_path / "artifacts" / "data").mkdir(parents=True)
+    assert str(run_state.of(tmp_path)) == "done"
+
+
 def test_a_failed_run_is_listed_apart_and_is_never_the_newest(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

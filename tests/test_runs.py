@@ -153,7 +153,7 @@ def test_one_bad_run_stops_nobody_else(
     if "recipe" not in how:
         assert rows["good"] == "done" and rows[run.name].startswith("damaged: ")
     assert find_run(None, folder).name == "good"
-    assert "not the newest run: " in capsys.readouterr().err
+    assert "the newest run is passed over: " in capsys.readouterr().err
     housekeeping.cleaned(folder, dry_run=False)
     assert registry.promoted("good", "stable", "", folder)["passed"]
     assert find_run("@stable", folder).name == "good"

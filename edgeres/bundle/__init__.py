@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres import __version__, devices, scratch
+from edgeres import __version__, devices, door, scratch
 from edgeres.artifact import Artifact, library_versions
 from edgeres.bundle import archive, card, certified, documents, golden, signing
 from edgeres.disk import file_sha256, storage_errors
@@ -75,7 +75,7 @@ def make(
         raise BadInput(f"{out}: is a folder; name the archive, e.g. --out {out}/{run}-{kind}.zip")
     private = signing.private_key(key) if key is not None else None
     exported = exported_file(exports[target].facts["exported"])
-    if exported.file in ("", "..") or exported.file != Path(exported.file).name:
+    if not door.is_plain(exported.file):
         raise BadInput(f"{run}: {exported.file[:80]!r} is no name of a file; export it anew")
     with scratch.folder("bundle") as place, storage_errors(out):
         (folder := place / "files").mkdir()
@@ -124,7 +124,7 @@ def _certificate(
     mend = f"edgeres run {run}/recipe.lock.yaml --set 'export.targets=[{files}]' verifies it"
     if "verify" not in artifacts:
         raise GateFailed(f"{run}: its files were never verified; {mend}")
-    content = artifacts["verify"].file("verify.json").read_bytes()
+    content = artifacts["verify"].read("verify.json")
     said = documents.parsed(documents.Certificate, content, f"{run}: verify.json")
     wrong = list(certified.findings(said, target, model.name, file_sha256(model)))
     if wrong:

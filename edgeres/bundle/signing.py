@@ -14,6 +14,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from edgeres.disk import read_bounded
 from edgeres.errors import BadInput, MissingComponent
 
 _DER = bytes.fromhex("302a300506032b6570032100")  # RFC 8410: what stands before the 32 bytes
@@ -121,11 +122,4 @@ def require() -> None:
 
 
 def _pem(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
-    except OSError as error:
-        raise BadInput(f"{path}: can't be read: {error.strerror}") from error
-    if len(content) > _MOST_BYTES:
-        raise BadInput(f"{path}: too large for a key")
-    return content
+    return read_bounded(path, _MOST_BYTES, "key")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,9 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from edgeres.bundle import signing
 from edgeres.bundle.documents import MOST_BYTES, Name, Serial, Time, parsed
-from edgeres.disk import config_folder, storage_errors
+from edgeres.disk import config_folder, read_bounded, storage_errors, write_whole
 from edgeres.errors import BadInput
 
+_NAME = "trusted_keys.json"
 _MOST = 100  # keys, and lines of bundles for each
 
 
@@ -62,20 +62,16 @@ class _Keys(BaseModel):
 
 
 def load() -> list[Trusted]:
-    """Every key that is trusted, the oldest first.
+    """Every key that is trusted, the oldest first; none without a home folder.
 
     Raises:
-        BadInput: the file of keys is damaged.
+        BadInput: the file of keys is damaged or can't be read.
     """
-    path = _file()
-    try:
-        with path.open("rb") as file:
-            content = file.read(MOST_BYTES)
-    except FileNotFoundError:
+    folder = config_folder()
+    if folder is None or not os.path.lexists(folder / _NAME):
         return []
-    except OSError as error:
-        raise BadInput(f"{path}: can't be read: {error.strerror}") from error
-    stored = parsed(_Keys, content, str(path)).keys
+    path = folder / _NAME
+    stored = parsed(_Keys, read_bounded(path, MOST_BYTES, "file of keys"), str(path)).keys
     return [Trusted(k.name, signing.decoded(k.key, str(path)), k.added, k.seen) for k in stored]
 
 
@@ -100,7 +96,9 @@ def add(key: bytes, name: str, now: str) -> Trusted:
         old = next((k for k in before if k.key == key), None)
         trusted = replace(old, name=name) if old else Trusted(name, key, now)
         if len(before) == _MOST and not old:
-            raise BadInput(f"{_file()}: has {_MOST} keys already; take some out by --remove")
+            raise BadInput(
+                f"{_folder() / _NAME}: has {_MOST} keys already; take some out by --remove"
+            )
         _write([*(k for k in before if k.key != key), trusted])
     return trusted
 
@@ -140,8 +138,12 @@ def note(key: bytes, line: str, serial: int) -> int:
     return largest
 
 
-def _file() -> Path:
-    return config_folder() / "trusted_keys.json"
+def _folder() -> Path:
+    folder = config_folder()
+    if folder is None:
+        raise BadInput("there is no home folder to keep trusted keys in; set XDG_CONFIG_HOME to a "
+                       "folder of yours")  # fmt: skip
+    return folder
 
 
 @contextmanager
@@ -149,7 +151,7 @@ def _alone() -> Iterator[None]:
     """Be the only one who writes."""
     import fcntl
 
-    folder = config_folder()
+    folder = _folder()
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(folder / ".trusted_keys.lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -164,15 +166,6 @@ def _write(trusted: list[Trusted]) -> None:
     """The whole file or nothing of it, and nobody else's to read."""
     rows = [{"name": k.name, "key": signing.encoded(k.key), "added": k.added, "seen": k.seen}
             for k in trusted]  # fmt: skip
-    text, path = json.dumps({"schema": 1, "keys": rows}, indent=1), _file()
+    path = _folder() / _NAME
     with storage_errors(path):
-        descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=".trusted_keys.")  # 0600
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(partial).replace(path)
-        except OSError:
-            Path(partial).unlink(missing_ok=True)
-            raise
+        write_whole(path, json.dumps({"schema": 1, "keys": rows}, indent=1), mode=0o600)

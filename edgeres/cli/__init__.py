@@ -17,7 +17,7 @@ import typer
 
 from edgeres import __version__, terminal
 from edgeres.cli import _limits, chain, files, here, runs
-from edgeres.cli._options import labelled
+from edgeres.cli._options import Command, labelled
 from edgeres.commands import examples
 from edgeres.errors import EdgeresError
 
@@ -49,8 +49,8 @@ for _group, _functions in (
 ):  # fmt: skip
     for _function in _functions:
         _name = _function.__name__.rstrip("_")
-        _group.command(_name, epilog=examples.epilog(_name))(labelled(_function))
-app.command("bench", hidden=True, epilog=examples.epilog("benchmark"))(files.benchmark)
+        _group.command(_name, cls=Command, epilog=examples.epilog(_name))(labelled(_function))
+app.command("bench", cls=Command, hidden=True, epilog=examples.epilog("benchmark"))(files.benchmark)
 app.add_typer(_devices, name="devices")
 app.add_typer(_runs, name="runs")
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
-from typer.models import OptionInfo
+from typer.core import TyperArgument, TyperCommand
+from typer.models import ArgumentInfo, OptionInfo
 
 from edgeres import terminal
 from edgeres.commands import complete
@@ -76,7 +77,7 @@ Weights = Annotated[
     str | None,
     typer.Option("--weights", help="raw or ema, where a checkpoint holds both; default ema."),
 ]
-Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help="Of the training.")]
+Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help="How many epochs are trained.")]
 Rate = Annotated[float | None, typer.Option("--lr", help="Learning rate of the training.")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Images per step.")]
 ImageSize = Annotated[
@@ -90,15 +91,30 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but the 
 _WORDS = {int: "INTEGER", float: "FLOAT", Path: "PATH"}
 
 
+class Command(TyperCommand):
+    """A command whose help shows an argument by its name alone, without Python's type."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        for parameter in self.params:
+            if isinstance(parameter, TyperArgument):
+                parameter.display_type_rich = lambda ctx: None  # type: ignore[method-assign]
+
+
 def labelled(command: Any) -> Any:
-    """The command, whose help says of each option what it takes: TEXT, INTEGER, FLOAT, PATH."""
+    """The command, whose help says of each option what it takes: TEXT, INTEGER, FLOAT, PATH.
+
+    An argument without a name of its own is shown by its parameter's: RUN, FILE.
+    """
     command.__annotations__ = get_type_hints(command, include_extras=True)
-    for hint in command.__annotations__.values():
+    for name, hint in command.__annotations__.items():
         kind, *infos = get_args(hint) if get_origin(hint) is Annotated else (hint,)
         for info in infos:
             if isinstance(info, OptionInfo) and info.metavar is None and kind is not bool:
                 kinds = [k for k in get_args(kind) if k is not type(None)] or [kind]
                 info.metavar = _WORDS.get(kinds[0], "TEXT")
+            elif isinstance(info, ArgumentInfo) and info.metavar is None:
+                info.metavar = name.upper()
     return command
 
 

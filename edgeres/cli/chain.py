@@ -74,7 +74,8 @@ def distill(
     teacher: Annotated[
         str | None,
         typer.Option(
-            help="Architecture, or torchvision:NAME and such; resnet50, or what the checkpoint is.",
+            help="An architecture to train here, or a trained one: torchvision:NAME, "
+            "checkpoint:FILE, …; left out: resnet50, or what --checkpoint holds.",
         ),
     ] = None,
     student: Annotated[str, typer.Option(help="Student architecture.")] = "resnet18-w0.5",
@@ -97,7 +98,9 @@ def distill(
     batch_size: BatchSize = None,
     device: Annotated[
         str | None,
-        typer.Option(help="Where all is trained: cpu, cuda, or auto for a GPU."),
+        typer.Option(
+            help="Where it is trained: cpu, cuda, mps, or auto (a CUDA GPU where there is one)."
+        ),
     ] = None,
     overrides: Set = None,
     _programs: Programs = False,
@@ -124,7 +127,9 @@ def prune(
     ] = "macs=0.5",
     max_drop: Annotated[
         float | None,
-        typer.Option(help="Points of test top-1 that may be lost: exit code 1 if more. [5]"),
+        typer.Option(
+            help="Points of test top-1 that may be lost; more is exit code 1. Left out: 5."
+        ),
     ] = None,
     device: Annotated[
         str | None,

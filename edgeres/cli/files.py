@@ -96,7 +96,12 @@ def recalibrate(
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A .tflite, .onnx or .mlpackage, anybody's.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="A model file of anybody's: .tflite, .onnx, .mlpackage, .pte, a SavedModel."
+        ),
+    ],
     as_json: Json = False,
 ) -> None:
     """Show a model file's operators, types and scales."""
@@ -115,7 +120,7 @@ def verify(
     ] = None,
     against: Annotated[
         str | None,
-        typer.Option(help="The run that files must agree with."),
+        typer.Option(metavar="RUN", help="The run that files must agree with."),
     ] = None,
     self_test: Annotated[
         bool,
@@ -188,7 +193,10 @@ def benchmark(
 
 
 def compare(
-    a: Annotated[str, typer.Argument(help="A run, a result, ours or a tool's, or a model file.")],
+    a: Annotated[
+        str,
+        typer.Argument(help="A run, a result file (ours or another tool's) or a model file."),
+    ],
     b: Annotated[str, typer.Argument(help="What is to be judged against it.")],
     latency: Annotated[float, _tolerated("more latency")] = 0.05,
     cold: Annotated[float, _tolerated("more time to load, and for the first inference")] = 0.10,

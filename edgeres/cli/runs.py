@@ -78,7 +78,9 @@ def drift(
 def promote(
     run: Run = None,
     to: Channel = "canary",
-    reason: Annotated[str, typer.Option(help="Why, though a gate is not met.")] = "",
+    reason: Annotated[
+        str, typer.Option(help="Promote although a gate isn't met, and keep this reason.")
+    ] = "",
     runs: Runs = DEFAULT_RUNS,
     as_json: Json = False,
 ) -> None:
@@ -181,7 +183,7 @@ def rename(
     runs: Runs = DEFAULT_RUNS,
     as_json: Json = False,
 ) -> None:
-    """Give a run another name. Its recipe begins a new run then, from what is stored."""
+    """Give a run another name. Its recipe, run again, then starts a new run from stored results."""
     from edgeres.commands import runs as command
     from edgeres.text import runs as text
 
@@ -190,11 +192,13 @@ def rename(
 
 def delete(
     run: Named,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="It is meant.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Delete it; without this nothing is.")
+    ] = False,
     runs: Runs = DEFAULT_RUNS,
     as_json: Json = False,
 ) -> None:
-    """Delete a run's folder, not what other runs use; `edgeres clean` frees the rest."""
+    """Delete a run's folder. What others use stays; `edgeres clean` frees the rest."""
     from edgeres.commands import runs as command
     from edgeres.text import runs as text
 

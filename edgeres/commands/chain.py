@@ -74,7 +74,12 @@ def distilling(
     Args:
         teacher: its architecture or source; None: a checkpoint tells, else the recipe's.
         brought: of a checkpoint, as `brought` below gives it.
+
+    Raises:
+        BadInput: something is said of a checkpoint, and the teacher is trained here.
     """
+    from edgeres import teachers
+
     if checkpoint is not None and teacher is None:
         teacher, checkpoint = f"checkpoint:{checkpoint}", None
     trained_here = checkpoint is None and (teacher is None or ":" not in teacher)
@@ -83,7 +88,11 @@ def distilling(
         settings = {**settings, "data.size": "null"}  # the data's own, not the digits'
     own |= {f"teacher.{key}": value for key, value in brought.items()}
     name = "distill" if trained_here else "distill-pretrained"
-    return shipped(name, {**own, **settings}, overrides)
+    recipe = shipped(name, {**own, **settings}, overrides)
+    if brought and teachers.chosen(recipe.teacher) is None:
+        raise BadInput(f"--{next(iter(brought))} is for a teacher that is trained already; give "
+                       "--checkpoint FILE or --teacher SOURCE:NAME")  # fmt: skip
+    return recipe
 
 
 def continued(
@@ -228,8 +237,8 @@ def origin(
             {"model": architecture, "checkpoint": str(path)}  # fmt: skip
         return {"name": "checkpoint", "teacher": {**teacher, **(brought or {})}}
     if brought:
-        raise BadInput(f"--{next(iter(brought))} is said of a checkpoint file; a run and an "
-                       "artifact know how their images are prepared")  # fmt: skip
+        raise BadInput(f"--{next(iter(brought))} is for a checkpoint file; this is a run or an "
+                       "artifact, which has its own: leave it out")  # fmt: skip
     if path and (path / "artifact.json").exists():
         return _lineage(load(path), store_of(path.resolve() / "../../.."))
     run = find_run(model, runs)

@@ -144,7 +144,7 @@ def _network(path: Path, recipe: Recipe, data: Artifact) -> ResNet:
     asked = wanted(recipe.teacher, data)
     name, rest = teachers.chosen(recipe.teacher) or ("checkpoint", str(path))
     with scratch.folder("work") as folder:
-        found = teachers.source(name).fetch(rest, asked, Path(folder))
+        found = teachers.source(name).fetch(rest, asked, folder)
     assert found.network is not None  # a checkpoint file
     for note in (*found.notes, *_checkpoint.advice(found.network, data)):
         terminal.say(f"note: {note}")
@@ -156,7 +156,7 @@ def _data(recipe: Recipe, runs: Path, quiet: bool) -> Artifact:
     chain = pipeline.until(pipeline.steps(recipe), "data")
     progress = Progress(quiet)
     with scratch.folder("work") as folder, contextlib.closing(progress):
-        run = pipeline.perform(recipe, chain, store_of(runs), Path(folder), progress)
+        run = pipeline.perform(recipe, chain, store_of(runs), folder, progress)
     return run.artifacts["data"]
 
 

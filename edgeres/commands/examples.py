@@ -22,7 +22,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "prune": (
         "edgeres prune",
-        "edgeres prune quickstart-7a886b --budget size=90KB",
+        "edgeres prune quickstart-7a886b04c19d --budget size=90KB",
         "edgeres prune --budget latency=0.5x --max-drop 1.0",
     ),
     "search": (
@@ -31,13 +31,13 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "    --student resnet20-w0.5 --student resnet26-w0.75-se",
     ),
     "quantize": (
-        "edgeres quantize quickstart-7a886b --method ptq --sensitivity",
+        "edgeres quantize quickstart-7a886b04c19d --method ptq --sensitivity",
         "edgeres quantize net.pth --preprocess imagenet --data imagefolder:photos",
         "edgeres quantize --auto --accuracy-drop 0.3",
     ),
     "export": (
         "edgeres export --target tflite-int8 --out models",
-        "edgeres export quickstart-7a886b --target onnx-int8 --target coreml-int8",
+        "edgeres export quickstart-7a886b04c19d --target onnx-int8 \\\n    --target coreml-int8",
     ),
     "diagnose": (
         "edgeres diagnose",
@@ -50,28 +50,28 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "inspect": ("edgeres inspect model.tflite", "edgeres inspect model.onnx --json"),
     "verify": (
         "edgeres verify",
-        "edgeres verify model.tflite --against quickstart-7a886b",
+        "edgeres verify model.tflite --against quickstart-7a886b04c19d",
         "edgeres verify quickstart-android.zip --require-signature",
     ),
     "benchmark": (
         "edgeres benchmark",
-        "edgeres benchmark model.tflite --accuracy --against quickstart-7a886b",
+        "edgeres benchmark model.tflite --accuracy --against quickstart-7a886b04c19d",
         "edgeres benchmark --device host --device board@pi.local --accuracy",
     ),
     "compare": (
-        "edgeres compare quickstart-7a886b quickstart-0c91d2",
+        "edgeres compare quickstart-7a886b04c19d quickstart-0c91d25e3f80",
         "edgeres compare old.tflite new.tflite --device host --latency 0.1",
         "edgeres compare main.json branch.json --markdown",
     ),
     "check": (
-        "edgeres check quickstart-7a886b",
+        "edgeres check quickstart-7a886b04c19d",
         "edgeres check trtexec.log budgets.yaml --allow-invalid",
-        "edgeres check quickstart-7a886b budgets.yaml --prometheus slo.prom \\\n"
+        "edgeres check quickstart-7a886b04c19d budgets.yaml --prometheus slo.prom \\\n"
         "    --grafana dashboard.json",
     ),
     "bundle": (
         "edgeres bundle @stable --for android",
-        "edgeres bundle quickstart-7a886b --for web-service --key release-key.pem",
+        "edgeres bundle quickstart-7a886b04c19d --for web-service \\\n    --key release-key.pem",
     ),
     "trust": (
         "edgeres trust release-key.pub --name acme",
@@ -80,13 +80,13 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "drift": ("edgeres drift quickstart-android.zip device.jsonl",),
     "promote": (
-        "edgeres promote quickstart-7a886b --to stable",
+        "edgeres promote quickstart-7a886b04c19d --to stable",
         'edgeres promote --to canary --reason "latency is measured next week"',
     ),
     "rollback": ('edgeres rollback --channel stable --reason "wrong labels"',),
     "history": ("edgeres history", "edgeres history stable --json"),
-    "report": ("edgeres report", "edgeres report quickstart-7a886b --figures figures"),
-    "track": ("edgeres track", "edgeres track quickstart-7a886b --to tensorboard"),
+    "report": ("edgeres report", "edgeres report quickstart-7a886b04c19d --figures figures"),
+    "track": ("edgeres track", "edgeres track quickstart-7a886b04c19d --to tensorboard"),
     "list": ("edgeres list targets", "edgeres list runs", "edgeres list recipes --schema"),
     "init": (
         "edgeres init",
@@ -94,10 +94,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "    --target tflite-int8",
     ),
     "doctor": ("edgeres doctor",),
-    "show": ("edgeres runs show quickstart-7a886b",),
-    "note": ('edgeres runs note quickstart-7a886b "new photos, old labels"',),
-    "rename": ("edgeres runs rename quickstart-7a886b spring",),
-    "delete": ("edgeres runs delete quickstart-7a886b --yes",),
+    "show": ("edgeres runs show quickstart-7a886b04c19d",),
+    "note": ('edgeres runs note quickstart-7a886b04c19d "new photos, old labels"',),
+    "rename": ("edgeres runs rename quickstart-7a886b04c19d spring",),
+    "delete": ("edgeres runs delete quickstart-7a886b04c19d --yes",),
     "clean": ("edgeres clean --dry-run",),
     "probe": ("edgeres devices probe host", "edgeres devices probe board@pi.local"),
     "discover": ("edgeres devices discover",),

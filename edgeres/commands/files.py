@@ -117,9 +117,9 @@ def _verify(run: Run, exports: Mapping[str, Artifact], quiet: bool) -> dict[str,
     progress = Progress(quiet)
     with scratch.folder("work") as folder, contextlib.closing(progress):
         progress.started("verify", "")
-        context = stages.Context(0, Path(folder), progress.tick)
+        context = stages.Context(0, folder, progress.tick)
         section = run.recipe.verify or VerifySection()
-        facts = module.run(section, _inputs(run, exports), Path(folder), context)
+        facts = module.run(section, _inputs(run, exports), folder, context)
     return {"run": str(run.path), **facts, "failures": module.failures(facts)}
 
 
@@ -228,7 +228,7 @@ def _measured(section: Any, inputs: dict[str, Artifact], quiet: bool) -> dict[st
     progress = Progress(quiet)
     with scratch.folder("work") as folder, contextlib.closing(progress):
         progress.started("benchmark", "")
-        context = stages.Context(0, Path(folder), progress.tick)
+        context = stages.Context(0, folder, progress.tick)
         facts, samples = module.measured(section, inputs, context)
     return {**facts, "samples": samples, "error": module.sentence(facts["failures"])}
 

@@ -32,11 +32,11 @@ def reported(name: str | None, runs: Path, figures: Path | None = None) -> dict[
     section = section.model_copy(update={"title": section.title or recipe.name})
     module: Any = stages.load("report")
     with scratch.folder("work") as folder:
-        context = stages.Context(recipe.seed, Path(folder), lambda *_: None, run.name)
-        module.run(section, _in_order(run, recipe), Path(folder), context)
+        context = stages.Context(recipe.seed, folder, lambda *_: None, run.name)
+        module.run(section, _in_order(run, recipe), folder, context)
         for file in REPORTS:
-            write_report(run, file, Path(folder, file).read_bytes())
-        drawn = _drawn(Path(folder, "report.json"), figures) if figures else []
+            write_report(run, file, (folder / file).read_bytes())
+        drawn = _drawn(folder / "report.json", figures) if figures else []
     return {**described(run), "report": str(run.path / "report.html"), "figures": drawn}
 
 

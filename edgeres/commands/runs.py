@@ -37,7 +37,7 @@ def noted(name: str, text: str, runs: Path) -> dict[str, Any]:
 
 
 def renamed(name: str, to: str, runs: Path) -> dict[str, Any]:
-    """Give a run's folder another name. Its recipe begins a new run then, with what is stored.
+    """Give a run's folder another name. Its recipe, run again, then starts a new run.
 
     Raises:
         BadInput: the name can't be one, is taken, or the run is promoted under its old name.

@@ -85,7 +85,7 @@ def searched(recipe: Recipe, wish: Wish, runs: Path, quiet: bool) -> dict[str, A
         found, table = _predicted(wish, data, limit, progress)
         chosen = _promising(found, limit, wish)
         with scratch.folder("work") as folder:
-            context = stages.Context(recipe.seed, Path(folder), progress.tick)
+            context = stages.Context(recipe.seed, folder, progress.tick)
             for candidate in chosen:
                 _train(candidate, recipe, data, wish.epochs, context)
     winner = max(chosen, key=lambda c: (c.top1 or 0.0, -c.latency_ns))

@@ -20,7 +20,6 @@ from edgeres.training.views import Labelled
 Criterion = Callable[[Any], Tensor]
 """A group of C channels -> (C,), what is lost with each channel."""
 
-NAMES = ("group-magnitude", "bn-scale", "taylor", "group-sparsity")
 _TAYLOR_BATCH = 64
 
 

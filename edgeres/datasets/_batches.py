@@ -21,11 +21,6 @@ from edgeres.errors import BadInput
 from edgeres.types import Preprocess
 
 
-def to_tensor(images: np.ndarray) -> Tensor:
-    """uint8 (N, H, W, 3) -> uint8 (N, 3, H, W), a copy in that layout."""
-    return torch.from_numpy(np.array(images.transpose(0, 3, 1, 2), order="C"))
-
-
 def batches(n: int, batch_size: int, generator: torch.Generator, shuffle: bool) -> Iterator[Tensor]:
     """Indices 0..n-1, each once, in batches of int64 (<= batch_size,); the last may be smaller."""
     order = torch.randperm(n, generator=generator) if shuffle else torch.arange(n)

@@ -8,7 +8,6 @@ unless the user allows it (`allow_programs`).
 from __future__ import annotations
 
 import importlib
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edgeres import documents, errors
+from edgeres.disk import config_folder
 
 _KIND = documents.Kind("device profile", 64 << 10, "it needs name, kind and description")
 _TYPES: dict[str, type] = {
@@ -84,19 +84,16 @@ def folder() -> Path:
     return packaged if packaged.is_dir() else package.parent / "devices"
 
 
-def own_folder() -> Path:
-    """Where the user's own profiles are: `$XDG_CONFIG_HOME/edgeres/devices`, or below ~/.config.
-
-    A `~` in it stands for the home folder, which not every user has.
-    """
-    root = Path(os.environ.get("XDG_CONFIG_HOME", ""))
-    return (root if root.is_absolute() else Path("~/.config")) / "edgeres" / "devices"
+def own_folder() -> Path | None:
+    """Where the user's own profiles are, below `disk.config_folder`; None without a home folder."""
+    config = config_folder()
+    return config / "devices" if config is not None else None
 
 
 def _trusted_folders() -> list[Path]:
     """The shipped profiles' and the user's own; of a user without a home only the first."""
-    own = Path(os.path.expanduser(own_folder()))  # noqa: PTH111  Path's own raises without a home
-    return [folder(), *([own] if own.is_absolute() else [])]
+    own = own_folder()
+    return [folder()] if own is None else [folder(), own]
 
 
 def allow_programs(allow: bool) -> None:
@@ -147,10 +144,11 @@ def _trusted(path: Path) -> DeviceProfile:
     starting += ["tools"] if profile.tools else []
     trusted = [place.resolve() for place in _trusted_folders()]
     if starting and not _allowed and path.parent.resolve() not in trusted:
+        own = own_folder()
+        move = f"move it to {own} or " if own is not None else ""
         raise errors.BadInput(
             f"{path}: {', '.join(starting)} can start programs, and this profile is not one of "
-            f"your own; if you trust it, move it to {own_folder()} or give "
-            f"--allow-device-programs"
+            f"your own; if you trust it, {move}give --allow-device-programs"
         )
     return profile
 

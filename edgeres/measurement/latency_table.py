@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import median
@@ -19,7 +18,7 @@ from filelock import FileLock
 
 from edgeres import devices, scratch, targets
 from edgeres.devices import Device, DeviceProfile
-from edgeres.disk import file_sha256, storage_errors
+from edgeres.disk import cache_folder, file_sha256, storage_errors, write_whole
 from edgeres.errors import BadInput, DeviceError, MissingComponent
 from edgeres.measurement import farm, runners
 from edgeres.measurement.protocol import Candidate
@@ -57,11 +56,11 @@ def build(
     write, suffix = _writer(target)
     wanted = grid(shapes, round_to)
     with scratch.folder("measure") as folder, devices.open_device(profile) as device:
-        store = _Store(cache or cache_folder(), device.identity(), target, profile)
+        store = _Store(cache or cache_folder() / "latency", device.identity(), target, profile)
         with farm.reserved(device.address, on_event), device.steady():
             times: dict[LayerShape, float] = {}
             for number, shape in enumerate([_EMPTY, *wanted]):
-                path = Path(folder) / f"layer-{number}{suffix}"
+                path = folder / f"layer-{number}{suffix}"
                 first, last = write(shape, path)
                 key = file_sha256(path)
                 known = store.times.get(key)
@@ -105,12 +104,6 @@ def whole_files(
         why = found.failures[0]["message"] if found.failures else "nothing there runs such files"
         raise DeviceError(f"device '{profile.name}': {why}")
     return {report["target"]: report["latency"] for report in found.reports}
-
-
-def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/edgeres/latency`, or below ~/.cache."""
-    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(root) / "edgeres" / "latency"
 
 
 def _writer(target: str) -> tuple[Callable[..., Any], str]:
@@ -157,9 +150,7 @@ class _Store:
     def add(self, key: str, nanoseconds: float) -> None:
         with storage_errors(self.path), FileLock(f"{self.path}.lock"):
             self.times = {**self._read(), **self.times, key: nanoseconds}
-            partial = self.path.with_suffix(".partial")
-            partial.write_text(json.dumps({"schema": 1, "ns": self.times}, indent=1), "utf-8")
-            partial.replace(self.path)
+            write_whole(self.path, json.dumps({"schema": 1, "ns": self.times}, indent=1))
 
     def _read(self) -> dict[str, float]:
         try:

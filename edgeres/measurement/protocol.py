@@ -111,7 +111,7 @@ def measure(
     how, found = PRESETS[preset], Measured()
     with scratch.folder("measure") as folder, device.steady() as settings:
         before = _cool(device, on_event)
-        files = [f for c in candidates if (f := _load(c, device, Path(folder), threads, found))]
+        files = [f for c in candidates if (f := _load(c, device, folder, threads, found))]
         _sessions(files, device, how, seed, on_event)
         for file in files:
             _aside(file, device, how, on_event)

@@ -78,7 +78,7 @@ def _along(recipe: Recipe, chain: tuple[Step, ...], store: Store, folder: Path) 
         if stage in _TRAINING and procs.agree(False):
             with scratch.folder("work") as out:
                 todo = planned(recipe, members[0], run.artifacts, store)
-                _perform(recipe, todo, run, store, Path(out), lambda *_: None)
+                _perform(recipe, todo, run, store, out, lambda *_: None)
         procs.agree(False)
         for step in members:
             artifact = planned(recipe, step, run.artifacts, store).artifact

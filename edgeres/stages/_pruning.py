@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeres import quantities
 from edgeres.artifact import Artifact
-from edgeres.disk import storage_errors
+from edgeres.disk import storage_errors, write_whole
 from edgeres.models.latency import LatencyTable
 from edgeres.recipe import PruneSection
 from edgeres.stages import Context, _checkpoint, _latency
@@ -195,11 +195,8 @@ class LatencyPlan:
 
         table, rounds = _latency.corrected(table, meter, model, limit, slim_to)
         with storage_errors(kept):
-            partial = kept.with_suffix(".partial")
-            partial.write_text(
-                json.dumps({"table": table.to_json(), "rounds": rounds, "before": before}), "utf-8"
-            )
-            partial.replace(kept)
+            plan = {"table": table.to_json(), "rounds": rounds, "before": before}
+            write_whole(kept, json.dumps(plan))
         return cls(table, rounds, before, meter, limit)
 
     def budget(self) -> Budget:

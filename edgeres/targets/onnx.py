@@ -242,7 +242,7 @@ def executed(path: Path, stored: Any) -> Any:
     if any(tensor.data_type == TensorProto.FLOAT16 for tensor in stored.graph.initializer):
         return stored
     with scratch.folder("convert") as folder:
-        optimized = Path(folder) / "optimized.onnx"
+        optimized = folder / "optimized.onnx"
         model = _onnx_file.contents(path, stored)  # with what it keeps in other files
         inference_session(path, model, 1, {"optimized_model_filepath": str(optimized)}, _LAYOUTS)
         return _onnx_file.load(optimized)

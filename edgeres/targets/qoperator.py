@@ -34,7 +34,7 @@ _OPSETS = {"": 20, "com.microsoft": 1}  # the optimizer lists all that it knows
 def export(source: Source, precision: str, path: Path) -> tuple[TensorSpec, TensorSpec]:
     """Write a .qop.onnx file: uint8 codes in and out."""
     with quiet(f"writing {path.name} with onnxruntime"), scratch.folder("convert") as folder:
-        fused = Path(folder) / "fused.onnx"
+        fused = folder / "fused.onnx"
         onnx.export(source, precision, fused)
         model = onnx.executed(fused, _onnx_file.load(fused))
         used = [entry for entry in model.opset_import if entry.domain in _OPSETS]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from edgeres.disk import storage_errors
+from edgeres.disk import cache_folder, storage_errors
 from edgeres.errors import EdgeresError
 
 MAX_BYTES = 2 << 30
@@ -29,8 +29,7 @@ def cache() -> Path:
     """Where downloads are kept: EDGERES_CACHE, or `edgeres` in the user's cache folder."""
     if own := os.environ.get("EDGERES_CACHE"):
         return Path(own)
-    user = os.environ.get("XDG_CACHE_HOME")
-    return (Path(user) if user else Path.home() / ".cache") / "edgeres"
+    return cache_folder()
 
 
 def fetched(url: str, name: str, sha256: str | None = None, max_bytes: int = MAX_BYTES) -> Path:

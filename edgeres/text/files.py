@@ -214,12 +214,6 @@ def _ago(seconds: int) -> str:
     return "just now" if seconds >= -60 else "in the future"
 
 
-def _first_line(value: str) -> str:
-    lines = value.splitlines() or [""]
-    more = f" … ({len(lines)} lines)" if len(lines) > 1 else ""
-    return start(lines[0], 54) + more
-
-
 def _worst(row: Mapping[str, Any]) -> str:
     if row["worst_codes"] is None:
         return "-"

@@ -229,3 +229,36 @@ def test_the_registry_numbers_bundles(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "registry" / "bundles" / "000000000001.json").write_text('{"serial": 1e400}')
     with pytest.raises(BadInput, match=r"000000000001\.json: not an entry"):
         registry.bundle_number(tmp_path, "a", "v" * 64)
+
+
+@pytest.mark.parametrize("where", [None, "config"])
+def test_without_a_home_folder_no_key_is_trusted_and_none_is_kept(
+    where: str | None, keys: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("os.path.expanduser", str)
+    if where is None:
+        monkeypatch.delenv("XDG_CONFIG_HOME")
+    else:  # a relative one is ignored
+        monkeypatch.setenv("XDG_CONFIG_HOME", where)
+    assert trust.load() == []
+    with pytest.raises(BadInput, match="no home folder to keep trusted keys in"):
+        trust.add(signing.public_key(keys["mine"][1]), "acme", "2026-01-01T00:00:00Z")
+    assert not list(tmp_path.iterdir())
+
+
+def test_nobody_else_reads_the_keys(keys: dict, own_config: Path) -> None:
+    trust.add(signing.public_key(keys["mine"][1]), "acme", "2026-01-01T00:00:00Z")
+    kept = list(own_config.rglob("trusted_keys.json"))
+    assert [p.stat().st_mode & 0o777 for p in kept] == [0o600]
+
+
+def test_a_pipe_in_place_of_a_key_is_not_waited_for(own_config: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "key.pem")
+    for read in (signing.public_key, signing.private_key):
+        with pytest.raises(BadInput, match="is a pipe"):
+            read(tmp_path / "key.pem")
+    own_config.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(trust._folder() / "trusted_keys.json")
+    with pytest.raises(BadInput, match="is a pipe"):
+        trust.load()

@@ -23,18 +23,6 @@ def noise(n: int = 64, height: int = 16, width: int = 16) -> Tensor:
     return torch.randint(0, 256, (n, 3, height, width), generator=generator(9), dtype=torch.uint8)
 
 
-def test_to_tensor_moves_channels_first_and_copies() -> None:
-    images = np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3)
-    images.flags.writeable = False
-    tensor = _batches.to_tensor(images)
-    assert tensor.dtype == torch.uint8
-    assert tensor.shape == (2, 3, 4, 5)
-    assert tensor.is_contiguous()
-    assert tensor[1, 2, 3, 4] == images[1, 3, 4, 2]
-    tensor.zero_()
-    assert images.any()
-
-
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_batches_visit_every_sample_once(shuffle: bool) -> None:
     drawn = list(_batches.batches(10, 4, generator(), shuffle))

@@ -23,8 +23,10 @@ VALUES = {str: "x", int: 1, bool: True}
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The user's own folder of profiles, and no permission from an earlier test."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    devices.own_folder().mkdir(parents=True)
-    yield devices.own_folder()
+    folder = devices.own_folder()
+    assert folder is not None
+    folder.mkdir(parents=True)
+    yield folder
     devices.allow_programs(False)
 
 

@@ -135,7 +135,7 @@ def test_options_of_a_checkpoint(file: Path, tmp_path: Path) -> None:
     assert recipe.teacher.size == 24 and recipe.teacher.weights == "raw" and recipe.quantize
     assert recipe.data.size == 20 and recipe.quantize.train.epochs == 3
     assert recipe.quantize.train.learning_rate == 0.01 and recipe.quantize.train.batch_size == 32
-    with pytest.raises(BadInput, match="--preprocess is said of a checkpoint file"):
+    with pytest.raises(BadInput, match="--preprocess is for a checkpoint file"):
         chain.continued(None, None, None, tmp_path, "export", [], {"targets": ["onnx-fp32"]},
                         chain.brought(None, None, None, "half", None))  # fmt: skip
 
@@ -149,3 +149,16 @@ def test_distill_with_a_checkpoint(file: Path) -> None:
     found = chain.distilling(None, file, {}, settings, [])
     assert found.teacher.model == f"checkpoint:{file}"
     assert chain.distilling(None, None, {}, {}, []).teacher.zero_init_residual
+
+
+def test_what_is_said_of_a_checkpoint_is_refused_of_a_teacher_trained_here(file: Path) -> None:
+    for said in ({"size": 24}, {"weights": "raw"}, {"mean": [0.5], "std": [0.5]}):
+        says = f"--{next(iter(said))} is for a teacher that is trained already; give --checkpoint"
+        for model in (None, "resnet8"):
+            with pytest.raises(BadInput, match=says):
+                chain.distilling(model, None, said, {}, [])
+    for given in ([f"checkpoint:{file}", None], ["resnet8", file], [None, file]):
+        assert chain.distilling(*given, {"size": 24}, {}, []).teacher.size == 24
+    several = [f"teacher.ensemble=[checkpoint:{file}, onnx:x]"]
+    assert chain.distilling(None, None, {"size": 24}, {}, several).teacher.size == 24
+    assert chain.distilling("onnx:x", None, {"size": 24}, {}, []).teacher.size == 24
