@@ -59,8 +59,11 @@ class Artifact:
     seconds: float
     files: Mapping[str, Listed] | None = None
 
-    def file(self, name: str) -> Path:
+    def file(self, name: str, again: bool = False) -> Path:
         """Path of one of its files, or of a directory package (`x.mlpackage`), checked.
+
+        Args:
+            again: hash what was hashed before, too.
 
         Raises:
             StorageError: it isn't listed, is a link, or has other contents than it was made with.
@@ -75,12 +78,16 @@ class Artifact:
         if name not in inside:
             self._hold(path, {n.removeprefix(f"{name}/") for n in inside})
         for part, listed in inside.items():
-            if not door.has(door.reached(self.path, part), listed.sha256, listed.size_bytes):
+            here = door.reached(self.path, part)
+            if not door.has(here, listed.sha256, listed.size_bytes, again):
                 raise self._changed(part)
         return path
 
-    def folder(self) -> Path:
+    def folder(self, again: bool = False) -> Path:
         """Path of its folder, all that is in it checked.
+
+        Args:
+            again: as `file` takes it.
 
         Raises:
             StorageError: a file isn't what it was made as, or there is one more.
@@ -88,7 +95,7 @@ class Artifact:
         if self.files is not None:
             self._hold(self.path, {*self.files, DESCRIPTION})
             for name in self.files:
-                self.file(name)
+                self.file(name, again)
         return self.path
 
     def has(self, name: str) -> bool:

@@ -2,7 +2,8 @@
 
 A file below a folder is named by a plain relative name, is regular, and is reached without a link.
 A file whose hash was once computed isn't read again as long as the system says that nobody wrote to
-it: same device, inode, size and times, of which the last change (ctime) can't be set by a program.
+it: same device, inode, size and times, of which no call sets the last (ctime). What must be sure is
+hashed again.
 What was seen so is kept in the user's own cache folder, never beside the files, as marks that only
 a hash of all this can produce; without the folder, files are read again.
 """
@@ -160,8 +161,11 @@ def parsed(content: bytes, where: Path) -> Any:
     raise StorageError(f"{where}: is damaged (nested too deep); remove it and repeat")
 
 
-def has(path: Path, sha256: str, size_bytes: int) -> bool:
+def has(path: Path, sha256: str, size_bytes: int, again: bool = False) -> bool:
     """Whether a path is a regular file of these contents; hashed once, as long as it is untouched.
+
+    Args:
+        again: hash it whatever is remembered: a page written through a mapping changes no time.
 
     Raises:
         StorageError: it is a link or no file, or can't be read.
@@ -172,7 +176,7 @@ def has(path: Path, sha256: str, size_bytes: int) -> bool:
         raise _no_file(path)
     if status.st_size != size_bytes:
         return False
-    if _mark(status, sha256) in _marks():
+    if not again and _mark(status, sha256) in _marks():
         return True
     begin = time.time_ns()
     digest = hashlib.sha256()

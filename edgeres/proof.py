@@ -28,7 +28,7 @@ def require_whole(run: Run) -> None:
     require_name(run)
     require_related(run)
     for artifact in run.artifacts.values():
-        artifact.folder()
+        artifact.folder(again=True)
     for artifact in _exports(run):
         _certificate(run, artifact)
 

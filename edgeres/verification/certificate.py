@@ -6,7 +6,8 @@ value, limit, passed) flow out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -16,7 +17,7 @@ import torch
 
 from edgeres import targets
 from edgeres.disk import file_sha256
-from edgeres.errors import BadInput
+from edgeres.errors import BadInput, EdgeresError
 from edgeres.models.resnet import ResNet
 from edgeres.recipe import VerifySection
 from edgeres.targets import BatchSession, Session, Source
@@ -125,7 +126,8 @@ def certify(
         notes += [f"float operator: {name}" for name in graph.float_operators(chosen)[:_SHOWN]]
         if chosen:
             notes.append(f"float by the recipe: {len(chosen)} operators")
-        checks = _layers(path, exported, graph, reference, limits.layer_samples)
+        with _runnable(path):
+            checks = _layers(path, exported, graph, reference, limits.layer_samples)
         gates += layer_gates(checks, limits, notes)
     refused = target.refusals(path) if hasattr(target, "refusals") else None
     if refused is not None:
@@ -140,7 +142,8 @@ def certify(
         notes.append("its runtime doesn't exist on this system: structure and scales only")
     else:
         run_by = getattr(session, "stand_in", "its runtime")
-        logits = _answers(session, path, exported, reference, tick)
+        with _runnable(path):
+            logits = _answers(session, path, exported, reference, tick)
         # Core ML dequantizes its output: its codes are those of the last layer all the same.
         step = reference.scales["fc"].scale[0] if reference.scales is not None else None
         against = compare(reference.logits, logits, step)
@@ -149,13 +152,25 @@ def certify(
         gates.append(Gate("top-1 agreement", against.agreement, ">=", limits.agreement))
         gates += difference_gates(against, precision, limits)
         if stored.batch is None:
-            batched = _batched(cast(BatchSession, session), exported, reference)
+            with _runnable(path):
+                batched = _batched(cast(BatchSession, session), exported, reference)
             gates.append(batch_gate(batched, precision, limits))
     strange = mismatches(stored, reference.model, reference.scales, precision)
     gates.append(Gate("parts that are not the network's", len(strange), "==", 0))
     notes += strange[:_SHOWN]
     return Certificate(exported.target, tuple(gates), graph, found, checks, adds, against, before,
                        accuracy, discordant, logits, run_by, tuple(notes))  # fmt: skip
+
+
+@contextmanager
+def _runnable(path: Path) -> Iterator[None]:
+    """A file that its runtime can't run as the network, or that answers in another form."""
+    try:
+        yield
+    except EdgeresError:
+        raise
+    except (ValueError, TypeError, LookupError, RuntimeError) as error:
+        raise BadInput(f"{path}: can't be run as the run's network ({error!s:.200})") from error
 
 
 def _require_same_task(path: Path, graph: FileGraph, reference: Reference) -> None:

@@ -172,11 +172,56 @@ TFLITE = {
     "a variable": (of_tflite(lambda m: setattr(m.subgraphs[0].tensors[0], "isVariable", True)),
                    "has isVariable"),
 }  # fmt: skip
+
+
+def another_axis(model: Any) -> None:
+    weight = model.subgraphs[0].tensors[first(model, "CONV_2D").inputs[1]]
+    weight.quantization.quantizedDimension = 3
+
+
+def other_options(model: Any) -> None:
+    add = first(model, "ADD")
+    add.builtinOptions, add.builtinOptionsType = (
+        schema.MulOptionsT(),
+        schema.BuiltinOptions.MulOptions,
+    )
+
+
+def unused_code(model: Any) -> None:
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.SOFTMAX
+    model.operatorCodes.append(code)
+
+
+TFLITE |= {
+    "scales along another axis": (of_tflite(another_axis), "are along axis 3"),
+    "options of another operator": (of_tflite(other_options), "its options are MulOptionsT"),
+    "an operator that nothing uses": (of_tflite(unused_code), "that it lists is not used"),
+    "no signature": (of_tflite(lambda m: setattr(m, "signatureDefs", [])), "it has 0 signatures"),
+    "another rank kept": (option("MEAN", "keepDims", True), "keeps other axes than it declares"),
+}
 FLOAT = {
     "a ReLU taken away": (option("CONV_2D", "fusedActivationFunction", 0), "has no ReLU"),
     "a ReLU more": (option("FULLY_CONNECTED", "fusedActivationFunction", 1),
                     "has a ReLU that the network hasn't"),
 }  # fmt: skip
+
+
+def unread_weight(model: Any) -> None:
+    scale = onnx.numpy_helper.from_array(np.ones(1, np.float32), "own_scale")
+    codes = onnx.numpy_helper.from_array(np.zeros(9, np.int8), "own_codes")
+    model.graph.initializer.extend([scale, codes])
+    node = onnx.helper.make_node("DequantizeLinear", ["own_codes", "own_scale", "val_2"], ["own"])
+    model.graph.node.append(node)
+
+
+def codes_added(model: Any) -> None:
+    """An Add of the codes themselves, which are no numbers."""
+    add = node(model, "Add")
+    makers = {n.output[0]: n for n in model.graph.node}
+    add.input[0] = makers[add.input[0]].input[0]
+
+
 ONNX = {
     "one step of one bias": (
         of_onnx(lambda m: constant(m, "conv1.bias", lambda b: np.nextafter(b, b + 1))),
@@ -206,6 +251,13 @@ ONNX = {
         "the note 'Image.BitmapPixelFormat' isn't one of the network's"),
     "fields that ONNX doesn't define": (lambda data: data + b"\xfa\x3e\x02hi",
                                         "ONNX doesn't define"),
+    "a weight that nothing reads": (of_onnx(unread_weight), "nothing reads the weight 'own'"),
+    "codes taken for numbers": (of_onnx(codes_added), "computes real numbers from codes"),
+    "an image type": (of_onnx(lambda m: setattr(m.graph.input[0].type, "denotation", "IMAGE")),
+                      "says more than its type and shape"),
+    "an older format": (of_onnx(lambda m: setattr(m, "ir_version", 8)), "format's version is 8"),
+    "two numbers in one attribute": (
+        of_onnx(lambda m: setattr(node(m, "Conv").attribute[0], "f", 1.0)), "holds more than"),
     "a description": (of_onnx(lambda m: setattr(m, "doc_string", "BGR!")),
                       "the model has doc_string"),
 }  # fmt: skip
