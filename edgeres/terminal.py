@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 from edgeres.errors import StorageError
 
+_SPACES = "\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}"  # between a number and its unit
 _CLOSED = "is closed; give it a file or a terminal"
 
 
@@ -23,7 +24,7 @@ def escaped(text: str) -> str:
     """Text as one line that is safe to show: no control, format or separator characters."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return "".join(c if c.isprintable() or c in _SPACES else ascii(c)[1:-1] for c in text)
 
 
 def cleaned(value: Any) -> Any:

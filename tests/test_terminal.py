@@ -227,3 +227,8 @@ def test_nothing_else_writes_to_a_terminal() -> None:
             if last in WRITERS or (of_stream and last.startswith("write")):
                 found.append(f"{name}:{node.lineno}: {called}")
     assert found == ["progress.py:44: Console"]  # it gets `terminal.raw()`, and escaped text
+
+
+def test_a_space_between_a_number_and_its_unit_is_no_danger() -> None:
+    assert terminal.escaped("1.09\u202fMB, 2\u00a0ms") == "1.09\u202fMB, 2\u00a0ms"
+    assert terminal.escaped("a\u2028b\u2003c") == "a\\u2028b\\u2003c"
