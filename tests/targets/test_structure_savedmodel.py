@@ -257,7 +257,7 @@ def shape(saved: Any) -> None:
     (second_graph, "2 graphs"), (second_signature, "'other'"), (second_output, "signature"),
     (other_output, "signature"), (function, "library"), (asset, "asset_file_def"),
     (collection, "collection_def"), (tag, "train"), (operators, "list of operators"),
-    (producer, "producer"), (shape, "declares"),
+    (producer, "producer"), (shape, "said to be"),
 ])  # fmt: skip
 def test_a_change_is_named(changed: Callable, edit: Callable, named: str) -> None:
     said = changed(edit)
