@@ -110,11 +110,10 @@ def append_line(path: Path, line: bytes) -> None:
     """
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise StorageError(f"{path}: is a device or a pipe where edgeres writes a file; remove it")
     with os.fdopen(descriptor, "ab+") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise StorageError(
-                f"{path}: is a device or a pipe where edgeres writes a file; remove it"
-            )
         end = file.seek(0, os.SEEK_END)
         file.seek(max(end - 1, 0))
         cut = b"" if file.read(1) in (b"", b"\n") else b"\n"

@@ -56,14 +56,21 @@ def forged(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     """Change a description and seal it again, as somebody would who means it: hashes of the files
     that are there, their digest, a right checksum."""
     path = folder / DESCRIPTION
-    document = json.loads(path.read_text())
+    document = json.loads(plain_bytes(path))
     document.pop("checksum", None)
     change(document)
     for name, listed in document["files"].items():
-        data = (folder / name).read_bytes()
+        data = plain_bytes(folder / name)
         listed |= {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
     document["digest"] = contents_digest({n: f["sha256"] for n, f in document["files"].items()})
     path.write_text(described(document))
+
+
+def plain_bytes(path: Path) -> bytes:
+    """A plain file's contents; ValueError for a pipe or a device, which would be read for ever."""
+    if not path.is_file():
+        raise ValueError(f"{path} is not a plain file")
+    return path.read_bytes()
 
 
 def files_of(run: Path) -> list[Path]:

@@ -215,3 +215,20 @@ def test_a_lock_file_extends_nothing(run: Path) -> None:
     (run / runs.LOCK).write_text("extends: /etc/shadow\nname: x\n")
     with pytest.raises(BadInput, match="extends"):
         all_runs(run.parent)[0].recipe  # noqa: B018
+
+
+@pytest.mark.parametrize("odd", ["pipe", "link", "folder"])
+def test_a_line_goes_to_a_plain_file_alone(tmp_path: Path, odd: str) -> None:
+    """What stands where edgeres logs is refused in one sentence: nothing waits, nothing is written
+    through."""
+    log, elsewhere = tmp_path / "events.jsonl", tmp_path / "elsewhere"
+    elsewhere.write_text("mine")
+    if odd == "pipe":
+        os.mkfifo(log)
+    elif odd == "link":
+        log.symlink_to(elsewhere)
+    else:
+        log.mkdir()
+    with pytest.raises(StorageError, match=r"events\.jsonl"):
+        event(Run(tmp_path), step="x")
+    assert elsewhere.read_text() == "mine"

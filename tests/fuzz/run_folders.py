@@ -103,7 +103,7 @@ def _follow(run: Path) -> None:
     known = {}
     for path in (run / "artifacts").iterdir():
         with contextlib.suppress(Exception):
-            d = json.loads((path / "artifact.json").read_text())
+            d = json.loads(stored.plain_bytes(path / "artifact.json"))
             known[d["stage"], d["key"]] = d["digest"]
     for path in (run / "artifacts").iterdir():
         with contextlib.suppress(Exception):
@@ -146,7 +146,7 @@ def _names(run: Path, rng: random.Random, place: Path) -> None:
         return
     path, odd = rng.choice(paths), rng.choice(ODD_NAMES)
     with contextlib.suppress(Exception):
-        document = json.loads(path.read_text())
+        document = json.loads(stored.plain_bytes(path))
         for _ in range(3):
             at: Any = document
             while isinstance(at, (dict, list)) and at:
