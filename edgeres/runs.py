@@ -240,8 +240,9 @@ def event(run: Run, **what: Any) -> None:
     """Add a line to the run's events."""
     require_own(run)
     now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-    with storage_errors(run.path):
-        append_line(run.path / "events.jsonl", json.dumps({"time": now, **what}).encode())
+    log = run.path / "events.jsonl"
+    with storage_errors(log):
+        append_line(log, json.dumps({"time": now, **what}).encode())
 
 
 def require_own(run: Run) -> None:
