@@ -11,7 +11,8 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -102,11 +103,24 @@ def _header(splits: Mapping[str, Samples]) -> tuple[bytes, int]:
     return text + b" " * (-len(text) % 8), at
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn a broken file into one sentence (StorageError)."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        raise StorageError(f"{path}: isn't a whole safetensors file ({error}); remove the artifact "
+                           "and repeat") from error  # fmt: skip
+
+
 def read(path: Path) -> dict[str, tuple[Any, Any]]:
     """Split -> images uint8 (N, 3, H, W) and labels int64 (N,), as tensors mapped into memory."""
     from safetensors.torch import load_file
 
-    tensors = load_file(path)  # maps the file; pages are read as they are looked at
+    with reading(path):
+        tensors = load_file(path)  # maps the file; pages are read as they are looked at
     return {name.removesuffix("_y"): (_images(tensors, name.removesuffix("_y")), labels)
             for name, labels in tensors.items() if name.endswith("_y")}  # fmt: skip
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from edgeres import __version__, door
 from edgeres.artifact import Artifact
+from edgeres.datasets import _store
 from edgeres.documents import dump
 from edgeres.facts import CALIBRATION, HISTORY, SAMPLES
 from edgeres.recipe import ReportSection
@@ -104,7 +105,8 @@ def _dataset(data: Artifact) -> dict[str, Any]:
     from safetensors import safe_open
 
     manifest = data.read_json("calibration.json", CALIBRATION)
-    with safe_open(str(data.file("data.safetensors")), framework="numpy") as tensors:
+    path = data.file(_store.FILE)
+    with _store.reading(path), safe_open(str(path), framework="numpy") as tensors:
         test, train = (tensors.get_tensor(f"{s}_y").tolist() for s in ("test", "train"))
     drawn = Counter(train[sample["index"]] for sample in manifest["samples"])
     names = data.facts["classes"]
