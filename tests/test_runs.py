@@ -14,6 +14,7 @@ import stored
 from edgeres import listing, runs
 from edgeres.artifact import load
 from edgeres.commands import housekeeping, registry, track
+from edgeres.datasets import _store
 from edgeres.errors import BadInput, StorageError
 from edgeres.recipe import Recipe, dump
 from edgeres.recipe import load as load_recipe
@@ -232,3 +233,10 @@ def test_a_line_goes_to_a_plain_file_alone(tmp_path: Path, odd: str) -> None:
     with pytest.raises(StorageError, match=r"events\.jsonl"):
         event(Run(tmp_path), step="x")
     assert elsewhere.read_text() == "mine"
+
+
+def test_a_data_file_that_is_no_safetensors_is_refused(tmp_path: Path) -> None:
+    """Also where its hash fits: one sentence, no traceback."""
+    (tmp_path / "data.safetensors").write_bytes(b"\x10" + b"\0" * 7 + b'{"a": {}}       ' + b"rest")
+    with pytest.raises(StorageError, match=r"data\.safetensors: isn't a whole safetensors file"):
+        _store.read(tmp_path / "data.safetensors")
