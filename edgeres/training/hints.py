@@ -144,6 +144,7 @@ class Taps:
 
 def _distance(kind: str, own: Tensor, theirs: Tensor) -> Tensor:
     """Features of other sizes are averaged down to the smaller one."""
+    own, theirs = own.float(), theirs.float()  # squares of float16 overflow beyond 255
     size = (min(own.shape[2], theirs.shape[2]), min(own.shape[3], theirs.shape[3]))
     if kind == "attention":
         maps = (losses.attention_map(own), losses.attention_map(theirs))

@@ -493,3 +493,33 @@ def test_a_compressed_archive_is_not_unpacked(tmp_path: Path) -> None:
             new.writestr(name, old.read(name))
     with pytest.raises(BadInput, match=r"compressed, which torch\.save never does"):
         found(tmp_path / "net.pth")
+
+
+@pytest.mark.parametrize("std", [(0.0,) * 3, (-0.5,) * 3, (float("nan"),) * 3])
+def test_a_broken_normalizing_layer_is_no_preprocessing(
+    tmp_path: Path, std: tuple[float, ...]
+) -> None:
+    state = {"normalize.mean": torch.full((3,), 0.5), "normalize.std": torch.tensor(std)}
+    torch.save({**network().state_dict(), **state}, tmp_path / "net.pth")
+    with pytest.raises(BadInput, match="normalize"):
+        found(tmp_path / "net.pth")
+
+
+def test_a_teacher_of_another_shape_is_no_average(tmp_path: Path) -> None:
+    """A distillation's checkpoint gives its student, and says that there is another network."""
+    student, teacher = network(), network("resnet14", seed=5)
+    torch.save({"student": student.state_dict(), "teacher": teacher.state_dict()},
+               tmp_path / "net.pth")  # fmt: skip
+    one = foreign.read(tmp_path / "net.pth")
+    assert any("teacher" in note and "not used" in note for note in one.notes)
+    same(found(tmp_path / "net.pth").network, student)  # type: ignore[arg-type]
+    same(found(tmp_path / "net.pth", weights="ema").network, teacher)  # type: ignore[arg-type]
+
+
+def test_averaged_parameters_get_the_statistics_of_a_wrapped_network(tmp_path: Path) -> None:
+    raw, averaged = network(), network(seed=7)
+    statistics = {k: v for k, v in raw.state_dict().items() if "running" in k}
+    averaged.load_state_dict(statistics, strict=False)
+    torch.save({"state_dict": {f"module.{k}": v for k, v in raw.state_dict().items()},
+                "ema": dict(averaged.named_parameters())}, tmp_path / "net.pth")  # fmt: skip
+    same(found(tmp_path / "net.pth").network, averaged)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from edgeres.recipe import HintSection, TrainSection, load_mapping
 from edgeres.training import hints as hinting
 from edgeres.training import keeper, loop, losses, objectives
 from edgeres.training.answers import Network
-from edgeres.training.hints import Hints
+from edgeres.training.hints import Hints, _distance
 from edgeres.training.views import Labelled
 
 PREPROCESS = spec.default_preprocess(8)
@@ -147,3 +147,13 @@ def test_hints_exclude_stored_answers_and_teachers_without_layers() -> None:
 
     with pytest.raises(BadInput, match="answers only"):
         Hints.of([section()], Oracle(), student(), PREPROCESS)
+
+
+@pytest.mark.parametrize("kind", ["hint", "attention"])
+def test_features_in_half_precision_are_compared_in_float32(kind: str) -> None:
+    """Their squares are beyond float16 from 256 on."""
+    own = torch.full((1, 2, 2, 2), 300.0)
+    theirs = torch.stack([own[:, 0] / 2, own[:, 0] * 2], 1)
+    exact = _distance(kind, own, theirs)
+    assert exact.isfinite()
+    torch.testing.assert_close(_distance(kind, own.half(), theirs.half()), exact)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from edgeres.errors import BadInput
+from edgeres.models.foreign import names
 from edgeres.models.foreign._pickle import Inert, Stored
 
 Weights = Literal["raw", "ema"]
@@ -59,8 +61,17 @@ def chosen(
         BadInput: there is none of the kind that is asked for.
     """
     raw = next((c for c in found if not c.averaged), None)
-    averaged = next((c for c in found if c.averaged), None)
-    labels = ", ".join(c.label for c in found if not c.averaged and c is not raw)
+    # Weights of another shape are another network, as the teacher in a distillation's checkpoint.
+    averaged = next(
+        (
+            c
+            for c in found
+            if c.averaged and (raw is None or prefer == "ema" or _shapes(c) == _shapes(raw))
+        ),
+        None,
+    )
+    labels = ", ".join(c.label for c in found if c is not raw and c is not averaged
+                       and (not c.averaged or averaged is None))  # fmt: skip
     notes = [f"further networks in it are not used: {labels}"] if labels else []
     if prefer is not None and (one := raw if prefer == "raw" else averaged) is None:
         there = " and ".join(c.label for c in found)
@@ -79,17 +90,29 @@ def chosen(
     return _completed(one, raw, notes), notes
 
 
+def _shapes(one: Candidate) -> Counter[tuple[int, ...]]:
+    """Those of its convolutions, however they are named."""
+    return Counter(tuple(value.shape) for value in one.tensors.values() if value.ndim == 4)
+
+
 _WORDS = {"raw": "raw", "ema": "averaged"}
 
 
 def _completed(one: Candidate, raw: Candidate, notes: list[str]) -> Candidate:
     """With the raw network's batch statistics, where only the parameters were averaged."""
-    lacking = raw.tensors.keys() - one.tensors.keys()
+    own, theirs = _bare(one), _bare(raw)
+    lacking = theirs.keys() - own.keys()
     if one is raw or not lacking or not all(key.endswith(_BUFFERS) for key in lacking):
         return one
     notes.append("the averaged weights come without batch statistics: the raw network's are used")
-    statistics = {key: raw.tensors[key] for key in lacking}
-    return Candidate(one.label, {**one.tensors, **statistics}, one.averaged)
+    statistics = {key: theirs[key] for key in lacking}
+    return Candidate(one.label, {**own, **statistics}, one.averaged)
+
+
+def _bare(one: Candidate) -> dict[str, Tensor]:
+    """Without the prefix that a wrapper gave all of the network's names."""
+    prefix = next((prefix for prefix, _ in names.networks(one.tensors)), "")
+    return {key.removeprefix(prefix): value for key, value in one.tensors.items()}
 
 
 def candidates(tree: Any, stems: Any) -> list[Candidate]:
@@ -130,8 +153,8 @@ def _walk(
     tensors = {str(k): t for k, v in entries.items() if (t := _as_tensor(v)) is not None}
     if tensors:
         yield label, averaged, tensors
-    for names, is_average in ((CONTAINERS, averaged), (AVERAGED, True)):
-        for name in names:
+    for keys, is_average in ((CONTAINERS, averaged), (AVERAGED, True)):
+        for name in keys:
             if name in entries and _as_tensor(entries[name]) is None:
                 inner = f"{label}.{name}" if label else name
                 yield from _walk(entries[name], inner, is_average, seen)

@@ -13,7 +13,7 @@ from edgeres.disk import require_regular
 from edgeres.errors import BadInput
 from edgeres.models.foreign import _pickle
 
-_MOST_BYTES = 8 << 30
+MOST_BYTES = 8 << 30
 _ONNX = "as a teacher it is onnx:FILE"
 # What other files begin with, at which byte; what they are; the mend.
 _OTHERS: tuple[tuple[int, bytes, str, str], ...] = (
@@ -48,7 +48,7 @@ def read(path: Path) -> Any:
     """
     if not path.is_file():
         raise BadInput(f"{path}: no such checkpoint file")
-    require_regular(path, _MOST_BYTES)
+    require_regular(path, MOST_BYTES)
     try:
         return _reader(path)(path)
     except BadInput:

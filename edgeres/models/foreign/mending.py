@@ -6,6 +6,7 @@ All of it is the same function of the image, in evaluation mode.
 
 from __future__ import annotations
 
+import math
 import re
 
 import torch
@@ -31,11 +32,11 @@ _SHOWN = 3
 
 def masked(found: Tensors) -> str | None:
     """`torch.nn.utils.prune`: weights times their masks."""
-    pruned = [k for k in found if k.endswith("_orig") and f"{k[:-5]}_mask" in found]
+    masks = {k: f"{k[:-5]}_mask" for k in found if k.endswith("_orig")}
+    pruned = [k for k, mask in masks.items()
+              if mask in found and found[mask].shape == found[k].shape]  # fmt: skip
     for name in pruned:
-        original, mask = found.pop(name), found.pop(f"{name[:-5]}_mask")
-        if original.shape == mask.shape:
-            found[name[:-5]] = original * mask
+        found[name[:-5]] = found.pop(name) * found.pop(masks[name])
     return f"{len(pruned)} masks of torch.nn.utils.prune are multiplied in" if pruned else None
 
 
@@ -130,6 +131,8 @@ def normalization(found: Tensors) -> tuple[tuple[float, ...], tuple[float, ...]]
         values = [found.get(k) for k in (name, other)]
         if all(v is not None and v.numel() in (1, 3) for v in values):
             mean, std = (tuple(v.float().flatten().tolist()) for v in values)  # type: ignore[union-attr]
+            if not all(map(math.isfinite, mean + std)) or min(std) <= 0:
+                continue  # no such layer: it stays a difference to every network
             del found[name], found[other]
             if max(*mean, *std) > 2:
                 mean, std = tuple(x / 255 for x in mean), tuple(x / 255 for x in std)
