@@ -154,6 +154,8 @@ class Artifact:
             if width is not None and columns != width:
                 raise ValueError(f"{columns} columns where there are {width}")
             return np.array(found)
+        except MemoryError:
+            raise
         except Exception as error:  # a header is parsed as Python, and may raise what that raises
             raise StorageError(f"{path}: is damaged (no table of numbers: {error!r:.100}); remove "
                                "the folder and run again") from error  # fmt: skip

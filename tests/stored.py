@@ -39,7 +39,8 @@ def _gated(run: Path) -> None:
         known = [g["name"] for g in row["gates"]]
         for name, (comparison, limit) in required(row["target"]).items():
             if not any(n == name or n.startswith(f"{name} ") for n in known):
-                gate = {"name": name, "measured": limit, "comparison": comparison, "limit": limit}
+                met = limit or 0
+                gate = {"name": name, "measured": met, "comparison": comparison, "limit": met}
                 row["gates"].append({**gate, "unit": "", "passed": True})
     (folder / "verify.json").write_text(json.dumps(document, indent=1))
     forged(folder, lambda d: None)

@@ -114,7 +114,7 @@ def run(contents: Contents, golden: Golden, where: str) -> tuple[dict[str, Any] 
         if session is None:
             return None, []
         outputs = np.concatenate([session.run(sample[None]) for sample in inputs])
-    except BadInput:
+    except (BadInput, MemoryError):
         raise
     except Exception as error:  # numpy parses a header as Python source; runtimes have their own
         raise BadInput(f"{where}: its golden test can't be run ({type(error).__name__})") from error

@@ -90,6 +90,7 @@ class Target(Protocol):
     PACKAGE: str  # what converts and runs it
     EXTRA: str | None  # the pip extra that brings the converter; None if always installed
     RUNTIME: str  # what runs its files on this machine: their own, or a stand-in
+    # ANY_BATCH: bool  # optional: its files take any number of images, and are asked so
     # integer precision -> how its scales come from the trained ones (see `_schemes`)
     SCHEMES: Mapping[str, Callable[[ScaleTable], ScaleTable]]
 

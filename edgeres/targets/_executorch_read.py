@@ -42,7 +42,7 @@ def graph(path: Path) -> FileGraph:
 
     try:  # the deserializer asserts and reads past ends; each of its errors means the same
         return _Reader(str(path), deserialize_pte_binary(data)).graph()
-    except EdgeresError:
+    except (EdgeresError, MemoryError):
         raise
     except Exception as error:
         what = type(error).__name__

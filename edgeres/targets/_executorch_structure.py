@@ -62,7 +62,7 @@ def structure(path: Path, source: Source, precision: str) -> Structure:
             left_over.append("it holds bytes that no part of the program accounts for")
         return Structure(steps, "input", reader.output, reader.quantization, tuple(left_over),
                          shapes=reader.shapes)  # fmt: skip
-    except EdgeresError:
+    except (EdgeresError, MemoryError):
         raise
     except Exception as error:
         what = type(error).__name__

@@ -55,6 +55,8 @@ def structure(path: Path, source: Source, precision: str, ct: Any) -> Structure:
         steps = tuple(reader.steps())
         left_over += [*reader.strange, *reader.unused(), *blobs.left_over()]
         (output,) = reader.block.outputs
+    except MemoryError:
+        raise
     except Exception as error:  # places that lie outside, sizes that don't fit
         said = packages.printable(str(error)) or type(error).__name__
         raise BadInput(f"{path}: a damaged Core ML package ({said}); export it again") from error

@@ -118,6 +118,8 @@ def structure(path: Path, source: Source, form: Form) -> Structure:
         left_over = [*_container(model, data, form), *_ends(model, source, form),
                      *notes_left_over(_onnx_file.metadata(model), source.metadata)]  # fmt: skip
         return _Reader(model).structure(left_over)
+    except MemoryError:
+        raise
     except Exception as error:  # a part may be missing, of another type or of another size
         kind = type(error).__name__
         raise BadInput(f"{path}: a damaged ONNX file ({kind}); export it again") from error

@@ -59,6 +59,8 @@ def structure(path: Path, source: Source) -> Structure:
                   - reader.reads.keys()]  # fmt: skip
         return Structure(tuple(reader.steps.values()), "input", reader.answer, shapes=reader.shapes,
                          left_over=(*left_over, *reader.strange, *unused), batch=None)  # fmt: skip
+    except MemoryError:
+        raise
     except Exception as error:
         what = type(error).__name__
         raise BadInput(f"{path}: not a TensorFlow network, or a damaged one ({what})") from error

@@ -78,6 +78,8 @@ def structure(path: Path, source: Source, precision: str) -> Structure:
         return _Reader(model, _types(source, precision)).structure(
             [*_container(model), *_told(model, source), *_beyond(data, model, source)]
         )
+    except MemoryError:
+        raise
     except Exception as error:  # indices that point nowhere, sizes that don't fit
         raise file.damaged(path, error) from error
 

@@ -29,6 +29,7 @@ SUFFIX = ".onnx"
 PACKAGE = "onnxruntime"
 EXTRA = None
 RUNTIME = "onnxruntime"
+ANY_BATCH = True
 SCHEMES = {"int8": _schemes.as_trained}
 layer_file = _onnx_layer.write
 

@@ -25,6 +25,7 @@ SUFFIX = ".qop.onnx"
 PACKAGE = "onnxruntime"
 EXTRA = None
 RUNTIME = "onnxruntime"
+ANY_BATCH = True
 SCHEMES = {"int8": _schemes.as_trained}
 beside, whole = onnx.beside, onnx.whole
 

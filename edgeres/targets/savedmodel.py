@@ -28,6 +28,7 @@ SUFFIX = ".savedmodel"
 PACKAGE = "tensorflow"
 EXTRA = "tensorflow"
 RUNTIME = "TensorFlow"
+ANY_BATCH = True
 SCHEMES: dict[str, Callable[[ScaleTable], ScaleTable]] = {}
 
 

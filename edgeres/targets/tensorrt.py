@@ -29,6 +29,7 @@ SUFFIX = ".trt.onnx"
 PACKAGE = "onnxruntime"
 EXTRA = None  # NVIDIA's own reader (`accepts`) comes with edgeres[tensorrt]
 RUNTIME = "onnxruntime"
+ANY_BATCH = True
 SCHEMES = {"int8": _schemes.symmetric}
 beside, whole = onnx.beside, onnx.whole
 

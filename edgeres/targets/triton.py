@@ -30,6 +30,7 @@ SUFFIX = ".triton"
 PACKAGE = "onnxruntime"
 EXTRA = None
 RUNTIME = "onnxruntime"
+ANY_BATCH = True
 SCHEMES = {"int8": _schemes.as_trained}
 
 _LABELS = "edgeres.labels"

@@ -93,7 +93,7 @@ def required(target: str) -> Mapping[str, tuple[Comparison, float | None]]:
         gate -> its comparison, and its limit where no recipe may choose one; where a recipe leaves
         layers float, the gate is called "float operators not excluded".
     """
-    _, precision = targets.load(target)
+    module, precision = targets.load(target)
     found: dict[str, tuple[Comparison, float | None]] = {
         "file unchanged since export": ("==", 1),
         "wrong or missing notes in the file": ("==", 0),
@@ -102,6 +102,8 @@ def required(target: str) -> Mapping[str, tuple[Comparison, float | None]]:
     }
     if precision not in _COMPRESSED:
         found["worst difference"] = ("<=", None)
+    if getattr(module, "ANY_BATCH", False):
+        found["worst difference in a batch"] = ("<=", 1 if targets.is_integer(precision) else None)
     if targets.is_integer(precision):
         found |= {
             "float operators": ("==", 0),
