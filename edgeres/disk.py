@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import stat
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -81,12 +82,42 @@ def write_whole(path: Path, content: str | bytes, mode: int = 0o666) -> None:
     Args:
         mode: who may read and write it, less the process's umask.
     """
-    partial = _fresh(path)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
-    with _renamed(partial, path), os.fdopen(os.open(partial, flags, mode), "wb") as file:
+    with writing_whole(path, mode) as file:
         file.write(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+@contextmanager
+def writing_whole(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """Like `write_whole`, for contents that come in parts."""
+    partial = _fresh(path)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+    with _renamed(partial, path), os.fdopen(os.open(partial, flags, mode), "w+b") as file:
+        yield file
         file.flush()
         os.fsync(file.fileno())
+
+
+def copy_whole(source: Path, path: Path) -> None:
+    """Copy a file or a folder, in place of what is there: nothing of it is kept or written through.
+
+    A reader sees the old file or the new one; for a folder there is a moment without either.
+    """
+    if not source.is_dir():
+        with source.open("rb") as from_, writing_whole(path) as to:
+            shutil.copyfileobj(from_, to)
+        return
+    partial, old = _fresh(path), _fresh(path)
+    try:
+        shutil.copytree(source, partial)
+        if os.path.lexists(path):
+            path.rename(old)
+        partial.rename(path)
+    finally:
+        for left in (partial, old):
+            if left.is_symlink() or left.is_file():
+                left.unlink()
+            elif left.is_dir():
+                shutil.rmtree(left)
 
 
 def point(path: Path, target: str) -> None:

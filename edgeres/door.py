@@ -143,7 +143,7 @@ def parsed(content: bytes, where: Path) -> Any:
     try:
         value = json.loads(
             content.decode("utf-8"), parse_constant=lambda _: None, parse_float=_finite,
-            parse_int=_integer, object_pairs_hook=_unique,
+            parse_int=_integer, object_pairs_hook=unique,
         )  # fmt: skip
         if _SURROGATE.search(content):  # half a character, which nothing can print
             json.dumps(value, ensure_ascii=False).encode("utf-8")
@@ -245,7 +245,8 @@ def _integer(text: str) -> int | None:
     return int(text) if len(text) <= _DIGITS else None
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object's hook: ValueError where it says two things under one key."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a key stands there twice")

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from edgeres.errors import unknown
+from edgeres.errors import BadInput, unknown
 from edgeres.text import kilobytes, table
 
 _COMPONENTS = {
@@ -116,7 +116,14 @@ def _targets() -> list[dict[str, Any]]:
 def _devices() -> list[dict[str, Any]]:
     from edgeres import devices
 
-    return [{"device": p.name, "kind": p.kind, "about": p.description} for p in devices.profiles()]
+    rows = []
+    for name in devices.names():
+        try:
+            profile = devices.load(name)
+            rows.append({"device": name, "kind": profile.kind, "about": profile.description})
+        except BadInput as error:  # one broken file hides no other
+            rows.append({"device": name, "kind": "-", "about": f"can't be used: {error}"})
+    return rows
 
 
 def _runs(folder: Path) -> list[dict[str, Any]]:

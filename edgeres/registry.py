@@ -68,6 +68,12 @@ def current(runs: Path, channel: str) -> Entry | None:
     return entries[-1] if entries else None
 
 
+def channels_of(runs: Path, run: str) -> list[str]:
+    """The channels that point to a run."""
+    entries = {channel: current(runs, channel) for channel in CHANNELS}
+    return [channel for channel, entry in entries.items() if entry and entry.run == run]
+
+
 def promote(
     runs: Path, channel: str, run: str, artifacts: Mapping[str, str],
     findings: tuple[str, ...], reason: str,
@@ -85,8 +91,8 @@ def promote(
     return _append(runs, channel, "promote", run, artifacts, findings, reason)
 
 
-def rollback(runs: Path, channel: str, reason: str) -> Entry:
-    """Point a channel to the run before the present one; again: to the one before that.
+def before(runs: Path, channel: str) -> Entry:
+    """The promotion that a rollback goes back to: the one before the present one.
 
     Raises:
         BadInput: no such channel, or nothing to go back to.
@@ -99,8 +105,17 @@ def rollback(runs: Path, channel: str, reason: str) -> Entry:
             kept.pop()
     if len(kept) < 2:
         raise BadInput(f"{channel}: there is no earlier run to go back to")
-    before = kept[-2]
-    return _append(runs, channel, "rollback", before.run, before.artifacts, before.findings, reason)
+    return kept[-2]
+
+
+def rollback(runs: Path, channel: str, reason: str) -> Entry:
+    """Point a channel to the run before the present one; again: to the one before that.
+
+    Raises:
+        BadInput: no such channel, or nothing to go back to.
+    """
+    to = before(runs, channel)
+    return _append(runs, channel, "rollback", to.run, to.artifacts, to.findings, reason)
 
 
 def bundle_number(runs: Path, run: str, contents: str) -> tuple[int, int]:

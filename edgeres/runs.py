@@ -114,6 +114,8 @@ def open_run(path: Path) -> Run:
     Raises:
         BadInput: something in it is damaged, or not what its name says.
     """
+    if path.name in ("", ".."):  # `.` has no name of its own, and a run is known by its name
+        path = path.resolve()
     _locked(path)
     folder = path / "artifacts"
     if not folder.exists() and not folder.is_symlink():
@@ -162,10 +164,22 @@ def _promoted(channel: str, folder: Path) -> Run:
     entry = registry.current(folder, channel)
     if entry is None:
         raise BadInput(f"nothing is promoted to {channel}; edgeres promote RUN --to {channel}")
-    run = open_run(folder / entry.run)
+    return promoted_run(entry, folder)
+
+
+def promoted_run(entry: registry.Entry, folder: Path) -> Run:
+    """The run that an entry of the registry means.
+
+    Raises:
+        BadInput: it is gone, or no longer what was promoted.
+    """
+    path = folder / entry.run
+    if not os.path.lexists(path):
+        raise BadInput(f"{path}: was promoted to {entry.channel} and is gone; promote another run")
+    run = open_run(path)
     if {step: a.digest for step, a in run.artifacts.items()} != dict(entry.artifacts):
         raise BadInput(
-            f"{run.path}: isn't any more what was promoted to {channel}; promote it anew"
+            f"{run.path}: isn't any more what was promoted to {entry.channel}; promote it anew"
         )
     return run
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import in_process
 import pytest
 
-from edgeres import registry, run_state, runs
+from edgeres import disk, registry, run_state, runs
 from edgeres.commands import chain
 from edgeres.errors import BadInput
 
@@ -137,7 +137,7 @@ def test_what_is_exported_of_a_run_is_added_to_it(folder: Path) -> None:
     for link in (folder / "first" / "artifacts").glob("export-*"):
         link.unlink()
     run = runs.open_run(folder / "first")
-    assert chain._added(run, made, folder) == str(run.path)
+    assert chain._added(run, made) == str(run.path)
     added, both = runs.open_run(folder / "first").artifacts, runs.open_run(made).artifacts
     assert {s: a.digest for s, a in added.items()} == {s: a.digest for s, a in both.items()}
     assert run_state.of(run.path).whole
@@ -145,7 +145,7 @@ def test_what_is_exported_of_a_run_is_added_to_it(folder: Path) -> None:
         link.unlink()
     other = runs.open_run(folder / "first")
     other.artifacts["teacher"] = replace(other.artifacts["teacher"], digest="of another network")
-    assert chain._added(other, made, folder) is None
+    assert chain._added(other, made) is None
 
 
 def test_a_note_is_read_as_anybody_s(tmp_path: Path) -> None:
@@ -157,3 +157,71 @@ def test_a_note_is_read_as_anybody_s(tmp_path: Path) -> None:
     assert len(run_state.note(tmp_path)) <= 2000
     with pytest.raises(BadInput):
         runs.find_run("nothing", tmp_path)
+
+
+def test_a_run_named_by_a_dot_or_from_elsewhere_is_as_safe(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder that a run is in says whether it is promoted, wherever the command stands."""
+    digests = {step: a.digest for step, a in runs.find_run("first", folder).artifacts.items()}
+    registry.promote(folder, "stable", "first", digests, (), "")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    kept = sorted(p.name for p in (folder / "first").iterdir())
+    for cwd, name in ((folder / "first", "."), (folder / "first" / "artifacts", ".."),
+                      (elsewhere, str(folder / "first"))):  # fmt: skip
+        for line in (("delete", name, "--yes"), ("rename", name, "other")):
+            done = in_process.edgeres("runs", *line, cwd=cwd)
+            assert done.returncode == 2 and "is promoted (stable)" in done.stderr
+    assert sorted(p.name for p in (folder / "first").iterdir()) == kept
+    monkeypatch.chdir(folder / "first")
+    assert runs.find_run(".", folder).name == "first"
+
+
+def test_nothing_rolls_back_to_a_run_that_is_gone_or_changed(folder: Path) -> None:
+    second = copied(folder, "second")
+    for name in ("first", "second"):
+        digests = {step: a.digest for step, a in runs.find_run(name, folder).artifacts.items()}
+        registry.promote(folder, "stable", name, digests, (), "")
+    assert second.exists()
+    (folder / "first").rename(folder / "away")
+    done = in_process.edgeres("rollback", cwd=folder.parent)
+    assert done.returncode == 2 and "first: was promoted to stable and is gone" in done.stderr
+    (folder / "away").rename(folder / "first")
+    link = next(p for p in (folder / "first" / "artifacts").iterdir() if "verify" in p.name)
+    link.unlink()
+    done = in_process.edgeres("rollback", cwd=folder.parent)
+    assert done.returncode == 2 and "isn't any more what was promoted" in done.stderr
+    assert len(registry.history(folder, "stable")) == 2
+
+
+def test_an_exported_file_replaces_what_is_there(tmp_path: Path) -> None:
+    """Nothing is written through a link, and nothing of an old package stays."""
+    kept, out = tmp_path / "kept", tmp_path / "out"
+    kept.write_bytes(b"mine")
+    out.mkdir()
+    (tmp_path / "net.tflite").write_bytes(b"new")
+    (out / "net.tflite").symlink_to(kept)
+    disk.copy_whole(tmp_path / "net.tflite", out / "net.tflite")
+    assert kept.read_bytes() == b"mine" and (out / "net.tflite").read_bytes() == b"new"
+    package, old = tmp_path / "net.mlpackage", out / "net.mlpackage"
+    for folder, name in ((package, "new"), (old, "old")):
+        folder.mkdir()
+        (folder / name).write_text(name)
+    disk.copy_whole(package, old)
+    assert disk.file_sha256(old) == disk.file_sha256(package)
+    assert sorted(p.name for p in out.iterdir()) == ["net.mlpackage", "net.tflite"]
+
+
+def test_two_files_for_one_target_are_not_one(folder: Path) -> None:
+    """Neither is passed over in silence; nor is what stands beside a run or a bundle."""
+    (file,) = (folder / "first" / "artifacts").glob("export-tflite-int8/*.tflite")
+    good = folder.parent / "good.tflite"
+    shutil.copy(file, good)
+    for line, says in (
+        ((str(good), str(good)), "is the second file for tflite-int8"),
+        (("first", str(good)), "a run is verified alone"),
+        (("--against", "first"), "a run is verified alone"),
+    ):
+        done = in_process.edgeres("verify", *line, cwd=folder.parent)
+        assert done.returncode == 2 and says in done.stderr, done.stderr

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from edgeres import scratch
-from edgeres.disk import storage_errors
+from edgeres.disk import open_regular, read_bounded, storage_errors, writing_whole
 from edgeres.errors import BadInput
 
 MOST_FILES, MOST_BYTES = 500, 4 * 1024**3
@@ -43,14 +43,7 @@ class Contents:
         Raises:
             BadInput: it is larger, or can't be read.
         """
-        try:
-            with self.files[name].open("rb") as file:
-                content = file.read(limit + 1)
-        except OSError as error:
-            raise BadInput(f"{self.files[name]}: can't be read: {error.strerror}") from error
-        if len(content) > limit:
-            raise BadInput(f"{self.files[name]}: larger than the {limit:,} bytes it may have")
-        return content
+        return read_bounded(self.files[name], limit, "part of a bundle")
 
 
 @contextmanager
@@ -66,7 +59,7 @@ def opened(path: Path) -> Iterator[Contents]:
         return
     with scratch.folder("bundle") as place:
         (folder := place / "files").mkdir()
-        with _regular(path) as file:
+        with open_regular(path) as file:
             entries = _entries(file, path)
             with storage_errors(folder):
                 for entry in entries:
@@ -106,17 +99,11 @@ def walked(folder: Path) -> dict[str, Path]:
 
 def write(folder: Path, out: Path) -> None:
     """Put every file below a folder into an archive; the same files give the same bytes."""
-    partial = out.with_name(f".{out.name}.partial")
-    partial.unlink(missing_ok=True)  # of a process that was killed; a link isn't followed
-    try:
-        with partial.open("xb") as file, zipfile.ZipFile(file, "w") as archive:
-            for name, path in walked(folder).items():
-                entry = zipfile.ZipInfo(name, _DATE)
-                entry.external_attr = (stat.S_IFREG | 0o644) << 16
-                archive.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED)
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
+    with writing_whole(out) as file, zipfile.ZipFile(file, "w") as archive:
+        for name, path in walked(folder).items():
+            entry = zipfile.ZipInfo(name, _DATE)
+            entry.external_attr = (stat.S_IFREG | 0o644) << 16
+            archive.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED)
 
 
 @dataclass(frozen=True)
@@ -247,21 +234,6 @@ def _require_names(names: Iterable[str], path: Path) -> None:
                 raise BadInput(f"{path}: {shown} is there twice, or {known[0][:80]!r} is the same "
                                "name on some systems")  # fmt: skip
             spelled[key] = part, is_file
-
-
-def _regular(path: Path) -> IO[bytes]:
-    """Open a regular file, without waiting for anybody where it is something else."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    except OSError as error:
-        raise BadInput(f"{path}: can't be read: {error.strerror}") from error
-    file = os.fdopen(descriptor, "rb")
-    try:
-        _require_regular(os.fstat(descriptor).st_mode, path.name, path)
-    except BadInput:
-        file.close()
-        raise
-    return file
 
 
 def _require_regular(mode: int, name: str, path: Path) -> None:

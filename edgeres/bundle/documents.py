@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from edgeres.door import unique
 from edgeres.errors import BadInput
 from edgeres.types import Comparison
 
@@ -205,16 +206,9 @@ def mapping(content: bytes, where: str) -> dict[str, Any]:
         BadInput: it is none, or says two things under one name.
     """
     try:
-        document = json.loads(content, object_pairs_hook=_unique)
+        document = json.loads(content, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{where}: not valid JSON") from error
     if not isinstance(document, dict):
         raise BadInput(f"{where}: not a mapping")
     return document
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name is there twice")
-    return found

@@ -72,12 +72,13 @@ def private_key(path: Path) -> Any:
         MissingComponent: cryptography is not installed.
     """
     require()
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ed25519
 
     try:
         loaded = serialization.load_pem_private_key(_pem(path), None)
-    except (ValueError, TypeError) as error:  # TypeError: it is encrypted
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: it is encrypted
         raise BadInput(f"{path}: not a PEM key without a password") from error
     if not isinstance(loaded, ed25519.Ed25519PrivateKey):
         raise BadInput(f"{path}: not an Ed25519 private key; openssl genpkey -algorithm ed25519")

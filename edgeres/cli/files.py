@@ -145,6 +145,9 @@ def verify(
 
     rows = text.self_test if self_test else text.verify
     if what and len(what) == 1 and checking.is_bundle(Path(what[0])):
+        if self_test or against:
+            raise BadInput("--self-test and --against are for files and runs; a bundle has its own "
+                           "golden test")  # fmt: skip
         result = bundle.checked(Path(what[0]), public_key, require_signature)
         rows = text.checked_bundle
     elif public_key or require_signature:

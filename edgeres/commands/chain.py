@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeres import pipeline, preprocessing, procs, registry, targets, terminal
 from edgeres.artifact import Artifact, load
-from edgeres.disk import storage_errors
+from edgeres.disk import copy_whole, storage_errors
 from edgeres.errors import BadInput
 from edgeres.progress import Progress
 from edgeres.runs import Run, event, find_run, link, open_run, run_folder, store_of
@@ -197,10 +196,10 @@ def exported(
     with contextlib.suppress(BadInput):
         given = find_run(model, runs)
     result = perform(recipe, runs, "export", quiet)
-    return {**result, "added_to": _added(given, Path(result["run"]), runs) if given else None}
+    return {**result, "added_to": _added(given, Path(result["run"])) if given else None}
 
 
-def _added(run: Run, made: Path, runs: Path) -> str | None:
+def _added(run: Run, made: Path) -> str | None:
     """Link what was exported of a run's network into that run; returns its path.
 
     None if it is of another network, or the run is promoted: then it stays what it was.
@@ -209,8 +208,7 @@ def _added(run: Run, made: Path, runs: Path) -> str | None:
     had = {step: artifact.digest for step, artifact in run.artifacts.items()}
     same = all(had.get(step) == artifact.digest for step, artifact in new.artifacts.items()
                if artifact.stage != "export" and (step != "quantize" or step in had))  # fmt: skip
-    entries = (registry.current(runs, channel) for channel in registry.CHANNELS)
-    if not same or any(entry and entry.run == run.name for entry in entries):
+    if not same or registry.channels_of(run.path.resolve().parent, run.name):
         return None
     for step, artifact in new.artifacts.items():
         if step not in run.artifacts:
@@ -293,12 +291,8 @@ def copied(result: dict[str, Any], out: Path | None, names: Sequence[str]) -> di
         if out is not None:
             with storage_errors(out):
                 out.mkdir(parents=True, exist_ok=True)
-                copy = out / path.name
-                if path.is_dir():
-                    shutil.copytree(path, copy, dirs_exist_ok=True)
-                else:
-                    shutil.copyfile(path, copy)
-                path = copy
+                copy_whole(path, out / path.name)
+                path = out / path.name
         files.append({"target": name, "path": str(path), "size_bytes": exported["size_bytes"],
                       "input": exported["input"], "output": exported["output"]})  # fmt: skip
     return {**result, "files": files}

@@ -7,11 +7,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from edgeres.commands.results import reports
-from edgeres.disk import storage_errors
+from edgeres.commands.results import reports, reports_of
+from edgeres.disk import storage_errors, write_whole
 from edgeres.errors import BadInput
 from edgeres.measurement import budgets, slo
-from edgeres.runs import find_run
+from edgeres.runs import Run, find_run
 
 
 def checked(
@@ -29,31 +29,31 @@ def checked(
     Raises:
         BadInput: as `budgets.load` and `results.reports`, or there are no limits.
     """
-    what = what or find_run(None, runs).name
-    limits = budgets.load(file) if file else _own(what, runs)
+    run = None if what and Path(what).is_file() else find_run(what, runs)
+    limits = budgets.load(file) if file else _own(run, what)
     limits = replace(limits, invalid=limits.invalid or allow_invalid)
-    of_file = Path(what).is_file()
-    artifact = None if of_file else find_run(what, runs).artifacts.get("verify")
+    artifact = run.artifacts.get("verify") if run else None
     agreement = budgets.agreement(artifact.facts if artifact else None)
-    measured = reports(what, runs)
+    measured = reports_of(run) if run else reports(str(what), runs)
     found = budgets.check(limits, measured, agreement)
-    name = Path(what).stem if of_file else find_run(what, runs).name
+    name = run.name if run else Path(str(what)).stem
     written = {prometheus: slo.prometheus(found, name),
                grafana: json.dumps(slo.dashboard(found, name), indent=1)}  # fmt: skip
     for path, text in written.items():
         if path is not None:
             with storage_errors(path):
-                path.write_text(text, "utf-8")
+                write_whole(path, text)
     return {"passed": all(r.verdict == "pass" for r in found),
             "results": [asdict(r) for r in found],
             "notes": [f"{r['target']}: {note}" for r in measured if r.get("source")
                       for note in r["notes"]]}  # fmt: skip
 
 
-def _own(what: str, runs: Path) -> budgets.Limits:
+def _own(run: Run | None, what: str | None) -> budgets.Limits:
     """The limits of the run's recipe."""
-    section = None if Path(what).is_file() else find_run(what, runs).recipe.budgets
+    section = run.recipe.budgets if run else None
     if section is None:
+        what = what or str(run.path if run else "")
         raise BadInput(f"{what}: has no budgets of its own; give a file of them: "
                        f"edgeres check {what} budgets.yaml")  # fmt: skip
     from edgeres.stages.budgets import limits

@@ -23,7 +23,7 @@ def devices(start: str) -> list[str]:
     """Device profiles."""
     from edgeres import devices as module
 
-    return _fitting(start, lambda: [profile.name for profile in module.profiles()])
+    return _fitting(start, module.names)
 
 
 def datasets(start: str) -> list[str]:

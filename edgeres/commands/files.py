@@ -71,6 +71,9 @@ def _exports(
     """Which files to verify, by target, and the run they belong to."""
     first = Path(what[0]) if what else None
     if first is None or not first.exists() or (first / "recipe.lock.yaml").exists():
+        if len(what) > 1 or against:
+            raise BadInput(f"{what[0] if what else against}: a run is verified alone, all its "
+                           "files; or name files, and their run with --against")  # fmt: skip
         run = find_run(what[0] if what else None, runs)
         exports = {a.section["targets"][0]: a for a in run.artifacts.values()
                    if a.stage == "export"}  # fmt: skip
@@ -79,6 +82,8 @@ def _exports(
         exports = {}
         for path in map(Path, what):
             name, artifact = _matching(path, run)
+            if name in exports:
+                raise BadInput(f"{path}: is the second file for {name}; verify one at a time")
             exports[name] = artifact
     if not exports:
         raise BadInput(f"{run.path}: has no exported files; `edgeres export` makes some")

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgeres import proof, registry
 from edgeres.errors import BadInput
-from edgeres.runs import find_run
+from edgeres.runs import find_run, promoted_run
 
 
 def promoted(name: str | None, channel: str, reason: str, runs: Path) -> dict[str, Any]:
@@ -28,7 +28,12 @@ def promoted(name: str | None, channel: str, reason: str, runs: Path) -> dict[st
 
 
 def rolled_back(channel: str, reason: str, runs: Path) -> dict[str, Any]:
-    """Point a channel to the run before."""
+    """Point a channel to the run before.
+
+    Raises:
+        BadInput: there is none, or it is gone or was changed since.
+    """
+    promoted_run(registry.before(runs, channel), runs)
     return asdict(registry.rollback(runs, channel, reason))
 
 

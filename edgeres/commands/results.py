@@ -11,7 +11,7 @@ from edgeres.commands._result_file import wrong
 from edgeres.disk import read_bounded
 from edgeres.errors import BadInput
 from edgeres.measurement import importers
-from edgeres.runs import find_run
+from edgeres.runs import Run, find_run
 from edgeres.targets import of_file
 
 _MAX_BYTES = 256 * 1024 * 1024
@@ -41,7 +41,11 @@ def reports(what: str, runs: Path) -> list[Mapping[str, Any]]:
     if is_model(what):
         raise BadInput(f"{what}: a model file says nothing of what was measured; measure it: "
                        f"edgeres benchmark {what} --json > result.json")  # fmt: skip
-    run = find_run(what, runs)
+    return reports_of(find_run(what, runs))
+
+
+def reports_of(run: Run) -> list[Mapping[str, Any]]:
+    """The device reports of a run; BadInput if nothing was measured in it."""
     if "benchmark" not in run.artifacts:
         raise BadInput(f"{run.path}: nothing was measured in it; "
                        f"edgeres benchmark {run.path} --json > result.json")  # fmt: skip

@@ -24,7 +24,7 @@ def shown(name: str, runs: Path) -> dict[str, Any]:
               "path": str(run.path / "artifacts" / step.replace(":", "-", 1))}
              for step, a in run.artifacts.items()]  # fmt: skip
     page = run.path / "report.html"
-    return {**row(run), "path": str(run.path), "promoted": _channels(run, runs),
+    return {**row(run), "path": str(run.path), "promoted": _channels(run),
             "report": str(page) if page.exists() else None, "steps": steps}  # fmt: skip
 
 
@@ -44,7 +44,7 @@ def renamed(name: str, to: str, runs: Path) -> dict[str, Any]:
     """
     run = find_run(name, runs)
     _require_folder(run)
-    _require_free(run, runs, "renamed")
+    _require_free(run, "renamed")
     if not _NAME.fullmatch(to) or _LIKE_A_HASH.search(to) or to in ("store", "registry"):
         raise BadInput(f"a run can't be named '{to[:100]}': letters, digits, '.', '_' and '-', and "
                        "no ending that looks like a recipe's hash")  # fmt: skip
@@ -64,7 +64,7 @@ def deleted(name: str, sure: bool, runs: Path) -> dict[str, Any]:
     """
     run = find_run(name, runs)
     _require_folder(run)
-    _require_free(run, runs, "deleted")
+    _require_free(run, "deleted")
     found = {"run": run.name, "path": str(run.path), "size_bytes": folder_size(run.path)}
     if not sure:
         raise BadInput(f"{run.path}: would be deleted with its report and events; say --yes if it "
@@ -74,13 +74,13 @@ def deleted(name: str, sure: bool, runs: Path) -> dict[str, Any]:
     return found
 
 
-def _channels(run: Run, runs: Path) -> list[str]:
-    entries = {channel: registry.current(runs, channel) for channel in registry.CHANNELS}
-    return [channel for channel, entry in entries.items() if entry and entry.run == run.name]
+def _channels(run: Run) -> list[str]:
+    """Those of the folder that the run is in, wherever the command looks for runs."""
+    return registry.channels_of(run.path.resolve().parent, run.name)
 
 
-def _require_free(run: Run, runs: Path, what: str) -> None:
-    if channels := _channels(run, runs):
+def _require_free(run: Run, what: str) -> None:
+    if channels := _channels(run):
         raise BadInput(f"{run.path}: is promoted ({', '.join(channels)}) and can't be {what}; "
                        "promote another run first")  # fmt: skip
 

@@ -15,21 +15,24 @@ from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 from torch import Tensor
 
+from edgeres.disk import read_bounded, write_whole
 from edgeres.errors import BadInput
 from edgeres.models import foreign, recognition
 from edgeres.models import spec as specs
+from edgeres.models.foreign.files import MOST_BYTES
 from edgeres.models.resnet import ResNet
 from edgeres.models.spec import ModelSpec
 
+_SPEC_BYTES = 1 << 20
 _LARGEST = 1e7  # of trained numbers; a float16 scale holds weights up to 8e6
 
 
 def save(folder: Path, model: ResNet) -> None:
     """Write `spec.json` and `weights.safetensors`; the same model gives the same bytes."""
     document = json.dumps(specs.to_json(model.spec), indent=1)
-    (folder / "spec.json").write_text(document, "utf-8")
     state = {k: v.detach().contiguous() for k, v in model.state_dict().items()}
-    (folder / "weights.safetensors").write_bytes(save_bytes(state))
+    write_whole(folder / "weights.safetensors", save_bytes(state))
+    write_whole(folder / "spec.json", document)  # last: where it is, the weights are
 
 
 def load(folder: Path) -> ResNet:
@@ -39,9 +42,11 @@ def load(folder: Path) -> ResNet:
         BadInput: the folder holds no model, or its tensors don't fit its spec.
     """
     try:
-        spec = specs.from_json(json.loads((folder / "spec.json").read_text("utf-8")))
-        state = load_bytes((folder / "weights.safetensors").read_bytes())
-    except (OSError, ValueError, RecursionError, SafetensorError) as error:
+        spec = specs.from_json(
+            json.loads(read_bounded(folder / "spec.json", _SPEC_BYTES, "network"))
+        )
+        state = load_bytes(read_bounded(folder / "weights.safetensors", MOST_BYTES, "network"))
+    except (ValueError, RecursionError, SafetensorError) as error:
         raise BadInput(f"{folder}: not a saved model ({error})") from error
     return fill(spec, state, str(folder))
 

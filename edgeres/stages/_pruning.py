@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from edgeres import quantities
+from edgeres import door, quantities
 from edgeres.artifact import Artifact
 from edgeres.disk import storage_errors, write_whole
 from edgeres.models.latency import LatencyTable
@@ -106,7 +106,7 @@ class Pruning:
         folder = self.context.work / name
         begun, done = folder / "begun", folder / "done"
         if (done / "history.json").exists():
-            rows = json.loads((done / "history.json").read_text("utf-8"))
+            rows = door.read_json(done / "history.json")
             return self._ended(name, weights.load(done), rows)
         if (begun / "spec.json").exists():
             model = weights.load(begun)
@@ -127,7 +127,7 @@ class Pruning:
         with storage_errors(folder):
             done.mkdir(exist_ok=True)
             weights.save(done, model)
-            (done / "history.json").write_text(json.dumps(rows), "utf-8")
+            write_whole(done / "history.json", json.dumps(rows))
         return self._ended(name, model, rows)
 
     def _ended(self, name: str, model: ResNet, rows: list[dict[str, Any]]) -> ResNet:
@@ -181,7 +181,7 @@ class LatencyPlan:
         )
         kept = context.work / "latency.json"
         if kept.exists():
-            found = json.loads(kept.read_text("utf-8"))
+            found = door.read_json(kept)
             table = LatencyTable.from_json(found["table"])
             meter.first = original, found["before"]
             limit = _limit_ns(section, found["before"])

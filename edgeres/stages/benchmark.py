@@ -13,8 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgeres import devices, targets
+from edgeres import devices, door, targets
 from edgeres.artifact import Artifact
+from edgeres.disk import write_whole
 from edgeres.errors import BadInput, DeviceError
 from edgeres.recipe import BenchmarkSection
 from edgeres.stages import Context, _checkpoint, device_keyed, keyed_as_is
@@ -56,10 +57,10 @@ def run(
         device = devices.load(name).name
         if device not in failed:
             mine = [r for r in facts["reports"] if r["device"] == device]
-            done[name].write_text(json.dumps([mine, samples[device]]), "utf-8")
+            write_whole(done[name], json.dumps([mine, samples[device]]))
     if failed:
         raise DeviceError(sentence(facts["failures"]))
-    parts = {name: json.loads(path.read_text("utf-8")) for name, path in done.items()}
+    parts = {name: door.read_json(path, door.MOST_DATA) for name, path in done.items()}
     rows = [{"device": devices.load(name).name, "samples": raw} for name, (_, raw) in parts.items()]
     (out / "samples.json").write_text(json.dumps({"schema": 1, "devices": rows}), "utf-8")
     return {"reports": [report for reports, _ in parts.values() for report in reports]}

@@ -6,6 +6,7 @@ it, and stays in the cache.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -60,13 +61,18 @@ def _stated(url: str, kept: Path) -> dict[str, Any]:
     """config.json of the weights, from the cache if it is there."""
     import json
 
+    from edgeres import door
+    from edgeres.disk import storage_errors, write_whole
+    from edgeres.errors import StorageError
     from edgeres.teachers import _download
 
-    if kept.is_file():
-        found: dict[str, Any] = json.loads(kept.read_text("utf-8"))
-        return found
+    with contextlib.suppress(StorageError):  # not there, or damaged: fetched anew
+        found = door.read_json(kept)
+        if isinstance(found, dict):
+            return found
     found = _download.document(url)
-    kept.write_text(json.dumps(found), "utf-8")
+    with storage_errors(kept):
+        write_whole(kept, json.dumps(found))
     return found
 
 

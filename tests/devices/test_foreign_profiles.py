@@ -13,7 +13,7 @@ import yaml
 from in_process import edgeres
 
 from edgeres import devices, pipeline, recipe
-from edgeres.commands import chain
+from edgeres.commands import chain, complete
 from edgeres.errors import BadInput, EdgeresError
 
 VALUES = {str: "x", int: 1, bool: True}
@@ -183,3 +183,11 @@ def test_every_command_that_reads_a_profile_can_be_given_permission() -> None:
     assert allowing == reading
     naming = {n for n, function in commands.items() if "device" in function.__annotations__}
     assert naming <= reading
+
+
+def test_a_broken_profile_of_ones_own_hides_no_other(own: Path, tmp_path: Path) -> None:
+    (own / "bad.yaml").write_text("name: [")
+    done = edgeres("list", "devices", cwd=tmp_path)
+    assert done.returncode == 0 and "local" in done.stdout
+    assert any("bad" in line and "can't be used" in line for line in done.stdout.splitlines())
+    assert complete.devices("ba") == ["bad"]

@@ -170,3 +170,12 @@ def test_a_wrong_architecture_names_the_keys_and_the_right_one(tmp_path: Path) -
     says = r"it lacks bn1\.bias, layer1\.0\.bn1\.bias; next are resnet20 \(the file lacks"
     with pytest.raises(BadInput, match=says):
         weights.from_checkpoint(tmp_path / "part.pth", SPEC)
+
+
+def test_a_pipe_in_place_of_weights_is_refused(tmp_path: Path) -> None:
+    weights.save(tmp_path, resnet.build(spec.parse("resnet8", 4, spec.default_preprocess(8))))
+    for name in ("weights.safetensors", "spec.json"):
+        (tmp_path / name).unlink()
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(BadInput, match=f"{name}: is a pipe"):
+            weights.load(tmp_path)
