@@ -13,13 +13,17 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from edgeres.errors import BadInput, StorageError
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsRead
 
 _MOST_ENTRIES = 10_000
 
 _PARTIAL = ".partial"
+_BLOCK = 16 << 20
 
 
 def contents_digest(hashes: Mapping[str, str]) -> str:
@@ -233,6 +237,18 @@ def open_regular(path: Path) -> BinaryIO:
         raise
 
 
+def at_most(most_bytes: int, file: SupportsRead[bytes]) -> bytes:
+    """The rest of a stream; of a longer one, `most_bytes` and a bit.
+
+    `file.read(most_bytes)` would reserve that much memory, whatever there is to read.
+    """
+    blocks, left = [], most_bytes + 1
+    while left > 0 and (block := file.read(_BLOCK)):
+        blocks.append(block)
+        left -= len(block)
+    return b"".join(blocks)
+
+
 def read_bounded(path: Path, most_bytes: int, what: str) -> bytes:
     """The contents of a regular file of somebody's; `what` is what it should be, for messages.
 
@@ -241,7 +257,7 @@ def read_bounded(path: Path, most_bytes: int, what: str) -> bytes:
     """
     with open_regular(path) as file:
         try:
-            content = file.read(most_bytes + 1)
+            content = at_most(most_bytes, file)
         except OSError as error:
             raise BadInput(f"{path}: can't be read ({error.strerror})") from error
     if len(content) > most_bytes:

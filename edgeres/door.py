@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edgeres.disk import cache_folder
+from edgeres.disk import at_most, cache_folder
 from edgeres.errors import StorageError
 
 MOST_DOCUMENT = 16 << 20
@@ -123,7 +123,7 @@ def read(path: Path, most_bytes: int = MOST_DOCUMENT) -> bytes:
     """
     descriptor = _opened(path)
     with os.fdopen(descriptor, "rb") as file, _said(path):
-        content = file.read(most_bytes + 1)
+        content = at_most(most_bytes, file)
     if len(content) > most_bytes:
         raise StorageError(f"{path}: is larger than {most_bytes:,} bytes; remove it")
     return content

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
+import tracemalloc
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 
-from edgeres import disk
+from edgeres import disk, door
+from edgeres.datasets import _bounded
 from edgeres.errors import BadInput
 from edgeres.measurement import budgets, drift, importers
 from edgeres.models import foreign
@@ -49,6 +51,16 @@ def test_a_pipe_that_comes_after_the_look_is_refused_too(
     monkeypatch.setattr(Path, "stat", lambda self, **more: known)
     with pytest.raises(BadInput, match="is a pipe"):
         disk.open_regular(tmp_path / "pipe")
+
+
+def test_a_bound_takes_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"x" * 1024)
+    tracemalloc.start()
+    assert disk.read_bounded(path, 1 << 50, "x") == door.read(path, 1 << 50) == b"x" * 1024
+    assert _bounded.read(path, 1 << 50) == b"x" * 1024
+    assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    tracemalloc.stop()
 
 
 def test_sizes_are_counted(tmp_path: Path) -> None:

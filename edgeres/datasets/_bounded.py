@@ -6,7 +6,7 @@ import gzip
 import zlib
 from pathlib import Path
 
-from edgeres.disk import open_regular
+from edgeres.disk import at_most, open_regular
 from edgeres.errors import BadInput
 
 
@@ -21,7 +21,7 @@ def read(path: Path, limit_bytes: int) -> bytes:
         packed = stream.read(2) == b"\x1f\x8b"
         stream.seek(0)
         try:
-            contents = (gzip.GzipFile(fileobj=stream) if packed else stream).read(limit_bytes + 1)
+            contents = at_most(limit_bytes, gzip.GzipFile(fileobj=stream) if packed else stream)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise BadInput(f"{path}: damaged gzip file ({error}); fetch it again") from error
     if len(contents) > limit_bytes:
