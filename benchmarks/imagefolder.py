@@ -16,7 +16,7 @@ import statistics
 import time
 from pathlib import Path
 
-from edgeres.datasets import imagefolder
+from edgeres.datasets import _decoding, imagefolder
 from edgeres.datasets._pictures import Pictures
 
 ROUNDS = 3
@@ -32,11 +32,11 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1400)
     given = parser.parse_args()
     files = list(imagefolder.sources(given.folder))[: given.count]
-    ways = [(workers, margin) for workers in (1, 2) for margin in (None, imagefolder.DRAFT_MARGIN)]
+    ways = [(workers, margin) for workers in (1, 2) for margin in (None, _decoding.DRAFT_MARGIN)]
     found: dict[tuple[int, float | None], list[float]] = {way: [] for way in ways}
     for _ in range(ROUNDS):
         for workers, margin in random.sample(ways, len(ways)):
-            decode = functools.partial(imagefolder._decode, draft_margin=margin)
+            decode = functools.partial(_decoding.decode, draft_margin=margin)
             pictures = Pictures(files, given.px, decode)
             begin = time.perf_counter()
             for _ in pictures.batches(workers):

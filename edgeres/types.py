@@ -43,6 +43,39 @@ class Preprocess:
 
 
 @dataclass(frozen=True)
+class Resize:
+    """How a picture of any size becomes a square, in one resampling.
+
+    Attributes:
+        size_px: side of the square.
+        short_side_px: what the short side is scaled to, as torchvision's `Resize` does, before the
+            centre is cut out; a picture is never enlarged to be cut, so one whose short side has
+            `size_px` or less is taken as wide as it is.
+        crop: "center", or "none": the whole picture, both sides scaled to `size_px`.
+        interpolation: Pillow's `Image.Resampling`, in lower case.
+    """
+
+    size_px: int
+    short_side_px: int
+    crop: str = "center"
+    interpolation: str = "bilinear"
+
+    @staticmethod
+    def of(size_px: int) -> Resize:
+        """torchvision's rule for ImageNet, 256 to 224, at any size."""
+        return Resize(size_px, round(size_px * 256 / 224))
+
+    def box(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """What of a picture becomes the square: left, top, right, bottom in its pixels."""
+        if self.crop == "none":
+            return 0, 0, width, height
+        short = min(width, height)
+        side = short * self.size_px / min(self.short_side_px, max(self.size_px, short))
+        left, top = (width - side) // 2, (height - side) // 2
+        return left, top, left + side, top + side
+
+
+@dataclass(frozen=True)
 class QuantParams:
     """Affine quantization of one tensor: `real = (code - zero_point) * scale`.
 

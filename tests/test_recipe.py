@@ -153,6 +153,18 @@ def test_data_as_text_sets_the_source_only(write: Any) -> None:
     assert loaded.data.size == 32
 
 
+def test_the_size_of_one_data_set_is_not_anothers(write: Any) -> None:
+    sized = "name: a\ndata: {source: digits, size: 16, validation: 0.2}\n"
+    base = write(sized, "base.yaml")
+    above = write("extends: base.yaml\nname: b\ndata: imagefolder:photos\n")
+    for loaded in (recipe.load(above), recipe.load(base, ["data=imagefolder:photos"])):
+        assert (loaded.data.size, loaded.data.validation) == (None, 0.2)
+    for overrides in (["data.size=48", "data=cifar10:x"], ["data=cifar10:x", "data.size=48"]):
+        assert recipe.load(base, overrides).data.size == 48
+    for same in ("data=digits", "seed=1"):
+        assert recipe.load(base, [same]).data.size == 16
+
+
 def test_an_override_adds_a_section(write: Any) -> None:
     loaded = recipe.load(write("name: a"), ["prune.macs=.25", "report="])
     assert loaded.prune is not None
@@ -225,7 +237,7 @@ def test_extends_takes_a_shipped_name_and_false_leaves_a_stage_out(write: Any) -
     shipped = recipe.load("quickstart")
     assert loaded.prune is None
     assert loaded.distill == shipped.distill
-    assert loaded.data == shipped.data.model_copy(update={"source": "cifar10:x"})
+    assert loaded.data == shipped.data.model_copy(update={"source": "cifar10:x", "size": None})
 
 
 def test_extends_is_relative_to_the_file(write: Any, tmp_path: Path) -> None:

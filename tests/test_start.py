@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,13 +44,26 @@ def at_a_terminal(folder: Path, typed: list[str]) -> str:
 
 
 def test_at_a_terminal_it_asks_and_asks_again(tmp_path: Path) -> None:
-    shown = at_a_terminal(tmp_path, ["", "resnet9000x", "resnet32", "resnet8-w0.5", "tflite-int8",
-                                     ""])  # fmt: skip
+    typed = ["", "7", "24", "resnet9000x", "resnet32", "resnet8-w0.5", "tflite-int8", ""]
+    shown = at_a_terminal(tmp_path, typed)
     assert "resnet9000x" in shown and "run it: edgeres run recipe.yaml" in shown
     written = recipe.load(tmp_path / "recipe.yaml")
     assert (written.teacher.model, written.export.targets) == ("resnet32", ("tflite-int8",))  # type: ignore[union-attr]
     assert written.distill is not None and written.distill.student == "resnet8-w0.5"
-    assert written.data.source == "digits"
+    assert (written.data.source, written.data.size) == ("digits", 24)
+
+
+@pytest.mark.parametrize(
+    ("said", "size"),
+    [({}, 16), ({"data": "imagefolder:photos"}, 96), ({"data": "cifar10:x"}, 32),
+     ({"data": "imagefolder:photos", "size_px": 128}, 128), ({"size_px": 24}, 24)],
+)  # fmt: skip
+def test_the_size_is_the_data_sets_own_and_stands_in_the_recipe(
+    said: dict[str, Any], size: int, tmp_path: Path
+) -> None:
+    start.initialized(tmp_path / "a.yaml", "quickstart", start.Answers(**said))
+    assert recipe.load(tmp_path / "a.yaml").data.size == size
+    assert f"size: {size}" in (tmp_path / "a.yaml").read_text()
 
 
 def test_options_answer_and_wrong_ones_are_refused(tmp_path: Path) -> None:
@@ -60,6 +74,8 @@ def test_options_answer_and_wrong_ones_are_refused(tmp_path: Path) -> None:
     assert written.benchmark is not None and written.benchmark.devices == ("pixel-8",)
     assert (tmp_path / "my first.yaml").read_text().count("# ") >= 5
     for wrong, says in ((start.Answers(targets=("tflite-int7",)), "tflite-int"),
+                        (start.Answers(teacher="checkpoint:none.pth"), "none.pth"),
+                        (start.Answers(student="checkpoint:none.pth"), "resnet"),
                         (start.Answers(devices=("pixel-80",)), "pixel-8"),
                         (start.Answers(data="digitz"), "digits")):  # fmt: skip
         with pytest.raises(BadInput, match=says):

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from edgeres import terminal
-from edgeres.cli._options import DEFAULT_RUNS, Data, Json, Programs, Runs, show
+from edgeres.cli._options import DEFAULT_RUNS, Data, ImageSize, Json, Programs, Runs, show
 from edgeres.commands import complete
 
 
@@ -47,6 +47,7 @@ def init(
         ),
     ] = "quickstart",
     data: Data = None,
+    imgsz: ImageSize = None,
     teacher: Annotated[
         str | None,
         typer.Option(help="The big network.", autocompletion=complete.models),
@@ -72,7 +73,7 @@ def init(
     """
     from edgeres.commands import start
 
-    answers = start.Answers(data, teacher, student, tuple(target or ()), tuple(device or ()))
+    answers = start.Answers(data, imgsz, teacher, student, tuple(target or ()), tuple(device or ()))
     if answers == start.Answers() and not yes and sys.stdin.isatty() and sys.stdout.isatty():
         answers = start.asked(base)
     terminal.out(start.initialized(file, base, answers))

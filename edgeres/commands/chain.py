@@ -83,8 +83,6 @@ def distilling(
         teacher, checkpoint = f"checkpoint:{checkpoint}", None
     trained_here = checkpoint is None and (teacher is None or ":" not in teacher)
     own: dict[str, Any] = {"teacher.model": teacher, "teacher.checkpoint": checkpoint}
-    if settings.get("data") is not None and settings.get("data.size") is None:
-        settings = {**settings, "data.size": "null"}  # the data's own, not the digits'
     own |= {f"teacher.{key}": value for key, value in brought.items()}
     name = "distill" if trained_here else "distill-pretrained"
     recipe = shipped(name, {**own, **settings}, overrides)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgeres import datasets, devices, targets, terminal
+from edgeres import datasets, devices, targets, teachers, terminal
 from edgeres.disk import storage_errors
 from edgeres.documents import dump
 from edgeres.errors import BadInput
 from edgeres.models import spec
-from edgeres.recipe import Recipe, load
+from edgeres.recipe import Recipe, TeacherSection, load
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class Answers:
     """What a recipe of one's own says; None is what the shipped recipe says."""
 
     data: str | None = None
+    size_px: int | None = None
     teacher: str | None = None
     student: str | None = None
     targets: tuple[str, ...] = ()
@@ -46,14 +47,18 @@ def asked(base: str) -> Answers:
     terminal.out("Enter keeps what is in brackets.")
     data = ask("Images (digits, or NAME:PATH; edgeres list datasets)", recipe.data.source,
                datasets.parse)  # fmt: skip
-    teacher = ask("Big network (edgeres list models)", recipe.teacher.model, _network)
+    default = recipe.data.size if data == recipe.data.source else None
+    default = datasets.default_size(data) if default is None else default
+    size = ask("Pixels of their height and width", str(default), _size)
+    teacher = ask("Big network (edgeres list models, or checkpoint:FILE, torchvision:NAME …)",
+                  recipe.teacher.model, _teacher)  # fmt: skip
     known = recipe.distill.student if recipe.distill else "resnet8"
     student = ask("Small network", known, _network)
     exported = recipe.export.targets if recipe.export else ("tflite-int8",)
     measured = recipe.benchmark.devices if recipe.benchmark else ("host",)
     listed = ask("Files to write (edgeres list targets)", " ".join(exported), targets.require)
     on = ask("Measured on (edgeres list devices)", " ".join(measured), devices.load)
-    return Answers(data, teacher, student, _names(listed), _names(on))
+    return Answers(data, int(size), teacher, student, _names(listed), _names(on))
 
 
 def initialized(file: Path, base: str, answers: Answers) -> str:
@@ -65,18 +70,25 @@ def initialized(file: Path, base: str, answers: Answers) -> str:
     recipe = load(base)
     if file.exists():
         raise BadInput(f"{file}: exists already; choose another name")
-    answers = replace(answers, data=answers.data or recipe.data.source)
+    data = answers.data or recipe.data.source
+    size = answers.size_px
+    if size is None:
+        own = recipe.data.size if data == recipe.data.source else None
+        size = datasets.default_size(data) if own is None else own
+    answers = replace(answers, data=data, size_px=size)
     text = "".join([
         f"# Starts from the shipped recipe '{base}'; what stands here wins over it.\n",
         "# All keys: edgeres list recipes --schema\n",
         _yaml(extends=base, name=_name(file)), "\n",
-        "# Where the images are from: NAME or NAME:PATH, see `edgeres list datasets`.\n",
-        _yaml(data=answers.data), "\n",
+        "# Where the images are from: NAME or NAME:PATH, see `edgeres list datasets`; and their\n",
+        "# height and width in pixels, from 8 to 1024.\n",
+        _yaml(data={"source": answers.data, "size": answers.size_px}), "\n",
         "# The same seed gives the same result.\n", _yaml(seed=recipe.seed),
         *_sections(answers), *_limits(recipe, answers),
     ])  # fmt: skip
     for check, names in (
-        (_network, (answers.teacher, answers.student)),
+        (_teacher, (answers.teacher,)),
+        (_network, (answers.student,)),
         (targets.require, answers.targets),
         (devices.load, answers.devices),
     ):
@@ -96,7 +108,7 @@ def initialized(file: Path, base: str, answers: Answers) -> str:
 def _sections(answers: Answers) -> Sequence[str]:
     parts = []
     if answers.teacher:
-        parts += ["\n# The big network, trained here; or add `checkpoint: FILE`.\n",
+        parts += ["\n# The big network, trained here; or give its weights: `checkpoint: FILE`.\n",
                   _yaml(teacher={"model": answers.teacher})]  # fmt: skip
     if answers.student:
         parts += ["\n# The small network; -w0.5 halves the width of each layer.\n",
@@ -123,8 +135,21 @@ def _limits(recipe: Recipe, answers: Answers) -> Sequence[str]:
             _yaml(budgets=limits)]  # fmt: skip
 
 
+def _teacher(name: str) -> None:
+    """Raise BadInput unless a recipe's teacher can have this name."""
+    if ":" in name:
+        teachers.check(TeacherSection(model=name))
+    else:
+        _network(name)
+
+
 def _network(name: str) -> None:
     spec.parse(name, classes=2, preprocess=spec.default_preprocess(32))
+
+
+def _size(text: str) -> None:
+    if not text.isdigit() or not 8 <= int(text) <= 1024:
+        raise BadInput(f"{text}: write a number of pixels from 8 to 1024")
 
 
 def _name(file: Path) -> str:

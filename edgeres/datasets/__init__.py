@@ -8,11 +8,12 @@ reaches another split from here.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib
 import pkgutil
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from edgeres.datasets import _splits
 from edgeres.disk import open_regular
 from edgeres.errors import BadInput, unknown
+from edgeres.types import Resize
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,13 +43,20 @@ class Samples:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Three splits of one source; label k means `classes[k]`."""
+    """Three splits of one source; label k means `classes[k]`.
+
+    Attributes:
+        resize: how a picture of any size becomes such an image.
+        notes: what was left out of the source or assumed of it, a line each.
+    """
 
     name: str
     classes: tuple[str, ...]
     train: Samples
     validation: Samples
     test: Samples
+    resize: Resize
+    notes: tuple[str, ...] = ()
 
 
 class RawDataset(NamedTuple):
@@ -57,17 +66,35 @@ class RawDataset(NamedTuple):
     train: Samples
     validation: Samples | None
     test: Samples
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How the images of a source are wanted.
+
+    Attributes:
+        resize: their size, and how pictures of any size come to it.
+        links: also take files that links lead to outside the folder.
+    """
+
+    resize: Resize
+    links: bool = False
 
 
 class Plugin(Protocol):
-    """What a module in this folder provides (PEP 544: a module fits, `self` is ignored)."""
+    """What a module in this folder provides (PEP 544: a module fits, `self` is ignored).
+
+    One whose files are pictures of any size also has `ANY_SIZE = True`, and its `sources` takes
+    `links`.
+    """
 
     SUMMARY: str
     SIZE: int  # height and width in pixels where a recipe names none
     NEEDS_PATH: bool
 
-    def read(self, path: Path | None, size_px: int) -> RawDataset:
-        """Every image at `size_px`; BadInput names the file that can't be used."""
+    def read(self, path: Path | None, options: ReadOptions) -> RawDataset:
+        """Every image at `options.resize.size_px`; BadInput names the file that can't be used."""
         ...
 
     def sources(self, path: Path | None) -> tuple[Path, ...]:
@@ -100,9 +127,12 @@ def parse(source: str) -> tuple[str, Path | None]:
     return name, Path(path.strip()).expanduser()
 
 
-def load(
-    source: str, size_px: int | None = None, validation: float = 0.1, seed: int = 0
-) -> Dataset:
+def default_size(source: str) -> int:
+    """Height and width of a source's images where nobody says another; raises like `parse`."""
+    return int(_plugin(parse(source)[0]).SIZE)
+
+
+def load(source: str, size_px: int | None = None, **asked: Any) -> Dataset:
     """Read a dataset into memory, checked and split: `opened`, with every image decoded.
 
     Raises:
@@ -110,14 +140,16 @@ def load(
     """
     from edgeres.datasets._pictures import whole
 
-    data = opened(source, size_px, validation, seed)
+    data = opened(source, size_px, **asked)
     parts = [Samples(whole(p.images), p.labels) for p in (data.train, data.validation, data.test)]
-    return Dataset(data.name, data.classes, *parts)
+    train, validation, test = parts
+    return dataclasses.replace(data, train=train, validation=validation, test=test)
 
 
 def opened(
-    source: str, size_px: int | None = None, validation: float = 0.1, seed: int = 0
-) -> Dataset:
+    source: str, size_px: int | None = None, validation: float = 0.1, seed: int = 0,
+    resize: Mapping[str, Any] | None = None, links: bool = False,
+) -> Dataset:  # fmt: skip
     """A dataset, checked and split; a folder's pictures aren't decoded yet.
 
     Args:
@@ -125,19 +157,27 @@ def opened(
         validation: share of the training images, above 0 and below 1, that becomes the validation
             split (stratified) where the source has none of its own.
         seed: decides which images those are; the test split never depends on it.
+        resize: what of `Resize` is other than its default, for pictures of any size.
+        links: also take files that links lead to outside the folder.
 
     Raises:
-        BadInput: the source is unknown, missing, damaged or inconsistent.
+        BadInput: the source is unknown, missing, damaged or inconsistent; or its images all have
+            one size, and more is asked of them.
     """
     name, path = parse(source)
     plugin = _plugin(name)
     size_px = plugin.SIZE if size_px is None else size_px
+    if (resize or links) and not _any_size(plugin):
+        raise BadInput(f"data '{name}': its images all have one size; leave out "
+                       f"data.{'resize' if resize else 'links'}")  # fmt: skip
     if size_px < 1:
         raise BadInput(f"data '{source}': the image size is {size_px} px; give a positive one")
     if not 0 < validation < 1:
         raise BadInput(f"data '{source}': validation is {validation}; give a share between 0 and 1")
+    rule = Resize.of(size_px) if _any_size(plugin) else Resize(size_px, size_px)
+    rule = dataclasses.replace(rule, **(resize or {}))
     with _readable(source):
-        raw = plugin.read(path, size_px)
+        raw = plugin.read(path, ReadOptions(rule, links))
     _check_names(source, raw.classes)
     if len(raw.classes) < 2:
         raise BadInput(f"data '{source}' has {len(raw.classes)} class; a classifier needs two")
@@ -149,10 +189,10 @@ def opened(
         train = Samples(train.images[kept], train.labels[kept])
     _check(source, "validation", held_out, len(raw.classes), size_px)
     _check(source, "test", raw.test, len(raw.classes), size_px)
-    return Dataset(name, raw.classes, train, held_out, raw.test)
+    return Dataset(name, raw.classes, train, held_out, raw.test, rule, raw.notes)
 
 
-def fingerprint(source: str) -> str:
+def fingerprint(source: str, links: bool = False) -> str:
     """SHA-256 (hex) over the dataset's name and its files' contents and names below the path.
 
     Identifies the data without decoding it, and is the same wherever the files lie.
@@ -161,9 +201,11 @@ def fingerprint(source: str) -> str:
         BadInput: the source is unknown or its files are missing.
     """
     name, path = parse(source)
+    plugin = _plugin(name)
+    more = {"links": True} if links and _any_size(plugin) else {}
     total = hashlib.sha256(f"{name}\n".encode())
     with _readable(source):
-        found = {_name_below(path, file): file for file in _plugin(name).sources(path)}
+        found = {_name_below(path, file): file for file in plugin.sources(path, **more)}
         for relative, file in sorted(found.items()):
             contents = hashlib.sha256()
             with open_regular(file) as stream:
@@ -222,6 +264,10 @@ def _readable(source: str) -> Iterator[None]:
         raise BadInput(
             f"data '{source}' can't be read: {where}{error.strerror or error}"
         ) from error
+
+
+def _any_size(plugin: Any) -> bool:
+    return getattr(plugin, "ANY_SIZE", False)
 
 
 def _plugin(name: str) -> Any:

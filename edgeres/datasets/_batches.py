@@ -55,31 +55,29 @@ def calibration(
     """A stratified sample of the training images, none of which is also a test image.
 
     Args:
+        count: at most; fewer where there are fewer.
         preprocess_note: recorded in the manifest as it is.
         digests: SHA-256 of each training and each test image, where they are known already.
 
     Returns:
-        Indices into `dataset.train`, int64 (count,), of which every prefix is stratified; and the
-        manifest that lists them with the SHA-256 of their pixels.
+        Indices into `dataset.train`, int64 (<= count,), of which every prefix is stratified;
+        and the manifest that lists them with the SHA-256 of their pixels.
 
     Raises:
-        BadInput: there are fewer than `count` such images.
+        BadInput: there is no such image.
     """
     hashes, of_test = digests or (_hashes(dataset.train.images), _hashes(dataset.test.images))
     tested = set(of_test)
     allowed = np.flatnonzero([digest not in tested for digest in hashes])
-    if not 1 <= count <= len(allowed):
-        repeated = len(hashes) - len(allowed)
-        raise BadInput(
-            f"data '{dataset.name}': {count} calibration images asked for; 1 to {len(allowed)} are "
-            f"possible ({len(hashes)} training images, {repeated} of them also in the test split)"
-        )
+    if not len(allowed):
+        raise BadInput(f"data '{dataset.name}': each of the {len(hashes):,} training images is "
+                       "in the test split, too, so none is left to calibrate with")  # fmt: skip
     indices = allowed[_splits.order(dataset.train.labels[allowed], seed)[:count]]
     samples = [{"index": int(i), "sha256": hashes[i].hex()} for i in indices]
     return indices, {
         "schema": 1,
         "split": "train",
-        "count": count,
+        "count": len(samples),
         "seed": seed,
         "samples": samples,
         "overlap_with_test": sum(hashes[i] in tested for i in indices),

@@ -28,6 +28,25 @@ _FEW = 256  # so many are decoded before the processes have started
 _AHEAD = 2  # batches per process that wait to be fetched
 
 
+_Decoded = tuple["np.ndarray", list[str]]  # images, and why others have none
+_MOST_NAMED = 20
+
+
+class Undecodable(BadInput):
+    """Pictures that can't be used.
+
+    Attributes:
+        reasons: of each, its file's name and why.
+    """
+
+    def __init__(self, reasons: Sequence[str]):
+        self.reasons = list(reasons)
+        named = "; ".join(self.reasons[:_MOST_NAMED])
+        more = len(self.reasons) - _MOST_NAMED
+        count = f"{len(self.reasons):,} pictures can't be used: " if len(self.reasons) > 1 else ""
+        super().__init__(count + named + (f"; and {more:,} more" if more > 0 else ""))
+
+
 @dataclass(frozen=True)
 class Pictures:
     """Images uint8 (N, size_px, size_px, 3) RGB that are decoded when they are asked for.
@@ -61,15 +80,21 @@ class Pictures:
         At most `2 * workers` batches of 4 MB and those in the workers' hands are in memory.
 
         Raises:
-            BadInput: a picture can't be decoded (the first such one, in order), or a process died.
+            Undecodable: pictures can't be decoded; the others have been, to name all of these.
+            BadInput: a process died.
         """
         workers = _WORKERS if workers is None else workers
         each = max(1, BATCH_BYTES // (3 * self.size_px**2))
         work = partial(_decoded, self.decode, self.size_px)
         parts = (self.files[i : i + each] for i in range(0, len(self.files), each))
-        if workers < 2 or len(self.files) <= _FEW:
-            return map(work, parts)
-        return _spread(work, parts, workers)
+        alone = workers < 2 or len(self.files) <= _FEW
+        reasons: list[str] = []
+        for images, said in map(work, parts) if alone else _spread(work, parts, workers):
+            reasons += said
+            if not reasons:
+                yield images
+        if reasons:
+            raise Undecodable(reasons)
 
 
 def batches(images: Any) -> Iterator[np.ndarray]:
@@ -97,28 +122,34 @@ def whole(images: Any) -> np.ndarray:
     return found
 
 
-def _decoded(decode: Callable[[Path, int], Any], px: int, files: Sequence[Path]) -> np.ndarray:
+def _decoded(decode: Callable[[Path, int], Any], px: int, files: Sequence[Path]) -> _Decoded:
     import numpy as np
 
-    return np.stack([decode(file, px) for file in files])
+    images, reasons = [np.empty((0, px, px, 3), np.uint8)], []
+    for file in files:
+        try:
+            images.append(decode(file, px)[None])
+        except BadInput as error:
+            reasons.append(str(error))
+    return np.concatenate(images), reasons
 
 
 def _spread(
-    work: Callable[[Sequence[Path]], np.ndarray], parts: Iterator[Sequence[Path]], workers: int
-) -> Iterator[np.ndarray]:
+    work: Callable[[Sequence[Path]], _Decoded], parts: Iterator[Sequence[Path]], workers: int
+) -> Iterator[_Decoded]:
     """`map(work, parts)` by some processes, in order and with a bounded lead.
 
     The processes are started afresh: a copy of this one could inherit a lock that a thread holds.
     """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, _prepare_worker) as pool:
-        waiting: deque[Future[np.ndarray]] = deque()
+        waiting: deque[Future[_Decoded]] = deque()
         try:
             waiting.extend(pool.submit(work, part) for part in islice(parts, _AHEAD * workers))
             while waiting:
-                batch = waiting.popleft().result()
+                decoded = waiting.popleft().result()
                 waiting.extend(pool.submit(work, part) for part in islice(parts, 1))
-                yield batch
+                yield decoded
         except BrokenProcessPool as error:
             raise BadInput(
                 "a process that decodes pictures ended by itself: memory may have run out, or a "

@@ -44,7 +44,7 @@ def write(
 
     Raises:
         StorageError: they don't fit on the disk.
-        BadInput: a picture can't be decoded.
+        Undecodable: pictures can't be decoded; it names them all.
     """
     header, size_bytes = _header(splits)
     free = shutil.disk_usage(folder).free
@@ -56,14 +56,20 @@ def write(
         )
     total = sum(len(part.labels) for part in splits.values())
     written: dict[str, Written] = {}
+    reasons: list[str] = []
     with (folder / FILE).open("wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
         for part in splits.values():
             file.write(_bytes(part.labels))
         done = 0
         for name, part in splits.items():
-            written[name] = _written(file, part, partial(_told, tick, done, total))
+            try:
+                written[name] = _written(file, part, partial(_told, tick, done, total))
+            except _pictures.Undecodable as error:
+                reasons += error.reasons
             done += len(part.labels)
+    if reasons:
+        raise _pictures.Undecodable(reasons)
     return written
 
 

@@ -14,7 +14,7 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from edgeres.datasets import RawDataset, Samples, _bounded, _cifar_pickle, _pixels
+from edgeres.datasets import RawDataset, ReadOptions, Samples, _bounded, _cifar_pickle, _pixels
 from edgeres.errors import BadInput
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ def sources(path: Path | None) -> tuple[Path, ...]:
     )
 
 
-def read(path: Path | None, size_px: int) -> RawDataset:
-    """The official splits at `size_px` (32 keeps the pixels as they are)."""
+def read(path: Path | None, options: ReadOptions) -> RawDataset:
+    """The official splits at their size (32 keeps the pixels as they are)."""
     import numpy as np
 
     files = sources(path)
@@ -70,7 +70,7 @@ def read(path: Path | None, size_px: int) -> RawDataset:
         parts = [_batch(f"{files[0]}: {name}", data) for name, data in _unpacked(files[0]).items()]
     else:
         parts = [_batch(str(file), _bounded.read(file, _LIMIT_BATCH)) for file in files]
-    images = [_pixels.resized(part.images, size_px) for part in parts]
+    images = [_pixels.resized(part.images, options.resize.size_px) for part in parts]
     labels = [part.labels for part in parts]
     return RawDataset(
         _CLASSES,

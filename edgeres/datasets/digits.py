@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from edgeres.datasets import RawDataset, Samples, _pixels, _splits
+from edgeres.datasets import RawDataset, ReadOptions, Samples, _pixels, _splits
 from edgeres.errors import MissingComponent
 
 SUMMARY = "handwritten digits bundled with scikit-learn: 1,797 grey 8x8 images, 10 classes"
@@ -31,14 +31,14 @@ def sources(path: Path | None) -> tuple[Path, ...]:  # noqa: ARG001
     return (Path(spec.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz",)
 
 
-def read(path: Path | None, size_px: int) -> RawDataset:
-    """The digits at `size_px`, values 0..16 spread over 0..255."""
+def read(path: Path | None, options: ReadOptions) -> RawDataset:
+    """The digits at their size, values 0..16 spread over 0..255."""
     import numpy as np
 
     rows = np.loadtxt(sources(path)[0], delimiter=",", dtype=np.uint8)
     labels = rows[:, 64].astype(np.int64)
     grey = np.rint(rows[:, :64].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
-    images = _pixels.rgb(_pixels.resized(grey, size_px))
+    images = _pixels.rgb(_pixels.resized(grey, options.resize.size_px))
     train, test = _splits.cut(labels, _TEST_SHARE, _TEST_SEED)
     return RawDataset(
         _CLASSES,

@@ -12,7 +12,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeres.datasets import RawDataset, Samples, _bounded, _pixels
+from edgeres.datasets import RawDataset, ReadOptions, Samples, _bounded, _pixels
 from edgeres.errors import BadInput
 
 if TYPE_CHECKING:
@@ -42,8 +42,9 @@ def sources(path: Path | None) -> tuple[Path, ...]:
     return tuple(_file(path, name) for name in _FILES)
 
 
-def read(path: Path | None, size_px: int) -> RawDataset:
-    """Both splits at `size_px`: framed at 32, else resampled."""
+def read(path: Path | None, options: ReadOptions) -> RawDataset:
+    """Both splits at their size: framed at 32, else resampled."""
+    size_px = options.resize.size_px
     train_x, train_y, test_x, test_y = sources(path)
     return RawDataset(
         _CLASSES, _split(train_x, train_y, size_px), None, _split(test_x, test_y, size_px)

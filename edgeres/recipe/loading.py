@@ -23,6 +23,7 @@ from edgeres.recipe.sections import Recipe, RecipeFile, Section, TeacherSection
 _REQUIRED = ("data", "teacher", "train")
 OPTIONAL = ("distill", "prune", "quantize", "export", "verify", "benchmark", "budgets", "report")
 _TRAINED = ("teacher", "distill", "prune", "quantize")
+_OF_IMAGES = ("size", "resize", "links")
 _MAX_CHAIN = 8
 _SUFFIXES = (".yaml", ".yml")
 _KIND = documents.Kind("recipe", 1 << 20, "start with `extends: quickstart`")
@@ -124,8 +125,24 @@ def _extended(path: Path) -> Document:
             raise BadInput(f"{where}: goes in a circle: {circle}")
         if len(files) > _MAX_CHAIN:
             raise BadInput(f"{where}: more than {_MAX_CHAIN} recipes extend one another")
+        _leave_images(below, [document])
         document = below.merged(document)
     return document
+
+
+def _leave_images(below: Document, above: Sequence[Document]) -> None:
+    """Drop what a document says of its images, if those laid over it name another data set."""
+    data, own = below.tree.get("data"), _source(below)
+    others = {_source(document) for document in above} - {None, own}
+    if isinstance(data, dict) and own is not None and others:
+        below.tree["data"] = {k: v for k, v in data.items() if k not in _OF_IMAGES}
+
+
+def _source(document: Document) -> str | None:
+    """The name of a document's data set, if it says one."""
+    data = document.tree.get("data")
+    source = data.get("source") if isinstance(data, dict) else None
+    return source.partition(":")[0].strip() if isinstance(source, str) else None
 
 
 def _base(name: str, files: Sequence[Path]) -> Path:
@@ -163,12 +180,13 @@ def _normal(document: Document) -> Document:
 
 
 def _resolved(document: Document, overrides: Sequence[str]) -> Recipe:
-    for text in overrides:
-        override = documents.of_override(text)
+    given = [_normal(documents.of_override(text)) for text in overrides]
+    _leave_images(document, given)
+    for override in given:
         if override.tree.pop("extends", None) is not None:
             where = override.places["extends",].where
             override.problems.append(f"{where}: only a recipe file can extend another")
-        document = document.merged(_normal(override))
+        document = document.merged(override)
     for name in OPTIONAL:
         if document.tree.get(name) is False:
             del document.tree[name]

@@ -10,9 +10,10 @@ from typing import Any
 
 from edgeres.artifact import Artifact
 from edgeres.recipe import DataSection
-from edgeres.stages import Context, keyed_as_is
+from edgeres.stages import Context, _checkpoint, keyed_as_is
+from edgeres.types import to_json
 
-VERSION = 3
+VERSION = 4
 LIBRARIES = ("numpy", "pillow", "scikit-learn")
 
 
@@ -21,7 +22,7 @@ def keyed(section: DataSection) -> dict[str, Any]:
     from edgeres import datasets
 
     name, _ = datasets.parse(section.source)
-    contents = datasets.fingerprint(section.source)
+    contents = datasets.fingerprint(section.source, section.links)
     return keyed_as_is(section) | {"source": name, "contents": contents}
 
 
@@ -33,21 +34,25 @@ def run(
     from edgeres.datasets import _batches, _store
 
     dataset = datasets.opened(
-        section.source, section.size, validation=section.validation, seed=context.seed
-    )
+        section.source, section.size, validation=section.validation, seed=context.seed,
+        resize=section.resize.rule() if section.resize else None, links=section.links,
+    )  # fmt: skip
     parts = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
     size_px = int(dataset.train.images.shape[1])
     written = _store.write(out, parts, context.tick)
-    count = min(section.calibration, len(dataset.train.labels))
+    digests = written["train"].digests, written["test"].digests
+    trained = set(digests[0])
+    shared = sum(digest in trained for digest in digests[1])
     _, manifest = _batches.calibration(
-        dataset, count, context.seed, {"size_px": size_px, "values": "uint8 RGB"},
-        digests=(written["train"].digests, written["test"].digests),
+        dataset, section.calibration, context.seed, {"size_px": size_px, "values": "uint8 RGB"},
+        digests,
     )  # fmt: skip
     text = json.dumps(manifest, indent=1)
     (out / "calibration.json").write_text(text, "utf-8")
     return {
         "name": dataset.name, "classes": list(dataset.classes), "size_px": size_px,
         "counts": {name: len(part.labels) for name, part in parts.items()},
+        "resize": to_json(dataset.resize), "notes": [*dataset.notes, *_shared(shared)],
         "fingerprints": {name: part.fingerprint for name, part in written.items()},
         "calibration": {
             "count": len(manifest["samples"]), "split": "train",
@@ -57,7 +62,13 @@ def run(
     }  # fmt: skip
 
 
+def _shared(count: int) -> list[str]:
+    """What is to be said of images that are in the training and the test split."""
+    return [f"{count:,} of the test images are training images, too"] if count else []
+
+
 def summary(facts: Mapping[str, Any]) -> str:
     """`digits: 1,077 train, 120 validation, 600 test, 16 px`."""
     counts = ", ".join(f"{n:,} {name}" for name, n in facts["counts"].items())
-    return f"{facts['name']}: {counts}, {len(facts['classes'])} classes, {facts['size_px']} px"
+    line = f"{facts['name']}: {counts}, {len(facts['classes'])} classes, {facts['size_px']} px"
+    return line + _checkpoint.noted(facts)

@@ -18,6 +18,7 @@ import pytest
 from edgeres import datasets
 from edgeres.datasets import Samples, cifar10
 from edgeres.errors import BadInput
+from edgeres.types import Resize
 
 PER_BATCH = 10
 BATCHES = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
@@ -93,7 +94,7 @@ def write_npz(folder: Path, x: np.ndarray = PIXELS, y: np.ndarray = LABELS) -> P
 
 
 def read_all(path: Path) -> tuple[Samples, Samples]:
-    raw = cifar10.read(path, 32)
+    raw = cifar10.read(path, datasets.ReadOptions(Resize.of(32)))
     assert raw.validation is None
     return raw.train, raw.test
 

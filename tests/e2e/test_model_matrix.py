@@ -16,7 +16,7 @@ from edgeres import targets
 from edgeres.compression import budgets, criteria, graph
 from edgeres.compression.prune import prune
 from edgeres.compression.qat import QatModel
-from edgeres.datasets import digits
+from edgeres.datasets import ReadOptions, digits
 from edgeres.disk import file_sha256
 from edgeres.models import resnet, spec
 from edgeres.models.resnet import ResNet, complexity
@@ -26,7 +26,7 @@ from edgeres.training import loop, objectives
 from edgeres.training.inference import prepared
 from edgeres.training.loop import Trainee
 from edgeres.training.views import Labelled
-from edgeres.types import ExportedFile
+from edgeres.types import ExportedFile, Resize
 from edgeres.verification.certificate import Reference, certify
 
 PX = 8
@@ -49,7 +49,7 @@ KINDS = {
 @pytest.fixture(scope="module")
 def data() -> tuple[Labelled, Labelled]:
     """Training and test images of the digits."""
-    raw = digits.read(None, PX)
+    raw = digits.read(None, ReadOptions(Resize.of(PX)))
     return tuple(Labelled(torch.from_numpy(part.images).permute(0, 3, 1, 2).contiguous(),
                           torch.from_numpy(part.labels))
                  for part in (raw.train, raw.test))  # type: ignore[return-value]  # fmt: skip

@@ -310,16 +310,17 @@ def _runner_said(path: Path) -> None:
 
 
 def _pictures() -> list[Surface]:
-    from edgeres.datasets import cifar10, fashion_mnist, imagefolder
+    from edgeres.datasets import ReadOptions, _decoding, cifar10, fashion_mnist
+    from edgeres.types import Resize
 
     def pictured(path: Path) -> object:
-        return imagefolder._decode(path, 16)
+        return _decoding.decode(path, 16)
 
     def clothes(path: Path) -> object:
         return fashion_mnist._idx(path, 3)
 
     def packed(path: Path) -> object:
-        return cifar10.read(path, 32)
+        return cifar10.read(path, ReadOptions(Resize.of(32)))
 
     return [
         Surface("picture", _images, pictured, ".png"),
