@@ -91,7 +91,8 @@ _RESULT = {"measure": text, "target": text, "device": text, "limit": number, "va
            "verdict": one_of("pass", "fail", "not measurable")}  # fmt: skip
 _FACTS: Mapping[str, Any] = {
     "data": _DATA, "teacher": _TEACHER, "labels": {"sentence": text}, "distill": _NETWORK,
-    "prune": _PRUNED, "quantize": {**_NETWORK, "method": text, "scheme": text}, "export": _EXPORT,
+    "prune": _PRUNED, "export": _EXPORT,
+    "quantize": {**_NETWORK, "method": text, "scheme": text, "notes?": [text]},
     "verify": {"passed": truth, "files": [_CERTIFIED]}, "benchmark": {"reports": [_REPORT]},
     "budgets": {"met": truth, "results": [_RESULT]}, "report": {"sentences": [text]},
 }  # fmt: skip

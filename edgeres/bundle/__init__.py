@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres import __version__, devices, door, scratch
+from edgeres import __version__, contract, devices, door, scratch
 from edgeres.artifact import Artifact, library_versions
 from edgeres.bundle import archive, card, certified, documents, golden, signing
 from edgeres.disk import file_sha256, storage_errors
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 MANIFEST, SIGNATURE, BASELINE = "manifest.json", "manifest.sig", "drift.json"
-LABELS, PREPROCESS, CARD = "labels.txt", "preprocess.json", "MODEL_CARD.md"
+LABELS, PREPROCESS, CARD = "labels.txt", contract.FILE, "MODEL_CARD.md"
 CERTIFICATE, SBOM = "certificate.json", "sbom.json"
 PROGRAMS = ("golden_test.py", "runner.py")
 REQUIRED = (LABELS, PREPROCESS, CARD, CERTIFICATE, SBOM, *golden.FILES, *PROGRAMS)
@@ -141,8 +141,11 @@ def _texts(
     if labels.splitlines() != list(classes):
         raise BadInput(f"{run}: the name of a class has a line break in it; rename the class")
     (folder / LABELS).write_text(labels, "utf-8")
-    preprocess = json.dumps(exported.facts["preprocess"], indent=1)
-    (folder / PREPROCESS).write_text(preprocess, "utf-8")
+    if PREPROCESS in (exported.files or {}):
+        (folder / PREPROCESS).write_bytes(exported.read(PREPROCESS))
+    else:  # of an earlier version
+        preprocess = json.dumps(exported.facts["preprocess"], indent=1)
+        (folder / PREPROCESS).write_text(preprocess, "utf-8")
     (folder / CARD).write_text(card.text(run, artifacts, target, kind), "utf-8")
     (folder / SBOM).write_text(_sbom(exported), "utf-8")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeres import bundle
+from edgeres import bundle, contract, types
 from edgeres.bundle import archive, certified, golden, signing, trust
 from edgeres.bundle.archive import Contents
 from edgeres.bundle.documents import (
@@ -246,7 +246,6 @@ def _of_itself(
     """Whether the model takes and gives what is said of it, and agrees with what it says itself."""
     where = f"{opened.path}: {bundle.PREPROCESS}"
     content = opened.read(bundle.PREPROCESS)
-    parsed(Preprocess, content, where)
     found = examine(model)  # first where a crash does no harm
     for name, tensor in (("input", row.file.input), ("output", row.file.output)):
         if (found[name]["shape"][1:], found[name]["dtype"]) != (tensor.shape[1:], tensor.dtype):
@@ -255,8 +254,26 @@ def _of_itself(
     if said.get("edgeres.labels", "\n".join(labels)) != "\n".join(labels):
         yield f"{bundle.LABELS} has other names than the model file itself"
     own = said.get("edgeres.preprocess")
-    if own is not None and mapping(own.encode(), where) != mapping(content, where):
-        yield f"{bundle.PREPROCESS} has other numbers than the model file itself"
+    if own is not None:
+        stated, whole = mapping(own.encode(), where), mapping(content, where)
+        if any(key not in whole or whole[key] != value for key, value in stated.items()):
+            yield f"{bundle.PREPROCESS} has other numbers than the model file itself"
+    yield from _contract(content, where, found["input"], labels)
+
+
+def _contract(
+    content: bytes, where: str, takes: dict[str, Any], labels: list[str]
+) -> Iterator[str]:
+    """Whether the contract is what these numbers, the model's input and the labels give."""
+    numbers, said = parsed(Preprocess, content, where), mapping(content, where)
+    prepared = types.Preprocess(numbers.size_px, tuple(numbers.mean), tuple(numbers.std))
+    rule = numbers.resize.model_dump() if numbers.resize else None
+    expected = contract.noted(prepared, rule)
+    if "schema" in said:
+        expected = contract.whole(prepared, rule, types.tensor_spec(takes), labels)
+    wrong = sorted(k for k in said.keys() | expected.keys() if said.get(k) != expected.get(k))
+    if wrong:
+        yield f"{bundle.PREPROCESS}: {', '.join(wrong)} isn't that of this model and these labels"
 
 
 def _text(opened: _Bundle, name: str) -> str:

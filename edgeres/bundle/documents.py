@@ -88,12 +88,25 @@ class Manifest(_Document):
     sha256: Annotated[dict[Name, Sha256], Field(min_length=1, max_length=500)]
 
 
-class Preprocess(_Document):
-    """See edgeres.types.Preprocess."""
+Pixels = Annotated[int, Field(ge=1, le=65536, strict=True)]
 
-    size_px: Annotated[int, Field(ge=1, le=65536, strict=True)]
+
+class ResizeRule(_Document):
+    """See edgeres.types.Resize."""
+
+    size_px: Pixels
+    short_side_px: Pixels
+    crop: Literal["center", "none"]
+    interpolation: Literal["bilinear", "bicubic", "lanczos", "box", "nearest"]
+
+
+class Preprocess(_Open):
+    """The numbers of a contract (edgeres/contract.py), out of which it is written again."""
+
+    size_px: Pixels
     mean: Numbers
     std: Numbers
+    resize: ResizeRule | None = None
 
 
 class Tensor(_Document):

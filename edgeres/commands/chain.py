@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres import pipeline, preprocessing, procs, registry, targets, terminal
+from edgeres import contract, pipeline, preprocessing, procs, registry, targets, terminal
 from edgeres.artifact import Artifact, load
 from edgeres.disk import copy_whole, storage_errors
 from edgeres.errors import BadInput
@@ -290,6 +290,8 @@ def copied(result: dict[str, Any], out: Path | None, names: Sequence[str]) -> di
             with storage_errors(out):
                 out.mkdir(parents=True, exist_ok=True)
                 copy_whole(path, out / path.name)
+                copy_whole(load(Path(entry["path"])).file(contract.FILE),
+                           out / f"{path.name}.{contract.FILE}")  # fmt: skip
                 path = out / path.name
         files.append({"target": name, "path": str(path), "size_bytes": exported["size_bytes"],
                       "input": exported["input"], "output": exported["output"]})  # fmt: skip

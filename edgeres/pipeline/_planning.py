@@ -93,6 +93,8 @@ def _networks(recipe: Recipe) -> tuple[list[Step], str]:
             continue
         needs = {"data": "data", "teacher": "teacher"}
         needs |= {} if stage == "distill" else {"model": model}
+        if stage == "quantize" and recipe.export and recipe.export.input == "pixels":
+            section = section.model_copy(update={"input": "pixels"})
         if labels is None and _wants_labels(section):
             labels = _labels(section)
             chain.append(Step("labels", "labels", labels, {"data": "data", "teacher": "teacher"}))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgeres import __version__, targets
+from edgeres import __version__, contract, targets
 from edgeres.artifact import Artifact
 from edgeres.disk import file_sha256, folder_size
 from edgeres.errors import BadInput
@@ -24,7 +24,7 @@ from edgeres.types import (
     to_json,
 )
 
-VERSION = 4
+VERSION = 5
 LIBRARIES = ("torch", "torchao", "litert-torch", "ai-edge-litert", "onnx", "onnxscript",
              "onnxruntime", "coremltools")  # fmt: skip
 keyed = keyed_as_is
@@ -53,6 +53,9 @@ def run(
         name, path.name, file_sha256(path), folder_size(path),
         tensor_spec(found.pop("input")), tensor_spec(found.pop("output")),
     )  # fmt: skip
+    document = contract.whole(spec.preprocess, inputs["data"].facts.get("resize"), exported.input,
+                              inputs["data"].facts["classes"])  # fmt: skip
+    (out / contract.FILE).write_text(json.dumps(document, indent=1), "utf-8")
     return {"exported": to_json(exported), "preprocess": to_json(spec.preprocess), **found}
 
 
@@ -71,7 +74,7 @@ def metadata(origin: Artifact, data: Artifact, licence: str | None) -> dict[str,
     said = {
         "edgeres.version": __version__,
         "edgeres.origin": f"{origin.stage} {origin.digest[:16]}",
-        "edgeres.preprocess": json.dumps(to_json(spec.preprocess)),
+        "edgeres.preprocess": json.dumps(contract.noted(spec.preprocess, data.facts.get("resize"))),
         "edgeres.labels": "\n".join(data.facts["classes"]),
     }
     if "scheme" in origin.facts:
@@ -83,9 +86,8 @@ def _require_pixels(prepared: Preprocess, name: str) -> None:
     if prepared.input_quantization() is None:
         raise BadInput(
             f"export.input: {name} can't take raw pixels: the network's images are prepared with "
-            f"mean {list(prepared.mean)} and std {list(prepared.std)}, and only one mean and std "
-            "for all channels (mean a whole number / 255) is exact; leave `input` out, or distill "
-            "a student, whose preprocessing is"
+            f"mean {list(prepared.mean)} and std {list(prepared.std)}, which quantize didn't put "
+            "into its first layer; set quantize.input: pixels"
         )
 
 

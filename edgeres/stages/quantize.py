@@ -26,7 +26,10 @@ def keyed(section: QuantizeSection) -> dict[str, Any]:
     """The section; PTQ has no training settings."""
     document = keyed_as_is(section)
     if section.method == "ptq":
-        return {name: document[name] for name in ("method", "scheme", "ranges", "exclude")}
+        kept = ("method", "scheme", "ranges", "exclude", "input")
+        document = {name: document[name] for name in kept}
+    if section.input == "any":
+        del document["input"]
     return document
 
 
@@ -40,10 +43,15 @@ def run(
     from edgeres.compression import ptq
     from edgeres.compression.integers import integer_graph
     from edgeres.models import weights
+    from edgeres.models.pixels import of_pixels
 
     data = inputs["data"]
     model = weights.load(inputs["model"].folder())
-    train, _, test = _checkpoint.splits(data)
+    train, validation, test = _checkpoint.splits(data)
+    notes: list[str] = []
+    if section.input == "pixels" and model.spec.preprocess.input_quantization() is None:
+        trained, model = model, of_pixels(model)
+        notes = [_folded(trained, model, validation)]
     images = _checkpoint.calibration_images(data, train, test)
     folded, scales = ptq.quantize(
         model, images, scheme=section.scheme, ranges=section.ranges, exclude=section.exclude
@@ -66,8 +74,18 @@ def run(
     kept = [n.removesuffix(".weight") for n in folded.state_dict()
             if n.endswith(".weight") and n not in scales]  # fmt: skip
     return facts | chosen | {
-        "method": section.method, "scheme": section.scheme, "float_layers": kept,
+        "notes": notes, "method": section.method, "scheme": section.scheme, "float_layers": kept,
     }  # fmt: skip
+
+
+def _folded(before: ResNet, after: ResNet, split: Labelled) -> str:
+    """What is to be said of a network whose normalization went into its first layer."""
+    from edgeres.training.inference import predict
+
+    first, second = (predict(m, split.images, m.spec.preprocess).argmax(1) for m in (before, after))
+    return (f"mean and std went into the first layer (input: pixels), which pads with pixel 128 "
+            f"now and not with the mean: in float32 {int((first != second).sum()):,} of "
+            f"{len(split.labels):,} validation images get another answer")  # fmt: skip
 
 
 def _train(
@@ -132,9 +150,11 @@ def _right(split: Labelled, model: ResNet, scales: ScaleTable) -> int:
 def summary(facts: Mapping[str, Any]) -> str:
     """The checkpoint's line with method and scheme, and what was kept."""
     line = f"{facts['method'].upper()} {facts['scheme']} of {_checkpoint.summary(facts)}"
+    notes = _checkpoint.noted(facts)
     if "kept" not in facts:
-        return line
+        return line + notes
     right = ", ".join(
         f"{n} {c / facts['judged_n']:.1%}" for n, c in facts["judged_correct"].items()
     )
-    return f"{line}; kept {facts['kept']}: {right} of {facts['judged_n']:,} {facts['judged_on']}"
+    judged = f"{right} of {facts['judged_n']:,} {facts['judged_on']}"
+    return f"{line}; kept {facts['kept']}: {judged}{notes}"

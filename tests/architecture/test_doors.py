@@ -29,7 +29,8 @@ ALLOWED = {
     "measurement/latency_table.py": _CACHE, "measurement/runners/": "a fresh folder for a device",
     "stages/benchmark.py": f"{_STAGED}; {_WORK}",
     **dict.fromkeys((f"stages/{name}.py" for name in (
-        "_checkpoint", "budgets", "data", "prune", "quantize", "report", "verify")), _STAGED),
+        "_checkpoint", "budgets", "data", "export", "prune", "quantize", "report", "verify"
+    )), _STAGED),
     "targets/": _EXPORTED,
     "teachers/__init__.py": f"{_STAGED}, or one that `Artifact.folder` has checked",
     "teachers/keras.py": _STAGED, "teachers/onnx.py": _STAGED, "teachers/_download.py": _CACHE,

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from beds.bundles import edited, forged, mended, zipped
 
-from edgeres import bundle
+from edgeres import bundle, contract
 from edgeres.bundle import card, certified, checking, documents
 from edgeres.errors import BadInput, EdgeresError
+from edgeres.targets._conversion import examine
+from edgeres.types import Preprocess, Resize, tensor_spec, to_json
 
 Files = Mapping[str, bytes]
 GOLDEN, CERTIFICATE = "golden/golden.json", "certificate.json"
@@ -292,3 +294,44 @@ def test_a_card_shows_names_as_they_are(text: str) -> None:
     active = [c for i, c in enumerate(shown) if c in "`*[]()#!|~@$:" and shown[i - 1] != "\\"]
     assert not active, shown
     assert "www.e" not in shown and "&lt;b" not in shown.replace("&amp;lt;b", "")
+
+
+@pytest.fixture(scope="module")
+def with_contract(good_bundle: Files, tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """A bundle whose preprocess.json is a whole contract, as the export stage writes it."""
+    (name,) = (n for n in good_bundle if n.startswith("model/"))
+    model = tmp_path_factory.mktemp("model") / Path(name).name
+    model.write_bytes(good_bundle[name])
+    numbers = json.loads(good_bundle["preprocess.json"])
+    prepared = Preprocess(numbers["size_px"], tuple(numbers["mean"]), tuple(numbers["std"]))
+    labels = good_bundle["labels.txt"].decode().splitlines()
+    takes = tensor_spec(examine(model)["input"])
+    document = contract.whole(prepared, to_json(Resize.of(numbers["size_px"])), takes, labels)
+    return forged(good_bundle, "preprocess.json", json.dumps(document).encode())
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("zero_point", 1, "zero_point isn't that of this model"),
+        ("layout", "CHWN", "layout isn't"),
+        ("channels", "BGR", "channels isn't"),
+        ("code", ["import os; os.remove('x')"], "code isn't that of this model"),
+        ("formula", "pixel", "formula isn't"),
+        ("labels", ["a"], "labels isn't"),
+        ("more", 1, "more isn't"),
+        ("resize", {"size_px": 8, "short_side_px": 9, "crop": "x; import os",
+                    "interpolation": "box"}, "preprocess.json: "),
+    ],
+)  # fmt: skip
+def test_a_contract_is_exactly_what_its_numbers_give(
+    key: str, value: Any, says: str, with_contract: Files, tmp_path: Path
+) -> None:
+    assert findings(with_contract, tmp_path) == []
+
+    def change(document: dict[str, Any]) -> None:
+        document[key] = value
+
+    (tmp_path / "other").mkdir()
+    found = findings(edited(with_contract, "preprocess.json", change), tmp_path / "other")
+    assert says in found[0], found

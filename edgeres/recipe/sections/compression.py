@@ -152,6 +152,13 @@ class QuantizeSection(Section):
         ),
         AfterValidator(_unique),
     ] = ()
+    input: Annotated[
+        Literal["any", "pixels"],
+        Field(
+            description="pixels: mean and std go into the first layer, so that int8 files take "
+            "raw bytes; export.input: pixels sets it."
+        ),
+    ] = "any"
     learned_steps: Annotated[
         bool, Field(description="qat: learn the activations' step sizes (LSQ).")
     ] = False

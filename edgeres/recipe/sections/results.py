@@ -25,7 +25,7 @@ class ExportSection(Section):
     ]
     input: Annotated[
         Literal["any", "pixels"],
-        Field(description="pixels: refuse to write an int8 file whose input isn't raw pixels."),
+        Field(description="pixels: int8 files take raw bytes; the first layer has mean and std."),
     ] = "any"
     licence: Annotated[Text | None, Field(description="Goes into the files, e.g. Apache-2.0.")] = (
         None
