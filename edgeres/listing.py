@@ -1,23 +1,14 @@
-"""What there is: recipes, models, data sets, targets, devices, runs, and installed components."""
+"""What there is: recipes, models, data sets, targets, devices and runs."""
 
 from __future__ import annotations
 
 import importlib.util
-import platform
-import sys
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from edgeres.errors import BadInput, unknown
 from edgeres.text import kilobytes, table
-
-_COMPONENTS = {
-    "torch": None, "torchao": None, "torch-pruning": None, "nncf": None, "litert-torch": None,
-    "ai-edge-litert": None, "onnx": None, "onnxruntime": None, "numpy": None,
-    "coremltools": "coreml", "executorch": "executorch", "tensorflow": "tensorflow",
-}  # fmt: skip
 
 
 def rows(what: str, runs: Path) -> list[dict[str, Any]]:
@@ -40,19 +31,6 @@ def text(found: list[dict[str, Any]]) -> str:
     if found and "int8_bytes" in found[0]:
         return _models_text(found)
     return table(found, tuple(found[0])) if found else "none"
-
-
-def components() -> list[dict[str, Any]]:
-    """The rows of `edgeres doctor`."""
-    found = [{"component": "python", "version": platform.python_version(), "note": sys.platform}]
-    for name, extra in _COMPONENTS.items():
-        try:
-            found.append({"component": name, "version": metadata.version(name), "note": "ok"})
-        except metadata.PackageNotFoundError:
-            what = f"edgeres[{extra}]" if extra else "edgeres"
-            note = f"missing: pip install '{what}'"
-            found.append({"component": name, "version": "-", "note": note})
-    return found
 
 
 def _recipes() -> list[dict[str, Any]]:

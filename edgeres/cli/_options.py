@@ -77,6 +77,10 @@ Weights = Annotated[
     str | None,
     typer.Option("--weights", help="raw or ema, where a checkpoint holds both; default ema."),
 ]
+NewHead = Annotated[
+    bool,
+    typer.Option("--new-head", help="Train a new last layer; for as many, but other classes."),
+]
 Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help="How many epochs are trained.")]
 Rate = Annotated[float | None, typer.Option("--lr", help="Learning rate of the training.")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Images per step.")]

@@ -18,6 +18,7 @@ from edgeres.cli._options import (
     Json,
     Mean,
     Model,
+    NewHead,
     Preprocessing,
     Programs,
     Quiet,
@@ -88,6 +89,7 @@ def distill(
     size: Size = None,
     preprocess: Preprocessing = None,
     weights: Weights = None,
+    new_head: NewHead = False,
     data: Data = None,
     imgsz: ImageSize = None,
     loss: Annotated[
@@ -115,7 +117,7 @@ def distill(
     settings = {"data": data, "distill.student": student, "distill.loss": loss,
                 "teacher.train.device": device, "distill.train.device": device,
                 **chain.training("distill", epochs, rate, batch_size, imgsz)}  # fmt: skip
-    brought = chain.brought(mean, std, size, preprocess, weights)
+    brought = chain.brought(mean, std, size, preprocess, weights, new_head)
     recipe = chain.distilling(teacher, checkpoint, brought, settings, overrides)
     show(chain.perform(recipe, runs, "distill", quiet), as_json, text.run)
 
@@ -141,6 +143,7 @@ def prune(
     size: Size = None,
     preprocess: Preprocessing = None,
     weights: Weights = None,
+    new_head: NewHead = False,
     data: Data = None,
     imgsz: ImageSize = None,
     epochs: Epochs = None,
@@ -156,7 +159,7 @@ def prune(
     from edgeres.commands import chain
     from edgeres.text import chain as text
 
-    brought = chain.brought(mean, std, size, preprocess, weights)
+    brought = chain.brought(mean, std, size, preprocess, weights, new_head)
     recipe = chain.continued(
         model, architecture, data, runs, "prune", overrides, chain.budget(budget, device, max_drop),
         brought, chain.training("prune", epochs, rate, batch_size, imgsz),
@@ -220,6 +223,7 @@ def quantize(
     size: Size = None,
     preprocess: Preprocessing = None,
     weights: Weights = None,
+    new_head: NewHead = False,
     data: Data = None,
     imgsz: ImageSize = None,
     epochs: Epochs = None,
@@ -236,7 +240,7 @@ def quantize(
     from edgeres.commands import quantize as command
     from edgeres.text import chain as text
 
-    brought = chain.brought(mean, std, size, preprocess, weights)
+    brought = chain.brought(mean, std, size, preprocess, weights, new_head)
     recipe = chain.continued(
         model, architecture, data, runs, "quantize", overrides,
         {"method": method, "scheme": scheme}, brought,
@@ -269,6 +273,7 @@ def export(
     size: Size = None,
     preprocess: Preprocessing = None,
     weights: Weights = None,
+    new_head: NewHead = False,
     data: Data = None,
     imgsz: ImageSize = None,
     overrides: Set = None,
@@ -282,7 +287,7 @@ def export(
     from edgeres.text import chain as text
 
     targets = target or ["tflite-int8"]
-    brought = chain.brought(mean, std, size, preprocess, weights)
+    brought = chain.brought(mean, std, size, preprocess, weights, new_head)
     result = chain.exported(
         model, architecture, data, runs, overrides, targets, quiet, brought, {"data.size": imgsz}
     )

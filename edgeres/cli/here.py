@@ -79,11 +79,14 @@ def init(
     terminal.out(start.initialized(file, base, answers))
 
 
-def doctor(as_json: Json = False) -> None:
-    """Say what is installed here, and what is missing."""
-    from edgeres import listing
+def doctor(runs: Runs = DEFAULT_RUNS, as_json: Json = False) -> None:
+    """Say what is installed here, and what is missing.
 
-    show(listing.components(), as_json, listing.text)
+    Packages, programs, memory, disk and GPU.
+    """
+    from edgeres.commands import doctor as command
+
+    show(command.rows(runs), as_json, command.text)
 
 
 def probe(

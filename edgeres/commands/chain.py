@@ -87,7 +87,7 @@ def distilling(
     name = "distill" if trained_here else "distill-pretrained"
     recipe = shipped(name, {**own, **settings}, overrides)
     if brought and teachers.chosen(recipe.teacher) is None:
-        raise BadInput(f"--{next(iter(brought))} is for a teacher that is trained already; give "
+        raise BadInput(f"{_option(brought)} is for a teacher that is trained already; give "
                        "--checkpoint FILE or --teacher SOURCE:NAME")  # fmt: skip
     return recipe
 
@@ -134,18 +134,24 @@ def _said(settings: Mapping[str, Any]) -> list[str]:
 
 
 def brought(
-    mean: str | None, std: str | None, size: int | None, preprocess: str | None, weights: str | None
-) -> dict[str, Any]:
+    mean: str | None, std: str | None, size: int | None, preprocess: str | None,
+    weights: str | None, new_head: bool = False,
+) -> dict[str, Any]:  # fmt: skip
     """What is said of a checkpoint file, as settings of a section.
 
     Raises:
         BadInput: mean or std aren't one or three numbers in units of pixel / 255.
     """
     said = {"mean": _numbers("--mean", mean), "std": _numbers("--std", std), "size": size,
-            "preprocess": preprocess, "weights": weights}  # fmt: skip
+            "preprocess": preprocess, "weights": weights,
+            "new_head": {"replace": "always"} if new_head else None}  # fmt: skip
     if (mean is None) != (std is None):
         raise BadInput("--mean and --std go together; give both, or --preprocess NAME")
     return {key: value for key, value in said.items() if value is not None}
+
+
+def _option(brought: Mapping[str, Any]) -> str:
+    return f"--{next(iter(brought))}".replace("_", "-")
 
 
 def _numbers(option: str, text: str | None) -> list[float] | None:
@@ -233,7 +239,7 @@ def origin(
             {"model": architecture, "checkpoint": str(path)}  # fmt: skip
         return {"name": "checkpoint", "teacher": {**teacher, **(brought or {})}}
     if brought:
-        raise BadInput(f"--{next(iter(brought))} is for a checkpoint file; this is a run or an "
+        raise BadInput(f"{_option(brought)} is for a checkpoint file; this is a run or an "
                        "artifact, which has its own: leave it out")  # fmt: skip
     if path and (path / "artifact.json").exists():
         return _lineage(load(path), store_of(path.resolve() / "../../.."))

@@ -284,7 +284,7 @@ def _notes(artifact: Artifact) -> tuple[dict[str, Any] | None, list[str] | None]
         usable = {len(mean), len(std)} <= {1, 3} and all(map(math.isfinite, mean + std))
         if not usable or min(std) <= 0:
             raise ValueError
-        noted = {**found, "size_px": int(found["size_px"]), "mean": mean, "std": std}
+        noted = {"size_px": int(found["size_px"]), "mean": mean, "std": std}
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         noted = None
     labels = metadata.get("edgeres.labels")

@@ -78,7 +78,7 @@ def _student(
     wanted = Wanted(
         model=section.student, classes=_checkpoint.class_count(data), outputs=None,
         data_px=int(data.facts["size_px"]), mean=mean, std=std, weights=section.weights,
-        new_head=True,
+        new_head=section.new_head.replace,
     )  # fmt: skip
     found = source("checkpoint").fetch(section.checkpoint, wanted, out)
     assert found.network is not None

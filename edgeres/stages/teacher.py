@@ -79,7 +79,8 @@ def wanted(section: TeacherSection, data: Artifact) -> teachers.Wanted:
 def _loaded(
     section: TeacherSection, source: str, rest: str, data: Artifact, out: Path, context: Context
 ) -> dict[str, Any]:
-    asked = replace(wanted(section, data), new_head=section.ensemble is None)
+    when = section.new_head.replace if section.ensemble is None else "never"
+    asked = replace(wanted(section, data), new_head=when)
     found = teachers.source(source).fetch(rest, asked, out)
     if found.network is not None:
         history, said = _tuned(section, found.network, found.replaced, data, context)
@@ -128,8 +129,9 @@ def _require_better_than_chance(facts: Mapping[str, Any], data: Artifact, out: P
     raise BadInput(
         f"teacher: {facts['model']} is right in {test.top1:.1%} of {test.n} test images, which is "
         f"hardly better than guessing one of {facts['classes']} classes: {likely}; set "
-        f"teacher.preprocess (or mean and std), channels or outputs; teacher.near_chance: go on "
-        f"uses it anyway"
+        f"teacher.preprocess (or mean and std), channels or outputs; if its classes are others, "
+        f"--new-head (teacher.new_head.replace: always) trains a new last layer; "
+        f"teacher.near_chance: go on uses it anyway"
     )
 
 

@@ -40,7 +40,8 @@ class Wanted:
         size_px, mean, std, channels: of its input (mean, std as R, G, B); None: the source's own.
         weights: raw or averaged ones, where a checkpoint holds both; None: see `models.foreign`.
         ensemble: how several answers become one.
-        new_head: of a network with other classes, replace the last layer in place of refusing it.
+        new_head: when to replace a network's last layer in place of refusing it: where it has
+            another number of classes, or always.
     """
 
     model: str | None
@@ -53,7 +54,7 @@ class Wanted:
     channels: Literal["rgb", "bgr"] | None = None
     weights: Literal["raw", "ema"] | None = None
     ensemble: Literal["logits", "probabilities"] = "logits"
-    new_head: bool = False
+    new_head: Literal["never", "other", "always"] = "never"
 
 
 @dataclass(frozen=True)

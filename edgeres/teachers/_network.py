@@ -83,8 +83,9 @@ def _prepared(
 
 def replaceable(count: int | None, wanted: Wanted) -> int | None:
     """The number of a network's classes, if its last layer is to give way to another."""
-    other = count != wanted.classes and wanted.outputs is None
-    return count if wanted.new_head and other else None
+    if wanted.new_head == "never" or wanted.outputs is not None:
+        return None
+    return count if count != wanted.classes or wanted.new_head == "always" else None
 
 
 def new_head(weight: Tensor, classes: int) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from teachers.conftest import CLASSES, MEAN, STD, first, pictures, widened
 from edgeres.artifact import Artifact
 from edgeres.commands import chain
 from edgeres.errors import BadInput
-from edgeres.models import weights
+from edgeres.models import resnet, weights
 from edgeres.models.resnet import ResNet
 from edgeres.recipe import DistillSection, TeacherSection, checked, load_mapping
 from edgeres.stages import Context, distill, teacher
@@ -61,6 +61,33 @@ def test_a_teacher_of_other_classes_is_fine_tuned(
     said = teacher.summary(facts)
     assert "its 7 classes aren't the data's: new last layer, 2 epochs alone and 2 with" in said
     assert not torch.equal(model.conv1.weight, trained.conv1.weight)
+
+
+def test_as_many_but_other_classes_get_a_new_last_layer_where_it_is_said(
+    tmp_path: Path, data: Artifact, trained: ResNet
+) -> None:
+    """The last layer knows the classes in another order; a saved network and a checkpoint."""
+    known = resnet.build(trained.spec, seed=1)
+    known.load_state_dict(trained.state_dict())
+    with torch.no_grad():
+        known.fc.weight.copy_(-trained.fc.weight)
+        known.fc.bias.copy_(-trained.fc.bias)
+    known.eval()
+    (tmp_path / "saved").mkdir()
+    weights.save(tmp_path / "saved", known)
+    torch.save(known.state_dict(), tmp_path / "known.pth")
+    for n, origin in enumerate((tmp_path / "saved", tmp_path / "known.pth")):
+        section = of(origin, epochs=2)
+        always = section.model_copy(
+            update={"new_head": section.new_head.model_copy(update={"replace": "always"})}
+        )
+        model, facts = run(teacher, always, data, tmp_path / str(n))
+        assert facts["new_head"] == {"classes_before": CLASSES, "epochs_alone": 2}
+        assert facts["test"]["correct"] / facts["test"]["n"] > 0.9
+        assert not torch.equal(model.conv1.weight, known.conv1.weight)
+    stop = section.model_copy(update={"near_chance": "stop"})
+    with pytest.raises(BadInput, match=r"--new-head \(teacher.new_head.replace: always\)"):
+        run(teacher, stop, data, tmp_path / "as_it_is")
 
 
 def test_the_last_layer_alone_leaves_the_rest_as_it_is(

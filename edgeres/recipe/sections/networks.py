@@ -99,6 +99,14 @@ class HeadSection(Section):
     It is trained alone first, and the rest with it for the epochs of `train`.
     """
 
+    replace: Annotated[
+        Literal["other", "always"],
+        Field(
+            description="other: where its classes aren't as many as the data's; always: also where "
+            "they are as many, but others."
+        ),
+    ] = "other"
+
     epochs: Annotated[
         int, Field(ge=0, le=100_000, description="In which it alone is trained, at first.")
     ] = 2
