@@ -265,8 +265,11 @@ def export(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Copy the files here too."),
+        typer.Option(help="Copy the files here too, if they are verified."),
     ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Check each file against the model.")
+    ] = True,
     architecture: Architecture = None,
     mean: Mean = None,
     std: Std = None,
@@ -282,13 +285,17 @@ def export(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Export a model; int8 targets quantize it first if need be."""
+    """Export a model and verify the files.
+
+    int8 targets quantize it first if need be.
+    """
     from edgeres.commands import chain
     from edgeres.text import chain as text
 
     targets = target or ["tflite-int8"]
     brought = chain.brought(mean, std, size, preprocess, weights, new_head)
     result = chain.exported(
-        model, architecture, data, runs, overrides, targets, quiet, brought, {"data.size": imgsz}
-    )
+        model, architecture, data, runs, overrides, targets, quiet, brought, {"data.size": imgsz},
+        verify,
+    )  # fmt: skip
     show(chain.copied(result, out, targets), as_json, text.export)

@@ -181,12 +181,16 @@ def exported(
     model: str | None, architecture: str | None, data: str | None, runs: Path,
     overrides: Sequence[str] | None, names: Sequence[str], quiet: bool,
     brought: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None,
+    verify: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
-    """Export a model; what comes of a run is added to that run, too.
+    """Export a model and verify the files; what comes of a run is added to that run, too.
 
     Args:
         names: targets.
         brought, settings: as `continued` takes them.
+
+    Raises:
+        GateFailed: a file isn't the model; it is in its run, and goes nowhere else.
     """
     for name in names:
         targets.require(name)
@@ -199,7 +203,7 @@ def exported(
     given = None
     with contextlib.suppress(BadInput):
         given = find_run(model, runs)
-    result = perform(recipe, runs, "export", quiet)
+    result = perform(recipe, runs, "verify" if verify else "export", quiet)
     return {**result, "added_to": _added(given, Path(result["run"])) if given else None}
 
 
@@ -211,7 +215,8 @@ def _added(run: Run, made: Path) -> str | None:
     new = open_run(made)
     had = {step: artifact.digest for step, artifact in run.artifacts.items()}
     same = all(had.get(step) == artifact.digest for step, artifact in new.artifacts.items()
-               if artifact.stage != "export" and (step != "quantize" or step in had))  # fmt: skip
+               if artifact.stage not in ("export", "verify")
+               and (step != "quantize" or step in had))  # fmt: skip
     if not same or registry.channels_of(run.path.resolve().parent, run.name):
         return None
     for step, artifact in new.artifacts.items():

@@ -61,8 +61,17 @@ def export(result: Mapping[str, Any]) -> str:
         lines.append(f"{row['target']}: {row['path']}  ({kilobytes(row['size_bytes'])}, {types})")
     where = result.get("added_to")
     added = [f"added to {where}"] if where else []
-    return "\n".join([*lines, *added, f"check them against the model: edgeres verify "
-                      f"{where or result['run']}"])  # fmt: skip
+    return "\n".join([*lines, *added, _verified(result)])
+
+
+def _verified(result: Mapping[str, Any]) -> str:
+    rows = result["artifacts"].get("verify", {}).get("facts", {}).get("files", ())
+    if not rows:
+        where = result.get("added_to") or result["run"]
+        return f"not verified; check them against the model: edgeres verify {where}"
+    tests = [(row["target"], row["test"]) for row in rows if row.get("test")]
+    top1 = ", ".join(f"{name} {t['correct'] / t['n']:.2%} of {t['n']:,}" for name, t in tests)
+    return f"verified: each is the model; top-1 on the test images: {top1}"
 
 
 def search(result: Mapping[str, Any]) -> str:
