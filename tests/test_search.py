@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from conftest import network
 
 from edgeres import pipeline
 from edgeres.commands import search
-from edgeres.errors import BadInput
+from edgeres.errors import BadInput, GateFailed
 from edgeres.measurement import latency_table, protocol
 from edgeres.measurement.runners import Preset
 from edgeres.recipe import load
@@ -49,3 +50,32 @@ def test_too_little_time_is_refused_with_what_is_reachable(wish: search.Wish) ->
     with pytest.raises(BadInput, match=r"--latency 1s: no candidate .* 8ms is the least reachable"):
         search._promising(found, 1e6, wish)
     assert [c.student for c in search._promising(found, 9e6, wish)] == ["resnet8"]
+
+
+def test_half_the_latency_and_at_most_so_many_points(wish: search.Wish, tmp_path: Path) -> None:
+    sets = ["data.size=8", "distill.train.batch_size=256", "distill.student=resnet20"]
+    asked = replace(wish, latency="0.9x", max_drop=100.0)
+    found = search.searched(load("distill", sets), asked, tmp_path / "runs", quiet=True)
+    (whole,) = (r for r in found["candidates"] if r["student"] == "resnet20" and r["keep"] == 1)
+    assert found["limit_ns"] == pytest.approx(0.9 * whole["latency_ns"])
+    assert whole["top1"] is not None and not whole["fits"]
+    assert found["winner"]["fits"] and found["base"] == "resnet20"
+    assert found["lost_points"] == pytest.approx(100 * (whole["top1"] - found["winner"]["top1"]))
+    assert f"{-found['lost_points']:+.2f} points against resnet20" in text.search(found)
+    pruned = load(tmp_path / "found.yaml").prune
+    assert pruned is None or pruned.max_drop == 100
+
+    (tmp_path / "found.yaml").unlink()
+    with pytest.raises(GateFailed, match=r"loses .* points of validation top-1 against resnet20"):
+        search.searched(load("distill", sets), replace(asked, max_drop=-100.0),
+                        tmp_path / "runs", quiet=True)  # fmt: skip
+    assert not (tmp_path / "found.yaml").exists()
+
+
+def test_how_fast_is_said_once() -> None:
+    assert search.latency("latency=0.5x", None) == "0.5x" and search.latency(None, "2ms") == "2ms"
+    for budget, said in ((None, None), ("latency=2ms", "2ms")):
+        with pytest.raises(BadInput, match="say how fast it is to be, once"):
+            search.latency(budget, said)
+    with pytest.raises(BadInput, match="a search keeps to a latency"):
+        search.latency("macs=0.5", None)

@@ -168,7 +168,17 @@ def prune(
 
 
 def search(
-    latency: Annotated[str, typer.Option(help="What the int8 file may take, e.g. 2ms.")],
+    budget: Annotated[
+        str | None,
+        typer.Option(help="latency=2ms, or latency=0.5x of the recipe's own student's."),
+    ] = None,
+    latency: Annotated[
+        str | None, typer.Option(help="The same: what the int8 file may take, e.g. 2ms.")
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(help="Points of validation top-1 it may lose against that student."),
+    ] = None,
     device: Annotated[str, typer.Option(help="Where; see `edgeres list devices`.")] = "host",
     target: Annotated[str, typer.Option(help="tflite-int8 or onnx-int8.")] = "tflite-int8",
     recipe: Annotated[
@@ -193,7 +203,8 @@ def search(
     from edgeres.commands import search as command
     from edgeres.text import chain as text
 
-    wish = command.Wish(device, latency, target, student or (), epochs, tries, out)
+    fast = command.latency(budget, latency)
+    wish = command.Wish(device, fast, target, student or (), epochs, tries, out, max_drop)
     loaded = chain.shipped(recipe, {"data": data}, overrides)
     show(command.searched(loaded, wish, runs, quiet), as_json, text.search)
 

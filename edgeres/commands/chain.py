@@ -18,6 +18,7 @@ from edgeres.store import Store
 if TYPE_CHECKING:
     from edgeres.recipe import Recipe
 
+_WEIGHTS = {".pth", ".pt", ".th", ".tar", ".ckpt", ".bin", ".safetensors"}
 _AFTER = {"prune": ("quantize", "export"), "quantize": ("export",), "export": ()}
 
 
@@ -248,6 +249,8 @@ def origin(
                        "artifact, which has its own: leave it out")  # fmt: skip
     if path and (path / "artifact.json").exists():
         return _lineage(load(path), store_of(path.resolve() / "../../.."))
+    if path and path.suffix in _WEIGHTS and not path.exists():
+        raise BadInput(f"{path}: no such file; paths start in the current folder")
     run = find_run(model, runs)
     if model is None:
         terminal.say(f"using {run.path} (the newest run)")

@@ -26,7 +26,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "edgeres prune --budget latency=0.5x --max-drop 1.0",
     ),
     "search": (
-        "edgeres search --latency 0.1ms",
+        "edgeres search --budget latency=0.5x --max-drop 1.0",
         "edgeres search --latency 2ms --device board@pi.local \\\n"
         "    --student resnet20-w0.5 --student resnet26-w0.75-se",
     ),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from edgeres import devices, pipeline, quantities, scratch, stages
 from edgeres.artifact import Artifact
 from edgeres.disk import storage_errors
-from edgeres.errors import BadInput
+from edgeres.errors import BadInput, GateFailed
 from edgeres.models import spec as specs
 from edgeres.progress import Progress
 from edgeres.runs import store_of
@@ -65,6 +65,23 @@ class Wish:
     epochs: int
     tries: int
     out: Path
+    max_drop: float | None = None
+
+
+def latency(budget: str | None, said: str | None) -> str:
+    """What the int8 file may take, out of `--budget latency=0.5x` or `--latency 2ms`.
+
+    Raises:
+        BadInput: neither, both, or a budget of another kind.
+    """
+    kind, _, value = (budget or "").partition("=")
+    if (budget is None) == (said is None):
+        raise BadInput("say how fast it is to be, once: --budget latency=2ms, or latency=0.5x of "
+                       "the recipe's own student")  # fmt: skip
+    if budget is not None and (kind != "latency" or not value):
+        raise BadInput(f"--budget {budget}: a search keeps to a latency; write latency=2ms or "
+                       "latency=0.5x")  # fmt: skip
+    return value if said is None else said
 
 
 def searched(recipe: Recipe, wish: Wish, runs: Path, quiet: bool) -> dict[str, Any]:
@@ -72,23 +89,30 @@ def searched(recipe: Recipe, wish: Wish, runs: Path, quiet: bool) -> dict[str, A
 
     Raises:
         BadInput: no candidate is fast enough; says what the fastest one takes.
+        GateFailed: the best one loses more than it may against the recipe's own student.
         DeviceError: the device can't measure.
     """
     from edgeres.recipe import dump
 
-    limit = quantities.time(wish.latency)
+    _, is_share = quantities.time_or_share(wish.latency)
+    base = None
+    if is_share or wish.max_drop is not None:
+        base = recipe.distill.student if recipe.distill else recipe.teacher.model
     devices.load(wish.device)
     progress = Progress(quiet)
     with contextlib.closing(progress):
         progress.started("search", f"{wish.latency} on {wish.device}")
         data = _data(recipe, runs)
-        found, table = _predicted(wish, data, limit, progress)
+        found, table, limit = _predicted(wish, data, base, progress)
         chosen = _promising(found, limit, wish)
+        whole = next((c for c in found if c.student == base and c.keep == 1), None)
+        compared = wish.max_drop is not None and whole is not None and whole not in chosen
         with scratch.folder("work") as folder:
             context = stages.Context(recipe.seed, folder, progress.tick)
-            for candidate in chosen:
+            for candidate in [*chosen, whole] if compared and whole else chosen:
                 _train(candidate, recipe, data, wish.epochs, context)
     winner = max(chosen, key=lambda c: (c.top1 or 0.0, -c.latency_ns))
+    lost = _lost(winner, whole, wish)
     written = _recipe(recipe, winner, wish)
     with storage_errors(wish.out):
         wish.out.write_text(dump(written), "utf-8")
@@ -96,6 +120,7 @@ def searched(recipe: Recipe, wish: Wish, runs: Path, quiet: bool) -> dict[str, A
         "device": wish.device, "target": wish.target, "limit_ns": limit, "factor": table.factor,
         "epochs": wish.epochs, "candidates": [_row(c, found, limit) for c in found],
         "winner": _row(winner, found, limit), "recipe": str(wish.out),
+        "base": base, "lost_points": lost,
     }  # fmt: skip
 
 
@@ -105,10 +130,33 @@ def _data(recipe: Recipe, runs: Path) -> Artifact:
     return run.artifacts["data"]
 
 
+def _lost(winner: Candidate, whole: Candidate | None, wish: Wish) -> float | None:
+    """Points of validation top-1 that the winner has less than the recipe's own student.
+
+    Raises:
+        GateFailed: they are more than may be.
+    """
+    if wish.max_drop is None or whole is None or whole.top1 is None or winner.top1 is None:
+        return None
+    lost = 100 * (whole.top1 - winner.top1)
+    if lost > wish.max_drop:
+        raise GateFailed(
+            f"search: the best within {wish.latency}, {winner.student} with {winner.keep:g}x MACs, "
+            f"loses {lost:.2f} points of validation top-1 against {whole.student} after "
+            f"{wish.epochs} epochs (n = {winner.n:,}), and {wish.max_drop:g} may be; allow more "
+            f"time, more points, or longer trainings (--epochs)"
+        )
+    return lost
+
+
 def _predicted(
-    wish: Wish, data: Artifact, limit: float, progress: Progress
-) -> tuple[list[Candidate], LatencyTable]:
-    """Every candidate with what it will take, the slowest first, by a corrected table."""
+    wish: Wish, data: Artifact, base: str | None, progress: Progress
+) -> tuple[list[Candidate], LatencyTable, float]:
+    """Every candidate with what it will take, the slowest first, by a corrected table; the limit.
+
+    Args:
+        base: the student that a share is of, and that losses are against.
+    """
     from edgeres.compression import budgets, criteria
     from edgeres.compression.prune import prune
     from edgeres.models import resnet
@@ -116,7 +164,8 @@ def _predicted(
 
     preprocess = _checkpoint.default_preprocess(data)
     classes = _checkpoint.class_count(data)
-    names = wish.students or (SMALL if preprocess.size_px <= _SMALL_PX else LARGE)
+    own = wish.students or (SMALL if preprocess.size_px <= _SMALL_PX else LARGE)
+    names = [*own, *([base] if base and base not in own else [])]
     networks: list[tuple[str, float, ResNet]] = []
     for name in names:
         whole = resnet.build(specs.parse(name, classes, preprocess)).eval()
@@ -134,16 +183,22 @@ def _predicted(
     shapes = [_latency.layers_of(model) for *_, model in networks]
     meter = _latency.Meter(wish.device, wish.target, lambda note: progress.tick(0, 0, note))
     table = meter.table([shape for each in shapes for shape in each], _ROUND_TO)
+    at_base = next((i for i, (name, share, _) in enumerate(networks)
+                    if name == base and share == 1), None)  # fmt: skip
+    value, is_share = quantities.time_or_share(wish.latency)
+    limit = value * table.predict(shapes[at_base]) if is_share and at_base is not None else value
     fits = [i for i, each in enumerate(shapes) if table.predict(each) <= limit]
     at = max(
         fits or range(len(shapes)), key=lambda i: table.predict(shapes[i]) * (1 if fits else -1)
     )
     table = table.corrected(shapes[at], meter.measure(networks[at][2])["median_ns"])
+    if is_share and at_base is not None:
+        limit = value * table.predict(shapes[at_base])
     found = [
         Candidate(name, share, model, macs(each), table.predict(each))
         for (name, share, model), each in zip(networks, shapes, strict=True)
     ]
-    return sorted(found, key=lambda c: -c.latency_ns), table
+    return sorted(found, key=lambda c: -c.latency_ns), table, limit
 
 
 def _promising(found: Sequence[Candidate], limit: float, wish: Wish) -> list[Candidate]:
@@ -217,6 +272,8 @@ def _recipe(recipe: Recipe, winner: Candidate, wish: Wish) -> Recipe:
             **_tuning(train["train"]), "latency": f"{winner.latency_ns / 1e6:.4g}ms",
             "device": wish.device, "target": wish.target,
         }  # fmt: skip
+        if wish.max_drop is not None:
+            document["prune"]["max_drop"] = wish.max_drop
     document.setdefault("quantize", {"method": "qat", **_tuning(train["train"])})
     document["export"] = {"targets": [wish.target]}
     document |= {"verify": {}, "benchmark": {"devices": [wish.device]}, "report": {}}

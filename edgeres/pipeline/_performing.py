@@ -50,6 +50,7 @@ def perform(
         return _along(recipe, chain, store, folder)
     store.open()
     run = Run(runs.run_folder(recipe, folder))
+    checked = False
     with store.in_use():
         store.remember(folder)
         with store.lock("run", run.name):
@@ -57,6 +58,9 @@ def perform(
         for _, group in itertools.groupby(chain, key=lambda step: step.stage):
             # Steps of one stage (exports) don't need each other.
             members = [planned(recipe, step, run.artifacts, store) for step in group]
+            if not checked and not all(p.artifact for p in members):
+                checked = True
+                _precheck(recipe, chain, run)
             if members[0].artifact and members[0].step.stage in _TRAINING:
                 procs.agree(False)
             made = _make_all(recipe, [p for p in members if not p.artifact], run, store, reporter)
@@ -68,6 +72,14 @@ def perform(
             procs.agree(True)  # the others find the artifacts now
     _held(run)
     return run
+
+
+def _precheck(recipe: Recipe, chain: tuple[Step, ...], run: Run) -> None:
+    """Refuse what is wrong with later steps before the first one takes its time."""
+    for step in chain:
+        look = getattr(stages.load(step.stage), "precheck", None)
+        if look is not None and step.id not in run.artifacts:
+            look(step.section, recipe.data)
 
 
 def _along(recipe: Recipe, chain: tuple[Step, ...], store: Store, folder: Path) -> Run:

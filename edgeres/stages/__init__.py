@@ -46,6 +46,8 @@ class Stage(Protocol):
     artifact's description is another one each time. `asks(section)`, where a module has it, names
     the devices whose identity `keyed` asks for. `misses(section, facts)`, where a module has it,
     says which limits of the section the result misses: the run ends there, with exit code 1.
+    `precheck(section, data)`, where a module has it, refuses what can be seen to be wrong before
+    the first step of a run is performed; `data` is the recipe's section.
     """
 
     VERSION: int

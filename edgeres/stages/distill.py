@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeres import datasets, teachers
 from edgeres.artifact import Artifact
-from edgeres.recipe import DistillSection
+from edgeres.recipe import DataSection, DistillSection
 from edgeres.stages import Context, _checkpoint, _finetuning
 from edgeres.teachers import Wanted, source
 
@@ -30,7 +31,6 @@ def run(
     section: DistillSection, inputs: Mapping[str, Artifact], out: Path, context: Context
 ) -> dict[str, Any]:
     """Train the student on the labels and the teacher's answers."""
-    from edgeres import teachers
     from edgeres.training import objectives
     from edgeres.training.hints import Hints
 
@@ -66,6 +66,21 @@ def summary(facts: Mapping[str, Any]) -> str:
     return _checkpoint.summary(facts) + _finetuning.summary(facts) + _checkpoint.noted(facts)
 
 
+def precheck(section: DistillSection, data: DataSection) -> None:
+    """Read the student's weights before the data are decoded."""
+    if section.checkpoint is not None:
+        size_px = data.size or datasets.default_size(data.source)
+        teachers.precheck("checkpoint", section.checkpoint, _wanted(section, 0, size_px))
+
+
+def _wanted(section: DistillSection, classes: int, data_px: int) -> Wanted:
+    mean, std = section.normalization or (None, None)
+    return Wanted(
+        model=section.student, classes=classes, outputs=None, data_px=data_px, mean=mean, std=std,
+        weights=section.weights, new_head=section.new_head.replace,
+    )  # fmt: skip
+
+
 def _student(
     section: DistillSection, data: Artifact, seed: int, out: Path
 ) -> tuple[ResNet, list[str], int | None]:
@@ -74,13 +89,8 @@ def _student(
     if section.checkpoint is None:
         seed = section.train.seed_or(seed) + 1
         return _checkpoint.fresh(section, section.student, data, seed), [], None
-    mean, std = section.normalization or (None, None)
-    wanted = Wanted(
-        model=section.student, classes=_checkpoint.class_count(data), outputs=None,
-        data_px=int(data.facts["size_px"]), mean=mean, std=std, weights=section.weights,
-        new_head=section.new_head.replace,
-    )  # fmt: skip
-    found = source("checkpoint").fetch(section.checkpoint, wanted, out)
+    asked = _wanted(section, _checkpoint.class_count(data), int(data.facts["size_px"]))
+    found = source("checkpoint").fetch(section.checkpoint, asked, out)
     assert found.network is not None
     replaced = found.replaced
     advice = [] if replaced is not None else _checkpoint.advice(found.network, data)

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres import teachers
+from edgeres import datasets, teachers
 from edgeres.artifact import Artifact
 from edgeres.errors import BadInput
-from edgeres.recipe import TeacherSection
+from edgeres.recipe import DataSection, TeacherSection
 from edgeres.stages import Context, _checkpoint, _finetuning
 from edgeres.types import Accuracy
 
@@ -34,6 +34,14 @@ def keyed(section: TeacherSection) -> dict[str, Any]:
     if ":" in section.model or section.ensemble is not None:
         del document["model"]
     return document | {"checkpoint": [name, teachers.source(name).keyed(rest)]}
+
+
+def precheck(section: TeacherSection, data: DataSection) -> None:
+    """Read somebody's weights before the data are decoded."""
+    found = teachers.chosen(section)
+    if found is not None:
+        size_px = data.size or datasets.default_size(data.source)
+        teachers.precheck(*found, _wanted(section, 0, size_px))
 
 
 def run(
@@ -67,12 +75,16 @@ def _trained(
 
 def wanted(section: TeacherSection, data: Artifact) -> teachers.Wanted:
     """What a section asks of a teacher for these data."""
+    return _wanted(section, _checkpoint.class_count(data), int(data.facts["size_px"]))
+
+
+def _wanted(section: TeacherSection, classes: int, data_px: int) -> teachers.Wanted:
     mean, std = section.normalization or (None, None)
     return teachers.Wanted(
         model=section.model if section.checkpoint is not None else None,
-        classes=_checkpoint.class_count(data), outputs=section.outputs,
-        data_px=int(data.facts["size_px"]), size_px=section.size, mean=mean, std=std,
-        channels=section.channels, weights=section.weights, ensemble=section.average,
+        classes=classes, outputs=section.outputs, data_px=data_px, size_px=section.size,
+        mean=mean, std=std, channels=section.channels, weights=section.weights,
+        ensemble=section.average,
     )  # fmt: skip
 
 

@@ -79,7 +79,11 @@ class Found:
 
 
 class Source(Protocol):
-    """What a module in this folder provides (PEP 544: a module fits, `self` is ignored)."""
+    """What a module in this folder provides (PEP 544: a module fits, `self` is ignored).
+
+    `precheck(rest, wanted)`, where a module has it, looks at the weights before there are data,
+    with 0 as their classes, and raises as `fetch` would.
+    """
 
     SUMMARY: str
     BLACK_BOX: bool
@@ -140,6 +144,13 @@ def check(section: TeacherSection) -> None:
     found = chosen(section)
     if found is not None:
         source(found[0]).check(found[1])
+
+
+def precheck(name: str, rest: str, wanted: Wanted) -> None:
+    """Look at a teacher's weights before the data are decoded; raises like `Source.fetch`."""
+    look = getattr(source(name), "precheck", None)
+    if look is not None:
+        look(rest, wanted)
 
 
 def source(name: str) -> Source:

@@ -25,6 +25,20 @@ def check(rest: str) -> None:
         raise BadInput(f"checkpoint {path}: no such file; paths start in the current folder")
 
 
+def precheck(rest: str, wanted: Wanted) -> None:
+    """Read the weights before the data are there; raises like `fetch`, but for their classes."""
+    from edgeres.models import foreign, weights
+
+    path = Path(rest)
+    if wanted.outputs is not None:
+        count: int | None = len(wanted.outputs)
+    elif path.is_dir():
+        count = weights.load(path).spec.classes
+    else:
+        count = weights.classes(foreign.read(path, wanted.weights).tensors)
+    fetch(rest, dataclasses.replace(wanted, classes=count or 1, new_head="never"), path)
+
+
 def keyed(rest: str) -> Any:
     """The file's contents."""
     check(rest)

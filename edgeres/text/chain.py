@@ -88,11 +88,13 @@ def search(result: Mapping[str, Any]) -> str:
                 f"{c['top1']:.1%} ({low:.1%}-{high:.1%}, n = {c['n']})",
         })  # fmt: skip
     slow = sum(not c["fits"] for c in result["candidates"])
-    rest = len(result["candidates"]) - slow - len(rows)
+    rest = sum(c["fits"] and c["top1"] is None for c in result["candidates"])
     winner = result["winner"]
     kept = f", pruned to {winner['latency_ns'] / 1e6:.3g} ms" if winner["keep"] < 1 else ""
+    lost = result["lost_points"]
+    against = [] if lost is None else [f"{-lost:+.2f} points against {result['base']}"]
     return "\n".join([
         table(rows, tuple(rows[0])),
-        f"{slow} candidates are too slow, {rest} slim ones were not trained",
+        f"{slow} candidates are too slow, {rest} slim ones were not trained", *against,
         f"winner: {winner['student']}{kept}; train it: edgeres run {result['recipe']}",
     ])  # fmt: skip

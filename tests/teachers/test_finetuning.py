@@ -211,3 +211,30 @@ def test_rates_depend_on_whether_weights_are_trained() -> None:
     fresh = load_mapping({"name": "r"})
     assert fresh.teacher.train.of().epochs == 10
     assert fresh.teacher.train.learning_rate == 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("text.pth", "not a readable checkpoint"), ("other.pth", "aren't named as a ResNet's"),
+     ("part.pth", "layer1.0.conv1"), ("student", "not a readable checkpoint")],
+)  # fmt: skip
+def test_weights_are_looked_at_before_a_picture_is_decoded(
+    name: str, says: str, tmp_path: Path, trained: ResNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "text.pth").write_text("hello")
+    torch.save({"a.weight": torch.zeros(3, 3)}, tmp_path / "other.pth")
+    state = {k: v for k, v in trained.state_dict().items() if k != "layer1.0.conv1.weight"}
+    torch.save(state, tmp_path / "part.pth")
+    document: dict[str, Any] = {"name": "a", "data": {"source": "digits", "size": 16}}
+    if name == "student":
+        document |= {"distill": {"student": "resnet8", "checkpoint": str(tmp_path / "text.pth")}}
+    else:
+        document |= {"teacher": {"model": f"checkpoint:{tmp_path / name}"}}
+    monkeypatch.setattr("edgeres.datasets.opened", lambda *_, **__: pytest.fail("decoded"))
+    with pytest.raises(BadInput, match=says):
+        chain.perform(load_mapping(document), tmp_path / "runs", None, quiet=True)
+
+
+def test_a_file_that_isnt_there_is_no_unknown_run(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"none\.pth: no such file"):
+        chain.origin(str(tmp_path / "none.pth"), None, tmp_path)

@@ -104,7 +104,7 @@ class PruneSection(Section):
             description="Points of test top-1 that may be lost; more ends the run with exit code "
             "1. null: any."
         ),
-    ] = 5.0
+    ] = 2.0
     temperature: Temperature = 4.0
     alpha: Alpha = 0.9
     cache: Cache = None
