@@ -1,4 +1,4 @@
-"""One batch of CIFAR-10's official Python version: the bytes of a pickle in, its arrays out.
+"""One batch of CIFAR's official Python version: the bytes of a pickle in, its arrays out.
 
 A pickle names functions to call. Here every name leads to one of three inert stand-ins that only
 keep what they are given, so nothing of the file is ever executed, not even numpy's unpickling.
@@ -69,8 +69,11 @@ class _Unpickler(pickle.Unpickler):
         return _STAND_INS[module, name]
 
 
-def read(where: str, contents: bytes) -> tuple[np.ndarray, np.ndarray]:
+def read(where: str, contents: bytes, field: str = "labels") -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 (N, 3072) and labels int64 (N,) of one batch.
+
+    Args:
+        field: its labels.
 
     Raises:
         BadInput: not such a batch; `where` names it in the message.
@@ -81,7 +84,7 @@ def read(where: str, contents: bytes) -> tuple[np.ndarray, np.ndarray]:
         # Python 2 wrote the official files: their str are bytes, also as keys.
         batch = _Unpickler(io.BytesIO(contents), encoding="bytes").load()
         fields = {k.decode() if isinstance(k, bytes) else k: v for k, v in batch.items()}
-        images, labels = fields["data"], fields["labels"]
+        images, labels = fields["data"], fields[field]
         if not isinstance(images, _Array) or not isinstance(labels, list):
             raise ValueError("data is no array or labels no list")
         if not all(type(label) is int for label in labels):
@@ -89,4 +92,4 @@ def read(where: str, contents: bytes) -> tuple[np.ndarray, np.ndarray]:
         return images.bytes_array(), np.array(labels, np.int64)
     except Exception as error:  # a hostile pickle can raise anything
         reason = f"{type(error).__name__}: {error}"
-        raise BadInput(f"{where}: refused as a batch of CIFAR-10 ({reason})") from error
+        raise BadInput(f"{where}: refused as a batch of CIFAR ({reason})") from error

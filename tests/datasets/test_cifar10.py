@@ -216,7 +216,7 @@ def test_a_missing_batch_is_named(tmp_path: Path, write: Callable[[int], bytes])
     del files[missing]
     with pytest.raises(BadInput, match=f"no {missing}"):
         read_all(write_files(tmp_path / "folder", files))
-    with pytest.raises(BadInput, match="not all of data_batch_1 to 5"):
+    with pytest.raises(BadInput, match=r"not all of data_batch_1, .* and test_batch"):
         read_all(write_tar(tmp_path / "c.tar.gz", files))
 
 
@@ -261,7 +261,7 @@ def test_an_npz_that_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:
     ):
         for _ in range(257):
             member.write(bytes(1 << 20))
-    with pytest.raises(BadInput, match="larger than all of CIFAR-10"):
+    with pytest.raises(BadInput, match="larger than all of CIFAR"):
         read_all(tmp_path)
 
 
