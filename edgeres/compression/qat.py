@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from edgeres.compression import exclusions, ties
 from edgeres.compression.fake_quant import Range
 from edgeres.compression.graph import snap, weight_scales
 from edgeres.compression.qat_graph import QatNetwork
-from edgeres.disk import storage_errors
+from edgeres.datasets._store import reading
+from edgeres.disk import storage_errors, write_whole
 from edgeres.models.resnet import ResNet, fold_batchnorm
 from edgeres.training.inference import in_layout, prepared
 from edgeres.training.loop import Trainee
@@ -109,7 +110,9 @@ class QatModel:
     def finish(self) -> tuple[ResNet, ScaleTable]:
         """The folded network, its weights on the int8 grid, and its scales as trained."""
         if self._best is not None and self._best.exists():
-            self.network.load_state_dict(load_file(self._best))
+            with reading(self._best):
+                state = load_file(self._best)
+            self.network.load_state_dict(state)
         trained = self.network.program.state_dict()
         self.model.load_state_dict({k: trained[k] for k in self.model.state_dict()})
         folded = fold_batchnorm(self.model.eval())
@@ -124,9 +127,7 @@ class QatModel:
         if self._best is not None and accuracies[-1] >= max(accuracies):
             with storage_errors(self._best):
                 state = {k: v.contiguous() for k, v in self.network.state_dict().items()}
-                temporary = self._best.with_suffix(".tmp")
-                save_file(state, temporary)
-                temporary.replace(self._best)
+                write_whole(self._best, save(state))
 
     def _mode(self, training: bool) -> None:
         self.network.folded = not training

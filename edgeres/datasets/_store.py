@@ -117,8 +117,9 @@ def reading(path: Path) -> Iterator[None]:
     try:
         yield
     except SafetensorError as error:
-        raise StorageError(f"{path}: isn't a whole safetensors file ({error}); remove the artifact "
-                           "and repeat") from error  # fmt: skip
+        raise StorageError(
+            f"{path}: isn't a whole safetensors file ({error}); remove its folder and repeat"
+        ) from error
 
 
 def read(path: Path) -> dict[str, tuple[Any, Any]]:

@@ -21,7 +21,7 @@ from edgeres.disk import storage_errors
 from edgeres.errors import BadInput
 from edgeres.targets import Session, Source, Tracer, _schemes, onnx
 from edgeres.targets._graph import FileGraph
-from edgeres.targets._structure import VERSION_NOTE, Structure
+from edgeres.targets._structure import VERSION_NOTE, Structure, folder_left_over
 from edgeres.types import TensorSpec
 
 SUMMARY = "Triton Inference Server, with ONNX"
@@ -131,10 +131,8 @@ def _around(path: Path, file: Path, source: Source) -> Iterator[str]:
     texts = {folder / "config.pbtxt": _config(name, graph.input, graph.output, told, bool(labels))}
     if labels:
         texts[folder / "labels.txt"] = labels.rstrip("\n") + "\n"
-    expected = {folder, folder / "1", folder / "1/model.onnx", *texts}
-    for found in sorted(path.rglob("*")):
-        if found not in expected or found.is_symlink():
-            yield f"{found.relative_to(path).as_posix()[:80]!r} isn't part of the repository"
+    expected = (folder / "1/model.onnx", *texts)
+    yield from folder_left_over(path, (place.relative_to(path) for place in expected))
     for place, text in texts.items():
         if not place.is_file() or place.read_bytes() != text.encode():
             yield f"{place.name} isn't the network's"

@@ -224,7 +224,8 @@ def _diverged(run: _Run, epoch: int, loss: float, chosen: Tensor) -> Diverged:
     inside = diagnose.diverged(run.trainee.module, prepared(images, run.trainee.preprocess))
     return Diverged(
         f"training diverged in epoch {epoch + 1} (loss {loss}); lower train.learning_rate "
-        f"(now {run.settings.learning_rate}) or set train.clip_norm{inside}"
+        f"(now {run.settings.learning_rate}){', the weight of hints' if run.extra else ''} or set "
+        f"train.clip_norm{inside}"
     )
 
 

@@ -11,6 +11,7 @@ from conftest import images, network
 from edgeres.compression import biases, fake_quant, graph, ptq
 from edgeres.compression.fake_quant import Range
 from edgeres.compression.qat import QatModel
+from edgeres.errors import StorageError
 from edgeres.recipe import TrainSection
 from edgeres.training import loop, objectives
 from edgeres.training.inference import prepared
@@ -178,3 +179,14 @@ def test_the_best_epoch_is_what_remains(tmp_path: Path) -> None:
     folded, _ = qat.finish()
     torch.testing.assert_close(folded.fc.weight, torch.full_like(folded.fc.weight, 2.0),
                                rtol=1e-2, atol=0)  # fmt: skip
+
+
+def test_a_best_epoch_that_is_cut_short_is_said(tmp_path: Path) -> None:
+    qat = QatModel(network("resnet8"), freeze_observers=1, freeze_batchnorm=1)
+    qat.calibrate(images(32))
+    best = tmp_path / "best.safetensors"
+    qat.trainee(best).end_epoch([{"validation_top1": 0.5}])
+    assert [path.name for path in tmp_path.iterdir()] == [best.name]
+    best.write_bytes(best.read_bytes()[:-100])
+    with pytest.raises(StorageError, match=r"best\.safetensors: isn't a whole safetensors file"):
+        qat.finish()
