@@ -49,9 +49,10 @@ _DATA = {
     "calibration?": {"count?": count, "split?": text, "overlap_with_test?": count, "sha256?": text},
 }  # fmt: skip
 _TEACHER = {"model": text, "parameters?": count, "macs?": count, "test": counted,
-            "validation?": counted, "source?": text, "claimed?": share}  # fmt: skip
+            "validation?": counted, "source?": text, "claimed?": share,
+            "notes?": [text]}  # fmt: skip
 _NETWORK = {"model": text, "parameters": count, "macs": count, "test": counted,
-            "validation?": counted, "source?": text}  # fmt: skip
+            "validation?": counted, "source?": text, "notes?": [text]}  # fmt: skip
 _PRUNED = {**_NETWORK, "macs_before": some, "macs_after": count,
            "latency?": {"asked_ns": positive, "predicted_ns": positive,
                         "measured": {"paced_ns": positive, "median_ns": positive}}}  # fmt: skip
@@ -92,7 +93,7 @@ _RESULT = {"measure": text, "target": text, "device": text, "limit": number, "va
 _FACTS: Mapping[str, Any] = {
     "data": _DATA, "teacher": _TEACHER, "labels": {"sentence": text}, "distill": _NETWORK,
     "prune": _PRUNED, "export": _EXPORT,
-    "quantize": {**_NETWORK, "method": text, "scheme": text, "notes?": [text]},
+    "quantize": {**_NETWORK, "method": text, "scheme": text},
     "verify": {"passed": truth, "files": [_CERTIFIED]}, "benchmark": {"reports": [_REPORT]},
     "budgets": {"met": truth, "results": [_RESULT]}, "report": {"sentences": [text]},
 }  # fmt: skip

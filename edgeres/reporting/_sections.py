@@ -141,6 +141,7 @@ def data(report: Report) -> Markup | None:
     counts, calibration = found.get("counts") or {}, found.get("calibration") or {}
     values = {
         "data set": found.get("name"), "image size": _pixels(found.get("size_px")),
+        "pictures": _resized(found.get("resize")),
         "classes": len(found["classes"]) if found.get("classes") else None,
         **{f"{name} images": f"{n:,}" for name, n in counts.items()},
         "calibration images": calibration.get("count"), "drawn from": calibration.get("split"),
@@ -153,8 +154,25 @@ def data(report: Report) -> Markup | None:
     warning = tag("p", tag("strong", "Calibration used test images: "),
                   f"{leak} of them. Accuracy above can't be trusted.",
                   class_="warning") if leak else None  # fmt: skip
-    return section("data", "Data and calibration", warning, _tables.facts(values),
-                   _evidence.manifest(report))  # fmt: skip
+    said = [
+        tag("li", tag("b", row["step"]), ": ", row["note"]) for row in report.get("notes") or ()
+    ]
+    return section(
+        "data", "Data and calibration", warning, _tables.facts(values),
+        join(tag("h3", "Assumed, left out, replaced"), tag("ul", *said, class_="notes"))
+        if said else None,
+        _evidence.manifest(report),
+    )  # fmt: skip
+
+
+def _resized(rule: Any) -> str | None:
+    """How pictures of any size came to theirs."""
+    if not rule:
+        return None
+    if rule["crop"] == "none":
+        return f"whole, squeezed into the square, {rule['interpolation']}"
+    return (f"short side to {rule['short_side_px']} px at most, the centre of it, "
+            f"{rule['interpolation']}")  # fmt: skip
 
 
 def environment(report: Report) -> Markup | None:

@@ -63,7 +63,8 @@ def build(
         {"schema", "title", "run", "written_at", "headline" (a few sentences), "summary" (the
         numbers behind them), "ladder", "files", "devices", "verification", "training", "data",
         "per_class", "confusion", "reliability", "distributions", "explained", "budgets",
-        "environment", "lineage", "networks" (inside the int8 files), "recipe"}. What the run
+        "notes" (what was assumed, left out or replaced, by step), "environment", "lineage",
+        "networks" (inside the int8 files), "recipe"}. What the run
         doesn't have is None or empty. Strict JSON: numbers that aren't finite become None.
     """
     by_step = {artifact["step"]: artifact for artifact in artifacts}
@@ -87,6 +88,10 @@ def build(
         "reliability": _answers.reliability(rungs, labels, _confidences(artifacts)),
         "distributions": _measured.distributions(by_step),
         "explained": explained, "budgets": [dict(row) for row in budgets],
+        "notes": [
+            {"step": a["step"], "note": words}
+            for a in artifacts for words in a["facts"].get("notes") or ()
+        ],
         "environment": dict(environment),
         "lineage": [
             {"step": a["step"], "key": a["key"], "digest": a["digest"], "seconds": a.get("seconds"),

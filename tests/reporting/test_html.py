@@ -75,6 +75,18 @@ def test_a_report_read_back_from_json_looks_the_same(report: Report) -> None:
     assert render(json.loads(json.dumps(report))) == render(report)
 
 
+def test_what_was_assumed_or_left_out_is_told(run: Report) -> None:
+    run["dataset"]["resize"] = {"size_px": 96, "short_side_px": 110, "crop": "center",
+                                "interpolation": "bicubic"}  # fmt: skip
+    run["artifacts"][0]["facts"]["notes"] = ["3 files passed over: 3 <b>.heic</b>"]
+    page = render(build(**run))
+    assert "short side to 110 px at most, the centre of it, bicubic" in page
+    assert "Assumed, left out, replaced" in page
+    assert "3 files passed over: 3 &lt;b&gt;.heic&lt;/b&gt;" in page
+    del run["artifacts"][0]["facts"]["notes"]
+    assert "Assumed, left out, replaced" not in render(build(**run))
+
+
 def test_hostile_texts_stay_text(run: Report) -> None:
     run = hostile(run)
     page = render(build(**run))
