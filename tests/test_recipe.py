@@ -353,7 +353,7 @@ def test_extending_nothing_names_the_line(write: Any, value: str, line: str) -> 
         ("version: 2", "2: version: unknown value 2; known: 1"),
         ("train:\n  augment:\n  - crop\n  - flop",
          "5: train.augment.1: unknown value 'flop' (did you mean 'flip'?); "
-         "known: crop, flip, cutout, randaugment, trivialaugment"),
+         "known: crop, resized-crop, flip, cutout, randaugment, trivialaugment"),
         ("export: {targets: []}", "2: export.targets: is empty"),
         ("export: {targets: [a, a]}", "2: export.targets: names 'a' twice"),
         ("export: {targets: ['']}", "2: export.targets.0: is empty"),

@@ -7,18 +7,25 @@ answers, for a training that goes on in mid-epoch, and for one that is spread ov
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from edgeres.datasets._draws import Draws
 from edgeres.datasets._randaugment import randaugment, trivialaugment
 from edgeres.errors import unknown
+
+_LEAST_AREA, _WIDEST = 0.35, 4 / 3
 
 
 def augment(images: Tensor, names: tuple[str, ...], draws: Draws) -> Tensor:
     """Each named augmentation in turn, drawn anew for every image.
 
     - `crop`: moved by up to 1/8 of the size in each direction, the border mirrored;
+    - `resized-crop`: a piece of 35 to 100 % of the area and of an aspect ratio of 3/4 to 4/3,
+      enlarged to the whole (Szegedy et al. 2015, section 6; RandomResizedCrop);
     - `flip`: mirrored left to right, half of the images;
     - `cutout`: a square of 1/4 of the size around a random pixel made mid-grey
       (DeVries & Taylor 2017, arXiv:1708.04552);
@@ -58,6 +65,28 @@ def _moved(size: int, draws: Draws) -> Tensor:
     return last - (last - (torch.arange(size, device=move.device) + move).abs()).abs()
 
 
+def _resized_crop(images: Tensor, draws: Draws) -> Tensor:
+    area = _LEAST_AREA + (1 - _LEAST_AREA) * draws.uniform()
+    stretch = torch.exp((draws.uniform() - 0.5) * math.log(_WIDEST))  # the root of the ratio
+    width, height = ((area.sqrt() * side).clamp(max=1) for side in (stretch, 1 / stretch))
+    columns = _piece(images.shape[3], width, draws)[:, None, :].expand(-1, images.shape[2], -1)
+    rows = _piece(images.shape[2], height, draws)[:, :, None].expand(-1, -1, images.shape[3])
+    grid = torch.stack((columns, rows), 3)
+    shown = functional.grid_sample(images.float(), grid, padding_mode="border",
+                                   align_corners=False)  # fmt: skip
+    return shown.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _piece(size: int, share: Tensor, draws: Draws) -> Tensor:
+    """Where the lines of a piece of this share are, (n, size), from -1 to 1 as grid_sample has it.
+
+    Computed number by number: a matrix product's bits depend on how many there are.
+    """
+    lines = (2 * torch.arange(size, device=share.device) + 1) / size - 1
+    move = (1 - share) * (2 * draws.uniform() - 1)
+    return lines * share[:, None] + move[:, None]
+
+
 def _flip(images: Tensor, draws: Draws) -> Tensor:
     chosen = draws.below(2).bool()
     return torch.where(chosen.view(-1, 1, 1, 1), images.flip(3), images)
@@ -77,7 +106,7 @@ def _span(size: int, draws: Draws) -> Tensor:
     return (line >= first) & (line < first + length)
 
 
-_AUGMENTATIONS = {"crop": _crop, "flip": _flip, "cutout": _cutout, "randaugment": randaugment,
-                  "trivialaugment": trivialaugment}  # fmt: skip
+_AUGMENTATIONS = {"crop": _crop, "resized-crop": _resized_crop, "flip": _flip, "cutout": _cutout,
+                  "randaugment": randaugment, "trivialaugment": trivialaugment}  # fmt: skip
 AUGMENTATIONS = tuple(_AUGMENTATIONS)
 """What `augment` knows."""

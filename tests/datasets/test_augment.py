@@ -119,3 +119,23 @@ def test_a_cutout_hides_one_grey_rectangle_and_nothing_else() -> None:
         assert 2 <= rows.sum() <= 4
         assert 2 <= columns.sum() <= 4
     assert hidden[:, 0].any(0).all()  # every pixel is hidden in some image
+
+
+def test_a_resized_crop_shows_a_piece_of_the_image_enlarged() -> None:
+    rows, columns = np.mgrid[:48, :64]
+    plane = np.stack([columns * 4, rows * 5, np.full_like(rows, 9)]).astype(np.uint8)
+    images = torch.from_numpy(plane).expand(512, -1, -1, -1)
+    shown = augment(images, ("resized-crop",), draws(n=512)).float()
+    assert (shown[:, 2] == 9).all()
+    wide = (shown[:, 0, 20, 60] - shown[:, 0, 20, 4]) / (60 - 4) / 4  # shares of the sides
+    high = (shown[:, 1, 43, 30] - shown[:, 1, 4, 30]) / (43 - 4) / 5
+    area, ratio = wide * high, wide / high
+    assert area.min() > 0.33 and area.max() < 1.02
+    assert ratio.min() > 0.73 and ratio.max() < 1.37
+    assert area.min() < 0.4 < 0.9 < area.max() and ratio.min() < 0.8 and ratio.max() > 1.25
+    assert abs(area.mean() - 0.66) < 0.03
+    flat_rows = shown[:, 0] - shown[:, 0, :1]
+    assert flat_rows.abs().max() <= 1  # neither turned nor sheared
+    left, right = shown[:, 0, 20, 0], 252 - shown[:, 0, 20, -1]
+    assert abs((left - right).mean()) < 8  # anywhere in the image, and never beyond it
+    assert shown[:, 0].min() >= 0 and left.max() > 50

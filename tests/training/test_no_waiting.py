@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from edgeres.compression.qat import QatModel
+from edgeres.datasets import _augment
 from edgeres.models import resnet, spec
 from edgeres.recipe import HintSection, MixSection, TrainSection
 from edgeres.training import label_cache, loop, objectives
@@ -33,7 +34,7 @@ from edgeres.training.views import Labelled, Raw, Views, ViewSettings
 PX, COUNT = 8, 24
 PREPROCESS = spec.default_preprocess(PX)
 SPLIT = Labelled(images(COUNT, px=PX), torch.arange(COUNT) % 10)
-EVERYTHING = ("crop", "flip", "cutout", "randaugment", "trivialaugment")
+EVERYTHING = _augment.AUGMENTATIONS
 
 
 class NoCpu(TorchDispatchMode):

@@ -94,7 +94,9 @@ class TrainingSection(Section):
         Field(description="Largest gradient norm; null doesn't limit it."),
     ] = None
     augment: Annotated[
-        tuple[Literal["crop", "flip", "cutout", "randaugment", "trivialaugment"], ...],
+        tuple[
+            Literal["crop", "resized-crop", "flip", "cutout", "randaugment", "trivialaugment"], ...
+        ],
         Field(description="Random changes of training images.", json_schema_extra=_UNIQUE),
         AfterValidator(_unique),
     ] = ("crop",)
