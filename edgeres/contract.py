@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgeres.types import Preprocess, Resize, TensorSpec, to_json
+from edgeres.types import Preprocess, QuantParams, Resize, TensorSpec, to_json
 
 FILE = "preprocess.json"
 _PICTURE = ("the first frame, upright by its EXIF orientation, transparent pixels over white, as "
@@ -44,13 +44,20 @@ def whole(
         takes: the file's input.
         labels: the classes' names, in the order of its outputs.
     """
-    q = takes.quantization
+    q = _codes(takes)
     codes = {"scale": q.scale[0], "zero_point": q.zero_point[0]} if q else {}
     return {
         "schema": 1, **noted(preprocess, resize), "dtype": takes.dtype, "layout": takes.layout,
         "shape": list(takes.shape), **codes, "formula": _formula(q is not None),
         "code": _code(preprocess, resize, takes), "labels": list(labels),
     } | ({"picture": _PICTURE} if resize is not None else {})  # fmt: skip
+
+
+def _codes(takes: TensorSpec) -> QuantParams | None:
+    """How numbers become codes; None for an input of floating point, whatever a file says of it."""
+    q = takes.quantization
+    usable = q and takes.dtype in _TYPES and len(q.scale) == len(q.zero_point) == 1
+    return q if usable else None
 
 
 def _formula(integer: bool) -> str:
@@ -79,7 +86,7 @@ def _code(preprocess: Preprocess, resize: Mapping[str, Any] | None, takes: Tenso
     mean, std = (f"np.float32({list(v) if len(v) > 1 else v[0]})"
                  for v in (preprocess.mean, preprocess.std))  # fmt: skip
     lines.append(f"x = (x - {mean}) / {std}")
-    if q := takes.quantization:
+    if q := _codes(takes):
         low, high = _TYPES[takes.dtype]
         lines.append(f"x = np.rint(x / np.float32({q.scale[0]})) + {q.zero_point[0]}")
         lines.append(f"x = x.clip({low}, {high})")

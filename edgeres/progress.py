@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from edgeres import terminal
@@ -57,12 +58,16 @@ class Progress:
             share = f"{done / total:.0%} " if total else ""
             terminal.say(f"  {self._step}: {share}{note}")
 
-    def finished(self, step: str, cached: bool, seconds: float, summary: str) -> None:
-        """A step's artifact is there."""
+    def finished(
+        self, step: str, cached: bool, seconds: float, summary: str, notes: Sequence[str] = ()
+    ) -> None:
+        """A step's artifact is there; what was chosen, left out or assumed, a line each."""
         self.close()
         if not self.quiet:
             how = "cached" if cached else f"{seconds:.1f} s"
             terminal.say(f"  {step:<22} {how:>8}  {summary}")
+            for note in notes:
+                terminal.say(f"    note: {note}")
 
     def close(self) -> None:
         """Take the bar away."""

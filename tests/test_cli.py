@@ -180,7 +180,9 @@ def test_distill_with_a_teachers_checkpoint(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     made = json.loads(done.stdout)["artifacts"]
     assert made["teacher"]["facts"]["source"] == "checkpoint"
-    assert "are assumed" in made["teacher"]["facts"]["notes"][0] and "    note: " in done.stderr
+    assert "are assumed" in made["teacher"]["facts"]["notes"][0]
+    (note,) = made["teacher"]["facts"]["notes"]
+    assert f"\n    note: {note}\n" in done.stderr
     assert made["distill"]["facts"]["epochs"] == 1
 
 

@@ -68,7 +68,7 @@ def test_errors_and_progress_add_none_either(capsys: pytest.CaptureFixture[str])
     progress.started(FORGED, FORGED)
     progress._spoken = -1e9
     progress.tick(1, 2, FORGED)
-    progress.finished(FORGED, False, 1.0, FORGED)
+    progress.finished(FORGED, False, 1.0, FORGED, [FORGED])
     lines = capsys.readouterr().err.split("\n")
     assert all(line.isprintable() for line in lines)
     assert [line[:9] for line in lines[:3]] == ["edgeres: "] * 3 and lines[2] == "edgeres: second"
@@ -227,7 +227,7 @@ def test_nothing_else_writes_to_a_terminal() -> None:
             of_stream = called.startswith(("sys.stdout.", "sys.stderr.", "sys.__std"))
             if last in WRITERS or (of_stream and last.startswith("write")):
                 found.append(f"{name}:{node.lineno}: {called}")
-    assert found == ["progress.py:44: Console"]  # it gets `terminal.raw()`, and escaped text
+    assert found == ["progress.py:45: Console"]  # it gets `terminal.raw()`, and escaped text
 
 
 def test_a_space_between_a_number_and_its_unit_is_no_danger() -> None:

@@ -205,7 +205,9 @@ def exported(
     with contextlib.suppress(BadInput):
         given = find_run(model, runs)
     result = perform(recipe, runs, "verify" if verify else "export", quiet)
-    return {**result, "added_to": _added(given, Path(result["run"])) if given else None}
+    had = given is not None and "verify" in given.artifacts
+    added = _added(given, Path(result["run"])) if given else None
+    return {**result, "added_to": added, "own_verification": had}
 
 
 def _added(run: Run, made: Path) -> str | None:

@@ -79,7 +79,7 @@ def _memory_bytes() -> int | None:
 def _gpu() -> Iterator[Row]:
     try:
         import torch
-    except ImportError:
+    except (ImportError, OSError):  # not there, or its libraries aren't
         return
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):

@@ -104,7 +104,8 @@ def searched(recipe: Recipe, wish: Wish, runs: Path, quiet: bool) -> dict[str, A
         progress.started("search", f"{wish.latency} on {wish.device}")
         data = _data(recipe, runs)
         found, table, limit = _predicted(wish, data, base, progress)
-        chosen = _promising(found, limit, wish)
+        asked = [c for c in found if not wish.students or c.student in wish.students]
+        chosen = _promising(asked, limit, wish)
         whole = next((c for c in found if c.student == base and c.keep == 1), None)
         compared = wish.max_drop is not None and whole is not None and whole not in chosen
         with scratch.folder("work") as folder:

@@ -148,7 +148,7 @@ def _network(name: str) -> None:
 
 
 def _size(text: str) -> None:
-    if not text.isdigit() or not 8 <= int(text) <= 1024:
+    if not text.isdecimal() or not 8 <= int(text) <= 1024:
         raise BadInput(f"{text}: write a number of pixels from 8 to 1024")
 
 

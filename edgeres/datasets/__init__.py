@@ -46,7 +46,7 @@ class Dataset:
     """Three splits of one source; label k means `classes[k]`.
 
     Attributes:
-        resize: how a picture of any size becomes such an image.
+        resize: how a picture of any size becomes such an image; None where no rule does that.
         notes: what was left out of the source or assumed of it, a line each.
     """
 
@@ -55,18 +55,25 @@ class Dataset:
     train: Samples
     validation: Samples
     test: Samples
-    resize: Resize
+    resize: Resize | None
     notes: tuple[str, ...] = ()
 
 
 class RawDataset(NamedTuple):
-    """What a plugin reads; `validation` is None where the source has no such split."""
+    """What a plugin reads.
+
+    Attributes:
+        validation: None where the source has no such split.
+        notes: what was left out or assumed, a line each.
+        by_rule: whether `ReadOptions.resize` makes such images of pictures.
+    """
 
     classes: tuple[str, ...]
     train: Samples
     validation: Samples | None
     test: Samples
     notes: tuple[str, ...] = ()
+    by_rule: bool = True
 
 
 @dataclass(frozen=True)
@@ -176,6 +183,9 @@ def opened(
         raise BadInput(f"data '{source}': validation is {validation}; give a share between 0 and 1")
     rule = Resize.of(size_px) if _any_size(plugin) else Resize(size_px, size_px)
     rule = dataclasses.replace(rule, **(resize or {}))
+    if rule.crop != "none" and rule.short_side_px < rule.size_px:
+        raise BadInput(f"data.resize.short_side: is {rule.short_side_px}, less than the images' "
+                       f"size, {rule.size_px} px; give at least that")  # fmt: skip
     with _readable(source):
         raw = plugin.read(path, ReadOptions(rule, links))
     _check_names(source, raw.classes)
@@ -189,7 +199,8 @@ def opened(
         train = Samples(train.images[kept], train.labels[kept])
     _check(source, "validation", held_out, len(raw.classes), size_px)
     _check(source, "test", raw.test, len(raw.classes), size_px)
-    return Dataset(name, raw.classes, train, held_out, raw.test, rule, raw.notes)
+    known = rule if raw.by_rule else None
+    return Dataset(name, raw.classes, train, held_out, raw.test, known, raw.notes)
 
 
 def fingerprint(source: str, links: bool = False) -> str:

@@ -7,6 +7,7 @@ whose `val/val_annotations.txt` says the class of each of `val/images`.
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping
@@ -25,7 +26,8 @@ _SPLITS = {
 _ANNOTATIONS, _MOST_BYTES = "val_annotations.txt", 64 << 20
 _UNLABELLED = {"images"}  # the one folder of a test split without labels
 _OF_SYSTEMS = {"thumbs.db", "desktop.ini"}
-_MOST_NAMED = 5
+_MOST_NAMED, _DEEPEST = 5, 64
+_PLAIN = re.compile(r"\.[a-z0-9_-]{1,12}")  # a suffix that can be shown
 
 Classes = dict[str, list[Path]]
 
@@ -56,6 +58,8 @@ def found(path: Path, links: bool) -> Found:
     """
     scan = _Scan(path, links)
     folders = _split_folders(path)
+    for folder in folders.values():
+        scan.require_inside(folder)
     if "train" not in folders:
         if folders:
             there = next(iter(folders.values())).name
@@ -70,7 +74,8 @@ def found(path: Path, links: bool) -> Found:
         annotations = folder / _ANNOTATIONS
         if split == "train":
             continue
-        if annotations.is_file():
+        if os.path.lexists(annotations):
+            scan.require_file(annotations)
             others.append(annotations)
             classes = scan.annotated(folder, annotations)
         else:
@@ -156,14 +161,18 @@ class _Scan:
         """Tiny ImageNet's validation split: `name<TAB>class<TAB>box` in each line."""
         text = read_bounded(annotations, _MOST_BYTES, "list of labels").decode("utf-8", "replace")
         classes: Classes = {}
+        seen: set[str] = set()
         for number, line in enumerate(text.splitlines(), 1):
             name, _, rest = line.partition("\t")
             label = rest.partition("\t")[0]
             if not name or not label or "/" in name or name in (".", ".."):
                 raise BadInput(f"{annotations}, line {number}: expected a picture's name and its "
                                "class, with a tab between them")  # fmt: skip
+            if name in seen:
+                raise BadInput(f"{annotations}, line {number}: {name!a} is there twice; keep one")
+            seen.add(name)
             file = folder / "images" / name
-            self._require_file(file)
+            self.require_file(file)
             classes.setdefault(unicodedata.normalize("NFC", label), []).append(file)
         return classes
 
@@ -177,13 +186,16 @@ class _Scan:
 
     def _below(self, folder: Path) -> list[Path]:
         files, seen = [], {folder.resolve()}
-        self._require_inside(folder, folder.resolve())
+        self.require_inside(folder)
         for where, folders, names in os.walk(folder, followlinks=True, onerror=_raised):
             here = Path(where)
+            if len(here.relative_to(folder).parts) > _DEEPEST:
+                raise BadInput(f"{folder}: more than {_DEEPEST} folders in one another; move the "
+                               "pictures up")  # fmt: skip
             folders[:] = [f for f in sorted(folders) if not f.startswith(".")]
             for name in list(folders):
                 below = (here / name).resolve()
-                self._require_inside(here / name, below)
+                self.require_inside(here / name)
                 if below in seen:  # a loop, or the same folder twice
                     folders.remove(name)
                 seen.add(below)
@@ -195,22 +207,25 @@ class _Scan:
                 if Path(name).suffix.lower() not in SUFFIXES:
                     self._pass_over(name)
                     continue
-                self._require_file(here / name)
+                self.require_file(here / name)
                 files.append(here / name)
         return files
 
     def _pass_over(self, name: str) -> None:
         if name.casefold() not in _OF_SYSTEMS:
-            kind = Path(name).suffix.lower() or "without a suffix"
-            self._passed["outside class folders" if kind in SUFFIXES else kind] += 1
+            kind = Path(name).suffix.lower()
+            known = "outside class folders" if kind in SUFFIXES else kind or "without a suffix"
+            self._passed[known if not kind or _PLAIN.fullmatch(kind) else "of other kinds"] += 1
 
-    def _require_file(self, file: Path) -> None:
+    def require_file(self, file: Path) -> None:
+        """Raise BadInput unless it is a file that may be read."""
         if not file.is_file():
             raise BadInput(f"{file}: not a file, or a broken link; replace or remove it")
-        self._require_inside(file, file.resolve())
+        self.require_inside(file)
 
-    def _require_inside(self, named: Path, real: Path) -> None:
-        if not self.links and not real.is_relative_to(self.root):
+    def require_inside(self, named: Path) -> None:
+        """Raise BadInput if it leads out of the data set, and that isn't allowed."""
+        if not self.links and not named.resolve().is_relative_to(self.root):
             raise BadInput(f"{named}: a link to outside {self.root}; copy what it leads to, or "
                            "trust the folder's links: data.links=true")  # fmt: skip
 

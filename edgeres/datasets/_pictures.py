@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeres.disk import file_sha256
 from edgeres.errors import BadInput
 
 if TYPE_CHECKING:
@@ -107,6 +108,21 @@ def batches(images: Any) -> Iterator[np.ndarray]:
     each = max(1, BATCH_BYTES // max(1, images[:1].nbytes))
     for i in range(0, len(images), each):
         yield np.ascontiguousarray(images[i : i + each])
+
+
+def same_files(first: Any, second: Any) -> dict[int, int]:
+    """Numbers of pictures of the first that are also of the second, to the byte: -> theirs.
+
+    The pixels of one file may differ, where it is decoded in another way. Only files of equal
+    size are read; arrays have no files.
+    """
+    if not isinstance(first, Pictures) or not isinstance(second, Pictures):
+        return {}
+    sizes = [[file.stat().st_size for file in each.files] for each in (first, second)]
+    both = set(sizes[0]) & set(sizes[1])
+    known = {file_sha256(second.files[i]): i for i, n in enumerate(sizes[1]) if n in both}
+    return {i: known[digest] for i, n in enumerate(sizes[0])
+            if n in both and (digest := file_sha256(first.files[i])) in known}  # fmt: skip
 
 
 def whole(images: Any) -> np.ndarray:

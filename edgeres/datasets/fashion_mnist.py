@@ -32,7 +32,7 @@ _FILES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
-_PX = 28
+_PX, _FRAMED_PX = 28, 32
 _LIMIT_BYTES = 1 << 26  # the largest, train-images, is 47,040,016
 
 
@@ -46,9 +46,8 @@ def read(path: Path | None, options: ReadOptions) -> RawDataset:
     """Both splits at their size: framed at 32, else resampled."""
     size_px = options.resize.size_px
     train_x, train_y, test_x, test_y = sources(path)
-    return RawDataset(
-        _CLASSES, _split(train_x, train_y, size_px), None, _split(test_x, test_y, size_px)
-    )
+    train, test = (_split(*files, size_px) for files in ((train_x, train_y), (test_x, test_y)))
+    return RawDataset(_CLASSES, train, None, test, by_rule=size_px != _FRAMED_PX)
 
 
 def _file(folder: Path, name: str) -> Path:
@@ -67,7 +66,7 @@ def _split(images_file: Path, labels_file: Path, size_px: int) -> Samples:
         raise BadInput(f"{images_file}: images are {height}x{width}, expected {_PX}x{_PX}")
     if len(grey) != len(labels):
         raise BadInput(f"{labels_file}: {len(labels)} labels for {len(grey)} images")
-    framed = size_px == _PX + 4
+    framed = size_px == _FRAMED_PX
     grey = np.pad(grey, ((0, 0), (2, 2), (2, 2))) if framed else _pixels.resized(grey, size_px)
     return Samples(_pixels.rgb(grey), labels.astype(np.int64))
 

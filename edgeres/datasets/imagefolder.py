@@ -48,6 +48,8 @@ def read(path: Path | None, options: ReadOptions) -> RawDataset:
                         for s in ("validation", "test"))  # fmt: skip
     if test is None:
         validation, test = None, validation
+        what = "the validation images are" if test else "a fifth of the training images is"
+        notes = (*notes, f"no folder 'test': {what} the test split")
     if test is None:
         kept, cut = _splits.cut(train.labels, _TEST_SHARE, _TEST_SEED)
         whole = dataclasses.replace(train.images, decode=partial(decode, resize=rule))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,8 +32,10 @@ class Reporter(Protocol):
     def tick(self, done: int, total: int, note: str) -> None:
         """Progress within the step."""
 
-    def finished(self, step: str, cached: bool, seconds: float, summary: str) -> None:
-        """A step's artifact is there."""
+    def finished(
+        self, step: str, cached: bool, seconds: float, summary: str, notes: Sequence[str]
+    ) -> None:
+        """A step's artifact is there; `notes`: what was chosen, left out or assumed."""
 
 
 def perform(
@@ -146,7 +148,8 @@ def _finish(run: Run, step: Step, artifact: Artifact, cached: bool, reporter: Re
     run.artifacts[step.id] = artifact
     runs.event(run, step=step.id, event="cached" if cached else "done", key=artifact.key,
            seconds=artifact.seconds)  # fmt: skip
-    reporter.finished(step.id, cached, artifact.seconds, module.summary(artifact.facts))
+    reporter.finished(step.id, cached, artifact.seconds, module.summary(artifact.facts),
+                      artifact.facts.get("notes") or ())  # fmt: skip
     failed = module.failures(artifact.facts) if artifact.facts.get("passed") is False else []
     if hasattr(module, "misses"):
         failed = module.misses(step.section, artifact.facts)

@@ -214,11 +214,6 @@ def class_count(data: Artifact) -> int:
     return len(data.facts["classes"])
 
 
-def noted(facts: Mapping[str, Any]) -> str:
-    """What was chosen, left out or assumed, a line each below a summary."""
-    return "".join(f"\n    note: {note}" for note in facts.get("notes") or ())
-
-
 def summary(facts: Mapping[str, Any]) -> str:
     """`resnet8, 78 k parameters, test 97.3 %`."""
     test = facts["test"]

@@ -29,9 +29,11 @@ def require_epochs(where: str, replaced: int | None, classes: int, settings: Tra
     Raises:
         BadInput: there are no epochs for it.
     """
+    same = replaced == classes
+    other = "other classes" if same else f"classes but the data have {classes}"
     if replaced is not None and settings.epochs == 0:
         raise BadInput(
-            f"{where}: its weights have {replaced} classes but the data have {classes}, and "
+            f"{where}: its weights have {replaced} {other}, and "
             f"{where}.train.epochs is 0: give it epochs to train a new last layer, use the data it "
             f"was trained on, or name a teacher's outputs (teacher.outputs)"
         )

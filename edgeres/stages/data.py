@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeres.artifact import Artifact
 from edgeres.recipe import DataSection
-from edgeres.stages import Context, _checkpoint, keyed_as_is
+from edgeres.stages import Context, keyed_as_is
 from edgeres.types import to_json
 
 VERSION = 4
@@ -31,7 +31,7 @@ def run(
 ) -> dict[str, Any]:
     """Split, decode, fingerprint; draw the calibration images from the training split."""
     from edgeres import datasets
-    from edgeres.datasets import _batches, _store
+    from edgeres.datasets import _batches, _pictures, _store
 
     dataset = datasets.opened(
         section.source, section.size, validation=section.validation, seed=context.seed,
@@ -41,6 +41,8 @@ def run(
     size_px = int(dataset.train.images.shape[1])
     written = _store.write(out, parts, context.tick)
     digests = written["train"].digests, written["test"].digests
+    for mine, other in _pictures.same_files(dataset.train.images, dataset.test.images).items():
+        digests[0][mine] = digests[1][other]
     trained = set(digests[0])
     shared = sum(digest in trained for digest in digests[1])
     _, manifest = _batches.calibration(
@@ -52,7 +54,8 @@ def run(
     return {
         "name": dataset.name, "classes": list(dataset.classes), "size_px": size_px,
         "counts": {name: len(part.labels) for name, part in parts.items()},
-        "resize": to_json(dataset.resize), "notes": [*dataset.notes, *_shared(shared)],
+        **({"resize": to_json(dataset.resize)} if dataset.resize else {}),
+        "notes": [*dataset.notes, *_shared(shared)],
         "fingerprints": {name: part.fingerprint for name, part in written.items()},
         "calibration": {
             "count": len(manifest["samples"]), "split": "train",
@@ -70,5 +73,4 @@ def _shared(count: int) -> list[str]:
 def summary(facts: Mapping[str, Any]) -> str:
     """`digits: 1,077 train, 120 validation, 600 test, 16 px`."""
     counts = ", ".join(f"{n:,} {name}" for name, n in facts["counts"].items())
-    line = f"{facts['name']}: {counts}, {len(facts['classes'])} classes, {facts['size_px']} px"
-    return line + _checkpoint.noted(facts)
+    return f"{facts['name']}: {counts}, {len(facts['classes'])} classes, {facts['size_px']} px"

@@ -62,8 +62,8 @@ def run(
 
 
 def summary(facts: Mapping[str, Any]) -> str:
-    """The checkpoint's line, with what was assumed, and whether its last layer is a new one."""
-    return _checkpoint.summary(facts) + _finetuning.summary(facts) + _checkpoint.noted(facts)
+    """The checkpoint's line, and whether its last layer is a new one."""
+    return _checkpoint.summary(facts) + _finetuning.summary(facts)
 
 
 def precheck(section: DistillSection, data: DataSection) -> None:

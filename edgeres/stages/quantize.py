@@ -150,11 +150,10 @@ def _right(split: Labelled, model: ResNet, scales: ScaleTable) -> int:
 def summary(facts: Mapping[str, Any]) -> str:
     """The checkpoint's line with method and scheme, and what was kept."""
     line = f"{facts['method'].upper()} {facts['scheme']} of {_checkpoint.summary(facts)}"
-    notes = _checkpoint.noted(facts)
     if "kept" not in facts:
-        return line + notes
+        return line
     right = ", ".join(
         f"{n} {c / facts['judged_n']:.1%}" for n, c in facts["judged_correct"].items()
     )
     judged = f"{right} of {facts['judged_n']:,} {facts['judged_on']}"
-    return f"{line}; kept {facts['kept']}: {judged}{notes}"
+    return f"{line}; kept {facts['kept']}: {judged}"

@@ -151,4 +151,4 @@ def summary(facts: Mapping[str, Any]) -> str:
     """The checkpoint's line, with what the publisher claims."""
     claimed = facts.get("claimed")
     said = "" if claimed is None else f" (claimed {claimed:.2%})"
-    return _checkpoint.summary(facts) + said + _finetuning.summary(facts) + _checkpoint.noted(facts)
+    return _checkpoint.summary(facts) + said + _finetuning.summary(facts)

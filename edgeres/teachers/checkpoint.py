@@ -21,7 +21,11 @@ BLACK_BOX = False
 def check(rest: str) -> None:
     """The file must be there."""
     path = Path(rest)
-    if not path.is_file() and not (path / "spec.json").is_file():
+    try:
+        there = path.is_file() or (path / "spec.json").is_file()
+    except (OSError, ValueError):  # a name that no system has
+        there = False
+    if not there:
         raise BadInput(f"checkpoint {path}: no such file; paths start in the current folder")
 
 

@@ -60,7 +60,8 @@ def export(result: Mapping[str, Any]) -> str:
         types = f"{row['input']['dtype']} in, {row['output']['dtype']} out"
         lines.append(f"{row['target']}: {row['path']}  ({kilobytes(row['size_bytes'])}, {types})")
     where = result.get("added_to")
-    added = [f"added to {where}"] if where else []
+    own = f"; its own verification doesn't cover that: edgeres verify {where}"
+    added = [f"added to {where}{own if result['own_verification'] else ''}"] if where else []
     return "\n".join([*lines, *added, _verified(result)])
 
 

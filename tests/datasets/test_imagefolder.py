@@ -397,6 +397,7 @@ def test_class_folders_alone_are_split_here_and_folders_in_them_are_looked_throu
     assert data.notes == (
         "no folder 'train': all class folders are taken, and split here",
         "3 files passed over: 1 .heic, 1 .txt, 1 outside class folders",
+        "no folder 'test': a fifth of the training images is the test split",
     )
 
 
@@ -424,6 +425,7 @@ def test_tiny_imagenets_layout(tmp_path: Path) -> None:
     assert data.notes == (
         "test: its pictures have no labels; left out",
         "2 files passed over: 2 .txt",
+        "no folder 'test': the validation images are the test split",
     )
     before = datasets.fingerprint(f"imagefolder:{tmp_path}")
     listed.write_text("".join(lines).replace("n02", "n01", 1))
@@ -441,7 +443,8 @@ def test_a_class_that_the_test_split_lacks_is_named(tmp_path: Path) -> None:
     data = load(tmp_path)
     assert data.test.labels.tolist() == [0, 0, 2, 2]
     assert data.notes == (
-        "val: no picture of 'dog'; what is measured there says nothing of them",)  # fmt: skip
+        "val: no picture of 'dog'; what is measured there says nothing of them",
+        "no folder 'test': the validation images are the test split")  # fmt: skip
 
 
 def test_names_are_compared_as_people_read_them(tmp_path: Path) -> None:
@@ -536,3 +539,75 @@ def test_the_test_split_is_what_the_rule_gives_to_the_bit(tmp_path: Path) -> Non
         want.add(np.asarray(small).tobytes())
     assert {image.tobytes() for image in data.test.images} <= want
     assert not {image.tobytes() for image in data.train.images} <= want
+
+
+def test_a_photograph_in_both_splits_is_counted_and_never_calibrates(tmp_path: Path) -> None:
+    """Though the training split may decode a large JPEG in another way."""
+    noise = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        for i in range(6):
+            file = tmp_path / "train" / name / f"{i}.jpg"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            pixels = noise.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+            Image.fromarray(pixels).resize((500, 400)).save(file)
+            if i < 3:
+                copy = tmp_path / "test" / name / f"other{i}.jpg"
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.write_bytes(file.read_bytes())
+    section = DataSection(source=f"imagefolder:{tmp_path}", size=32, validation=0.2)
+    (tmp_path / "out").mkdir()
+    facts = data_stage.run(section, {}, tmp_path / "out", Context(0, tmp_path, lambda *_: None))
+    shared = int(facts["notes"][-1].split()[0])
+    assert facts["notes"][-1] == f"{shared} of the test images are training images, too"
+    assert 3 <= shared <= 6  # a fifth of the training images are validation images
+    assert facts["calibration"]["count"] == facts["counts"]["train"] - shared
+    assert facts["calibration"]["overlap_with_test"] == 0
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda f: (f / "train" / "a").mkdir() or (f / "train" / "a" / os.fsdecode(b"q.\xff"))
+         .write_bytes(b""), r"train.a: no picture"),
+        (lambda f: deep(f / "train" / "cat", 100), "more than 64 folders in one another"),
+        (lambda f: (f / "val" / "val_annotations.txt").symlink_to(f.parent / "secret"),
+         "val_annotations.txt: a link to outside"),
+        (lambda f: (f / "val" / "val_annotations.txt").write_text("0.png\tcat\n0.png\tdog\n"),
+         r"line 2: '0.png' is there twice"),
+        (lambda f: (f / "test").symlink_to(f.parent), "test: a link to outside"),
+    ],
+    ids=["not UTF-8", "deep", "linked list", "twice", "linked split"],
+)  # fmt: skip
+def test_a_hostile_folder_is_refused_in_a_sentence(
+    spoil: Callable[[Path], object], says: str, tmp_path: Path
+) -> None:
+    folder = fill(tmp_path / "data", "train")
+    save(folder / "val" / "images" / "0.png")
+    (tmp_path / "secret").write_text("0.png\tcat\n")
+    spoil(folder)
+    with pytest.raises(BadInput, match=says) as caught:
+        load(folder)
+    assert str(caught.value).isprintable()
+
+
+def deep(folder: Path, count: int) -> None:
+    for _ in range(count):
+        folder = folder / "z"
+        folder.mkdir()
+
+
+def test_notes_can_be_shown_whatever_files_are_called(tmp_path: Path) -> None:
+    fill(tmp_path, "train", n=10)
+    fill(tmp_path, "test")
+    for name in (b"q.\xff", b"a.\x1b[31m", b"b.txt", b"c"):
+        (tmp_path / "train" / "cat" / os.fsdecode(name)).write_bytes(b"")
+    (note,) = load(tmp_path).notes
+    assert note == "4 files passed over: 2 of other kinds, 1 .txt, 1 without a suffix"
+
+
+def test_a_short_side_below_the_size_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path, "train", n=10)
+    source = f"imagefolder:{tmp_path}"
+    with pytest.raises(BadInput, match=r"short_side: is 64, less than the images' size, 96 px"):
+        datasets.opened(source, None, resize={"short_side_px": 64})
+    assert datasets.opened(source, None, resize={"short_side_px": 64, "crop": "none"})

@@ -121,3 +121,12 @@ def test_a_network_of_another_size_than_the_data_says_so() -> None:
     assert "then" not in contract.noted(Preprocess(96, (0.5,), (0.25,)), rule)
     assert contract.noted(Preprocess(96, (0.5,), (0.25,)), None) == {
         "size_px": 96, "mean": [0.5], "std": [0.25]}  # fmt: skip
+
+
+@pytest.mark.parametrize("q", [QuantParams((0.02,), (), "int8"), QuantParams((), (), "int8"),
+                               QuantParams((0.1, 0.2), (0, 0), "int8")])  # fmt: skip
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_what_a_file_says_of_its_input_breaks_nothing(q: QuantParams, dtype: str) -> None:
+    takes = TensorSpec("x", (1, 8, 8, 3), dtype, "NHWC", q)
+    said = contract.whole(Preprocess(8, (0.5,), (0.25,)), None, takes, ["a"])
+    assert "scale" not in said and said["formula"] == "(pixel / 255 - mean) / std"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,9 @@ class Silent:
 
     def tick(self, done: int, total: int, note: str) -> None: ...
 
-    def finished(self, step: str, cached: bool, seconds: float, summary: str) -> None:
+    def finished(
+        self, step: str, cached: bool, seconds: float, summary: str, notes: Sequence[str]
+    ) -> None:
         self.done[step] = cached
 
 

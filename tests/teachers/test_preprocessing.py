@@ -34,7 +34,6 @@ def noted(section: TeacherSection, data: Artifact, tmp_path: Path) -> list[str]:
     out.mkdir(exist_ok=True)
     context = Context(0, tmp_path, lambda *_: None)
     facts = teacher.run(section, {"data": data}, out, context)
-    assert all(f"note: {note}" in teacher.summary(facts) for note in facts["notes"])
     return list(facts["notes"])
 
 

@@ -84,7 +84,8 @@ class DataSection(Section):
 
     @model_validator(mode="after")
     def _cut_from_what_is_there(self) -> Self:
-        short = self.resize.short_side if self.resize else None
+        cut = self.resize is not None and self.resize.crop != "none"
+        short = self.resize.short_side if self.resize and cut else None
         if short is not None and self.size is not None and short < self.size:
             raise PydanticCustomError(
                 "conflict", "is {short}, less than the size, {size}; give at least that",
