@@ -5,7 +5,7 @@ Whoever does what it says with the pictures of the test split gets the accuracy 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from edgeres.types import Preprocess, QuantParams, Resize, TensorSpec, to_json
@@ -16,28 +16,27 @@ _PICTURE = ("the first frame, upright by its EXIF orientation, transparent pixel
 _TYPES = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}
 
 
-def noted(preprocess: Preprocess, resize: Mapping[str, Any] | None) -> dict[str, Any]:
+def noted(preprocess: Preprocess, resize: Resize | None) -> dict[str, Any]:
     """What a file itself says: the network's part, and how a picture comes to its size.
 
     Type, layout, scale and zero point of the input are the file's own, in its format's way.
 
     Args:
-        resize: of the data, as `types.Resize` in JSON; None where it isn't known.
+        resize: of the data; None where no rule is known.
     """
     said = to_json(preprocess)
     if resize is None:
         return said  # type: ignore[no-any-return]
-    said |= {"channels": "RGB", "resize": dict(resize)}
-    if resize["size_px"] != preprocess.size_px:
-        said["then"] = (f"scaled from {resize['size_px']} to {preprocess.size_px} px in floating "
+    said |= {"channels": "RGB", "resize": to_json(resize)}
+    if resize.size_px != preprocess.size_px:
+        said["then"] = (f"scaled from {resize.size_px} to {preprocess.size_px} px in floating "
                         "point, bilinear with antialiasing")  # fmt: skip
     return said  # type: ignore[no-any-return]
 
 
 def whole(
-    preprocess: Preprocess, resize: Mapping[str, Any] | None, takes: TensorSpec,
-    labels: Sequence[str],
-) -> dict[str, Any]:  # fmt: skip
+    preprocess: Preprocess, resize: Resize | None, takes: TensorSpec, labels: Sequence[str]
+) -> dict[str, Any]:
     """The contract, JSON-ready.
 
     Args:
@@ -65,23 +64,22 @@ def _formula(integer: bool) -> str:
     return f"round({real} / scale) + zero_point, clipped to dtype" if integer else real
 
 
-def _code(preprocess: Preprocess, resize: Mapping[str, Any] | None, takes: TensorSpec) -> list[str]:
+def _code(preprocess: Preprocess, resize: Resize | None, takes: TensorSpec) -> list[str]:
     """Lines of Python with Pillow and numpy: `picture` in, `x` out."""
     lines = []
     if resize is not None:
-        rule = Resize(**resize)
-        px, filter_ = rule.size_px, f"Image.Resampling.{rule.interpolation.upper()}"
+        px, filter_ = resize.size_px, f"Image.Resampling.{resize.interpolation.upper()}"
         box = "0, 0, w, h"
         lines.append("w, h = picture.size")
-        if rule.crop != "none":
+        if resize.crop != "none":
             lines += [
-                f"s = min(w, h) * {px} / min({rule.short_side_px}, max({px}, min(w, h)))",
+                f"s = min(w, h) * {px} / min({resize.short_side_px}, max({px}, min(w, h)))",
                 "l, t = (w - s) // 2, (h - s) // 2",
             ]
             box = "l, t, l + s, t + s"
         lines.append(f"pixels = picture.resize(({px}, {px}), {filter_}, box=({box}))")
     lines.append("x = np.asarray(pixels, np.float32) / 255")
-    if resize is not None and resize["size_px"] != preprocess.size_px:
+    if resize is not None and resize.size_px != preprocess.size_px:
         lines.append(f"# scale x to {preprocess.size_px} px here, in floating point")
     mean, std = (f"np.float32({list(v) if len(v) > 1 else v[0]})"
                  for v in (preprocess.mean, preprocess.std))  # fmt: skip

@@ -44,7 +44,8 @@ _PREPROCESS = {"size_px": pixels, "mean": list_of(number, 1, 3), "std": list_of(
 _DATA = {
     "name": text, "classes": list_of(text, 1, 1_000_000), "size_px": pixels,
     "counts": {"*": count}, "fingerprints?": {"*": text},
-    "resize?": {"size_px": pixels, "short_side_px": pixels, "crop": text, "interpolation": text},
+    "resize?": {"size_px": pixels, "short_side_px": pixels, "crop": one_of("center", "none"),
+                "interpolation": one_of("bilinear", "bicubic", "lanczos", "box", "nearest")},
     "notes?": [text],
     "calibration?": {"count?": count, "split?": text, "overlap_with_test?": count, "sha256?": text},
 }  # fmt: skip

@@ -186,6 +186,13 @@ def quant_params(data: dict[str, Any] | None) -> QuantParams | None:
     )
 
 
+def resize_rule(data: dict[str, Any] | None) -> Resize | None:
+    """Resize from its JSON form (None stays None)."""
+    if data is None:
+        return None
+    return Resize(data["size_px"], data["short_side_px"], data["crop"], data["interpolation"])
+
+
 def tensor_spec(data: dict[str, Any]) -> TensorSpec:
     """TensorSpec from its JSON form."""
     return TensorSpec(

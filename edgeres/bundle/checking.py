@@ -267,7 +267,7 @@ def _contract(
     """Whether the contract is what these numbers, the model's input and the labels give."""
     numbers, said = parsed(Preprocess, content, where), mapping(content, where)
     prepared = types.Preprocess(numbers.size_px, tuple(numbers.mean), tuple(numbers.std))
-    rule = numbers.resize.model_dump() if numbers.resize else None
+    rule = types.resize_rule(numbers.resize.model_dump() if numbers.resize else None)
     expected = contract.noted(prepared, rule)
     if "schema" in said:
         expected = contract.whole(prepared, rule, types.tensor_spec(takes), labels)

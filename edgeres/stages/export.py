@@ -20,6 +20,7 @@ from edgeres.types import (
     Preprocess,
     ScaleTable,
     quant_params,
+    resize_rule,
     tensor_spec,
     to_json,
 )
@@ -53,8 +54,9 @@ def run(
         name, path.name, file_sha256(path), folder_size(path),
         tensor_spec(found.pop("input")), tensor_spec(found.pop("output")),
     )  # fmt: skip
-    document = contract.whole(spec.preprocess, inputs["data"].facts.get("resize"), exported.input,
-                              inputs["data"].facts["classes"])  # fmt: skip
+    data = inputs["data"].facts
+    rule = resize_rule(data.get("resize"))
+    document = contract.whole(spec.preprocess, rule, exported.input, data["classes"])
     (out / contract.FILE).write_text(json.dumps(document, indent=1), "utf-8")
     return {"exported": to_json(exported), "preprocess": to_json(spec.preprocess), **found}
 
@@ -71,10 +73,11 @@ def metadata(origin: Artifact, data: Artifact, licence: str | None) -> dict[str,
     The origin's digest stands for everything that led to the weights: data, sections and seed.
     """
     spec = specs.from_json(origin.read_json("spec.json"))
+    rule = resize_rule(data.facts.get("resize"))
     said = {
         "edgeres.version": __version__,
         "edgeres.origin": f"{origin.stage} {origin.digest[:16]}",
-        "edgeres.preprocess": json.dumps(contract.noted(spec.preprocess, data.facts.get("resize"))),
+        "edgeres.preprocess": json.dumps(contract.noted(spec.preprocess, rule)),
         "edgeres.labels": "\n".join(data.facts["classes"]),
     }
     if "scheme" in origin.facts:

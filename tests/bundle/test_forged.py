@@ -17,7 +17,7 @@ from edgeres import bundle, contract
 from edgeres.bundle import card, certified, checking, documents
 from edgeres.errors import BadInput, EdgeresError
 from edgeres.targets._conversion import examine
-from edgeres.types import Preprocess, Resize, tensor_spec, to_json
+from edgeres.types import Preprocess, Resize, tensor_spec
 
 Files = Mapping[str, bytes]
 GOLDEN, CERTIFICATE = "golden/golden.json", "certificate.json"
@@ -306,7 +306,7 @@ def with_contract(good_bundle: Files, tmp_path_factory: pytest.TempPathFactory) 
     prepared = Preprocess(numbers["size_px"], tuple(numbers["mean"]), tuple(numbers["std"]))
     labels = good_bundle["labels.txt"].decode().splitlines()
     takes = tensor_spec(examine(model)["input"])
-    document = contract.whole(prepared, to_json(Resize.of(numbers["size_px"])), takes, labels)
+    document = contract.whole(prepared, Resize.of(numbers["size_px"]), takes, labels)
     return forged(good_bundle, "preprocess.json", json.dumps(document).encode())
 
 

@@ -12,7 +12,7 @@ from in_process import edgeres
 from PIL import Image, ImageOps
 
 from edgeres import artifact, contract, targets
-from edgeres.types import Preprocess, QuantParams, Resize, TensorSpec, to_json
+from edgeres.types import Preprocess, QuantParams, Resize, TensorSpec
 
 RECIPE = """
 name: photos
@@ -111,7 +111,7 @@ def test_it_goes_with_the_file_wherever_that_goes(folder: Path) -> None:
 
 
 def test_a_network_of_another_size_than_the_data_says_so() -> None:
-    rule = to_json(Resize.of(96))
+    rule = Resize.of(96)
     takes = TensorSpec("x", (1, 224, 224, 3), "int8", "NHWC", QuantParams((0.02,), (3,), "int8"))
     said = contract.whole(Preprocess(224, (0.5,), (0.25,)), rule, takes, ["a", "b"])
     assert said["then"] == (
