@@ -5,9 +5,9 @@ Names of models, data sets, targets and devices are plain text here; who loads t
 """
 
 from edgeres.recipe.sections.compression import BUDGETS, PruneSection, QuantizeSection
+from edgeres.recipe.sections.data import DataSection
 from edgeres.recipe.sections.fields import Section
 from edgeres.recipe.sections.networks import (
-    DataSection,
     DistillSection,
     HeadSection,
     HintSection,

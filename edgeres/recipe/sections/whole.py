@@ -8,11 +8,12 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from edgeres.recipe.sections.compression import PruneSection, QuantizeSection
+from edgeres.recipe.sections.data import DataSection
 from edgeres.recipe.sections.fields import (
     Section,
     Text,
 )
-from edgeres.recipe.sections.networks import DataSection, DistillSection, TeacherSection
+from edgeres.recipe.sections.networks import DistillSection, TeacherSection
 from edgeres.recipe.sections.results import (
     BenchmarkSection,
     BudgetsSection,
