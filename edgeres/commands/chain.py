@@ -251,7 +251,7 @@ def origin(
                        "artifact, which has its own: leave it out")  # fmt: skip
     if path and (path / "artifact.json").exists():
         return _lineage(load(path), store_of(path.resolve() / "../../.."))
-    if path and path.suffix in _WEIGHTS and not path.exists():
+    if path and path.suffix in _WEIGHTS and not path.exists() and not (runs / path).exists():
         raise BadInput(f"{path}: no such file; paths start in the current folder")
     run = find_run(model, runs)
     if model is None:

@@ -47,9 +47,7 @@ def asked(base: str) -> Answers:
     terminal.out("Enter keeps what is in brackets.")
     data = ask("Images (digits, or NAME:PATH; edgeres list datasets)", recipe.data.source,
                datasets.parse)  # fmt: skip
-    default = recipe.data.size if data == recipe.data.source else None
-    default = datasets.default_size(data) if default is None else default
-    size = ask("Pixels of their height and width", str(default), _size)
+    size = ask("Pixels of their height and width", str(_default_size(recipe, data)), _size)
     teacher = ask("Big network (edgeres list models, or checkpoint:FILE, torchvision:NAME …)",
                   recipe.teacher.model, _teacher)  # fmt: skip
     known = recipe.distill.student if recipe.distill else "resnet8"
@@ -71,10 +69,7 @@ def initialized(file: Path, base: str, answers: Answers) -> str:
     if file.exists():
         raise BadInput(f"{file}: exists already; choose another name")
     data = answers.data or recipe.data.source
-    size = answers.size_px
-    if size is None:
-        own = recipe.data.size if data == recipe.data.source else None
-        size = datasets.default_size(data) if own is None else own
+    size = answers.size_px or _default_size(recipe, data)
     answers = replace(answers, data=data, size_px=size)
     text = "".join([
         f"# Starts from the shipped recipe '{base}'; what stands here wins over it.\n",
@@ -145,6 +140,12 @@ def _teacher(name: str) -> None:
 
 def _network(name: str) -> None:
     spec.parse(name, classes=2, preprocess=spec.default_preprocess(32))
+
+
+def _default_size(recipe: Recipe, data: str) -> int:
+    """The recipe's size of its own data, else the data set's own."""
+    own = recipe.data.size if data == recipe.data.source else None
+    return own or datasets.default_size(data)
 
 
 def _size(text: str) -> None:

@@ -66,8 +66,7 @@ def found(path: Path, links: bool) -> Found:
             raise BadInput(f"{path}: no folder 'train' beside '{there}'; expected "
                            "train/<class>/<pictures>")  # fmt: skip
         scan.notes.append("no folder 'train': all class folders are taken, and split here")
-        return Found({"train": scan.whole(path)},
-                     (), scan.said())  # fmt: skip
+        return Found({"train": scan.whole(path)}, (), scan.said())
     train = scan.whole(folders["train"])
     splits, others = {"train": train}, []
     for split, folder in folders.items():
