@@ -66,9 +66,14 @@ class LatencyTable:
         return _interpolated(columns, shape.cin)
 
     def corrected(self, shapes: Sequence[LayerShape], measured_ns: float) -> LatencyTable:
-        """The table that predicts this network's whole file as it was measured."""
-        layers = sum(map(self.layer, shapes))
-        return replace(self, factor=max(measured_ns - self.overhead_ns, 1.0) / max(layers, 1.0))
+        """The table that predicts this network's whole file as it was measured.
+
+        Layers take what the overhead leaves. A file that is faster than predicted had less
+        overhead, too, so that however the machine's pace changed, something is left for layers.
+        """
+        layers = max(sum(map(self.layer, shapes)), 1.0)
+        overhead = self.overhead_ns * min(1.0, measured_ns / (self.overhead_ns + layers))
+        return replace(self, overhead_ns=overhead, factor=(measured_ns - overhead) / layers)
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready; a row per measured layer."""

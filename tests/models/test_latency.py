@@ -53,3 +53,13 @@ def test_a_latency_budget_is_met_in_the_tables_terms_also_after_correction() -> 
     assert 0.93 * whole <= table.predict(shapes_of(slim, 32)) <= whole
     with pytest.raises(BadInput, match=r"prune\.latency: 0\.001ms can't be met .* 0\.\d+ms is the"):
         prune(model, budgets.latency(table, 1000), round_to=8, criterion=lambda _: judge)
+
+
+def test_a_file_faster_than_the_overhead_leaves_time_for_its_layers() -> None:
+    """Else no slimmer network would be any faster: as on a machine that was busy at first."""
+    shapes, fewer = (shapes_of(network(name, 16), 16) for name in ("resnet20", "resnet8"))
+    table = table_of(shapes)
+    for measured in (table.overhead_ns / 2, table.overhead_ns, 3 * table.predict(shapes)):
+        found = table.corrected(shapes, measured)
+        assert found.predict(shapes) == pytest.approx(measured)
+        assert found.predict(fewer) < found.predict(shapes)
