@@ -41,7 +41,8 @@ def _recipes() -> list[dict[str, Any]]:
 
 def _models() -> list[dict[str, Any]]:
     from edgeres.models import spec
-    from edgeres.models.resnet import complexity, int8_bytes
+    from edgeres.models.modules import complexity
+    from edgeres.models.resnet import int8_bytes
 
     found = []
     for name in spec.names():

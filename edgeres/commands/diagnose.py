@@ -18,7 +18,7 @@ from edgeres.runs import find_run, store_of
 from edgeres.types import to_json
 
 if TYPE_CHECKING:
-    from edgeres.models.resnet import ResNet
+    from edgeres.models.modules import Classifier
     from edgeres.training.views import Labelled
 
 _BATCH = 64
@@ -111,7 +111,7 @@ def _opened(
     data: str | None,
     runs: Path,
     quiet: bool,
-) -> tuple[ResNet, str, Artifact]:
+) -> tuple[Classifier, str, Artifact]:
     """The network, what it is called, and the data artifact it is looked at with."""
     path = Path(model) if model else None
     document = origin(model, architecture, runs, brought)
@@ -129,7 +129,7 @@ def _opened(
     return _network(run.artifacts[step].folder(), recipe, folder), f"{run.path} ({step})", folder
 
 
-def _network(path: Path, recipe: Recipe, data: Artifact) -> ResNet:
+def _network(path: Path, recipe: Recipe, data: Artifact) -> Classifier:
     from edgeres import teachers
     from edgeres.models import weights
     from edgeres.stages import _checkpoint

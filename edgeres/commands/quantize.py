@@ -18,7 +18,7 @@ from edgeres.types import to_json
 
 if TYPE_CHECKING:
     from edgeres.compression.sensitivity import Probe, Sensitivity, Tick
-    from edgeres.models.resnet import ResNet
+    from edgeres.models.modules import Classifier
     from edgeres.recipe import Recipe
 
 _TARGET = "tflite-int8"  # its runtime is the same on every device
@@ -75,7 +75,7 @@ def _require_device(name: str) -> None:
     devices.open_device(profile).close()
 
 
-def _cost(model: ResNet, exclude: Sequence[str], device: str, quiet: bool) -> dict[str, Any]:
+def _cost(model: Classifier, exclude: Sequence[str], device: str, quiet: bool) -> dict[str, Any]:
     """What float layers cost: the time of the file with them, as a multiple of that without."""
     from edgeres.measurement.statistics import ratio_ci
     from edgeres.stages import _latency

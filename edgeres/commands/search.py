@@ -25,7 +25,7 @@ from edgeres.statistics import wilson
 
 if TYPE_CHECKING:
     from edgeres.models.latency import LatencyTable
-    from edgeres.models.resnet import ResNet
+    from edgeres.models.modules import Classifier
     from edgeres.recipe import Recipe
 
 SMALL = tuple(f"resnet{d}-w{w:g}" for d in (8, 20, 32) for w in (0.5, 1, 2))
@@ -47,7 +47,7 @@ class Candidate:
 
     student: str
     keep: float
-    model: ResNet
+    model: Classifier
     macs: int
     latency_ns: float
     top1: float | None = None
@@ -167,11 +167,11 @@ def _predicted(
     classes = _checkpoint.class_count(data)
     own = wish.students or (SMALL if preprocess.size_px <= _SMALL_PX else LARGE)
     names = [*own, *([base] if base and base not in own else [])]
-    networks: list[tuple[str, float, ResNet]] = []
+    networks: list[tuple[str, float, Classifier]] = []
     for name in names:
         whole = resnet.build(specs.parse(name, classes, preprocess)).eval()
         for share in SHARES:
-            model = whole
+            model: Classifier = whole
             if share < 1:
                 budget = budgets.macs(_latency.layers_of(whole), share)
                 with contextlib.suppress(BadInput):  # too slim already to be pruned
@@ -219,7 +219,7 @@ def _train(
     candidate: Candidate, recipe: Recipe, data: Artifact, epochs: int, context: stages.Context
 ) -> None:
     """The short training: a stand-in for the long one, good enough to rank by."""
-    from edgeres.models import resnet
+    from edgeres.models import modules
     from edgeres.training import inference, loop, objectives
 
     section = recipe.distill.train if recipe.distill else recipe.teacher.train.of()
@@ -227,7 +227,7 @@ def _train(
         update={"epochs": epochs, "warmup_epochs": min(section.warmup_epochs, epochs / 4)}
     )
     train, validation, _ = _checkpoint.splits(data)
-    model = resnet.build(candidate.model.spec, seed=context.seed)
+    model = modules.build(candidate.model.spec, seed=context.seed)
     preprocess = model.spec.preprocess
     work = context.work / f"{candidate.student}-{candidate.keep:g}"
     work.mkdir()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeres.errors import BadInput
+from edgeres.models.modules import Classifier
 from edgeres.models.resnet import ResNet
 from edgeres.models.spec import ModelSpec
 from edgeres.training.inference import predict
@@ -30,15 +31,18 @@ def removable(spec: ModelSpec) -> list[tuple[int, int]]:
     ]  # fmt: skip
 
 
-def remove(model: ResNet, count: int, images: Tensor) -> ResNet:
+def remove(model: Classifier, count: int, images: Tensor) -> ResNet:
     """Leave out `count` blocks, one after the other, each the least needed of those left.
 
     Args:
         images: training images, uint8 (N, 3, H, W); the first 256 are used.
 
     Raises:
-        BadInput: there are not so many blocks that can go.
+        BadInput: there are not so many blocks that can go, or the network isn't made of them.
     """
+    if not isinstance(model, ResNet):
+        raise BadInput(f"prune.blocks: {model.spec.name} isn't a residual network by name; prune "
+                       "its channels (prune.macs, prune.params)")  # fmt: skip
     images = images[:_IMAGES]
     answers = _answers(model, images)
     slim = model

@@ -13,7 +13,7 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from edgeres.models.resnet import ResNet
+from edgeres.models.modules import Classifier
 from edgeres.training.loop import Objective
 from edgeres.training.views import Labelled
 
@@ -33,7 +33,7 @@ def bn_scale() -> Criterion:
     return _per_filter(tp.importance.BNScaleImportance())
 
 
-def taylor(model: ResNet, images: Labelled, objective: Objective) -> Criterion:
+def taylor(model: Classifier, images: Labelled, objective: Objective) -> Criterion:
     """How the loss changes without a channel, to first order, squared, summed over batches.
 
     Taken at batch norm's scale and shift, which multiply the channel like a gate (Molchanov et al.

@@ -16,7 +16,7 @@ from torch.fx import Node
 from edgeres.compression.graph import export_program
 from edgeres.compression.quantizer import Layer, layers
 from edgeres.errors import BadInput, nearest
-from edgeres.models.resnet import ResNet
+from edgeres.models.modules import Classifier
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Kept:
     tensors: frozenset[str] = frozenset()
 
 
-def kept_float(model: ResNet, patterns: Sequence[str]) -> Kept:
+def kept_float(model: Classifier, patterns: Sequence[str]) -> Kept:
     """The layers that the expressions match, in whole, and the tensors that stay float by that.
 
     Raises:

@@ -20,10 +20,9 @@ from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 from torchao.quantization.pt2e.quantizer import QuantizationSpec
 
 from edgeres.compression import biases, rounding
-from edgeres.compression.quantizer import ResidualQuantizer, layers
+from edgeres.compression.quantizer import RELU, RELU6, ResidualQuantizer, layers
 from edgeres.compression.rounding import Moments
-from edgeres.models.resnet import ResNet
-from edgeres.models.spec import ModelSpec
+from edgeres.models.modules import Classifier, Spec, module_of
 from edgeres.types import QuantParams, ScaleTable
 
 WEIGHT_RANGE = (-127, 127)
@@ -32,7 +31,7 @@ _RANGES = {"int8": ACTIVATION_RANGE, "int16": (-32768, 32767)}
 SMALLEST_SCALE = 2.0**-24  # of float16; keeps an all-zero channel's scale positive
 
 
-def export_program(model: ResNet, batch: int | None = None) -> torch.export.ExportedProgram:
+def export_program(model: Classifier, batch: int | None = None) -> torch.export.ExportedProgram:
     """`torch.export` of a network in its present mode.
 
     Args:
@@ -40,11 +39,11 @@ def export_program(model: ResNet, batch: int | None = None) -> torch.export.Expo
     """
     px = model.spec.preprocess.size_px
     shapes = None if batch else ({0: torch.export.Dim("batch", min=1, max=65536)},)
-    example = torch.zeros(batch or 2, 3, px, px, dtype=model.fc.weight.dtype)
+    example = torch.zeros(batch or 2, 3, px, px, dtype=next(model.parameters()).dtype)
     return torch.export.export(model, (example,), dynamic_shapes=shapes)
 
 
-def quantized_graph(model: ResNet, scales: ScaleTable, *, fold_weights: bool) -> GraphModule:
+def quantized_graph(model: Classifier, scales: ScaleTable, *, fold_weights: bool) -> GraphModule:
     """Build the graph whose output is what the integer files must reproduce.
 
     Args:
@@ -63,6 +62,7 @@ def quantized_graph(model: ResNet, scales: ScaleTable, *, fold_weights: bool) ->
     with torch.no_grad():
         graph = export_program(model.eval()).module()
         _require_biases_fit(graph, model, scales)
+        _end_at_codes(graph, scales)
         _keep_apart(graph, scales)
         quantizer = ResidualQuantizer(
             lambda name: (
@@ -75,7 +75,7 @@ def quantized_graph(model: ResNet, scales: ScaleTable, *, fold_weights: bool) ->
     return converted
 
 
-def _require_biases_fit(graph: GraphModule, model: ResNet, scales: ScaleTable) -> None:
+def _require_biases_fit(graph: GraphModule, model: Classifier, scales: ScaleTable) -> None:
     state = model.state_dict()
     for layer in layers(graph):
         bias, params = state.get(f"{layer.name}.bias"), scales.get(f"{layer.name}.weight")
@@ -83,6 +83,18 @@ def _require_biases_fit(graph: GraphModule, model: ResNet, scales: ScaleTable) -
         if bias is not None and params and source:
             steps = torch.tensor(params.scale, dtype=torch.float64) * source.scale[0]
             biases.require_fit(layer.name, bias, steps)
+
+
+def _end_at_codes(graph: GraphModule, scales: ScaleTable) -> None:
+    """A ReLU6 whose output is quantized is a ReLU: no code stands for more than 6.
+
+    Its range was observed behind it. So every format has the same operation, and none rounds 6.
+    """
+    for layer in layers(graph):
+        if layer.last.target in RELU6 and layer.name in scales:
+            layer.last.target = RELU[0]
+            layer.last.args = layer.last.args[:1]
+    graph.recompile()
 
 
 def _keep_apart(graph: GraphModule, scales: ScaleTable) -> None:
@@ -115,23 +127,23 @@ class Wire:
 
 
 @functools.lru_cache(maxsize=32)
-def wiring(spec: ModelSpec) -> tuple[Wire, ...]:
+def wiring(spec: Spec) -> tuple[Wire, ...]:
     """The layers of a folded network in execution order."""
     return tuple(Wire(la.name, la.kind, la.sources) for la in layers(bare_graph(spec)))
 
 
 @functools.lru_cache(maxsize=8)
-def bare_graph(spec: ModelSpec) -> GraphModule:
+def bare_graph(spec: Spec) -> GraphModule:
     """The exported program of a network in evaluation mode, without weights (they are "meta").
 
     Tracing a deep network takes seconds and doesn't depend on its weights.
     """
     with torch.device("meta"):
-        graph: GraphModule = export_program(ResNet(spec).eval()).module()
+        graph: GraphModule = export_program(module_of(spec).eval()).module()
     return graph
 
 
-def weight_scales(model: ResNet, kept: Collection[str] = ()) -> ScaleTable:
+def weight_scales(model: Classifier, kept: Collection[str] = ()) -> ScaleTable:
     """Symmetric per-output-channel scales of folded weights, but for layers `kept` float."""
     table: ScaleTable = {}
     for name, weight in model.state_dict().items():
@@ -177,7 +189,7 @@ def storable(scale: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def snap(model: ResNet, scales: ScaleTable, moments: Moments | None = None) -> None:
+def snap(model: Classifier, scales: ScaleTable, moments: Moments | None = None) -> None:
     """Round folded weights to their int8 grid and biases to the int32 one, in place.
 
     Weights go to the nearest code, or, with the moments of their layers' inputs, to those that

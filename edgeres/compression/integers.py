@@ -17,7 +17,7 @@ from torch.fx import GraphModule, Node
 
 from edgeres.compression.graph import quantized_graph
 from edgeres.compression.quantizer import RELU, constant
-from edgeres.models.resnet import ResNet
+from edgeres.models.modules import Classifier
 from edgeres.types import ScaleTable
 
 _A, _Q = torch.ops.aten, torch.ops.quantized_decomposed
@@ -26,7 +26,7 @@ _POOL = _A.adaptive_avg_pool2d.default
 _SHORT = torch.int8  # whose products a float32 can add up
 
 
-def integer_graph(model: ResNet, scales: ScaleTable) -> GraphModule:
+def integer_graph(model: Classifier, scales: ScaleTable) -> GraphModule:
     """Build it from a folded network and its scales; what is float or 16 bits wide stays.
 
     Returns:

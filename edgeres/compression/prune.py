@@ -21,19 +21,19 @@ from edgeres.compression import criteria
 from edgeres.compression.budgets import Budget
 from edgeres.compression.criteria import Criterion
 from edgeres.errors import BadInput
-from edgeres.models.resnet import ResNet, slimmed
+from edgeres.models.modules import Classifier, head, slimmed
 from edgeres.models.shapes import LayerShape, shapes_of
 
 _LEAST_LEFT = 0.1  # of a width
 
 
 def prune(
-    model: ResNet,
+    model: Classifier,
     budget: Budget,
     *,
     round_to: int,
-    criterion: Callable[[ResNet], Criterion],
-) -> ResNet:
+    criterion: Callable[[Classifier], Criterion],
+) -> Classifier:
     """Remove channels until the budget is met.
 
     Args:
@@ -147,14 +147,14 @@ class _Layers:
         return shape.of_widths(out if depthwise else taken.width if taken else shape.cin, out)
 
 
-def _parts(model: ResNet, judge: Criterion, round_to: int) -> list[_Part]:
+def _parts(model: Classifier, judge: Criterion, round_to: int) -> list[_Part]:
     px = model.spec.preprocess.size_px
     example = torch.zeros(1, 3, px, px)
     graph = tp.DependencyGraph().build_dependency(model, example_inputs=example)
     kinds = [nn.Conv2d, nn.Linear]
     names = {module: name for name, module in model.named_modules()}
     parts = []
-    for group in graph.get_all_groups(ignored_layers=[model.fc], root_module_types=kinds):
+    for group in graph.get_all_groups(ignored_layers=[head(model)[1]], root_module_types=kinds):
         width, blocks = criteria.channels_of(group), _blocks(group)
         losses = judge(group).double().view(blocks, -1).sum(0)
         order = losses.argsort(stable=True)

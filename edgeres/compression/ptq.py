@@ -31,7 +31,7 @@ from edgeres.compression.ranges import chosen as chosen_ranges
 from edgeres.compression.ranges import widest
 from edgeres.compression.ties import without_ties
 from edgeres.errors import BadInput
-from edgeres.models.resnet import ResNet, fold_batchnorm
+from edgeres.models.modules import Classifier, fold_batchnorm
 from edgeres.quiet import quiet
 from edgeres.training.inference import prepared
 from edgeres.types import QuantParams, ScaleTable
@@ -40,9 +40,9 @@ _BATCH = 32
 
 
 def quantize(
-    model: ResNet, images: Tensor, *, scheme: str = "w8a8", ranges: str = "mse",
+    model: Classifier, images: Tensor, *, scheme: str = "w8a8", ranges: str = "mse",
     exclude: Sequence[str] = (),
-) -> tuple[ResNet, ScaleTable]:  # fmt: skip
+) -> tuple[Classifier, ScaleTable]:  # fmt: skip
     """Calibrate on images of the training set.
 
     Args:
@@ -79,7 +79,7 @@ def quantize(
     return folded, scales
 
 
-def require_finite(model: ResNet) -> None:
+def require_finite(model: Classifier) -> None:
     """Refuse a network that holds NaN or infinite numbers.
 
     Raises:
@@ -93,7 +93,7 @@ def require_finite(model: ResNet) -> None:
             )
 
 
-def _calibrated(folded: ResNet, images: Tensor, kept: Kept) -> GraphModule:
+def _calibrated(folded: Classifier, images: Tensor, kept: Kept) -> GraphModule:
     """NNCF's quantized graph, ranges in it.
 
     Its fast bias correction asks each layer about an image of mean values alone; what it then

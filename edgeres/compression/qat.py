@@ -21,7 +21,7 @@ from edgeres.compression.graph import snap, weight_scales
 from edgeres.compression.qat_graph import QatNetwork
 from edgeres.datasets._store import reading
 from edgeres.disk import storage_errors, write_whole
-from edgeres.models.resnet import ResNet, fold_batchnorm
+from edgeres.models.modules import Classifier, fold_batchnorm
 from edgeres.training.inference import in_layout, prepared
 from edgeres.training.loop import Trainee
 from edgeres.types import ScaleTable
@@ -46,7 +46,7 @@ class QatModel:
     """
 
     def __init__(
-        self, model: ResNet, *, freeze_observers: float, freeze_batchnorm: float,
+        self, model: Classifier, *, freeze_observers: float, freeze_batchnorm: float,
         scheme: str = "w8a8", exclude: Sequence[str] = (), learned_steps: bool = False,
     ):  # fmt: skip
         self.model = model
@@ -107,7 +107,7 @@ class QatModel:
             self._start_step, self._end_epoch,
         )  # fmt: skip
 
-    def finish(self) -> tuple[ResNet, ScaleTable]:
+    def finish(self) -> tuple[Classifier, ScaleTable]:
         """The folded network, its weights on the int8 grid, and its scales as trained."""
         if self._best is not None and self._best.exists():
             with reading(self._best):

@@ -18,8 +18,8 @@ from edgeres.compression import fake_quant
 from edgeres.compression.exclusions import Kept
 from edgeres.compression.fake_quant import Range
 from edgeres.compression.graph import export_program
-from edgeres.compression.quantizer import RELU, image_input, layers
-from edgeres.models.resnet import ResNet
+from edgeres.compression.quantizer import ACTIVATIONS, RELU, image_input, layers
+from edgeres.models.modules import Classifier
 
 _A = torch.ops.aten
 _BATCHNORM = (_A.batch_norm.default, _A._native_batch_norm_legit.default)
@@ -38,7 +38,7 @@ class QatNetwork(nn.Module):
         folded: whether batch norm is in the weights now.
     """
 
-    def __init__(self, model: ResNet, kept: Kept, make: Callable[[str, bool], Range]):
+    def __init__(self, model: Classifier, kept: Kept, make: Callable[[str, bool], Range]):
         super().__init__()
         self.program: GraphModule = export_program(model.train()).module()
         self.program.add_module(_RANGES, nn.ModuleDict())
@@ -110,10 +110,10 @@ def _rewritten(
 def _quantize_after(
     graph: Graph, node: Node, name: str, ranges: nn.Module, make: Callable[[str, bool], Range]
 ) -> Range:
-    relu = node.target in RELU
+    relu = node.target in RELU  # which fake quantization computes, too
     key = name.replace(".", "_")
     if not hasattr(ranges, key):
-        ranges.add_module(key, make(name, relu))
+        ranges.add_module(key, make(name, node.target in ACTIVATIONS))
     with graph.inserting_after(node):
         new = graph.call_module(f"{_RANGES}.{key}", ())
     node.replace_all_uses_with(new)

@@ -28,6 +28,8 @@ from edgeres.types import QuantParams
 _A = torch.ops.aten
 _BATCHNORM = (_A.batch_norm.default, _A._native_batch_norm_legit.default)
 RELU = (_A.relu.default, _A.relu_.default)
+RELU6 = (_A.hardtanh.default, _A.hardtanh_.default)
+ACTIVATIONS = RELU + RELU6
 _KINDS = {
     _A.conv2d.default: "conv", _A.linear.default: "linear", _A.add.Tensor: "add",
     _A.add_.Tensor: "add", _A.mul.Tensor: "mul", _A.sigmoid.default: "sigmoid",
@@ -99,10 +101,12 @@ def layers(graph_module: GraphModule) -> Iterator[Layer]:
             continue
         normed = (_follow(node, *_BATCHNORM) if kind == "conv" else None) or node
         taken.add(normed)
-        last = (_follow(normed, *RELU) if kind not in ("mul", "sigmoid") else None) or normed
+        last = (_follow(normed, *ACTIVATIONS) if kind not in ("mul", "sigmoid") else None) or normed
         while apart := _follow(last, _A.neg.default):  # see `graph.quantized_graph`
             last = apart
-        name = f"{_module(node)}.{kind}" if kind in _JOINING else _module(node)
+        name = _module(node)
+        if kind in _JOINING and not _stands_alone(node):
+            name = f"{name}.{kind}"
         names[last] = name
         read = node.args[: 2 if kind in _JOINING else 1]
         yield Layer(name, kind, node, last,
@@ -210,6 +214,14 @@ def _maker(node: Node) -> Node:
 def _follow(node: Node, *targets: object) -> Node | None:
     users = list(node.users)
     return users[0] if len(users) == 1 and users[0].target in targets else None
+
+
+def _stands_alone(node: Node) -> bool:
+    """Whether an operation is the whole of its module, whose name it has."""
+    stack = node.meta.get("nn_module_stack") or {}
+    kind = list(stack.values())[-1][1] if stack else ""
+    name = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
+    return name.startswith("edgeres.network.ops.")
 
 
 def _module(node: Node) -> str:

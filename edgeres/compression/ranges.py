@@ -17,7 +17,7 @@ from torch.fx import Interpreter, Node
 from edgeres.compression.graph import export_program
 from edgeres.compression.quantizer import image_input, layers
 from edgeres.errors import BadInput
-from edgeres.models.resnet import ResNet
+from edgeres.models.modules import Classifier
 from edgeres.training.inference import prepared
 
 _BATCH = 32
@@ -30,7 +30,9 @@ _LARGEST = 8e6  # that codes of a float16 scale reach
 Ends = tuple[float, float]
 
 
-def chosen(model: ResNet, images: Tensor, tensors: Collection[str], method: str) -> dict[str, Ends]:
+def chosen(
+    model: Classifier, images: Tensor, tensors: Collection[str], method: str
+) -> dict[str, Ends]:
     """The range of each tensor.
 
     Args:
@@ -58,7 +60,7 @@ def chosen(model: ResNet, images: Tensor, tensors: Collection[str], method: str)
     return {n: choose(counts[n], *e) if n in counts else e for n, e in ends.items()}
 
 
-def widest(model: ResNet, images: Tensor, tensors: Collection[str]) -> dict[str, Ends]:
+def widest(model: Classifier, images: Tensor, tensors: Collection[str]) -> dict[str, Ends]:
     """The lowest and highest value of each tensor, and zero; arguments as of `chosen`.
 
     Raises:
@@ -82,7 +84,7 @@ def widest(model: ResNet, images: Tensor, tensors: Collection[str]) -> dict[str,
 
 
 def _walk(
-    model: ResNet, images: Tensor, tensors: Collection[str], look: Callable[[str, Tensor], None]
+    model: Classifier, images: Tensor, tensors: Collection[str], look: Callable[[str, Tensor], None]
 ) -> None:
     walk = _Walk(model, set(tensors), look)
     with torch.no_grad():
@@ -93,7 +95,7 @@ def _walk(
 class _Walk(Interpreter):
     """Runs the float network and shows each named tensor."""
 
-    def __init__(self, model: ResNet, tensors: set[str], look: Callable[[str, Tensor], None]):
+    def __init__(self, model: Classifier, tensors: set[str], look: Callable[[str, Tensor], None]):
         graph = export_program(model.eval()).module()
         super().__init__(graph)
         names = {layer.last: layer.name for layer in layers(graph)} | {image_input(graph): "input"}

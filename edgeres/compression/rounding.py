@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgeres.models.resnet import ResNet
+from edgeres.models.modules import Classifier
 from edgeres.training.inference import prepared
 
 _BATCH = 32
@@ -32,7 +32,7 @@ Moments = Mapping[str, Tensor]
 
 
 @torch.no_grad()
-def moments(model: ResNet, images: Tensor) -> Moments:
+def moments(model: Classifier, images: Tensor) -> Moments:
     """Of every convolution and linear layer.
 
     Args:

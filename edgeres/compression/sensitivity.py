@@ -18,7 +18,7 @@ from torch.fx import Interpreter, Node
 from edgeres.compression.exclusions import kept_float
 from edgeres.compression.graph import WEIGHT_RANGE, export_program, weight_scale
 from edgeres.compression.quantizer import image_input, layers
-from edgeres.models.resnet import ResNet, fold_batchnorm
+from edgeres.models.modules import Classifier, fold_batchnorm
 from edgeres.training.inference import prepared
 from edgeres.training.views import Labelled
 from edgeres.types import ScaleTable
@@ -77,7 +77,7 @@ class Probe:
         split: labelled images that weren't trained on.
     """
 
-    def __init__(self, model: ResNet, scales: ScaleTable, split: Labelled):
+    def __init__(self, model: Classifier, scales: ScaleTable, split: Labelled):
         self.model, self.scales, self.split = model, scales, split
         self.walk = _Walk(fold_batchnorm(model.eval()), scales)
         self.float_logits = self.logits(frozenset(), frozenset())
@@ -155,7 +155,7 @@ def fewest_float(probe: Probe, rows: list[Sensitivity], budget: float, tick: Tic
 class _Walk(Interpreter):
     """Runs the folded network, and quantizes what `weights` and `tensors` name."""
 
-    def __init__(self, folded: ResNet, scales: ScaleTable):
+    def __init__(self, folded: Classifier, scales: ScaleTable):
         graph = export_program(folded).module()
         super().__init__(graph)
         self.scales = scales

@@ -13,7 +13,7 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from edgeres.models.resnet import ResNet
+from edgeres.models.modules import Classifier, head
 from edgeres.training.loop import Objective
 
 _ALPHA = 4.0
@@ -28,13 +28,14 @@ class GroupSparsity:
         strength: of the decay, as a weight decay is.
     """
 
-    def __init__(self, model: ResNet, strength: float):
+    def __init__(self, model: Classifier, strength: float):
         self.strength = strength
         px = model.spec.preprocess.size_px
         example = torch.zeros(1, 3, px, px)
         graph = tp.DependencyGraph().build_dependency(model, example_inputs=example)
         kinds = [nn.Conv2d, nn.Linear]
-        self.groups = list(graph.get_all_groups(ignored_layers=[model.fc], root_module_types=kinds))
+        last = head(model)[1]
+        self.groups = list(graph.get_all_groups(ignored_layers=[last], root_module_types=kinds))
         self.terms: list[tuple[Tensor, int, Tensor]] = []
         self.refresh()
 

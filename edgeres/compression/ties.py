@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterable
 
 from edgeres.compression.graph import wiring
-from edgeres.models.spec import ModelSpec
+from edgeres.models.modules import Spec
 from edgeres.types import ScaleTable
 
 _DIGITS = 11  # of a float16 number
@@ -25,7 +25,7 @@ _GROWTH = 1 / 64  # a scale that would grow by more stays as it is, ties and all
 
 
 @functools.lru_cache(maxsize=32)
-def around_adds(spec: ModelSpec) -> tuple[frozenset[str], ...]:
+def around_adds(spec: Spec) -> tuple[frozenset[str], ...]:
     """The tensors that a network's residual adds read and write: a set per chain of adds."""
     chains: list[frozenset[str]] = []
     for add in (wire for wire in wiring(spec) if wire.kind == "add"):
@@ -48,7 +48,7 @@ def untied(scale: float, step: float) -> float:
     return found if storable and found <= scale * (1 + _GROWTH) else scale
 
 
-def without_ties(spec: ModelSpec, table: ScaleTable) -> ScaleTable:
+def without_ties(spec: Spec, table: ScaleTable) -> ScaleTable:
     """A table whose int8 scales around residual adds are `untied`; zero points stay."""
     found = dict(table)
     for chain in around_adds(spec):

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from edgeres.compression.exclusions import kept_float
 from edgeres.compression.graph import export_program, snap, weight_scales
 from edgeres.compression.quantizer import layers
-from edgeres.models.resnet import ResNet, fold_batchnorm
+from edgeres.models.modules import Classifier, fold_batchnorm
 from edgeres.types import QuantParams, ScaleTable
 
 _ANY = QuantParams((2.0**-5,), (-10,), "int8")
 
 
-def quantized(model: ResNet, exclude: Sequence[str] = ()) -> tuple[ResNet, ScaleTable]:
+def quantized(model: Classifier, exclude: Sequence[str] = ()) -> tuple[Classifier, ScaleTable]:
     """Folded weights on their int8 grid, and a scale table whose activations are made up.
 
     Only good for measuring latency: its answers mean nothing.

@@ -13,12 +13,13 @@ import dataclasses
 
 import torch
 
-from edgeres.models.resnet import ResNet
+from edgeres.models.modules import Classifier, module_of, stem
 from edgeres.models.spec import default_preprocess
+from edgeres.network.graph import Network
 
 
 @torch.no_grad()
-def of_pixels(model: ResNet) -> ResNet:
+def of_pixels(model: Classifier) -> Classifier:
     """The network for images prepared as `default_preprocess` says, in evaluation mode.
 
     The same one, where its own preprocessing already has exact int8 codes.
@@ -28,13 +29,32 @@ def of_pixels(model: ResNet) -> ResNet:
         return model
     taken = default_preprocess(own.size_px)
     state = {name: value.clone() for name, value in model.state_dict().items()}
-    weight = state["conv1.weight"]
+    first = stem(model)
+    weight = state[f"{first}.weight"]
     std, mean = (torch.tensor(v, dtype=torch.float64).expand(3) for v in (own.std, own.mean))
     factor, offset = taken.std[0] / std, (taken.mean[0] - mean) / std
     shift = (weight.double() * offset.view(1, -1, 1, 1)).sum((1, 2, 3))
-    state["conv1.weight"] = (weight.double() * factor.view(1, -1, 1, 1)).to(weight.dtype)
-    name, sign = ("conv1.bias", 1) if model.spec.folded else ("bn1.running_mean", -1)
-    state[name] = (state[name].double() + sign * shift).to(state[name].dtype)
-    found = ResNet(dataclasses.replace(model.spec, preprocess=taken))
+    state[f"{first}.weight"] = (weight.double() * factor.view(1, -1, 1, 1)).to(weight.dtype)
+    name, sign = _shifted(model, first)
+    state[name] = state.get(name, weight.new_zeros(len(weight))).double()
+    state[name] = (state[name] + sign * shift).to(weight.dtype)
+    spec = model.spec
+    if isinstance(spec, Network) and name == f"{first}.bias":
+        spec = spec.with_nodes(tuple(node.changed(bias=True) if node.name == first else node
+                                     for node in spec.nodes))  # fmt: skip
+    found = module_of(dataclasses.replace(spec, preprocess=taken))
     found.load_state_dict(state)
     return found.eval()
+
+
+def _shifted(model: Classifier, first: str) -> tuple[str, int]:
+    """What takes in a shift of the first layer's answers, and its sign: a batch norm behind it,
+    which has them to itself, or its bias."""
+    spec = model.spec
+    if not isinstance(spec, Network):
+        return ("conv1.bias", 1) if spec.folded else ("bn1.running_mean", -1)
+    readers = spec.users()[first]
+    alone = len(readers) == 1 and spec.by_name.get(readers[0])
+    if alone and alone.op == "batch_norm":
+        return f"{alone.name}.running_mean", -1
+    return f"{first}.bias", 1

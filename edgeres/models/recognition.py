@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgeres.errors import BadInput
 from edgeres.models import spec as specs
@@ -42,7 +42,7 @@ class Differences:
             _listed("differs in the shape of", self.reshaped)]))  # fmt: skip
 
 
-def differences(model: ResNet, state: dict[str, Tensor]) -> Differences:
+def differences(model: nn.Module, state: dict[str, Tensor]) -> Differences:
     """Names that are missing, that are too many, and whose shape is another."""
     wanted = model.state_dict()
     optional = {k for k in wanted if k.endswith("num_batches_tracked")}
@@ -260,7 +260,7 @@ def _stranger(state: dict[str, Tensor]) -> str:
         )
     names = ", ".join(k[:60] for k in list(state)[:_SHOWN])
     return (f"its tensors ({names}, …) aren't named as a ResNet's; another kind of network can "
-            "teach as an ONNX file: onnx:FILE")  # fmt: skip
+            "be brought as a program of torch.export, torch:FILE.pt2")  # fmt: skip
 
 
 def _listed(verb: str, names: list[str]) -> str:

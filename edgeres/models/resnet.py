@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from edgeres.models._blocks import PreactBlock, ResidualBlock, SqueezeExcite, convolution, norm
 from edgeres.models._values import Block, ModelSpec
 
-__all__ = ["PreactBlock", "ResNet", "ResidualBlock", "build", "complexity", "fold_batchnorm",
-           "int8_bytes", "slimmed", "spec_of"]  # fmt: skip
+__all__ = ["PreactBlock", "ResNet", "ResidualBlock", "build", "fold_batchnorm", "int8_bytes",
+           "slimmed", "spec_of"]  # fmt: skip
 
 
 class ResNet(nn.Module):
@@ -150,26 +150,6 @@ def _block_of(module: ResidualBlock | PreactBlock, block: Block) -> Block:
     groups = convs[1].groups if len(convs) == 3 else 1
     squeeze = module.se.fc1.out_channels if module.se is not None else 0
     return dataclasses.replace(block, widths=widths, groups=groups, squeeze=squeeze)
-
-
-@torch.no_grad()
-def complexity(spec: ModelSpec) -> tuple[int, int]:
-    """Trainable parameters and multiply-accumulates of one image, counted on the meta device."""
-    macs = 0
-
-    def count(module: nn.Module, _args: object, output: Tensor) -> None:
-        nonlocal macs
-        if isinstance(module, nn.Conv2d):
-            macs += output[0].numel() * module.weight[0].numel()
-        elif isinstance(module, nn.Linear):
-            macs += module.weight.numel()
-
-    with torch.device("meta"):
-        model = ResNet(spec).eval()
-        for module in model.modules():
-            module.register_forward_hook(count)
-        model(torch.zeros(1, 3, spec.preprocess.size_px, spec.preprocess.size_px))
-    return sum(p.numel() for p in model.parameters() if p.requires_grad), macs
 
 
 def int8_bytes(spec: ModelSpec) -> int:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from edgeres.errors import BadInput, unknown
-from edgeres.models._values import Block, ModelSpec, Shortcut, Stem, from_json, to_json
+from edgeres.models import _values
+from edgeres.models._values import Block, ModelSpec, Shortcut, Stem
+from edgeres.network.graph import Network
 from edgeres.types import Preprocess
 
 __all__ = ["Block", "ModelSpec", "Shortcut", "Stem", "default_preprocess", "from_json", "names",
@@ -56,6 +59,28 @@ class _Choice:
     se: bool = False
     preact: bool = False
     mobile: bool = False
+
+
+def to_json(spec: ModelSpec | Network) -> dict[str, Any]:
+    """The JSON form of a network; `from_json` reads it back equal."""
+    if isinstance(spec, ModelSpec):
+        return _values.to_json(spec)
+    from edgeres.network import document
+
+    return document.to_json(spec)
+
+
+def from_json(data: dict[str, Any]) -> ModelSpec | Network:
+    """Read a network back, of this schema or an older one.
+
+    Raises:
+        BadInput: the document is not a network of a known schema.
+    """
+    if not isinstance(data, dict) or data.get("family") != "graph":
+        return _values.from_json(data)
+    from edgeres.network import document
+
+    return document.from_json(data)
 
 
 def names() -> tuple[str, ...]:

@@ -20,14 +20,14 @@ from edgeres.errors import BadInput
 from edgeres.models import foreign, recognition
 from edgeres.models import spec as specs
 from edgeres.models.foreign.files import MOST_BYTES
-from edgeres.models.resnet import ResNet
+from edgeres.models.modules import Classifier, Spec, module_of
 from edgeres.models.spec import ModelSpec
 
 _SPEC_BYTES = 1 << 20
 _LARGEST = 1e7  # of trained numbers; a float16 scale holds weights up to 8e6
 
 
-def save(folder: Path, model: ResNet) -> None:
+def save(folder: Path, model: Classifier) -> None:
     """Write `spec.json` and `weights.safetensors`; the same model gives the same bytes."""
     document = json.dumps(specs.to_json(model.spec), indent=1)
     state = {k: v.detach().contiguous() for k, v in model.state_dict().items()}
@@ -35,7 +35,7 @@ def save(folder: Path, model: ResNet) -> None:
     write_whole(folder / "spec.json", document)  # last: where it is, the weights are
 
 
-def load(folder: Path) -> ResNet:
+def load(folder: Path) -> Classifier:
     """Read a model that `save` wrote, in evaluation mode.
 
     Raises:
@@ -51,7 +51,7 @@ def load(folder: Path) -> ResNet:
     return fill(spec, state, str(folder))
 
 
-def from_checkpoint(path: Path, spec: ModelSpec) -> ResNet:
+def from_checkpoint(path: Path, spec: ModelSpec) -> Classifier:
     """Fill an architecture with the weights of somebody's checkpoint; see `foreign.read`.
 
     Raises:
@@ -60,7 +60,7 @@ def from_checkpoint(path: Path, spec: ModelSpec) -> ResNet:
     return fill(spec, foreign.read(path).tensors, str(path))
 
 
-def fill(spec: ModelSpec, state: dict[str, Tensor], where: str) -> ResNet:
+def fill(spec: Spec, state: dict[str, Tensor], where: str) -> Classifier:
     """A network with these tensors, in evaluation mode.
 
     Raises:
@@ -68,7 +68,7 @@ def fill(spec: ModelSpec, state: dict[str, Tensor], where: str) -> ResNet:
             numbers that no training gives: not finite, huge, a negative variance.
     """
     _fits(spec, state, where)
-    model = ResNet(spec)
+    model = module_of(spec)
     model.load_state_dict({**model.state_dict(), **state})
     return model.eval()
 
@@ -79,15 +79,15 @@ def classes(state: dict[str, Tensor]) -> int | None:
     return int(head.shape[0]) if head is not None and head.ndim == 2 else None
 
 
-def _fits(spec: ModelSpec, state: dict[str, Tensor], where: str) -> None:
+def _fits(spec: Spec, state: dict[str, Tensor], where: str) -> None:
     """Compare with the network as it would be, of which nothing is in memory yet."""
     try:
         with torch.device("meta"):
-            model = ResNet(spec)
+            model = module_of(spec)
     except (RuntimeError, TypeError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise BadInput(f"{where}: spec.json describes no network: {first}") from error
-    count = classes(state)
+    count = classes(state) if isinstance(spec, ModelSpec) else None
     if count is not None and count != spec.classes:
         raise BadInput(
             f"{where}: has {count} classes but the data have {spec.classes}; "
@@ -96,9 +96,8 @@ def _fits(spec: ModelSpec, state: dict[str, Tensor], where: str) -> None:
         )
     differences = recognition.differences(model, state)
     if differences:
-        raise BadInput(
-            f"{where}: is not a {spec.name}: it {differences}; {recognition.nearest(spec, state)}"
-        )
+        near = f"; {recognition.nearest(spec, state)}" if isinstance(spec, ModelSpec) else ""
+        raise BadInput(f"{where}: is not a {spec.name}: it {differences}{near}")
     for key, value in state.items():
         if value.is_floating_point() and (fault := _fault(key, value)):
             raise BadInput(f"{where}: {key} holds {fault}; the checkpoint is broken")

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter
 
-from edgeres.models.resnet import ResNet
+from edgeres.models.modules import Classifier
 from edgeres.training.inference import prepared
 
 SHOWN = 6
@@ -28,23 +28,30 @@ _PICTURE_PX = 112
 _OPACITY = 0.55
 # Dark blue to yellow, as in matplotlib's plasma: readable in greyscale and by the colour-blind.
 _COLOURS = np.array([[13, 8, 135], [126, 3, 168], [204, 71, 120], [248, 149, 64], [240, 249, 33]])
-_POOLS = ("adaptive_avg_pool2d", "mean.dim", "_adaptive_avg_pool2d")
+_ENDS = ("adaptive_avg_pool2d", "mean.dim", "flatten", "view.default")
 
 Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
 """(N, 3, H, W) normalized images -> logits (N, C), and the features (N, K, h, w) they pool."""
 
 
-def of_network(model: ResNet) -> Forward:
+def of_network(model: Classifier) -> Forward:
     """A float network in evaluation mode."""
 
     def forward(x: Tensor) -> tuple[Tensor, Tensor]:
         kept: list[Tensor] = []
-        hook = model.avgpool.register_forward_pre_hook(lambda _, args: kept.append(args[0]))
+
+        def keep(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+            if _is_map(args[0]):
+                kept.append(args[0])
+
+        ends = [m for m in model.modules() if isinstance(m, nn.AdaptiveAvgPool2d | nn.Flatten)]
+        hooks = [end.register_forward_pre_hook(keep) for end in ends]
         try:
             logits = model.eval()(x.requires_grad_())
         finally:
-            hook.remove()
-        return logits, kept[0]
+            for hook in hooks:
+                hook.remove()
+        return logits, kept[-1]
 
     return forward
 
@@ -55,7 +62,7 @@ def of_graph(graph: GraphModule) -> Forward:
     def forward(x: Tensor) -> tuple[Tensor, Tensor]:
         interpreter = _StraightThrough(graph)
         logits = interpreter.run(x.requires_grad_())
-        assert interpreter.pooled is not None, "the graph has no global pool"
+        assert interpreter.pooled is not None, "the graph's maps don't become a vector"
         return logits, interpreter.pooled
 
     return forward
@@ -78,7 +85,7 @@ def maps(forward: Forward, x: Tensor, classes: Tensor) -> Tensor:
 
 
 def compared(
-    first: tuple[Forward, ResNet], second: tuple[Forward, ResNet],
+    first: tuple[Forward, Classifier], second: tuple[Forward, Classifier],
     answers: Sequence[Any], images: Tensor, labels: Sequence[int],
 ) -> dict[str, Any]:  # fmt: skip
     """Both networks' maps on the images where they are surest and still differ.
@@ -116,6 +123,10 @@ def compared(
     return {"n": len(one), "differ": len(differ), "samples": found}
 
 
+def _is_map(value: Tensor) -> bool:
+    return value.dim() == 4 and value.shape[-1] > 1
+
+
 class _Codes:
     """What is between quantize and dequantize: the codes, and what they were made from."""
 
@@ -143,7 +154,7 @@ class _StraightThrough(Interpreter):
             exact = target(held.codes, *args[1:], **kwargs)
             passed = torch.where(held.kept, held.x, held.x.detach())
             return exact + (passed - passed.detach())
-        if any(pool in name for pool in _POOLS):
+        if any(end in name for end in _ENDS) and _is_map(args[0]):
             self.pooled = args[0]
         return super().call_function(target, args, kwargs)
 

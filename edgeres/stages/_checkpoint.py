@@ -18,7 +18,7 @@ from edgeres.types import Preprocess, to_json
 if TYPE_CHECKING:
     from torch import nn
 
-    from edgeres.models.resnet import ResNet
+    from edgeres.models.modules import Classifier
     from edgeres.recipe.sections import NetworkSection
     from edgeres.training.answers import Teacher
     from edgeres.training.views import Labelled
@@ -89,7 +89,7 @@ def _hashes(images: Any) -> list[str]:
 
 def write(
     out: Path,
-    model: ResNet,
+    model: Classifier,
     data: Artifact,
     *,
     history: list[dict[str, Any]],
@@ -108,7 +108,7 @@ def write(
     import numpy as np
 
     from edgeres.models import weights
-    from edgeres.models.resnet import complexity
+    from edgeres.models.modules import complexity
     from edgeres.training import placement
     from edgeres.training.inference import evaluate, in_layout
     from edgeres.training.loop import Trainee
@@ -174,16 +174,18 @@ def keyed(section: NetworkSection) -> dict[str, Any]:
     return document
 
 
-def advice(network: ResNet | Teacher, data: Artifact) -> list[str]:
+def advice(network: Classifier | Teacher, data: Artifact) -> list[str]:
     """What is to be said about the preprocessing of a network with somebody's weights."""
     import copy
 
-    from edgeres.models.resnet import ResNet
+    from edgeres.models.modules import CLASSIFIERS
     from edgeres.teachers import _prepared
     from edgeres.training.answers import as_teacher
 
     train, _, _ = splits(data)
-    own = copy.deepcopy(network) if isinstance(network, ResNet) else network  # it would be frozen
+    own = (
+        copy.deepcopy(network) if isinstance(network, CLASSIFIERS) else network
+    )  # it would be frozen
     said = _prepared.advice(as_teacher(own), train.images, train.labels)
     return [] if said is None else [said]
 
@@ -195,7 +197,7 @@ def default_preprocess(data: Artifact) -> Preprocess:
     return of_size(int(data.facts["size_px"]))
 
 
-def fresh(section: NetworkSection, name: str, data: Artifact, seed: int) -> ResNet:
+def fresh(section: NetworkSection, name: str, data: Artifact, seed: int) -> Classifier:
     """A network of random weights, as a section says."""
     from edgeres.models import resnet, spec
 

@@ -13,7 +13,7 @@ from edgeres.errors import BadInput
 from edgeres.stages import Context
 
 if TYPE_CHECKING:
-    from edgeres.models.resnet import ResNet
+    from edgeres.models.modules import Classifier
     from edgeres.recipe import TrainSection
     from edgeres.recipe.sections import HeadSection
     from edgeres.training.loop import Extra, Objective
@@ -40,7 +40,7 @@ def require_epochs(where: str, replaced: int | None, classes: int, settings: Tra
 
 
 def tuned(
-    model: ResNet, settings: TrainSection, head: HeadSection, replaced: int | None,
+    model: Classifier, settings: TrainSection, head: HeadSection, replaced: int | None,
     train: Labelled, validation: Labelled, objective: Objective, context: Context,
     extra: Extra | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:  # fmt: skip
@@ -54,6 +54,7 @@ def tuned(
     Returns:
         A row per epoch, and what the artifact says of a new last layer.
     """
+    from edgeres.models.modules import head as last_layer
     from edgeres.training import loop
 
     trainee, alone = loop.Trainee.of(model, model.spec.preprocess), []
@@ -61,7 +62,7 @@ def tuned(
         note = f"{replaced} classes become {model.spec.classes}: a new last layer"
         context.tick(0, 0, note)
         alone = _alone(model, settings, head, train, validation, context)
-        rates = dict.fromkeys(model.fc.parameters(), head.rate)
+        rates = dict.fromkeys(last_layer(model)[1].parameters(), head.rate)
         trainee = replace(loop.Trainee.of(model, model.spec.preprocess), rates=rates)
     rows = loop.fit(
         trainee, train, validation, settings, objective,
@@ -85,11 +86,11 @@ def summary(facts: Mapping[str, Any]) -> str:
 
 
 def _alone(
-    model: ResNet, settings: TrainSection, head: HeadSection, train: Labelled,
+    model: Classifier, settings: TrainSection, head: HeadSection, train: Labelled,
     validation: Labelled, context: Context,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Train the last layer on the labels, the rest as it is, its batch statistics too."""
-    from edgeres.models import weights
+    from edgeres.models import modules, weights
     from edgeres.training import loop, objectives
 
     folder = context.work / "head"
@@ -105,8 +106,8 @@ def _alone(
         "warmup_epochs": min(settings.warmup_epochs, head.epochs / 4),
     })  # fmt: skip
     preprocess = model.spec.preprocess
-    rest = [p for name, p in model.named_parameters()
-            if p.requires_grad and not name.startswith("fc.")]  # fmt: skip
+    last = set(modules.head(model)[1].parameters())
+    rest = [p for p in model.parameters() if p.requires_grad and p not in last]
     for parameter in rest:
         parameter.requires_grad_(False)
     still = replace(loop.Trainee.of(model, preprocess), set_training=lambda _: model.eval())

@@ -18,7 +18,7 @@ from edgeres.models.shapes import LayerShape, shapes_of
 from edgeres.types import tensor_spec
 
 if TYPE_CHECKING:
-    from edgeres.models.resnet import ResNet
+    from edgeres.models.modules import Classifier
 
 _CLOSE = 0.05  # of the limit: no further correction
 _ROUNDS = 3
@@ -41,10 +41,10 @@ class Meter:
     target: str
     tick: Callable[[str], None]
     preset: str = "quick"
-    first: tuple[ResNet, Mapping[str, Any]] | None = None
+    first: tuple[Classifier, Mapping[str, Any]] | None = None
     seen: dict[tuple[LayerShape, ...], dict[str, Any]] = field(default_factory=dict)
 
-    def measure(self, model: ResNet) -> dict[str, Any]:
+    def measure(self, model: Classifier) -> dict[str, Any]:
         """Latency of the network's int8 file (docs/results.md), its scales made up.
 
         Beside what was measured it holds `paced_ns`, the median at the first network's first pace.
@@ -55,7 +55,7 @@ class Meter:
             self.first = self.first or (model, found)
         return self.seen[shapes]
 
-    def _measured(self, model: ResNet) -> dict[str, Any]:
+    def _measured(self, model: Classifier) -> dict[str, Any]:
         networks = {"network": model} | ({"first": self.first[0]} if self.first else {})
         found = in_turn(networks, self.device, self.target, self.preset, self.tick)
         latency = found["network"]
@@ -74,7 +74,7 @@ class Meter:
 
 
 def in_turn(
-    networks: Mapping[str, ResNet], device: str, target: str, preset: str,
+    networks: Mapping[str, Classifier], device: str, target: str, preset: str,
     tick: Callable[[str], None], exclude: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
     """The latency of networks' int8 files, their scales made up, by name; run in turn.
@@ -103,9 +103,9 @@ def share_of(latency: Mapping[str, Any], other: Mapping[str, Any]) -> float:
 def corrected(
     table: LatencyTable,
     meter: Meter,
-    model: ResNet,
+    model: Classifier,
     limit_ns: float,
-    slim_to: Callable[[LatencyTable], ResNet],
+    slim_to: Callable[[LatencyTable], Classifier],
 ) -> tuple[LatencyTable, list[dict[str, float]]]:
     """The table as whole files correct it, and what each of them said.
 
@@ -129,14 +129,14 @@ def corrected(
     return table, rounds
 
 
-def layers_of(model: ResNet) -> list[LayerShape]:
+def layers_of(model: Classifier) -> list[LayerShape]:
     """The layers of a network at its own image size."""
     return shapes_of(model, model.spec.preprocess.size_px)
 
 
 def exported(
-    model: ResNet, target: str, folder: Path, tick: Callable[[str], None], name: str | None = None,
-    exclude: Sequence[str] = (),
+    model: Classifier, target: str, folder: Path, tick: Callable[[str], None],
+    name: str | None = None, exclude: Sequence[str] = (),
 ) -> Any:  # fmt: skip
     """An int8 file of the network, its scales made up, ready to be measured (as `name`)."""
     import numpy as np

@@ -18,7 +18,7 @@ from edgeres.types import Preprocess
 if TYPE_CHECKING:
     from edgeres.compression.budgets import Budget
     from edgeres.compression.criteria import Criterion
-    from edgeres.models.resnet import ResNet
+    from edgeres.models.modules import Classifier
     from edgeres.training.loop import Objective
     from edgeres.training.views import Labelled
 
@@ -59,13 +59,13 @@ class Pruning:
         calibration = _checkpoint.calibration_images(inputs["data"], train, test)
         return cls(section, context, train, validation, calibration, preprocess, objective)
 
-    def slimmed(self, model: ResNet, budget: Budget) -> ResNet:
+    def slimmed(self, model: Classifier, budget: Budget) -> Classifier:
         """The network cut down to a budget, not trained yet."""
         from edgeres.compression.prune import prune
 
         return prune(model, budget, round_to=self.section.round_to, criterion=self._criterion())
 
-    def _criterion(self) -> Callable[[ResNet], Criterion]:
+    def _criterion(self) -> Callable[[Classifier], Criterion]:
         from edgeres.compression import criteria
         from edgeres.training.views import Labelled
 
@@ -75,14 +75,14 @@ class Pruning:
             return lambda model: criteria.taylor(model, images, self.objective)
         return lambda model: criteria.bn_scale() if name == "bn-scale" else criteria.magnitude()
 
-    def sparse(self, model: ResNet) -> ResNet:
+    def sparse(self, model: Classifier) -> Classifier:
         """The network after training that makes the groups which can go small."""
         from edgeres.compression.sparsity import GroupSparsity
 
         section = self.section
         epochs = section.train.epochs if section.sparse_epochs is None else section.sparse_epochs
 
-        def train(network: ResNet, settings: Any) -> tuple[Objective, Callable[..., None]]:
+        def train(network: Classifier, settings: Any) -> tuple[Objective, Callable[..., None]]:
             sparsity = GroupSparsity(network, section.sparsity)
             return sparsity.objective(self.objective), lambda *_: sparsity.refresh()
 
@@ -91,10 +91,10 @@ class Pruning:
     def piece(
         self,
         name: str,
-        make: Callable[[], ResNet],
+        make: Callable[[], Classifier],
         epochs: int,
-        special: Callable[[ResNet, Any], tuple[Objective, Callable[..., None]]] | None = None,
-    ) -> ResNet:
+        special: Callable[[Classifier, Any], tuple[Objective, Callable[..., None]]] | None = None,
+    ) -> Classifier:
         """Make a network and train it; what an interrupted run has of both is taken up.
 
         Args:
@@ -130,7 +130,7 @@ class Pruning:
             write_whole(done / "history.json", json.dumps(rows))
         return self._ended(name, model, rows)
 
-    def _ended(self, name: str, model: ResNet, rows: list[dict[str, Any]]) -> ResNet:
+    def _ended(self, name: str, model: Classifier, rows: list[dict[str, Any]]) -> Classifier:
         first = len(self.history)
         self.history += [{**row, "epoch": first + i, "part": name} for i, row in enumerate(rows, 1)]
         return model.eval()
@@ -141,7 +141,7 @@ class Pruning:
         return each + (rest if step == self.section.steps else 0)
 
 
-def budget_of(section: PruneSection, original: ResNet) -> Budget | None:
+def budget_of(section: PruneSection, original: Classifier) -> Budget | None:
     """The recipe's budget; None if it says none, or one that is to be measured."""
     from edgeres.compression import budgets
 
@@ -166,7 +166,7 @@ class LatencyPlan:
     limit_ns: float
 
     @classmethod
-    def of(cls, pruning: Pruning, original: ResNet, model: ResNet) -> LatencyPlan:
+    def of(cls, pruning: Pruning, original: Classifier, model: Classifier) -> LatencyPlan:
         """Measure the layers and whole files that the budget needs.
 
         Raises:
@@ -190,7 +190,7 @@ class LatencyPlan:
         before = meter.measure(original)
         limit = _limit_ns(section, before)
 
-        def slim_to(table: LatencyTable) -> ResNet:
+        def slim_to(table: LatencyTable) -> Classifier:
             return pruning.slimmed(model, budgets.latency(table, limit))
 
         table, rounds = _latency.corrected(table, meter, model, limit, slim_to)
@@ -204,7 +204,7 @@ class LatencyPlan:
 
         return budgets.latency(self.table, self.limit_ns)
 
-    def facts(self, section: PruneSection, model: ResNet) -> dict[str, Any]:
+    def facts(self, section: PruneSection, model: Classifier) -> dict[str, Any]:
         """Predicted against measured, of the network that came out."""
         return {
             "device": section.device, "target": section.target, "asked_ns": self.limit_ns,

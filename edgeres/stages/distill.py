@@ -13,7 +13,7 @@ from edgeres.stages import Context, _checkpoint, _finetuning
 from edgeres.teachers import Wanted, source
 
 if TYPE_CHECKING:
-    from edgeres.models.resnet import ResNet
+    from edgeres.models.modules import Classifier
 
 VERSION = 5
 LIBRARIES = _checkpoint.LIBRARIES
@@ -83,7 +83,7 @@ def _wanted(section: DistillSection, classes: int, data_px: int) -> Wanted:
 
 def _student(
     section: DistillSection, data: Artifact, seed: int, out: Path
-) -> tuple[ResNet, list[str], int | None]:
+) -> tuple[Classifier, list[str], int | None]:
     """The network that learns, fresh or with somebody's weights; what is to be said of it; how many
     classes those weights had, if its last layer was replaced."""
     if section.checkpoint is None:

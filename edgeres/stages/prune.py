@@ -48,7 +48,9 @@ def run(
     before = inputs["model"].facts
     original = weights.load(inputs["model"].folder())
     budget, plan = _pruning.budget_of(section, original), None
-    model = blocks.remove(original, section.blocks, work.calibration)
+    model = original
+    if section.blocks:
+        model = blocks.remove(original, section.blocks, work.calibration)
     if section.criterion == "group-sparsity":
         model = work.sparse(model)
     if section.latency is not None:

@@ -13,7 +13,7 @@ from edgeres.stages import Context, _checkpoint, keyed_as_is
 from edgeres.types import ScaleTable, to_json
 
 if TYPE_CHECKING:
-    from edgeres.models.resnet import ResNet
+    from edgeres.models.modules import Classifier
     from edgeres.training.views import Labelled
 
 VERSION = 9
@@ -78,7 +78,7 @@ def run(
     }  # fmt: skip
 
 
-def _folded(before: ResNet, after: ResNet, split: Labelled) -> str:
+def _folded(before: Classifier, after: Classifier, split: Labelled) -> str:
     """What is to be said of a network whose normalization went into its first layer."""
     from edgeres.training.inference import predict
 
@@ -138,7 +138,7 @@ def _held_out(data: Artifact, source: str) -> tuple[str, Labelled]:
     )
 
 
-def _right(split: Labelled, model: ResNet, scales: ScaleTable) -> int:
+def _right(split: Labelled, model: Classifier, scales: ScaleTable) -> int:
     """How many images a quantized network gets right."""
     from edgeres.compression.integers import integer_graph
     from edgeres.training.inference import predict

@@ -15,7 +15,7 @@ from edgeres.stages import Context, _checkpoint, _finetuning
 from edgeres.types import Accuracy
 
 if TYPE_CHECKING:
-    from edgeres.models.resnet import ResNet
+    from edgeres.models.modules import Classifier
 
 VERSION = 4
 LIBRARIES = _checkpoint.LIBRARIES
@@ -110,7 +110,11 @@ def _loaded(
 
 
 def _tuned(
-    section: TeacherSection, model: ResNet, replaced: int | None, data: Artifact, context: Context
+    section: TeacherSection,
+    model: Classifier,
+    replaced: int | None,
+    data: Artifact,
+    context: Context,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Train a loaded network, if its last layer is a new one or the recipe says how long."""
     from edgeres.training import objectives

@@ -70,7 +70,7 @@ def reference(name: str, inputs: Mapping[str, Artifact], samples: int | None) ->
 
     from edgeres.compression.integers import integer_graph
     from edgeres.models import weights
-    from edgeres.models.resnet import fold_batchnorm
+    from edgeres.models.modules import fold_batchnorm
     from edgeres.training.inference import predict
     from edgeres.verification.certificate import Reference
 

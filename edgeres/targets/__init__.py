@@ -22,7 +22,7 @@ from edgeres.types import ScaleTable, TensorSpec
 if TYPE_CHECKING:
     import numpy as np
 
-    from edgeres.models.resnet import ResNet
+    from edgeres.models.modules import Classifier
     from edgeres.targets._graph import FileGraph
     from edgeres.targets._structure import Structure
 
@@ -46,7 +46,7 @@ class Source:
         metadata: text that goes into the file where the format has a place for it.
     """
 
-    model: ResNet
+    model: Classifier
     scales: ScaleTable | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
 

@@ -171,7 +171,7 @@ def _die_with_parent() -> None:
 
 def _export(job: dict[str, Any]) -> dict[str, Any]:
     from edgeres.models import weights
-    from edgeres.models.resnet import fold_batchnorm
+    from edgeres.models.modules import fold_batchnorm
 
     module, precision = targets.load(job["target"])
     model = weights.load(Path(job["model"]))

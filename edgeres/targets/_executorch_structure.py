@@ -37,6 +37,7 @@ _QUANTIZED = {
 _FIELDS = ("version", "xnodes", "xvalues", "num_externs", "input_ids", "output_ids",
            "constant_data")  # fmt: skip
 _RELU = {"output_min": 0, "output_max": 0x7F800000}  # the bits of 0 and infinity
+_RELU6 = {"output_min": 0, "output_max": 0x40C00000}  # of 0 and 6
 
 
 def structure(path: Path, source: Source, precision: str) -> Structure:
@@ -159,7 +160,8 @@ class _Reader:
         if op in _CHANNELS_LAST or self.channels_last.intersection(sources):
             self.channels_last.add(output)
         self.shapes[tensor] = self._shape(output)
-        found: dict[str, Any] = {"relu": "output_min_max" in node and op != "relu"}
+        found: dict[str, Any] = {"relu": "output_min_max" in node and op != "relu",
+                                 "six": node.get("output_min_max") == _RELU6}  # fmt: skip
         if op in ("conv", "linear"):
             found |= self._weighted(kind, details, sources, name)
         if op in ("conv", "max_pool"):
@@ -191,7 +193,7 @@ class _Reader:
         if wrong or node.keys() - {"xnode_union_type", "xnode_union", "debug_handle",
                                    "output_min_max"}:  # fmt: skip
             return "has a field that isn't expected"
-        if node.get("output_min_max", _RELU) != _RELU or (
+        if node.get("output_min_max", _RELU) not in (_RELU, _RELU6) or (
             "output_min_max" in node) > (op in _WITH_RELU):  # fmt: skip
             return "cuts its output off"
         if any(i not in self.names for i in sources):

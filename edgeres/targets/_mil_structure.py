@@ -23,8 +23,9 @@ _TYPES = {"fp16": ("float16",), "palettized": ("float16",),
 # operation -> its tensors, then its constants; what may be missing is in brackets
 _ARGUMENTS = {
     "conv": ("x", "weight [bias] strides pad_type pad dilations groups"),
-    "linear": ("x", "weight [bias]"), "relu": ("x", ""), "sigmoid": ("x", ""),
-    "add": ("x y", ""), "mul": ("x y", ""), "reduce_mean": ("x", "axes keep_dims"),
+    "linear": ("x", "weight [bias]"), "relu": ("x", ""), "clip": ("x", "alpha beta"),
+    "sigmoid": ("x", ""), "add": ("x y", ""), "mul": ("x y", ""),
+    "reduce_mean": ("x", "axes keep_dims"),
     "max_pool": ("x", "kernel_sizes strides pad_type pad ceil_mode"), "reshape": ("x", "shape"),
     "cast": ("x", "dtype"), "quantize": ("input", "scale [zero_point] output_dtype"),
     "dequantize": ("input", "scale [zero_point]"),
@@ -174,8 +175,12 @@ class _Reader:
             return Step("unknown", where, data, name)
         stored = {key: self.constants[given[key][0]] for key in wanted & given.keys()}
         data = tuple(given[key][0] for key in tensors)
-        kind: Any = {"reduce_mean": "mean"}.get(op.type, op.type)
+        kind: Any = {"reduce_mean": "mean", "clip": "relu"}.get(op.type, op.type)
         details = self._details(op.type, stored, data, name, where)
+        if kind == "relu":
+            details |= {"six": op.type == "clip"}
+            if op.type == "clip" and (stored["alpha"], stored["beta"]) != (0, 6):
+                self.strange.append(f"{where}: cuts its output off elsewhere than at 0 and 6")
         if "weight" in stored:
             details |= {"weight": stored["weight"], "bias": stored.get("bias"),
                         "weight_quantization": self.scales.get(given["weight"][0])}  # fmt: skip

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 _KINDS = {
     "Conv": "conv", "QLinearConv": "conv", "Gemm": "linear", "QGemm": "linear", "Add": "add",
     "QLinearAdd": "add", "Mul": "mul", "QLinearMul": "mul", "Sigmoid": "sigmoid",
-    "QLinearSigmoid": "sigmoid", "Relu": "relu", "GlobalAveragePool": "mean",
+    "QLinearSigmoid": "sigmoid", "Relu": "relu", "Clip": "relu",
+    "GlobalAveragePool": "mean",
     "QLinearGlobalAveragePool": "mean", "MaxPool": "max_pool", "Reshape": "reshape",
     "Flatten": "reshape", "QuantizeLinear": "quantize", "DequantizeLinear": "dequantize",
     "Cast": "cast", "Neg": "neg", "FusedConv": "conv",
@@ -62,15 +63,16 @@ _FIELD = {
 # operator -> the fewest and the most inputs
 _ARITY = {
     "Conv": (2, 3), "Gemm": (2, 3), "Add": (2, 2), "Mul": (2, 2), "Sigmoid": (1, 1),
-    "Relu": (1, 1), "GlobalAveragePool": (1, 1), "MaxPool": (1, 1), "Reshape": (2, 2),
+    "Relu": (1, 1), "Clip": (3, 3), "GlobalAveragePool": (1, 1), "MaxPool": (1, 1),
+    "Reshape": (2, 2),
     "Flatten": (1, 1), "QuantizeLinear": (3, 3), "DequantizeLinear": (3, 3), "Cast": (1, 1),
     "Neg": (1, 1), "QLinearConv": (8, 9), "QGemm": (9, 9), "QLinearAdd": (8, 8),
     "QLinearMul": (8, 8), "QLinearSigmoid": (5, 5), "QLinearGlobalAveragePool": (5, 5),
     "FusedConv": (2, 4),
 }  # fmt: skip
 # Operators of real numbers; MaxPool, Reshape and Flatten move either kind.
-_REAL = ("Conv", "FusedConv", "Gemm", "Add", "Mul", "Sigmoid", "GlobalAveragePool", "Relu", "Cast",
-         "Neg", "QuantizeLinear")  # fmt: skip
+_REAL = ("Conv", "FusedConv", "Gemm", "Add", "Mul", "Sigmoid", "GlobalAveragePool", "Relu", "Clip",
+         "Cast", "Neg", "QuantizeLinear")  # fmt: skip
 _MOVING = ("MaxPool", "Reshape", "Flatten")
 _BATCH, _FORMAT_VERSION = "batch", 9
 _OWN = "com.microsoft"  # onnxruntime's operators
@@ -225,6 +227,11 @@ class _Reader:
         elif kind in ("QuantizeLinear", "DequantizeLinear"):
             codes = node.output[0] if kind == "QuantizeLinear" else node.input[0]
             self._codes(codes, node.input[1:], name)
+        elif kind == "Clip":
+            ends = [float(self._constant(node, i, name).reshape(-1)[0]) for i in (1, 2)]
+            if ends != [0, 6]:
+                self.strange.append(f"{name}: cuts its output off at {ends[0]:g} and {ends[1]:g}")
+            found["six"] = True
         elif kind == "Cast":
             found["dtype"] = _type_name(attributes.get("to", 0))
         elif kind == "Flatten":

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 _INT32 = 3  # DataType in types.proto
 # operation -> what it is, how many inputs it has, and attributes beside its type and shapes
 _NODES: dict[str, tuple[str, int, tuple[str, ...]]] = {
-    "Conv2D": ("conv", 2, ("strides", "padding", "explicit_paddings")),
-    "DepthwiseConv2dNative": ("conv", 2, ("strides", "padding")),
+    "Conv2D": ("conv", 2, ("strides", "padding", "explicit_paddings", "dilations")),
+    "DepthwiseConv2dNative": ("conv", 2, ("strides", "padding", "dilations")),
     "MaxPool": ("max_pool", 1, ("ksize", "strides", "padding", "explicit_paddings")),
     "MatMul": ("linear", 2, ()), "BiasAdd": ("bias", 2, ()), "AddV2": ("add", 2, ()),
     "Mul": ("mul", 2, ()), "Sigmoid": ("sigmoid", 1, ()), "Relu": ("relu", 1, ()),
+    "Relu6": ("relu", 1, ()),
     "Mean": ("mean", 2, ("keep_dims",)), "Pad": ("pad", 2, ()), "Identity": ("identity", 1, ()),
     "Const": ("const", 0, ("value",)), "Placeholder": ("image", 0, ("shape",)),
 }  # fmt: skip
@@ -157,7 +158,9 @@ class _Reader:
             if node.op == "DepthwiseConv2dNative":  # (kH, kW, I, O / I)
                 groups = stored[0].shape[2]
                 weight = stored[0].transpose(2, 3, 0, 1).reshape(-1, 1, *stored[0].shape[:2])
+            dilation = self._middle(_integers(node, "dilations") or [1, 1, 1, 1], name)
             return {"weight": weight, "groups": groups, "kernel": weight.shape[2:],
+                    "dilation": dilation,
                     **self._window(node, name)}  # fmt: skip
         if op == "max_pool":
             kernel = self._middle(_integers(node, "ksize"), name)
@@ -167,6 +170,8 @@ class _Reader:
                 self.ranks[node.name] = 2
             if sorted(int(i) % 4 for i in stored[0].reshape(-1)) != [1, 2]:
                 self.strange.append(f"{name}: averages over the axes {stored[0].tolist()}")
+        if op == "relu":
+            return {"six": node.op == "Relu6"}
         if op == "pad":
             return {"padding": self._sides(stored[0].reshape(-1).tolist(), name)}
         return {}

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import fx
 
-    from edgeres.models.resnet import ResNet
+    from edgeres.models.modules import Classifier
 
 
-def saved_model(model: ResNet) -> bytes:
+def saved_model(model: Classifier) -> bytes:
     """The network as saved_model.pb."""
     import tensorflow as tf
     from tensorflow.core.protobuf import saved_model_pb2
@@ -29,7 +29,7 @@ def saved_model(model: ResNet) -> bytes:
     return bytes(saved.SerializeToString(deterministic=True))
 
 
-def _network(model: ResNet, image: Any) -> Any:
+def _network(model: Classifier, image: Any) -> Any:
     """Each operation of a folded network as TensorFlow's own, named as PyTorch names it."""
     import tensorflow as tf
     from torch import fx
@@ -44,18 +44,31 @@ def _network(model: ResNet, image: Any) -> Any:
             return inputs[0]
         elif kind == "flatten":
             values[node] = inputs[0]  # the average pool left nothing to flatten
-        elif node.op == "call_module":
-            last = any(getattr(user.target, "__name__", user.target) == "flatten"
-                       for user in node.users)  # fmt: skip
-            values[node] = _layer(node.target, model.get_submodule(node.target), inputs[0], last)
         elif kind == "max_pool2d":
             side = node.kwargs["padding"]
-            values[node] = tf.nn.max_pool2d(inputs[0], node.args[1], node.kwargs["stride"],
-                                            _padding((side, side)), name=node.name)  # fmt: skip
+            values[node] = _max_pool(
+                inputs[0], node.args[1], node.kwargs["stride"], side, node.name
+            )
+        elif node.op == "call_module":
+            last = any(_flattens(model, user) for user in node.users)
+            values[node] = _layer(node.target, model.get_submodule(node.target), inputs[0], last)
         else:
             known = {"relu": tf.nn.relu, "add": tf.add, "mul": tf.multiply}
             values[node] = known[kind](*inputs, name=node.name)
     raise AssertionError("a traced network has an output")
+
+
+def _flattens(model: Classifier, node: Any) -> bool:
+    if node.op == "call_module":
+        return type(model.get_submodule(node.target)).__name__ == "Flatten"
+    return bool(getattr(node.target, "__name__", node.target) == "flatten")
+
+
+def _max_pool(x: Any, kernel: Any, stride: Any, padding: Any, name: str) -> Any:
+    import tensorflow as tf
+
+    sides = padding if isinstance(padding, tuple) else (padding, padding)
+    return tf.nn.max_pool2d(x, kernel, stride, _padding(sides), name=name)
 
 
 def _layer(name: str, module: Any, x: Any, last: bool) -> Any:
@@ -70,12 +83,15 @@ def _layer(name: str, module: Any, x: Any, last: bool) -> Any:
         return tf.constant(tensor.detach().numpy(), name=f"{name}/{what}")
 
     kind = type(module).__name__
-    if kind == "Identity":
+    plain = {"ReLU": tf.nn.relu, "ReLU6": tf.nn.relu6, "Sigmoid": tf.sigmoid}
+    if kind in ("Identity", "Flatten"):  # the average pool left nothing to flatten
         return x
+    if kind in plain:
+        return plain[kind](x, name=name)
+    if kind == "MaxPool2d":
+        return _max_pool(x, module.kernel_size, module.stride, module.padding, name)
     if kind == "AdaptiveAvgPool2d":
         return tf.reduce_mean(x, (1, 2), keepdims=not last, name=name)
-    if kind == "Sigmoid":
-        return tf.sigmoid(x, name=name)
     if kind == "Conv2d":
         y = _convolution(name, module, x, constant)
     else:
@@ -95,9 +111,14 @@ def _convolution(name: str, module: Any, x: Any, constant: Any) -> Any:
         if pads != "VALID":  # with explicit padding TensorFlow's CPU kernel aborts
             x = tf.pad(x, pads, name=f"{name}/pad")
         native = tf.compat.v1.nn.depthwise_conv2d_native  # the other one leaves unused constants
-        return native(x, weight, strides, "VALID", name=name)
+        return native(x, weight, strides, "VALID", dilations=_dilations(module), name=name)
     weight = constant("weight", module.weight.permute(2, 3, 1, 0))
-    return tf.nn.conv2d(x, weight, module.stride, _padding(module.padding), name=name)
+    return tf.nn.conv2d(x, weight, module.stride, _padding(module.padding),
+                        dilations=_dilations(module)[1:3], name=name)  # fmt: skip
+
+
+def _dilations(module: Any) -> list[int]:
+    return [1, *module.dilation, 1]
 
 
 def _padding(sides: tuple[int, int]) -> Any:

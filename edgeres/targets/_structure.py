@@ -36,7 +36,8 @@ class Step:
             TensorFlow's "SAME", which depends on sizes.
         groups: of a convolution; None if its weights' shape decides.
         fill: what a pad fills with, in the units of its tensor (a code if it is quantized).
-        relu: a ReLU is part of it.
+        relu: a ReLU is part of it, or it is one.
+        six: that ReLU ends at 6 (ReLU6).
         shape: that a reshape is asked for, as stored (0, -1 allowed).
         dtype: what a cast makes.
     """
@@ -55,6 +56,7 @@ class Step:
     groups: int | None = 1
     fill: float = 0.0
     relu: bool = False
+    six: bool = False
     shape: tuple[int, ...] = ()
     dtype: str = ""
 

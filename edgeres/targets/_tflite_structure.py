@@ -153,7 +153,7 @@ class _Reader:
             return f"has {len(op.inputs)} inputs"
         if output.constant:
             return "writes a constant"
-        if getattr(options, "fusedActivationFunction", 0) not in (0, 1):
+        if getattr(options, "fusedActivationFunction", 0) not in (0, 1, 3):
             return f"its activation is of kind {options.fusedActivationFunction}"
         if kind == "ADD" and output.dtype == "int16" and options.potScaleInt16:
             return "claims scales that are powers of two"
@@ -161,11 +161,12 @@ class _Reader:
 
     def _details(self, kind: str, op: Any, inputs: list[Any], name: str) -> dict[str, Any]:
         options = op.builtinOptions
-        relu = getattr(options, "fusedActivationFunction", 0) == 1
+        activation = getattr(options, "fusedActivationFunction", 0)
+        relu = {"relu": activation in (1, 3), "six": activation == 3}
         if kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
-            return {"relu": relu, **self._weighted(kind, options, inputs, name)}
+            return {**relu, **self._weighted(kind, options, inputs, name)}
         if kind == "MAX_POOL_2D":
-            return {"relu": relu, **_window(options),
+            return {**relu, **_window(options),
                     "kernel": (options.filterHeight, options.filterWidth)}  # fmt: skip
         if kind in ("PAD", "PADV2"):
             return self._pad(inputs, name)
@@ -182,7 +183,7 @@ class _Reader:
             axes = sorted(int(a) % 4 for a in self._constant(inputs[1], name).reshape(-1))
             if axes != [1, 2]:
                 self.strange.append(f"{name}: averages over the axes {axes}")
-        return {"relu": relu}
+        return relu
 
     def _weighted(self, kind: str, options: Any, inputs: list[Any], name: str) -> dict[str, Any]:
         stored = inputs[1]

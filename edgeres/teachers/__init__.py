@@ -1,6 +1,6 @@
 """Teachers: where people have them, in; something that answers uint8 images, out.
 
-One module per source, found by its file name. A source whose weights fit our ResNet gives a
+One module per source, found by its file name. A source whose weights fit our Classifier gives a
 network, which can also be pruned, quantized and exported. Any other gives a black box: it answers,
 and a student learns from its answers.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edgeres.artifact import Artifact
-    from edgeres.models.resnet import ResNet
+    from edgeres.models.modules import Classifier
     from edgeres.recipe import TeacherSection
     from edgeres.training.answers import Teacher
 
@@ -71,7 +71,7 @@ class Found:
     """
 
     name: str
-    network: ResNet | None = None
+    network: Classifier | None = None
     parameters: int | None = None
     claimed: float | None = None
     notes: tuple[str, ...] = ()

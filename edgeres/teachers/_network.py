@@ -68,17 +68,32 @@ def _prepared(
     read: foreign.Foreign, wanted: Wanted, own: Preprocess, notes: list[str]
 ) -> Preprocess:
     """What is said, else what the file says, else the source's own."""
+    mean, std, said = normalization(wanted, own, read.normalization)
+    notes += said
+    return Preprocess(wanted.size_px or own.size_px, mean, std)
+
+
+def normalization(
+    wanted: Wanted, own: Preprocess, of_file: tuple[tuple[float, ...], tuple[float, ...]] | None
+) -> tuple[tuple[float, ...], tuple[float, ...], list[str]]:
+    """mean, std, and what is to be said of them.
+
+    Args:
+        own: what is assumed if nobody says it.
+        of_file: what the file says.
+    """
     mean, std = own.mean, own.std
+    notes = []
     if wanted.mean is not None and wanted.std is not None:
         mean, std = wanted.mean, wanted.std
-    elif read.normalization is not None:
-        mean, std = read.normalization
+    elif of_file is not None:
+        mean, std = of_file
         notes.append(f"{preprocessing.in_words(mean, std)} are those of a layer in the file")
     else:
         notes.append(f"no one says how its images are prepared: {preprocessing.in_words(mean, std)}"
                      " are assumed, as edgeres trains; say it with --preprocess NAME or --mean and "
                      "--std (in a recipe: preprocess, mean, std)")  # fmt: skip
-    return Preprocess(wanted.size_px or own.size_px, mean, std)
+    return mean, std, notes
 
 
 def replaceable(count: int | None, wanted: Wanted) -> int | None:

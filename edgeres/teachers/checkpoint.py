@@ -12,7 +12,7 @@ from typing import Any
 from edgeres.disk import file_sha256
 from edgeres.errors import BadInput
 from edgeres.models.spec import default_preprocess
-from edgeres.teachers import Found, Wanted
+from edgeres.teachers import Found, Wanted, torch
 
 SUMMARY = "a .pth, .pt, .th or .safetensors file, or a folder of edgeres: checkpoint:FILE"
 BLACK_BOX = False
@@ -38,6 +38,9 @@ def precheck(rest: str, wanted: Wanted) -> None:
         count: int | None = len(wanted.outputs)
     elif path.is_dir():
         count = weights.load(path).spec.classes
+    elif torch.is_program(path):
+        torch.precheck(rest, wanted)
+        return
     else:
         count = weights.classes(foreign.read(path, wanted.weights).tensors)
     fetch(rest, dataclasses.replace(wanted, classes=count or 1, new_head="never"), path)
@@ -51,14 +54,15 @@ def keyed(rest: str) -> Any:
 
 def fetch(rest: str, wanted: Wanted, out: Path) -> Found:
     """Its network."""
-    from edgeres.models import weights
+    from edgeres.models import modules, weights
+    from edgeres.models.resnet import ResNet
     from edgeres.teachers import _network
     from edgeres.teachers._black_box import check_outputs
 
     path = Path(rest)
     if path.is_dir():
         model = weights.load(path)
-        if model.spec.folded:
+        if isinstance(model, ResNet) and model.spec.folded:
             raise BadInput(f"{path}: is quantized already; name the network before it")
         said = wanted.mean is not None and (wanted.mean, wanted.std) != (
             model.spec.preprocess.mean, model.spec.preprocess.std)  # fmt: skip
@@ -67,11 +71,11 @@ def fetch(rest: str, wanted: Wanted, out: Path) -> Found:
         wanted = dataclasses.replace(wanted, outputs=None)
         replaced = _network.replaceable(model.spec.classes, wanted)
         if replaced is not None:
-            spec = dataclasses.replace(model.spec, classes=wanted.classes)
-            state = model.state_dict() | _network.new_head(model.fc.weight, wanted.classes)
-            model = weights.fill(spec, state, str(path))
+            model = modules.with_new_head(model, wanted.classes)
         else:
             check_outputs(model.spec.classes, wanted, str(path))
         return Found(model.spec.name, model, replaced=replaced, notes=notes)
+    if torch.is_program(path):
+        return torch.fetch(rest, wanted, out)
     trained_like_ours = default_preprocess(wanted.data_px)
     return _network.found(path, wanted, str(path), wanted.model, trained_like_ours, assumed=True)

@@ -37,7 +37,7 @@ def keyed(rest: str) -> Any:
 
 def fetch(rest: str, wanted: Wanted, out: Path) -> Found:
     """Each member in a folder of its own below `out`."""
-    from edgeres.models import resnet, weights
+    from edgeres.models import modules, weights
 
     folders, names, parameters, notes = [], [], 0, list[str]()
     for number, (name, inner) in enumerate(_members(rest)):
@@ -47,7 +47,7 @@ def fetch(rest: str, wanted: Wanted, out: Path) -> Found:
         count = found.parameters or 0
         if found.network is not None:
             weights.save(folder, found.network)
-            count = resnet.complexity(found.network.spec)[0]
+            count = modules.complexity(found.network.spec)[0]
         folders.append(folder.name)
         names.append(found.name)
         parameters += count

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from edgeres.models.resnet import ResNet, fold_batchnorm
+from edgeres.models.modules import CLASSIFIERS, Classifier, fold_batchnorm
 from edgeres.training.inference import in_layout, prepared
 from edgeres.types import Preprocess
 
@@ -33,7 +33,7 @@ class Network:
 
     in_torch = True
 
-    def __init__(self, network: ResNet):
+    def __init__(self, network: Classifier):
         self.preprocess: Preprocess = network.spec.preprocess
         folded = network if network.spec.folded else fold_batchnorm(network.eval())
         self.module: nn.Module = in_layout(folded.requires_grad_(False).eval(), self.preprocess)
@@ -62,6 +62,6 @@ class Network:
         return other
 
 
-def as_teacher(teacher: ResNet | Teacher) -> Teacher:
-    """A ResNet wrapped as a `Network`; any other teacher as it is."""
-    return Network(teacher) if isinstance(teacher, ResNet) else teacher
+def as_teacher(teacher: Classifier | Teacher) -> Teacher:
+    """A Classifier wrapped as a `Network`; any other teacher as it is."""
+    return Network(teacher) if isinstance(teacher, CLASSIFIERS) else teacher

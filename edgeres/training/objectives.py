@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from edgeres.models.resnet import ResNet
+from edgeres.models.modules import Classifier
 from edgeres.training import losses
 from edgeres.training.answers import Teacher, as_teacher
 from edgeres.training.hints import Hints
@@ -22,7 +22,7 @@ def supervised(preprocess: Preprocess, smoothing: float) -> Objective:
 
 
 def distilled(
-    teacher: ResNet | Teacher, preprocess: Preprocess, *,
+    teacher: Classifier | Teacher, preprocess: Preprocess, *,
     temperature: float, alpha: float, smoothing: float, loss: str = "kd",
     hints: Hints | None = None,
 ) -> Objective:  # fmt: skip

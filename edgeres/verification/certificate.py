@@ -16,9 +16,10 @@ import numpy as np
 import torch
 
 from edgeres import targets
+from edgeres.compression.graph import wiring
 from edgeres.disk import file_sha256
 from edgeres.errors import BadInput, EdgeresError
-from edgeres.models.resnet import ResNet
+from edgeres.models.modules import Classifier
 from edgeres.recipe import VerifySection
 from edgeres.targets import BatchSession, Session, Source
 from edgeres.targets._graph import FileGraph
@@ -50,13 +51,19 @@ class Reference:
         metadata: what the file must say of itself, and all that it may.
     """
 
-    model: ResNet
+    model: Classifier
     scales: ScaleTable | None
     logits: np.ndarray
     float_logits: np.ndarray
     images: torch.Tensor
     labels: torch.Tensor
     metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def step(self) -> float | None:
+        """The scale of an integer file's answers."""
+        if self.scales is None:
+            return None
+        return self.scales[wiring(self.model.spec)[-1].name].scale[0]
 
 
 @dataclass(frozen=True)
@@ -145,7 +152,7 @@ def certify(
         with _runnable(path):
             logits = _answers(session, path, exported, reference, tick)
         # Core ML dequantizes its output: its codes are those of the last layer all the same.
-        step = reference.scales["fc"].scale[0] if reference.scales is not None else None
+        step = reference.step()
         against = compare(reference.logits, logits, step)
         before = compare(reference.float_logits, logits, step)
         accuracy, discordant = _accuracy(reference, logits)
@@ -253,5 +260,5 @@ def _batched(session: BatchSession, exported: ExportedFile, reference: Reference
         for outputs in (np.concatenate([session.run(image[None]) for image in x]),
                         session.together(x))
     )  # fmt: skip
-    step = reference.scales["fc"].scale[0] if reference.scales is not None else None
+    step = reference.step()
     return compare(alone, together, step)

@@ -9,7 +9,7 @@ from edgeres import targets
 from edgeres.types import Comparison, Gate
 
 if TYPE_CHECKING:
-    from edgeres.models.resnet import ResNet
+    from edgeres.models.modules import Classifier
     from edgeres.recipe import VerifySection
     from edgeres.targets._graph import FileGraph
     from edgeres.verification.layers import LayerCheck
@@ -19,13 +19,15 @@ _COMPRESSED = ("dynamic", "palettized")  # other weights than the network's: onl
 _FINER = {"int16x8": 16}  # limits are in int8 codes; a 16-bit code is 1/256 of one
 
 
-def integer_gates(graph: FileGraph, model: ResNet, chosen: Collection[str] = ()) -> list[Gate]:
+def integer_gates(graph: FileGraph, model: Classifier, chosen: Collection[str] = ()) -> list[Gate]:
     """What makes an int8 file an int8 file.
 
     Args:
         chosen: outputs of operations that the recipe leaves float; others must be integer.
     """
-    adds = sum(map(len, model.spec.stages))
+    from edgeres.compression.graph import wiring
+
+    adds = sum(layer.kind == "add" for layer in wiring(model.spec))
     gates = [
         Gate(
             "float operators" + (" not excluded" if chosen else ""),

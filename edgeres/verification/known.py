@@ -10,8 +10,8 @@ import torch
 from torch.fx import Node
 
 from edgeres.compression.graph import bare_graph
-from edgeres.compression.quantizer import RELU, image_input, layers
-from edgeres.models.spec import ModelSpec
+from edgeres.compression.quantizer import ACTIVATIONS, RELU6, image_input, layers
+from edgeres.models.modules import Spec
 
 _A = torch.ops.aten
 _RESHAPING = (_A.flatten.using_ints, _A.view.default)
@@ -29,6 +29,7 @@ class Known:
         sources: names of what it reads; the image is `input`.
         coded: the name whose scale its output has.
         relu: a ReLU follows it.
+        six: which ends at 6; where its output is quantized, its codes end there, so a ReLU will do.
         shape: of its output for one image, (C, H, W) or (C,).
     """
 
@@ -43,10 +44,11 @@ class Known:
     dilation: tuple[int, int] = (1, 1)
     kernel: tuple[int, int] = (1, 1)
     groups: int = 1
+    six: bool = False
 
 
 @functools.lru_cache(maxsize=32)
-def operations(spec: ModelSpec) -> tuple[Known, ...]:
+def operations(spec: Spec) -> tuple[Known, ...]:
     """The operations of a folded network in execution order.
 
     Raises:
@@ -64,8 +66,8 @@ def operations(spec: ModelSpec) -> tuple[Known, ...]:
         if layer is not None:
             op = _OPERATIONS.get(layer.kind, layer.kind)
             sources = tuple(names[data] for data in layer.data)
-            relu = layer.last.target in RELU
-            found.append(Known(layer.name, op, sources, layer.name, relu, _shape(node),
+            relu, six = (layer.last.target in kinds for kinds in (ACTIVATIONS, RELU6))
+            found.append(Known(layer.name, op, sources, layer.name, relu, _shape(node), six=six,
                                **(_convolution(node) if op == "conv" else {})))  # fmt: skip
             names[node] = names[layer.last] = coded[layer.name] = layer.name
         elif node.target == _A.max_pool2d.default:

@@ -18,7 +18,7 @@ from torch.fx import Interpreter, Node
 
 from edgeres.compression.graph import bare_graph
 from edgeres.compression.quantizer import layers
-from edgeres.models.resnet import ResNet
+from edgeres.models.modules import Classifier
 from edgeres.types import QuantParams, ScaleTable
 
 
@@ -41,7 +41,7 @@ class LayerCheck:
 
 
 def check(
-    model: ResNet, scales: ScaleTable, images: Tensor, codes: Mapping[str, np.ndarray]
+    model: Classifier, scales: ScaleTable, images: Tensor, codes: Mapping[str, np.ndarray]
 ) -> tuple[LayerCheck, ...]:
     """Compare every layer whose codes are known, in execution order.
 
@@ -61,7 +61,7 @@ def check(
 class _Walk(Interpreter):
     """Runs the float network, and takes over the file's codes behind each layer."""
 
-    def __init__(self, model: ResNet, scales: ScaleTable, codes: Mapping[str, np.ndarray]):
+    def __init__(self, model: Classifier, scales: ScaleTable, codes: Mapping[str, np.ndarray]):
         graph = bare_graph(model.spec)
         super().__init__(graph)
         self.names = {layer.last: layer.name for layer in layers(graph)}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeres.compression.graph import wiring
-from edgeres.models.resnet import ResNet
+from edgeres.models.modules import Classifier
 from edgeres.targets._graph import FileGraph, FileOp
 from edgeres.types import QuantParams, ScaleTable
 
@@ -36,7 +36,7 @@ class Audit:
         return self.compared - len(self.differing)
 
 
-def audit(graph: FileGraph, model: ResNet, scales: ScaleTable) -> Audit:
+def audit(graph: FileGraph, model: Classifier, scales: ScaleTable) -> Audit:
     """Compare every scale in a file with the trained one.
 
     Args:
@@ -54,7 +54,7 @@ def audit(graph: FileGraph, model: ResNet, scales: ScaleTable) -> Audit:
     return Audit(len(scales), tuple(differing))
 
 
-def file_scales(graph: FileGraph, model: ResNet, scales: ScaleTable) -> ScaleTable:
+def file_scales(graph: FileGraph, model: Classifier, scales: ScaleTable) -> ScaleTable:
     """The file's scales under the trained table's names."""
     found: ScaleTable = {}
     entry = graph.input.quantization or _quantized_entry(graph)
@@ -70,7 +70,7 @@ def file_scales(graph: FileGraph, model: ResNet, scales: ScaleTable) -> ScaleTab
     return found
 
 
-def name_layers(graph: FileGraph, model: ResNet, scales: ScaleTable) -> dict[str, str]:
+def name_layers(graph: FileGraph, model: Classifier, scales: ScaleTable) -> dict[str, str]:
     """Output tensor of an operation -> the layer of the network that it is.
 
     A layer with weights is the operation that holds them; of several with the same ones (a batch
@@ -107,7 +107,7 @@ def name_layers(graph: FileGraph, model: ResNet, scales: ScaleTable) -> dict[str
     return names
 
 
-def float_by_choice(graph: FileGraph, model: ResNet, scales: ScaleTable) -> set[str]:
+def float_by_choice(graph: FileGraph, model: Classifier, scales: ScaleTable) -> set[str]:
     """Outputs of the float operations that the recipe asked for.
 
     These are the layers without trained scales, known by their weights, and what is joined to them
@@ -127,7 +127,7 @@ def float_by_choice(graph: FileGraph, model: ResNet, scales: ScaleTable) -> set[
     return chosen & {op.output for op in graph.ops if op.floating}
 
 
-def _kept_float(graph: FileGraph, model: ResNet, scales: ScaleTable) -> dict[str, str]:
+def _kept_float(graph: FileGraph, model: Classifier, scales: ScaleTable) -> dict[str, str]:
     """Output tensor -> layer, for layers with weights that stay float."""
     waiting = {
         name.removesuffix(".weight"): weight.numpy()
@@ -159,7 +159,7 @@ def sources(op: FileOp, graph: FileGraph, names: Mapping[str, str]) -> dict[str,
     return {name: names.get(s.output, "") if s else "" for name, s in made.items()}
 
 
-def codes(model: ResNet, scales: ScaleTable, name: str) -> np.ndarray:
+def codes(model: Classifier, scales: ScaleTable, name: str) -> np.ndarray:
     """A layer's int8 weight codes (O, ...), as its trained scales give them."""
     weight = model.state_dict()[name].numpy()
     scale = np.asarray(scales[name].scale, np.float32).reshape(-1, *[1] * (weight.ndim - 1))

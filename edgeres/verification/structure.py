@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeres.models.resnet import ResNet
+from edgeres.models.modules import Classifier
 from edgeres.targets._palette import LARGEST_PLAIN, PALETTE_BITS, palette
 from edgeres.targets._structure import Step, Structure
 from edgeres.types import QuantParams, ScaleTable
@@ -26,7 +26,7 @@ _FLOATING = ("float16", "float32")
 
 
 def mismatches(
-    stored: Structure, model: ResNet, scales: ScaleTable | None, precision: str
+    stored: Structure, model: Classifier, scales: ScaleTable | None, precision: str
 ) -> tuple[str, ...]:
     """What of a file isn't the network, and what of the network isn't in the file.
 
@@ -76,7 +76,7 @@ class _Mismatch(Exception):
 class _Walk:
     """One file's steps against one network's operations."""
 
-    def __init__(self, stored: Structure, model: ResNet, scales: ScaleTable, precision: str):
+    def __init__(self, stored: Structure, model: Classifier, scales: ScaleTable, precision: str):
         self.stored, self.model, self.scales = stored, model, scales
         self.precision = precision
         self.weights = {name: value.detach().numpy() for name, value in model.state_dict().items()}
@@ -183,6 +183,8 @@ class _Walk:
                 return "a sign is turned"
         if step.relu and not known.relu:
             return "has a ReLU that the network hasn't"
+        if step.relu and step.six != self._ends_at_six(known):
+            return "its ReLU ends elsewhere than the network's"
         if step.op in ("conv", "max_pool"):
             misplaced = self._window(step, known, values[0])
             if misplaced:
@@ -303,7 +305,13 @@ class _Walk:
         known = self.by_name.get(value.known)
         if known is None or not known.relu or value.codes is not None or value.negated:
             raise _Mismatch(f"the network has no ReLU behind {value.known}")
+        if step.six != self._ends_at_six(known):
+            raise _Mismatch(f"it ends elsewhere than the network's behind {value.known}")
         return dataclasses.replace(value, relu=True)
+
+    def _ends_at_six(self, known: Known) -> bool:
+        """Whether a ReLU6 has to be one; codes end at 6 by their scale."""
+        return known.six and known.coded not in self.scales
 
     def _pad(self, step: Step, value: _Value) -> _Value:
         if step.padding is None or min(step.padding) < 0 or any(value.padding):

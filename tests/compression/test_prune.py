@@ -15,7 +15,8 @@ from edgeres.compression.prune import prune
 from edgeres.compression.sparsity import GroupSparsity
 from edgeres.errors import BadInput
 from edgeres.models import weights
-from edgeres.models.resnet import ResNet, complexity, spec_of
+from edgeres.models.modules import complexity
+from edgeres.models.resnet import ResNet, spec_of
 from edgeres.models.shapes import macs, parameters, shapes_of
 from edgeres.training import objectives
 from edgeres.training.views import Labelled

@@ -19,7 +19,8 @@ from edgeres.compression.qat import QatModel
 from edgeres.datasets import ReadOptions, digits
 from edgeres.disk import file_sha256
 from edgeres.models import resnet, spec
-from edgeres.models.resnet import ResNet, complexity
+from edgeres.models.modules import complexity
+from edgeres.models.resnet import ResNet
 from edgeres.models.shapes import shapes_of
 from edgeres.recipe import TrainSection, VerifySection
 from edgeres.training import loop, objectives

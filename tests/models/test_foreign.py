@@ -297,7 +297,7 @@ KINDS: dict[str, tuple[Any, str]] = {
     "convolutions with biases": (of(biased), "loads"),
     "a normalizing layer in front": (of(normalizing), "loads"),
     "TorchScript": (of(scripted), r"is a TorchScript program.*torch\.jit\.load"),
-    "torch.export (.pt2)": (of(program), r"is an exported program.*torch\.export\.load"),
+    "torch.export (.pt2)": (of(program), "loads"),
     "TFLite, ONNX, Keras and other files": (other_kinds, "is a TFLite model, no checkpoint"),
     "quantized": (
         saved(lambda m: {k: v.to(torch.int8) if k == "conv1.weight" else v for k, v in

@@ -11,7 +11,7 @@ import pytest
 from edgeres import listing
 from edgeres.errors import BadInput
 from edgeres.models import spec
-from edgeres.models.resnet import complexity
+from edgeres.models.modules import complexity
 from edgeres.types import Preprocess
 
 IMAGENET = Preprocess(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -15,7 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeres import targets
 from edgeres.compression import ptq
 from edgeres.errors import BadInput
-from edgeres.models.resnet import ResNet, complexity, fold_batchnorm
+from edgeres.models.modules import complexity
+from edgeres.models.resnet import ResNet, fold_batchnorm
 from edgeres.targets import onnx as target
 from edgeres.targets._graph import FileGraph
 from edgeres.training.inference import prepared

@@ -18,7 +18,8 @@ from conftest import images, network
 from edgeres import targets
 from edgeres.disk import file_sha256, folder_size
 from edgeres.errors import BadInput
-from edgeres.models.resnet import ResNet, complexity, fold_batchnorm
+from edgeres.models.modules import complexity
+from edgeres.models.resnet import ResNet, fold_batchnorm
 from edgeres.recipe import VerifySection
 from edgeres.targets import savedmodel
 from edgeres.training.inference import prepared

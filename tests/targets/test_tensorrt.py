@@ -16,7 +16,8 @@ from onnx import TensorProto
 
 from edgeres import targets
 from edgeres.errors import BadInput, MissingComponent
-from edgeres.models.resnet import ResNet, complexity, fold_batchnorm
+from edgeres.models.modules import complexity
+from edgeres.models.resnet import ResNet, fold_batchnorm
 from edgeres.targets import onnx as plain
 from edgeres.targets import tensorrt as target
 from edgeres.training.inference import prepared

@@ -21,7 +21,8 @@ from edgeres import targets
 from edgeres.compression import graph, ptq
 from edgeres.errors import BadInput
 from edgeres.models import resnet, spec
-from edgeres.models.resnet import ResNet, complexity, fold_batchnorm
+from edgeres.models.modules import complexity
+from edgeres.models.resnet import ResNet, fold_batchnorm
 from edgeres.targets import _tflite_file as file
 from edgeres.targets import _tflite_rewrites as rewrites
 from edgeres.targets import tflite

@@ -154,7 +154,10 @@ def unused(model: Any) -> None:
 
 TFLITE = {
     "one step of one bias": (of_tflite(bias_by_one), "conv1: the bias of channel 5 is"),
-    "ReLU6 for ReLU": (option("CONV_2D", "fusedActivationFunction", 3), "activation is of kind 3"),
+    "ReLU6 for ReLU": (option("CONV_2D", "fusedActivationFunction", 3),
+                       "its ReLU ends elsewhere than the network's"),
+    "a ReLU from -1 to 1": (option("CONV_2D", "fusedActivationFunction", 2),
+                            "activation is of kind 2"),
     "another stride": (option("CONV_2D", "strideW", 2), "its stride is"),
     "another padding": (option("CONV_2D", "padding", 1), "its padding is"),
     "another dilation": (option("CONV_2D", "dilationHFactor", 2), "its dilation is"),

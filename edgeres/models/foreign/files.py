@@ -32,7 +32,7 @@ _ARCHIVES: tuple[tuple[str, str, str], ...] = (
     ("constants.pkl", "a TorchScript program",
      "save its tensors: torch.save(torch.jit.load('{name}').state_dict(), 'weights.pth')"),
     ("archive_format", "an exported program (torch.export, .pt2)",
-     "save its tensors: torch.save(dict(torch.export.load('{name}').state_dict), 'weights.pth')"),
+     "as a network it is torch:FILE"),
     ("serialized_exported_program.json", "an exported program (torch.export, .pt2)",
      "save its tensors: torch.save(dict(torch.export.load('{name}').state_dict), 'weights.pth')"),
     ("model.weights.h5", "a Keras model", "as a teacher it is keras:FILE"),

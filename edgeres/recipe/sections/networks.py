@@ -140,7 +140,8 @@ class TeacherSection(NetworkSection):
         Text,
         Field(
             description="Architecture (`edgeres list models` shows the names), or where a trained "
-            "one is: torchvision:NAME, timm:NAME.TAG, checkpoint:FILE, keras:FILE, onnx:FILE."
+            "one is: torchvision:NAME, timm:NAME.TAG, checkpoint:FILE, torch:FILE, keras:FILE, "
+            "onnx:FILE."
         ),
     ] = "resnet20"
     ensemble: Annotated[

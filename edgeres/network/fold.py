@@ -1,0 +1,91 @@
+"""A network without batch norm and average pools, as integer kernels want it: the same function.
+
+A batch norm goes into the convolution or linear layer before it. Where that isn't possible, as its
+input is needed as it is, it becomes a depthwise 1x1 convolution: one weight per channel is exact in
+int8. An average pool becomes a depthwise convolution of fixed weights, whose codes are exact:
+XNNPACK takes no int8 average pool, so that TFLite would run the network in pieces.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from edgeres.network.graph import Network, Node, Value
+from edgeres.network.module import NetworkModule
+
+
+@torch.no_grad()
+def folded(model: NetworkModule) -> NetworkModule:
+    """In evaluation mode; the model is left as it was."""
+    network, into = _structure(model.spec, _channels(model.spec))
+    state = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    for name, target in into.items():
+        norm = model.get_submodule(name)
+        assert isinstance(norm, nn.BatchNorm2d)
+        assert norm.running_mean is not None and norm.running_var is not None
+        own = torch.ones(norm.num_features, 1, 1, 1, dtype=norm.running_mean.dtype)
+        weight, bias = nn.utils.fusion.fuse_conv_bn_weights(
+            own if target == name else state[f"{target}.weight"], state.get(f"{target}.bias")
+            if target != name else None, norm.running_mean, norm.running_var, norm.eps,
+            norm.weight, norm.bias,
+        )  # fmt: skip
+        state[f"{target}.weight"], state[f"{target}.bias"] = weight.detach(), bias.detach()
+    made = NetworkModule(network).eval()
+    wanted = made.state_dict()
+    _pools(model.spec, wanted)
+    made.load_state_dict({k: state[k] if k in state and state[k].shape == v.shape else v
+                          for k, v in wanted.items()})  # fmt: skip
+    return made
+
+
+def _structure(network: Network, channels: dict[str, int]) -> tuple[Network, dict[str, str]]:
+    """The folded graph, and which layer each batch norm goes into (its own name: it becomes one)"""
+    users, by_name = network.users(), network.by_name
+    nodes: dict[str, Node] = {}
+    instead: dict[str, str] = {}
+    into: dict[str, str] = {}
+    for node in network.nodes:
+        inputs = tuple(instead.get(name, name) for name in node.inputs)
+        if node.op == "batch_norm":
+            before = by_name.get(node.inputs[0])
+            if before is not None and before.op == "conv2d" and len(users[before.name]) == 1:
+                nodes[before.name] = nodes[before.name].changed(bias=True)
+                instead[node.name] = into[node.name] = before.name
+                continue
+            into[node.name] = node.name
+            node = _depthwise(node, node.number("features"), (1, 1), (1, 1), bias=True)
+        elif node.op == "avg_pool":
+            size = node.pair("kernel_size")
+            node = _depthwise(node, channels[node.name], size, node.pair("stride"), bias=False)
+        nodes[node.name] = Node(node.name, node.op, inputs, node.attributes)
+    output = instead.get(network.output, network.output)
+    return network.with_nodes(tuple(nodes.values()), output), into
+
+
+def _depthwise(
+    node: Node, channels: int, kernel: tuple[int, int], stride: tuple[int, int], *, bias: bool
+) -> Node:
+    values: dict[str, Value] = {
+        "in": channels, "out": channels, "kernel": kernel, "stride": stride, "padding": (0, 0),
+        "dilation": (1, 1), "groups": channels, "bias": bias, "trained": bias,
+    }  # fmt: skip
+    return Node.of(node.name, "conv2d", node.inputs, **values)
+
+
+def _channels(network: Network) -> dict[str, int]:
+    """How many channels each value has."""
+    found = {"input": 3}
+    for node in network.nodes:
+        first = found[node.inputs[0]]
+        found[node.name] = node.number("out") if node.op in ("conv2d", "linear") else first
+        if node.op == "mul":  # a gate may have one channel
+            found[node.name] = max(found[name] for name in node.inputs)
+    return found
+
+
+def _pools(network: Network, state: dict[str, Tensor]) -> None:
+    for node in network.nodes:
+        if node.op == "avg_pool":
+            height, width = node.pair("kernel_size")
+            state[f"{node.name}.weight"].fill_(1 / (height * width))

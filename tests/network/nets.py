@@ -1,0 +1,86 @@
+"""Somebody's networks: ordinary modules that edgeres knows nothing of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+
+class Inverted(nn.Module):
+    """A block of MobileNetV2 (Sandler et al. 2018): wide inside, linear at its end."""
+
+    def __init__(self, channels: int, out: int, stride: int):
+        super().__init__()
+        wide = 2 * channels
+        self.conv = nn.Sequential(
+            nn.Conv2d(channels, wide, 1, bias=False), nn.BatchNorm2d(wide), nn.ReLU6(inplace=True),
+            nn.Conv2d(wide, wide, 3, stride, 1, groups=wide, bias=False), nn.BatchNorm2d(wide),
+            nn.ReLU6(inplace=True), nn.Conv2d(wide, out, 1, bias=False), nn.BatchNorm2d(out),
+        )  # fmt: skip
+        self.same = stride == 1 and channels == out
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv(x) if self.same else self.conv(x)
+
+
+class Mobile(nn.Module):
+    """Stem, three inverted blocks, mean, dropout, linear layer."""
+
+    def __init__(self, classes: int = 10):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU6(),
+            Inverted(16, 24, 2), Inverted(24, 24, 1), Inverted(24, 32, 2),
+        )  # fmt: skip
+        self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(32, classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.features(x).mean((2, 3)))
+
+
+class Gated(nn.Module):
+    """Everything else that is known: a gate, an average pool, a max pool, a norm without a
+    convolution, a convolution with a bias, a shared ReLU, two linear layers."""
+
+    def __init__(self, classes: int = 10):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, padding="same")
+        self.act = nn.ReLU(inplace=True)
+        self.pool = nn.MaxPool2d(3, 2, 1)
+        self.squeeze, self.excite = nn.Conv2d(16, 8, 1), nn.Conv2d(8, 16, 1)
+        self.norm = nn.BatchNorm2d(16)
+        self.halve = nn.AvgPool2d(2)
+        self.conv = nn.Conv2d(16, 24, 3, 1, 2, dilation=2, bias=False)
+        self.hidden, self.out = nn.Linear(24, 20), nn.Linear(20, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pool(self.act(self.stem(x)))
+        gate = self.excite(self.act(self.squeeze(nn.functional.adaptive_avg_pool2d(x, 1))))
+        x = self.halve(self.act(self.norm(x * torch.sigmoid(gate))))
+        x = nn.functional.adaptive_avg_pool2d(torch.clamp(self.conv(x), 0, 6), (1, 1))
+        return self.out(self.act(self.hidden(torch.flatten(x, 1))))
+
+
+def of(kind: type[nn.Module], px: int = 16, seed: int = 0) -> nn.Module:
+    """One with batch statistics and scales as after a training, in evaluation mode."""
+    torch.manual_seed(seed)
+    model = kind()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0, 0.2)
+    model.train()
+    with torch.no_grad():
+        for _ in range(20):
+            model(torch.randn(8, 3, px, px))
+    return model.eval()
+
+
+def saved(model: nn.Module, path: Path, px: int = 16) -> Path:
+    """As `torch.export.save` writes it."""
+    batch = torch.export.Dim("batch", min=1, max=1024)
+    program = torch.export.export(model, (torch.zeros(2, 3, px, px),), dynamic_shapes=({0: batch},))
+    torch.export.save(program, path)
+    return path

@@ -1,0 +1,206 @@
+"""Anybody's module or .pt2 file becomes the same function with the same names, or is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from network.nets import Gated, Mobile, of, saved
+from torch import Tensor, nn
+
+from edgeres.errors import BadInput
+from edgeres.models import modules, spec, weights
+from edgeres.models.pixels import of_pixels
+from edgeres.network import document
+from edgeres.network.from_torch import from_module, from_pt2
+from edgeres.training.inference import prepared
+from edgeres.types import Preprocess
+
+
+@pytest.mark.parametrize("kind", [Mobile, Gated])
+def test_it_computes_the_same_under_the_same_names(kind: Any, tmp_path: Path) -> None:
+    theirs = of(kind)
+    x = torch.randn(3, 3, 16, 16)
+    for ours in (
+        from_module(theirs, 16).module,
+        from_pt2(saved(theirs, tmp_path / "net.pt2"), mean=(0.5,), std=(0.5,)).module,
+    ):
+        assert ours.state_dict().keys() == theirs.state_dict().keys()
+        with torch.no_grad():
+            assert torch.equal(ours(x), theirs(x))
+            torch.testing.assert_close(
+                modules.fold_batchnorm(ours)(x), theirs(x), atol=2e-4, rtol=1e-3
+            )
+        network = ours.spec
+        again = spec.from_json(json.loads(json.dumps(spec.to_json(network))))
+        assert again == network and hash(again) == hash(network)
+        assert network.classes == 10 and network.preprocess == Preprocess(16, (0.5,), (0.5,))
+        weights.save(tmp_path, ours)
+        with torch.no_grad():
+            assert torch.equal(weights.load(tmp_path)(x), theirs(x))
+
+
+def test_what_is_left_out_is_said_and_training_mode_is_kept() -> None:
+    theirs = of(Mobile).train()
+    read = from_module(theirs, 16)
+    assert theirs.training and not read.module.training
+    assert [note.partition(" is left out")[0] for note in read.notes] == ["dropout (0.2)"]
+    assert not read.fixed_size and from_module(of(Gated), 16).fixed_size is False
+
+
+def test_a_new_head_other_outputs_and_pixels() -> None:
+    ours = from_module(of(Mobile), 16, mean=(0.485, 0.456, 0.406), std=(0.2, 0.2, 0.3)).module
+    x = torch.randn(2, 3, 16, 16)
+    other = modules.with_new_head(ours, 4)
+    assert other.spec.classes == 4 and other(x).shape == (2, 4) and not other(x).any()
+    assert modules.head(other)[0] == "classifier.1"
+    some = modules.with_outputs(ours, torch.tensor([7, 1]))
+    torch.testing.assert_close(some(x), ours(x)[:, [7, 1]])
+    taken = of_pixels(ours)
+    white = torch.full((1, 3, 16, 16), 128, dtype=torch.uint8)
+    for model in (
+        taken,
+        of_pixels(from_module(of(Gated), 16, mean=(0.4, 0.5, 0.6), std=(0.2,)).module),
+    ):
+        assert model.spec.preprocess == spec.default_preprocess(16)
+    pixels = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
+    stems = [m.get_submodule("features.1")(m.get_submodule("features.0")(
+        prepared(pixels, m.spec.preprocess))) for m in (ours, taken)]  # fmt: skip
+    torch.testing.assert_close(
+        stems[1][..., 1:-1, 1:-1], stems[0][..., 1:-1, 1:-1], rtol=0, atol=1e-4
+    )
+    assert taken(prepared(white, taken.spec.preprocess)).isfinite().all()
+
+
+class _Softmax(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.odd = of(Mobile), nn.Softmax(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.odd(self.body(x))
+
+
+class _Two(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = of(Mobile)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.body(x), x.mean((2, 3))
+
+
+class _Branching(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3)) if x.sum() > 0 else x.amax((2, 3))
+
+
+class _Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.factor = of(Mobile), nn.Parameter(torch.ones(10))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x) * self.factor
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [(_Softmax(), "softmax.int isn't known in 'odd'"), (_Two(), "1 inputs and 2 outputs"),
+     (_Branching(), "torch.export can't read this module"),
+     (_Scaled(), "mul.Tensor reads what isn't made of the image"),
+     (nn.Sequential(nn.Conv2d(3, 4, 3)), r"gives \(N, 4, 14, 14\)")],
+)  # fmt: skip
+def test_what_is_unknown_is_refused_by_name(model: nn.Module, said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        from_module(model, 16)
+
+
+def test_nothing_of_a_file_runs(tmp_path: Path) -> None:
+    """`torch.export.load` would unpickle the weights and evaluate the shapes."""
+    good, bad, mark = tmp_path / "good.pt2", tmp_path / "bad.pt2", tmp_path / "ran"
+    saved(of(Mobile), good)
+
+    class Bomb:
+        def __reduce__(self) -> Any:
+            return os.system, (f"touch {mark}",)
+
+    with zipfile.ZipFile(good) as old, zipfile.ZipFile(bad, "w") as new:
+        for entry in old.infolist():
+            data = old.read(entry)
+            if entry.filename.endswith("weight_0"):
+                data = pickle.dumps(Bomb())
+            if entry.filename.endswith("weights_config.json"):
+                data = data.replace(b'"use_pickle": false', b'"use_pickle": true')
+            if entry.filename.endswith("models/model.json"):
+                data = data.replace(
+                    b'"as_expr": {"expr_str": "s', b'"as_expr": {"expr_str": "__import__(1)+s'
+                )
+            new.writestr(entry.filename, data)
+    with pytest.raises(BadInput, match="is pickled, and pickles run code"):
+        from_pt2(bad, mean=(0.5,), std=(0.5,))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x05\x06" + bytes(18), b"no zip at all" * 9])
+def test_another_file_gets_a_sentence(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "x.pt2"
+    path.write_bytes(content)
+    with pytest.raises(BadInput, match=r"x\.pt2: .*save it again with torch 2\.8"):
+        from_pt2(path, mean=(0.5,), std=(0.5,))
+
+
+def test_a_damaged_file_is_a_sentence_or_the_same_network(tmp_path: Path) -> None:
+    whole = saved(of(Mobile), tmp_path / "net.pt2").read_bytes()
+    for at in range(0, len(whole), len(whole) // 60):
+        path = tmp_path / "cut.pt2"
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x41]) + whole[at + 1 :])
+        with contextlib.suppress(BadInput):  # whatever else comes is a fault
+            from_pt2(path, mean=(0.5,), std=(0.5,))
+
+
+def _changed(change: dict[str, Any]) -> dict[str, Any]:
+    return document.to_json(from_module(of(Mobile), 16).module.spec) | change
+
+
+NODE = {"name": "a", "op": "relu", "inputs": ["input"]}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"nodes": []}, "1 to 20,000 operations"),
+     ({"nodes": [NODE, NODE], "output": "a"}, "two operations are named 'a'"),
+     ({"nodes": [{**NODE, "op": "exec"}]}, "there is no operation 'exec'"),
+     ({"nodes": [{**NODE, "name": "../x"}]}, "no name of an operation"),
+     ({"nodes": [{**NODE, "inputs": ["b"]}]}, "reads 'b', which no operation before it makes"),
+     ({"nodes": [{**NODE, "inputs": ["input", "input"]}]}, "relu reads 1 values"),
+     ({"nodes": [{**NODE, "attributes": {"odd": 1}}]}, "'odd' don't go together"),
+     ({"nodes": [NODE], "output": "b"}, "no operation makes the output"),
+     ({"nodes": [{**NODE, "op": "linear", "attributes": {"in": 1 << 40, "out": 1, "bias": True}}]},
+      "no whole number"),
+     ({"name": "../../out"}, "is no name of a network"), ({"classes": -1}, "no whole number"),
+     ({"preprocess": {"size_px": 16, "mean": ["x"], "std": [1]}}, "1 nor 3 numbers"),
+     ({"nodes": 5}, "1 to 20,000 operations")],
+)  # fmt: skip
+def test_a_stored_network_is_checked(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        spec.from_json(_changed(change))
+
+
+@pytest.mark.parametrize("name", ["forward", "features.0", "training", "spec"])
+def test_a_name_that_a_module_has_already_is_refused(name: str, tmp_path: Path) -> None:
+    model = from_module(of(Mobile), 16).module
+    weights.save(tmp_path, model)
+    stored = json.loads((tmp_path / "spec.json").read_text())
+    (old,) = (n["name"] for n in stored["nodes"] if n["op"] == "linear")
+    text = json.dumps(stored).replace(f'"{old}"', f'"{name}"')
+    (tmp_path / "spec.json").write_text(text)
+    with pytest.raises(BadInput):
+        weights.load(tmp_path)
