@@ -20,7 +20,7 @@ from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 from torchao.quantization.pt2e.quantizer import QuantizationSpec
 
 from edgeres.compression import biases, rounding
-from edgeres.compression.quantizer import RELU, RELU6, ResidualQuantizer, layers
+from edgeres.compression.quantizer import CLAMPS, RELU, ResidualQuantizer, layers
 from edgeres.compression.rounding import Moments
 from edgeres.models.modules import Classifier, Spec, module_of
 from edgeres.types import QuantParams, ScaleTable
@@ -89,9 +89,10 @@ def _end_at_codes(graph: GraphModule, scales: ScaleTable) -> None:
     """A ReLU6 whose output is quantized is a ReLU: no code stands for more than 6.
 
     Its range was observed behind it. So every format has the same operation, and none rounds 6.
+    The same holds for other ends.
     """
     for layer in layers(graph):
-        if layer.last.target in RELU6 and layer.name in scales:
+        if layer.last.target in CLAMPS and layer.name in scales:
             layer.last.target = RELU[0]
             layer.last.args = layer.last.args[:1]
     graph.recompile()

@@ -28,8 +28,8 @@ from edgeres.types import QuantParams
 _A = torch.ops.aten
 _BATCHNORM = (_A.batch_norm.default, _A._native_batch_norm_legit.default)
 RELU = (_A.relu.default, _A.relu_.default)
-RELU6 = (_A.hardtanh.default, _A.hardtanh_.default)
-ACTIVATIONS = RELU + RELU6
+CLAMPS = (_A.hardtanh.default, _A.hardtanh_.default)
+ACTIVATIONS = RELU + CLAMPS
 _KINDS = {
     _A.conv2d.default: "conv", _A.linear.default: "linear", _A.add.Tensor: "add",
     _A.add_.Tensor: "add", _A.mul.Tensor: "mul", _A.sigmoid.default: "sigmoid",

@@ -112,6 +112,12 @@ def _share(value: Any) -> Value:
     return float(value)
 
 
+def _positive(value: Any) -> Value:
+    if type(value) not in (int, float) or not 0 < value < 1e6:
+        raise ValueError(f"{value!r:.80} is not between 0 and a million")
+    return float(value)
+
+
 def _flag(value: Any) -> Value:
     if not isinstance(value, bool):
         raise ValueError(f"{value!r:.80} is neither true nor false")
@@ -120,5 +126,5 @@ def _flag(value: Any) -> Value:
 
 _KINDS: dict[str, Callable[[Any], Value]] = {
     "size": _size, "pair": _pair, "pad": lambda value: _pair(value, 0), "share": _share,
-    "flag": _flag,
+    "number": _positive, "flag": _flag,
 }  # fmt: skip

@@ -133,10 +133,13 @@ class _Import:
     used: set[str] = field(default_factory=set)
     owners: set[str] = field(default_factory=set)
     fixed_size: bool = False
+    _layers: set[str] = field(default_factory=set)  # modules with a weight, operations to be
 
     def run(self) -> tuple[tuple[Node, ...], str]:
         self.values[self.program.image] = INPUT
-        self.owners = {own.rpartition(".")[0] for own in self.program.known.values()}
+        owners = [own.rpartition(".") for own in self.program.known.values()]
+        self.owners = {owner for owner, *_ in owners}
+        self._layers = {owner for owner, _, leaf in owners if leaf == "weight" and owner}
         for call in self.program.calls:
             handler = _CALLS.get(call.target)
             if handler is None:
@@ -195,12 +198,39 @@ class _Import:
         self, call: Call, op: str, inputs: list[str] | None = None, **attributes: Value
     ) -> None:
         """An operation without tensors, named as the module it stands in."""
+        inputs = inputs or [self.value(call, "self")]
+        self.put(call, op, inputs, self.base(call, op), **attributes)
+
+    def base(self, call: Call, op: str) -> str:
+        """The name of the module that a call stands in; of a call among others, one below it."""
         whole = any(o == call.scope or o.startswith(call.scope + ".") for o in self.owners)
-        base = f"{call.scope}.{op}" if call.scope and whole else call.scope or op
-        self.put(call, op, inputs or [self.value(call, "self")], self.free(base), **attributes)
+        return self.free(f"{call.scope}.{op}" if call.scope and whole else call.scope or op)
+
+    def hard_gate(self, call: Call, base: str) -> None:
+        """clamp(x / 6 + 1 / 2, 0, 1)."""
+        x = self.value(call, "self")
+        shape = self.program.shapes[call.results[0]]
+        channels, name = shape[1], f"{base}.shift"
+        if len(shape) == 2:  # a convolution reads a map
+            self.put(call, "unflatten", [x], f"{base}.unflatten")
+            x = f"{base}.unflatten"
+        values: dict[str, Value] = {
+            "in": channels, "out": channels, "kernel": (1, 1), "stride": (1, 1), "padding": (0, 0),
+            "dilation": (1, 1), "groups": channels, "bias": True, "trained": False,
+        }  # fmt: skip
+        self.put(call, "conv2d", [x], name, **values)
+        self.tensors[f"{name}.weight"] = torch.full((channels, 1, 1, 1), 1 / 6)
+        self.tensors[f"{name}.bias"] = torch.full((channels,), 0.5)
+        self.put(call, "clamp", [name], f"{base}.clamp", most=1.0)
+        if len(shape) == 2:
+            self.put(call, "flatten", [f"{base}.clamp"], f"{base}.flatten")
 
     def free(self, base: str) -> str:
-        """A name that no other operation has, nor is inside of."""
+        """A name that no other operation has, nor is inside of: `bn1.act` behind an operation
+        `bn1` is `bn1_act`."""
+        for used in self.used | self._layers:
+            if base.startswith(used + "."):
+                base = f"{used}_{base[len(used) + 1 :].replace('.', '_')}"
         name, number = base, 1
         while self._taken(name):
             number += 1
@@ -296,16 +326,43 @@ def _simple(op: str) -> Callable[[_Import, Call], None]:
 
 def _hardtanh(walk: _Import, call: Call) -> None:
     low, high = call.arguments.get("min_val", -1), call.arguments.get("max_val", 1)
-    if (low, high) != (0, 6):
+    if low != 0 or high <= 0:
         raise walk.refused(call, f"hardtanh from {low} to {high} isn't known")
-    walk.plain(call, "relu6")
+    walk.plain(call, "clamp", most=float(high))
 
 
 def _clamp(walk: _Import, call: Call) -> None:
     low, high = call.arguments.get("min"), call.arguments.get("max")
-    if low != 0 or high not in (None, 6):
+    if low != 0 or (high is not None and high <= 0):
         raise walk.refused(call, f"{call.target} from {low} to {high} isn't known")
-    walk.plain(call, "relu" if high is None else "relu6")
+    if high is None:
+        walk.plain(call, "relu")
+    else:
+        walk.plain(call, "clamp", most=float(high))
+
+
+def _relu6(walk: _Import, call: Call) -> None:
+    walk.plain(call, "clamp", most=6.0)
+
+
+def _hardsigmoid(walk: _Import, call: Call) -> None:
+    """clamp(x / 6 + 1 / 2, 0, 1): the sum as a depthwise convolution, which every runtime has in
+    integers; hard-sigmoid has no integer kernel in some, and is float there."""
+    walk.hard_gate(call, walk.base(call, "hardsigmoid"))
+
+
+def _hardswish(walk: _Import, call: Call) -> None:
+    """x hardsigmoid(x)."""
+    base, x = walk.base(call, "hardswish"), walk.value(call, "self")
+    walk.hard_gate(call, base)
+    walk.put(call, "mul", [x, walk.values[call.results[0]]], f"{base}.mul")
+
+
+def _silu(walk: _Import, call: Call) -> None:
+    """x sigmoid(x)."""
+    base, x = walk.base(call, "silu"), walk.value(call, "self")
+    walk.put(call, "sigmoid", [x], f"{base}.sigmoid")
+    walk.put(call, "mul", [x, f"{base}.sigmoid"], f"{base}.mul")
 
 
 def _max_pool(walk: _Import, call: Call) -> None:
@@ -407,7 +464,10 @@ _CALLS: dict[str, Callable[[_Import, Call], None]] = {
     "add.Tensor": _joined("add"), "add_.Tensor": _joined("add"), "mul.Tensor": _joined("mul"),
     "mul_.Tensor": _joined("mul"),
     "relu.default": _simple("relu"), "relu_.default": _simple("relu"),
-    "relu6.default": _simple("relu6"), "relu6_.default": _simple("relu6"),
+    "relu6.default": _relu6, "relu6_.default": _relu6,
+    "hardsigmoid.default": _hardsigmoid, "hardsigmoid_.default": _hardsigmoid,
+    "hardswish.default": _hardswish, "hardswish_.default": _hardswish,
+    "silu.default": _silu, "silu_.default": _silu,
     "hardtanh.default": _hardtanh, "hardtanh_.default": _hardtanh,
     "clamp.default": _clamp, "clamp_min.default": _clamp,
     "sigmoid.default": _simple("sigmoid"), "sigmoid_.default": _simple("sigmoid"),

@@ -16,7 +16,7 @@ INPUT = "input"
 """What the first operations read: the image, (N, 3, H, W)."""
 
 Value = bool | int | float | tuple[int, ...]
-_MOVING = ("flatten", "dropout", "max_pool", "avg_pool", "global_avg_pool", "relu", "relu6")
+_MOVING = ("flatten", "dropout", "max_pool", "avg_pool", "global_avg_pool", "relu", "clamp")
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,12 @@ class Node:
         value = self.values[key]
         assert isinstance(value, int)
         return value
+
+    def real(self, key: str) -> float:
+        """An attribute that is a number."""
+        value = self.values[key]
+        assert isinstance(value, int | float)
+        return float(value)
 
     def pair(self, key: str) -> tuple[int, int]:
         """An attribute with a value for height and width."""

@@ -24,7 +24,7 @@ class Op:
     Attributes:
         reads: how many values; None: one or more.
         attributes: name -> "size" (1 to `LARGEST`), "pair" (of sizes), "pad" (a pair from 0),
-            "share" (a number between 0 and 1), "flag".
+            "share" (a number between 0 and 1), "number" (above 0), "flag".
         module: makes its PyTorch module of fresh weights.
     """
 
@@ -49,14 +49,19 @@ class Mul(nn.Module):
         return x * y
 
 
-JOINING = (Add, Mul)
+class Unflatten(nn.Module):
+    """A vector as a map of one pixel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C) -> (N, C, 1, 1)."""
+        return x.view(-1, x.shape[1], 1, 1)
 
 
 def _conv(node: Node) -> nn.Module:
     v: dict[str, Any] = node.values
     conv = nn.Conv2d(v["in"], v["out"], v["kernel"], v["stride"], v["padding"], v["dilation"],
                      v["groups"], v["bias"])  # fmt: skip
-    conv.weight.requires_grad_(bool(v["trained"]))
+    conv.requires_grad_(bool(v["trained"]))
     return conv
 
 
@@ -80,7 +85,7 @@ OPS: dict[str, Op] = {
                  lambda n: nn.Linear(n.number("in"), n.number("out"), bool(n.values["bias"]))),
     "batch_norm": Op(1, {"features": "size", "eps": "share", "momentum": "share"}, _norm),
     "relu": Op(1, {}, _plain(nn.ReLU)),
-    "relu6": Op(1, {}, _plain(nn.ReLU6)),
+    "clamp": Op(1, {"most": "number"}, lambda n: nn.Hardtanh(0.0, n.real("most"))),  # from 0
     "sigmoid": Op(1, {}, _plain(nn.Sigmoid)),
     "add": Op(2, {}, _plain(Add)),
     "mul": Op(2, {}, _plain(Mul)),
@@ -88,5 +93,6 @@ OPS: dict[str, Op] = {
                        "dilation": "pair"}, _plain(nn.MaxPool2d)),
     "avg_pool": Op(1, {"kernel_size": "pair", "stride": "pair"}, _plain(nn.AvgPool2d)),
     "global_avg_pool": Op(1, {}, _plain(nn.AdaptiveAvgPool2d, output_size=1)),
+    "unflatten": Op(1, {}, _plain(Unflatten)),
     "flatten": Op(1, {}, _plain(nn.Flatten, start_dim=1)),
 }  # fmt: skip

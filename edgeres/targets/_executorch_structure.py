@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +39,6 @@ _QUANTIZED = {
 _FIELDS = ("version", "xnodes", "xvalues", "num_externs", "input_ids", "output_ids",
            "constant_data")  # fmt: skip
 _RELU = {"output_min": 0, "output_max": 0x7F800000}  # the bits of 0 and infinity
-_RELU6 = {"output_min": 0, "output_max": 0x40C00000}  # of 0 and 6
 
 
 def structure(path: Path, source: Source, precision: str) -> Structure:
@@ -161,7 +162,7 @@ class _Reader:
             self.channels_last.add(output)
         self.shapes[tensor] = self._shape(output)
         found: dict[str, Any] = {"relu": "output_min_max" in node and op != "relu",
-                                 "six": node.get("output_min_max") == _RELU6}  # fmt: skip
+                                 "most": _most(node)}  # fmt: skip
         if op in ("conv", "linear"):
             found |= self._weighted(kind, details, sources, name)
         if op in ("conv", "max_pool"):
@@ -193,7 +194,8 @@ class _Reader:
         if wrong or node.keys() - {"xnode_union_type", "xnode_union", "debug_handle",
                                    "output_min_max"}:  # fmt: skip
             return "has a field that isn't expected"
-        if node.get("output_min_max", _RELU) not in (_RELU, _RELU6) or (
+        limits = node.get("output_min_max", _RELU)
+        if limits.keys() != _RELU.keys() or limits["output_min"] != 0 or not _most(node) > 0 or (
             "output_min_max" in node) > (op in _WITH_RELU):  # fmt: skip
             return "cuts its output off"
         if any(i not in self.names for i in sources):
@@ -308,3 +310,11 @@ def _beyond(blob: bytes, graph: Any, stored: bytes) -> Iterator[str]:
         p | outside != p for p in places
     ):
         yield "its XNNPACK graph has constants in other places"
+
+
+def _most(node: Any) -> float:
+    """What a node cuts its output off at, kept as the bits of a float."""
+    if "output_min_max" not in node:
+        return math.inf
+    most: float = struct.unpack("<f", struct.pack("<I", node["output_min_max"]["output_max"]))[0]
+    return most

@@ -208,6 +208,7 @@ KERNELS: Mapping[str, Callable[[Arguments], Tensor]] = {
     "relu6": lambda a: a["x"].clamp(0, 6),
     "clip": lambda a: a["x"].clamp(a["alpha"], a["beta"]),
     "sigmoid": lambda a: a["x"].sigmoid(),
+    "silu": lambda a: a["x"] * a["x"].sigmoid(),
     "add": lambda a: a["x"] + a["y"],
     "sub": lambda a: a["x"] - a["y"],
     "mul": lambda a: a["x"] * a["y"],

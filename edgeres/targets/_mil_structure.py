@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ _TYPES = {"fp16": ("float16",), "palettized": ("float16",),
 _ARGUMENTS = {
     "conv": ("x", "weight [bias] strides pad_type pad dilations groups"),
     "linear": ("x", "weight [bias]"), "relu": ("x", ""), "clip": ("x", "alpha beta"),
-    "sigmoid": ("x", ""), "add": ("x y", ""), "mul": ("x y", ""),
+    "sigmoid": ("x", ""), "silu": ("x", ""), "add": ("x y", ""), "mul": ("x y", ""),
     "reduce_mean": ("x", "axes keep_dims"),
     "max_pool": ("x", "kernel_sizes strides pad_type pad ceil_mode"), "reshape": ("x", "shape"),
     "cast": ("x", "dtype"), "quantize": ("input", "scale [zero_point] output_dtype"),
@@ -93,7 +94,12 @@ class _Reader:
                     self.unpacked.add(name)
                 continue
             self.ranks[name] = op.outputs[0].type.tensorType.rank
-            yield self._step(op, name, where)
+            step = self._step(op, name, where)
+            if op.type == "silu" and step.op != "unknown":  # what coremltools makes of the two
+                gate = f"{name} before its product"
+                yield dataclasses.replace(step, op="sigmoid", output=gate)
+                step = dataclasses.replace(step, op="mul", inputs=(*step.inputs, gate))
+            yield step
 
     def unused(self) -> Iterator[str]:
         for name in sorted(self.constants.keys() - self.used):
@@ -178,9 +184,9 @@ class _Reader:
         kind: Any = {"reduce_mean": "mean", "clip": "relu"}.get(op.type, op.type)
         details = self._details(op.type, stored, data, name, where)
         if kind == "relu":
-            details |= {"six": op.type == "clip"}
-            if op.type == "clip" and (stored["alpha"], stored["beta"]) != (0, 6):
-                self.strange.append(f"{where}: cuts its output off elsewhere than at 0 and 6")
+            details |= {"most": float(stored["beta"]) if op.type == "clip" else math.inf}
+            if op.type == "clip" and stored["alpha"] != 0:
+                self.strange.append(f"{where}: cuts its output off below elsewhere than at 0")
         if "weight" in stored:
             details |= {"weight": stored["weight"], "bias": stored.get("bias"),
                         "weight_quantization": self.scales.get(given["weight"][0])}  # fmt: skip

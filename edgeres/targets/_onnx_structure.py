@@ -228,10 +228,10 @@ class _Reader:
             codes = node.output[0] if kind == "QuantizeLinear" else node.input[0]
             self._codes(codes, node.input[1:], name)
         elif kind == "Clip":
-            ends = [float(self._constant(node, i, name).reshape(-1)[0]) for i in (1, 2)]
-            if ends != [0, 6]:
-                self.strange.append(f"{name}: cuts its output off at {ends[0]:g} and {ends[1]:g}")
-            found["six"] = True
+            low, most = (float(self._constant(node, i, name).reshape(-1)[0]) for i in (1, 2))
+            if low:
+                self.strange.append(f"{name}: cuts its output off at {low:g}")
+            found["most"] = most
         elif kind == "Cast":
             found["dtype"] = _type_name(attributes.get("to", 0))
         elif kind == "Flatten":

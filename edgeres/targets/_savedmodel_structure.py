@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,11 +25,20 @@ _NODES: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "MaxPool": ("max_pool", 1, ("ksize", "strides", "padding", "explicit_paddings")),
     "MatMul": ("linear", 2, ()), "BiasAdd": ("bias", 2, ()), "AddV2": ("add", 2, ()),
     "Mul": ("mul", 2, ()), "Sigmoid": ("sigmoid", 1, ()), "Relu": ("relu", 1, ()),
-    "Relu6": ("relu", 1, ()),
+    "Relu6": ("relu", 1, ()), "Minimum": ("minimum", 2, ()),
+    "Reshape": ("reshape", 2, ()),
     "Mean": ("mean", 2, ("keep_dims",)), "Pad": ("pad", 2, ()), "Identity": ("identity", 1, ()),
     "Const": ("const", 0, ("value",)), "Placeholder": ("image", 0, ("shape",)),
 }  # fmt: skip
-_OF_CONSTANTS = ("conv", "linear", "bias", "mean", "pad")  # their second input is one
+_OF_CONSTANTS = (
+    "conv",
+    "linear",
+    "bias",
+    "mean",
+    "pad",
+    "minimum",
+    "reshape",
+)  # their second input is one
 _MAPS, _VECTORS = ("conv", "max_pool", "pad", "mean"), ("linear",)
 
 
@@ -136,6 +146,8 @@ class _Reader:
                 self.strange.append(f"{name}: does nothing")
         elif op == "bias":
             self._bias(read[0], node.name, stored[0], name)
+        elif op == "minimum":
+            self._end(read[0], node.name, stored[0], name)
         else:
             details = self._details(node, op, stored, name)
             self.steps[node.name] = Step(op, name, read, node.name, **details)  # type: ignore[arg-type]
@@ -149,6 +161,16 @@ class _Reader:
             return
         del self.steps[read]
         self.steps[output] = dataclasses.replace(step, bias=bias, output=output)
+
+    def _end(self, read: str, output: str, most: Any, name: str) -> None:
+        """It cuts off a ReLU that nobody else reads."""
+        step = self.steps.get(read)
+        if step is None or step.op != "relu" or self.reads[read] != 1 or len({*most.flat}) != 1:
+            self.strange.append(f"{name}: the network doesn't cut off here")
+            return
+        del self.steps[read]
+        end = float(most.flat[0])
+        self.steps[output] = dataclasses.replace(step, most=end, output=output)
 
     def _details(self, node: Any, op: str, stored: list[Any], name: str) -> dict[str, Any]:
         if op == "linear":
@@ -171,7 +193,11 @@ class _Reader:
             if sorted(int(i) % 4 for i in stored[0].reshape(-1)) != [1, 2]:
                 self.strange.append(f"{name}: averages over the axes {stored[0].tolist()}")
         if op == "relu":
-            return {"six": node.op == "Relu6"}
+            return {"most": 6.0 if node.op == "Relu6" else math.inf}
+        if op == "reshape":
+            shape = tuple(int(n) for n in stored[0].reshape(-1))
+            self.ranks[node.name] = len(shape)
+            return {"shape": shape}
         if op == "pad":
             return {"padding": self._sides(stored[0].reshape(-1).tolist(), name)}
         return {}

@@ -32,10 +32,9 @@ def saved_model(model: Classifier) -> bytes:
 def _network(model: Classifier, image: Any) -> Any:
     """Each operation of a folded network as TensorFlow's own, named as PyTorch names it."""
     import tensorflow as tf
-    from torch import fx
 
     values: dict[fx.Node, Any] = {}
-    for node in fx.symbolic_trace(model).graph.nodes:
+    for node in _traced(model).nodes:
         inputs = [values[n] for n in node.all_input_nodes]
         kind = getattr(node.target, "__name__", node.target)
         if node.op == "placeholder":
@@ -51,11 +50,24 @@ def _network(model: Classifier, image: Any) -> Any:
             )
         elif node.op == "call_module":
             last = any(_flattens(model, user) for user in node.users)
-            values[node] = _layer(node.target, model.get_submodule(node.target), inputs[0], last)
+            module = model.get_submodule(node.target)
+            values[node] = _layer(node.target, module, inputs, last)
         else:
             known = {"relu": tf.nn.relu, "add": tf.add, "mul": tf.multiply}
             values[node] = known[kind](*inputs, name=node.name)
     raise AssertionError("a traced network has an output")
+
+
+def _traced(model: Classifier) -> Any:
+    """The network's calls; an operation of `network.ops` is one, as PyTorch's own modules are."""
+    from torch import fx
+
+    class Tracer(fx.Tracer):
+        def is_leaf_module(self, m: Any, module_qualified_name: str) -> bool:
+            ours = type(m).__module__ == "edgeres.network.ops"
+            return ours or super().is_leaf_module(m, module_qualified_name)
+
+    return Tracer().trace(model)
 
 
 def _flattens(model: Classifier, node: Any) -> bool:
@@ -71,7 +83,7 @@ def _max_pool(x: Any, kernel: Any, stride: Any, padding: Any, name: str) -> Any:
     return tf.nn.max_pool2d(x, kernel, stride, _padding(sides), name=name)
 
 
-def _layer(name: str, module: Any, x: Any, last: bool) -> Any:
+def _layer(name: str, module: Any, inputs: list[Any], last: bool) -> Any:
     """A module with a name of its own: convolution, average pool, linear layer, gate or nothing.
 
     Args:
@@ -82,12 +94,23 @@ def _layer(name: str, module: Any, x: Any, last: bool) -> Any:
     def constant(what: str, tensor: Any) -> Any:
         return tf.constant(tensor.detach().numpy(), name=f"{name}/{what}")
 
-    kind = type(module).__name__
-    plain = {"ReLU": tf.nn.relu, "ReLU6": tf.nn.relu6, "Sigmoid": tf.sigmoid}
-    if kind in ("Identity", "Flatten"):  # the average pool left nothing to flatten
+    kind, x = type(module).__name__, inputs[0]
+    plain = {"ReLU": tf.nn.relu, "Sigmoid": tf.sigmoid, "Add": tf.add, "Mul": tf.multiply}
+    if kind == "Identity" or (kind == "Flatten" and len(x.shape) == 2):  # its pool left nothing
         return x
     if kind in plain:
-        return plain[kind](x, name=name)
+        return plain[kind](*inputs, name=name)
+    if kind in ("Flatten", "Unflatten"):
+        sides = [1, 1] if kind == "Unflatten" else []
+        return tf.reshape(
+            x, tf.constant([-1, *sides, x.shape[-1]], name=f"{name}/shape"), name=name
+        )
+    if kind == "Hardtanh" and module.max_val == 6:
+        return tf.nn.relu6(x, name=name)
+    if kind == "Hardtanh":
+        above = tf.nn.relu(x, name=f"{name}/relu")
+        most = tf.constant([module.max_val] * x.shape[-1], name=f"{name}/most")
+        return tf.minimum(above, most, name=name)
     if kind == "MaxPool2d":
         return _max_pool(x, module.kernel_size, module.stride, module.padding, name)
     if kind == "AdaptiveAvgPool2d":

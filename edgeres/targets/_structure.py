@@ -6,6 +6,7 @@ is overlooked. Readers translate operations one by one and report whatever they 
 
 from __future__ import annotations
 
+import math
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -37,7 +38,7 @@ class Step:
         groups: of a convolution; None if its weights' shape decides.
         fill: what a pad fills with, in the units of its tensor (a code if it is quantized).
         relu: a ReLU is part of it, or it is one.
-        six: that ReLU ends at 6 (ReLU6).
+        most: what that cuts off at (6 of a ReLU6).
         shape: that a reshape is asked for, as stored (0, -1 allowed).
         dtype: what a cast makes.
     """
@@ -56,7 +57,7 @@ class Step:
     groups: int | None = 1
     fill: float = 0.0
     relu: bool = False
-    six: bool = False
+    most: float = math.inf
     shape: tuple[int, ...] = ()
     dtype: str = ""
 

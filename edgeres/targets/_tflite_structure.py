@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -28,8 +29,9 @@ _KINDS = {
     "CONV_2D": "conv", "DEPTHWISE_CONV_2D": "conv", "FULLY_CONNECTED": "linear", "ADD": "add",
     "MUL": "mul", "LOGISTIC": "sigmoid", "MEAN": "mean", "MAX_POOL_2D": "max_pool", "PAD": "pad",
     "PADV2": "pad", "RESHAPE": "reshape", "QUANTIZE": "quantize", "DEQUANTIZE": "dequantize",
-    "NEG": "neg",
+    "NEG": "neg", "RELU_0_TO_1": "relu", "RELU6": "relu",
 }  # fmt: skip
+_ENDS = {"RELU_0_TO_1": 1.0, "RELU6": 6.0}
 # What an operation's options may say otherwise than their defaults; the rest must be at them.
 _OPTIONS = {
     "CONV_2D": ("padding", "strideW", "strideH", "dilationWFactor", "dilationHFactor",
@@ -162,7 +164,9 @@ class _Reader:
     def _details(self, kind: str, op: Any, inputs: list[Any], name: str) -> dict[str, Any]:
         options = op.builtinOptions
         activation = getattr(options, "fusedActivationFunction", 0)
-        relu = {"relu": activation in (1, 3), "six": activation == 3}
+        if kind in _ENDS:
+            return {"most": _ENDS[kind]}
+        relu = {"relu": activation in (1, 3), "most": 6.0 if activation == 3 else math.inf}
         if kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
             return {**relu, **self._weighted(kind, options, inputs, name)}
         if kind == "MAX_POOL_2D":
@@ -275,7 +279,8 @@ def _quantized_plainly(stored: Any, tensor: Any) -> Iterator[str]:
         along = q.quantizedDimension
         if along not in (0, axis) or tensor.shape[along] != len(q.scale):
             yield f"the scales of {name} are along axis {along}"
-    if tensor.quantization and tensor.constant and any(tensor.quantization.zero_point):
+    weight = tensor.constant and tensor.shape  # not what a pad fills with, which is a code
+    if tensor.quantization and weight and any(tensor.quantization.zero_point):
         yield f"the constant {name} has a zero point"
     signature = stored.shapeSignature
     if signature is not None and tuple(map(int, signature)) != tensor.shape:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch.fx import Node
 
 from edgeres.compression.graph import bare_graph
-from edgeres.compression.quantizer import ACTIVATIONS, RELU6, image_input, layers
+from edgeres.compression.quantizer import ACTIVATIONS, CLAMPS, image_input, layers
 from edgeres.models.modules import Spec
 
 _A = torch.ops.aten
@@ -29,7 +30,8 @@ class Known:
         sources: names of what it reads; the image is `input`.
         coded: the name whose scale its output has.
         relu: a ReLU follows it.
-        six: which ends at 6; where its output is quantized, its codes end there, so a ReLU will do.
+        most: what that cuts off at (6 of a ReLU6). Where its output is quantized its codes end
+            there, so that a ReLU will do.
         shape: of its output for one image, (C, H, W) or (C,).
     """
 
@@ -44,7 +46,7 @@ class Known:
     dilation: tuple[int, int] = (1, 1)
     kernel: tuple[int, int] = (1, 1)
     groups: int = 1
-    six: bool = False
+    most: float = math.inf
 
 
 @functools.lru_cache(maxsize=32)
@@ -66,8 +68,10 @@ def operations(spec: Spec) -> tuple[Known, ...]:
         if layer is not None:
             op = _OPERATIONS.get(layer.kind, layer.kind)
             sources = tuple(names[data] for data in layer.data)
-            relu, six = (layer.last.target in kinds for kinds in (ACTIVATIONS, RELU6))
-            found.append(Known(layer.name, op, sources, layer.name, relu, _shape(node), six=six,
+            relu, most = layer.last.target in ACTIVATIONS, math.inf
+            if layer.last.target in CLAMPS:
+                most = float(_argument(layer.last, 2, 1))
+            found.append(Known(layer.name, op, sources, layer.name, relu, _shape(node), most=most,
                                **(_convolution(node) if op == "conv" else {})))  # fmt: skip
             names[node] = names[layer.last] = coded[layer.name] = layer.name
         elif node.target == _A.max_pool2d.default:

@@ -9,6 +9,7 @@ per channel, what quantizes to the trained scale); everything else is named.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -183,7 +184,7 @@ class _Walk:
                 return "a sign is turned"
         if step.relu and not known.relu:
             return "has a ReLU that the network hasn't"
-        if step.relu and step.six != self._ends_at_six(known):
+        if step.relu and step.most != self._most(known):
             return "its ReLU ends elsewhere than the network's"
         if step.op in ("conv", "max_pool"):
             misplaced = self._window(step, known, values[0])
@@ -191,7 +192,7 @@ class _Walk:
                 return misplaced
         elif any(any(value.padding) for value in values):
             return "reads a padded tensor"
-        if len({value.flat for value in values}) > 1:
+        if len({value.flat or len(value.shape) == 1 for value in values}) > 1:
             return "reads a vector beside a map"
         if step.op in _OF_WEIGHTS:
             return self._weight(step, known) or self._bias(step, known)
@@ -305,13 +306,13 @@ class _Walk:
         known = self.by_name.get(value.known)
         if known is None or not known.relu or value.codes is not None or value.negated:
             raise _Mismatch(f"the network has no ReLU behind {value.known}")
-        if step.six != self._ends_at_six(known):
+        if step.most != self._most(known):
             raise _Mismatch(f"it ends elsewhere than the network's behind {value.known}")
         return dataclasses.replace(value, relu=True)
 
-    def _ends_at_six(self, known: Known) -> bool:
-        """Whether a ReLU6 has to be one; codes end at 6 by their scale."""
-        return known.six and known.coded not in self.scales
+    def _most(self, known: Known) -> float:
+        """Where a ReLU has to end; codes end there by their scale."""
+        return math.inf if known.coded in self.scales else known.most
 
     def _pad(self, step: Step, value: _Value) -> _Value:
         if step.padding is None or min(step.padding) < 0 or any(value.padding):
@@ -326,9 +327,11 @@ class _Walk:
         one = value.shape[1:] in ((), (1, 1)) and not any(value.padding)
         batch = first in (-1, 0) or (first == 1 and self.stored.batch == 1)
         sizes = tuple(channels if n == -1 else n for n in rest)
-        if not one or not batch or open_sizes > 1 or sizes not in ((channels,), (channels, 1, 1)):
+        forms = ((channels,), (channels, 1, 1), (1, 1, channels))  # the same numbers in all
+        if not one or not batch or open_sizes > 1 or sizes not in forms:
             raise _Mismatch(f"reshapes {value.known} to {step.shape}")
-        return dataclasses.replace(value, flat=len(sizes) == 1)  # the same numbers in both forms
+        flat = len(sizes) == 1
+        return dataclasses.replace(value, flat=flat, shape=value.shape if flat else forms[1])
 
     def _cast(self, step: Step, value: _Value) -> _Value:
         """A float16 file takes and gives float32."""

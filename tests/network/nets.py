@@ -41,13 +41,16 @@ class Mobile(nn.Module):
 
 
 class Gated(nn.Module):
-    """Everything else that is known: a gate, an average pool, a max pool, a norm without a
-    convolution, a convolution with a bias, a shared ReLU, two linear layers."""
+    """Everything else that is known.
+
+    Gates, hard-swish of maps and vectors, SiLU, an average pool, a max pool, a norm without a
+    convolution, a convolution with a bias, a shared module, two linear layers.
+    """
 
     def __init__(self, classes: int = 10):
         super().__init__()
-        self.stem = nn.Conv2d(3, 16, 3, padding="same")
-        self.act = nn.ReLU(inplace=True)
+        self.stem, self.bn = nn.Conv2d(3, 16, 3, padding="same"), nn.BatchNorm2d(16)
+        self.act, self.swish = nn.ReLU(inplace=True), nn.Hardswish()
         self.pool = nn.MaxPool2d(3, 2, 1)
         self.squeeze, self.excite = nn.Conv2d(16, 8, 1), nn.Conv2d(8, 16, 1)
         self.norm = nn.BatchNorm2d(16)
@@ -56,11 +59,11 @@ class Gated(nn.Module):
         self.hidden, self.out = nn.Linear(24, 20), nn.Linear(20, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.pool(self.act(self.stem(x)))
+        x = self.pool(self.swish(self.bn(self.stem(x))))
         gate = self.excite(self.act(self.squeeze(nn.functional.adaptive_avg_pool2d(x, 1))))
-        x = self.halve(self.act(self.norm(x * torch.sigmoid(gate))))
+        x = self.halve(nn.functional.silu(self.norm(x * nn.functional.hardsigmoid(gate))))
         x = nn.functional.adaptive_avg_pool2d(torch.clamp(self.conv(x), 0, 6), (1, 1))
-        return self.out(self.act(self.hidden(torch.flatten(x, 1))))
+        return self.out(self.swish(self.hidden(torch.flatten(x, 1))))
 
 
 def of(kind: type[nn.Module], px: int = 16, seed: int = 0) -> nn.Module:
