@@ -407,6 +407,20 @@ def _weights(run: Path) -> list[Surface]:
         (path.parent / "spec.json").write_bytes(path.read_bytes())
         return weights.load(path.parent)
 
+    def graph(path: Path) -> object:
+        from safetensors.torch import save
+
+        folder = path.parent / "graph"
+        folder.mkdir(exist_ok=True)
+        (folder / "weights.safetensors").write_bytes(save(_mobile().state_dict()))
+        (folder / "spec.json").write_bytes(path.read_bytes())
+        return weights.load(folder)
+
+    def program(path: Path) -> object:
+        from edgeres.network.from_torch import from_pt2
+
+        return from_pt2(path, mean=(0.5,), std=(0.5,))
+
     def pickled() -> list[bytes]:
         import torch
 
@@ -422,7 +436,49 @@ def _weights(run: Path) -> list[Surface]:
         Surface("checkpoint .pth", pickled, checkpoint, ".pth", _head_or_tail),
         Surface("checkpoint .safetensors", lambda: [safe], checkpoint, ".safetensors", _head_or_tail),
         Surface("spec.json", lambda: [(teacher / "spec.json").read_bytes()], saved, ".json", mutate.mutated_json),
+        Surface("spec.json of a graph", lambda: [_graph()], graph, ".json", mutate.mutated_json),
+        Surface("program .pt2", lambda: [_program()], program, ".pt2", _inside),
     ]  # fmt: skip
+
+
+@functools.cache
+def _program() -> bytes:
+    """A file of `torch.export.save`."""
+    import torch
+    from network.nets import Mobile, of
+
+    out = io.BytesIO()
+    torch.export.save(torch.export.export(of(Mobile), (torch.zeros(1, 3, 16, 16),)), out)
+    return out.getvalue()
+
+
+@functools.cache
+def _mobile() -> Any:
+    from network.nets import Mobile, of
+
+    from edgeres.network.from_torch import from_module
+
+    return from_module(of(Mobile), 16).module
+
+
+def _graph() -> bytes:
+    from edgeres.models import spec
+
+    return json.dumps(spec.to_json(_mobile().spec)).encode()
+
+
+def _inside(seed: bytes, rng: random.Random) -> bytes:
+    """One of the documents in an archive changed; now and then the archive itself."""
+    if rng.random() < 0.2:
+        return _head_or_tail(seed, rng)
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(seed)) as old, zipfile.ZipFile(out, "w") as new:
+        names = old.namelist()
+        chosen = rng.choice([n for n in names if n.endswith(".json")])
+        for name in names:
+            data = old.read(name)
+            new.writestr(name, mutate.mutated_json(data, rng) if name == chosen else data)
+    return out.getvalue()
 
 
 def _head_or_tail(seed: bytes, rng: random.Random) -> bytes:
