@@ -249,7 +249,7 @@ def shape(saved: Any) -> None:
     (attribute("Conv2D", 0, "strides", [2, 1, 1, 1]), "steps over"),
     (attribute("Conv2D", 0, "explicit_paddings", [0, 0, 0, 2, 1, 1, 0, 0]), "padding"),
     (attribute("Conv2D", 0, "explicit_paddings", [0, 0, 1, 1, 1, 1, 0, 1]), "pads images"),
-    (attribute("Conv2D", 0, "dilations", [1, 2, 2, 1]), "dilations"),
+    (attribute("Conv2D", 0, "dilations", [1, 2, 2, 1]), "its dilation is"),
     (padding(b"VALID"), "padding"), (padding(b"OTHER"), "padding"), (axes, "the axes"),
     (constant("conv1/bias", step), "bias of channel 5"),
     (constant("conv1/bias", much), "bias of channel 5"), (constant("fc/weight", much), "weights"),
