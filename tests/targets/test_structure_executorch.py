@@ -248,7 +248,7 @@ def overlapping(file: Any, graph: Any) -> None:
     (sets("XNNConv2d", 1, bias_id=_NONE), "bias of channel"),
     (sets("XNNGlobalAvgPooling2d", flags=0), "flags"),
     (sets("XNNFullyConnected", flags=1), "flags"), (more_relu, "no|ReLU"),
-    (clamps(0, 0x40C00000), "cuts"), (clamps(0xBF800000, 0x7F800000), "cuts"),
+    (clamps(0, 0x40C00000), "its ReLU ends elsewhere"), (clamps(0xBF800000, 0x7F800000), "cuts"),
     (turns, "turns the axes"), (no_transpose, "another order"),
     (swapped_inputs, "no conv"),
     (other_shape, "declares"), (float_island, "of type fp16|convert|again"),
