@@ -22,8 +22,6 @@ Spec = ModelSpec | Network
 Classifier = ResNet | NetworkModule
 """(N, 3, H, W) normalized images -> (N, classes) logits; `spec` says what it is."""
 
-CLASSIFIERS = (ResNet, NetworkModule)
-
 
 def module_of(spec: Spec) -> Classifier:
     """Its module, with weights that nobody trained."""
@@ -82,13 +80,6 @@ def stem(model: Classifier) -> str:
     return model.spec.stem if isinstance(model.spec, Network) else "conv1"
 
 
-def respecified(model: Classifier, **changes: object) -> Classifier:
-    """The same tensors in a network whose spec has `changes`, in evaluation mode."""
-    found = module_of(dataclasses.replace(model.spec, **changes))  # type: ignore[arg-type]
-    found.load_state_dict(model.state_dict())
-    return found.eval()
-
-
 def with_outputs(model: Classifier, rows: Tensor) -> Classifier:
     """With some of its outputs only, in this order."""
     return _with_head(model, len(rows), lambda value: value[rows])
@@ -103,8 +94,7 @@ def _with_head(model: Classifier, classes: int, made: Callable[[Tensor], Tensor]
     name, _ = head(model)
     spec = dataclasses.replace(model.spec, classes=classes)
     if isinstance(spec, Network):
-        spec = spec.with_nodes(tuple(node.changed(out=classes) if node.name == name else node
-                                     for node in spec.nodes))  # fmt: skip
+        spec = spec.with_node(name, out=classes)
     ends = (f"{name}.weight", f"{name}.bias")
     state = {k: made(v) if k in ends else v for k, v in model.state_dict().items()}
     found = module_of(spec)

@@ -40,8 +40,7 @@ def of_pixels(model: Classifier) -> Classifier:
     state[name] = (state[name] + sign * shift).to(weight.dtype)
     spec = model.spec
     if isinstance(spec, Network) and name == f"{first}.bias":
-        spec = spec.with_nodes(tuple(node.changed(bias=True) if node.name == first else node
-                                     for node in spec.nodes))  # fmt: skip
+        spec = spec.with_node(first, bias=True)
     found = module_of(dataclasses.replace(spec, preprocess=taken))
     found.load_state_dict(state)
     return found.eval()

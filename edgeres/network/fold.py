@@ -32,10 +32,8 @@ def folded(model: NetworkModule) -> NetworkModule:
         )  # fmt: skip
         state[f"{target}.weight"], state[f"{target}.bias"] = weight.detach(), bias.detach()
     made = NetworkModule(network).eval()
-    wanted = made.state_dict()
-    _pools(model.spec, wanted)
-    made.load_state_dict({k: state[k] if k in state and state[k].shape == v.shape else v
-                          for k, v in wanted.items()})  # fmt: skip
+    state |= _pools(model.spec, made)
+    made.load_state_dict({k: state[k] for k in made.state_dict()})
     return made
 
 
@@ -84,8 +82,12 @@ def _channels(network: Network) -> dict[str, int]:
     return found
 
 
-def _pools(network: Network, state: dict[str, Tensor]) -> None:
+def _pools(network: Network, folded: NetworkModule) -> dict[str, Tensor]:
+    """The weights that average pools become."""
+    found = {}
     for node in network.nodes:
         if node.op == "avg_pool":
             height, width = node.pair("kernel_size")
-            state[f"{node.name}.weight"].fill_(1 / (height * width))
+            weight = folded.get_parameter(f"{node.name}.weight")
+            found[f"{node.name}.weight"] = torch.full_like(weight, 1 / (height * width))
+    return found

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgeres.disk import read_bounded
+from edgeres.disk import read_bounded, require_stored
 from edgeres.errors import BadInput
 from edgeres.network import _pt2
 from edgeres.network._pt2 import Call, Program, Ref
@@ -55,7 +55,7 @@ def from_module(
     Raises:
         BadInput: `torch.export` can't trace it, or an operation isn't known; it is named.
     """
-    was_training = model.training
+    modes = {module: module.training for module in model.modules()}
     image = torch.zeros(2, 3, size_px, size_px)
     shapes = ({0: torch.export.Dim("batch", min=1, max=65536)},)
     name = name or type(model).__name__.lower()
@@ -69,7 +69,8 @@ def from_module(
         said = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
         raise BadInput(f"{name}: torch.export can't read this module: {said}") from error
     finally:
-        model.train(was_training)
+        for module, training in modes.items():
+            module.training = training
     return _imported(_pt2.read(saved.getvalue(), name), name, name, mean, std)
 
 
@@ -84,6 +85,7 @@ def from_pt2(path: Path, *, mean: tuple[float, ...], std: tuple[float, ...]) -> 
             known; it is named, with the module it stands in.
         StorageError: it can't be read.
     """
+    require_stored(path, "torch.export.save")
     data = read_bounded(path, _MOST, "program")
     return _imported(_pt2.read(data, str(path)), str(path), path.stem, mean, std)
 
@@ -98,7 +100,10 @@ def _contiguous(program: torch.export.ExportedProgram) -> torch.export.ExportedP
 def _imported(
     program: Program, where: str, name: str, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Imported:
-    image, answer = program.shapes[program.image], program.shapes[program.answer]
+    try:
+        image, answer = program.shapes[program.image], program.shapes[program.answer]
+    except KeyError as error:
+        raise BadInput(f"{where}: doesn't say what it takes and gives") from error
     if len(image) != 4 or image[1] != 3 or image[2] != image[3] or not image[2]:
         raise BadInput(f"{where}: takes {_shape(image)}; a network here takes square images of 3 "
                        "channels, (N, 3, H, H)")  # fmt: skip
@@ -133,6 +138,7 @@ class _Import:
     used: set[str] = field(default_factory=set)
     owners: set[str] = field(default_factory=set)
     fixed_size: bool = False
+    storage: dict[str, str] = field(default_factory=dict)  # a view -> what it is a view of
     _layers: set[str] = field(default_factory=set)  # modules with a weight, operations to be
 
     def run(self) -> tuple[tuple[Node, ...], str]:
@@ -144,11 +150,43 @@ class _Import:
             handler = _CALLS.get(call.target)
             if handler is None:
                 raise self.refused(call, f"{call.target} isn't known")
-            handler(self, call)
+            before = self._read(call)
+            try:
+                handler(self, call)
+            except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+                raise self.refused(
+                    call, f"{call.target} with these arguments isn't known"
+                ) from error
+            self._follow(call, before)
         output = self.values.get(self.program.answer)
         if output is None or output == INPUT:
             raise BadInput(f"{self.where}: its output isn't made of its image")
         return _reaching(self.nodes, output), output
+
+    def _read(self, call: Call) -> str | None:
+        """The network's name of the first tensor that a call reads."""
+        ref = call.arguments.get("self", call.arguments.get("input"))
+        return self.values.get(ref.name) if isinstance(ref, Ref) else None
+
+    def _follow(self, call: Call, before: str | None) -> None:
+        """An operation in place changes its input, too, under each of its names.
+
+        Args:
+            before: what that was.
+        """
+        ref = call.arguments.get("self", call.arguments.get("input"))
+        kind = call.target.partition(".")[0]
+        if not isinstance(ref, Ref) or before is None or not call.results:
+            return
+        (result, *_), root = call.results, self.storage.get(ref.name, ref.name)
+        if kind in _VIEWS or kind.endswith("_"):
+            self.storage[result] = root
+        if kind.endswith("_"):
+            for name in [n for n in self.values if self.storage.get(n, n) == root]:
+                if self.values[name] == before:
+                    self.values[name] = self.values[result]
+                elif name != result:
+                    del self.values[name]  # of another shape: whoever reads it is refused
 
     def refused(self, call: Call, why: str) -> BadInput:
         place = f" in '{call.scope}'" if call.scope else ""
@@ -189,8 +227,12 @@ class _Import:
         found = {own: pair for key, own in keys.items()
                  if (pair := self.tensor(call, key)) is not None}  # fmt: skip
         owner, _, leaf = found["weight"][0].rpartition(".")
-        name = owner if owner and leaf == "weight" and owner not in self.used else self.free(
-            f"{owner}.{op}" if owner else op)  # fmt: skip
+        name = owner
+        if not owner or leaf != "weight" or owner in self.used:
+            name = self.free(f"{owner}.{op}" if owner else op)
+        if owner in self.used:
+            self.notes.append(f"'{owner}' is used more than once: each use has the same weights, "
+                              "and is trained for itself")  # fmt: skip
         self.tensors |= {f"{name}.{own}": value for own, (_, value) in found.items()}
         self.put(call, op, [self.value(call, "input")], name, **attributes)
 
@@ -210,6 +252,8 @@ class _Import:
         """clamp(x / 6 + 1 / 2, 0, 1)."""
         x = self.value(call, "self")
         shape = self.program.shapes[call.results[0]]
+        self.notes.append("hard-sigmoid and hard-swish are computed by a depthwise convolution, to "
+                          "the same numbers, so that they run in integers")  # fmt: skip
         channels, name = shape[1], f"{base}.shift"
         if len(shape) == 2:  # a convolution reads a map
             self.put(call, "unflatten", [x], f"{base}.unflatten")
@@ -225,10 +269,17 @@ class _Import:
         if len(shape) == 2:
             self.put(call, "flatten", [f"{base}.clamp"], f"{base}.flatten")
 
+    def pooled(self, name: str) -> bool:
+        """Whether a map has one pixel whatever the image's size: a global pool is before it."""
+        nodes = {node.name: node for node in self.nodes}
+        while name in nodes and nodes[name].op not in ("global_avg_pool", "unflatten"):
+            name = nodes[name].inputs[0]
+        return name in nodes
+
     def free(self, base: str) -> str:
         """A name that no other operation has, nor is inside of: `bn1.act` behind an operation
         `bn1` is `bn1_act`."""
-        for used in self.used | self._layers:
+        for used in sorted(self.used | self._layers):
             if base.startswith(used + "."):
                 base = f"{used}_{base[len(used) + 1 :].replace('.', '_')}"
         name, number = base, 1
@@ -291,6 +342,8 @@ def _norm(walk: _Import, call: Call) -> None:
     statistics = walk.tensor(call, "running_var")
     if statistics is None or given.get("training"):
         raise walk.refused(call, "batch_norm without running statistics isn't known")
+    if len(walk.program.shapes[call.results[0]]) != 4:
+        raise walk.refused(call, "batch_norm of vectors isn't known")
     features = len(statistics[1])
     keys = {key: key for key in ("weight", "bias", "running_mean", "running_var")}
     if given.get("weight") is None:
@@ -306,15 +359,6 @@ def _joined(op: str) -> Callable[[_Import, Call], None]:
     def handler(walk: _Import, call: Call) -> None:
         if call.arguments.get("alpha", 1) != 1:
             raise walk.refused(call, f"{call.target} with a factor isn't known")
-        ref = call.arguments.get("other")
-        if isinstance(ref, Ref) and ref.name in walk.program.known:
-            own = walk.program.known[ref.name]
-            if own.endswith("num_batches_tracked"):
-                return
-        if isinstance(call.arguments.get("self"), Ref) and (
-            walk.program.known.get(call.arguments["self"].name, "").endswith("num_batches_tracked")
-        ):
-            return
         walk.plain(call, op, [walk.value(call, "self"), walk.value(call, "other")])
 
     return handler
@@ -432,13 +476,15 @@ def _mean(walk: _Import, call: Call) -> None:
 def _flatten(walk: _Import, call: Call) -> None:
     shape = walk.program.shapes[call.results[0]]
     before = walk.program.shapes[call.arguments["self"].name]
-    if len(shape) == 2 and len(before) == 4 and before[0] == shape[0]:
-        walk.fixed_size |= before[2:] != (1, 1)
+    if len(before) == 4 and shape == before[:2] and before[2:] == (1, 1):
+        walk.fixed_size |= not walk.pooled(walk.value(call, "self"))
         walk.plain(call, "flatten")
     elif shape == before:
         walk.values[call.results[0]] = walk.value(call, "self")
     else:
-        raise walk.refused(call, f"{call.target} to {_shape(shape)} isn't known")
+        raise walk.refused(
+            call, f"{call.target} of {_shape(before)} to {_shape(shape)} isn't known"
+        )
 
 
 def _same(walk: _Import, call: Call) -> None:
@@ -458,6 +504,9 @@ def _ignored(walk: _Import, call: Call) -> None:
     """A check of sizes, which makes nothing."""
 
 
+# What gives another view of the same numbers, in evaluation mode.
+_VIEWS = ("alias", "contiguous", "dropout", "feature_dropout", "flatten", "view", "reshape",
+          "squeeze")  # fmt: skip
 _CALLS: dict[str, Callable[[_Import, Call], None]] = {
     "conv2d.default": _conv, "conv2d.padding": _conv, "linear.default": _linear,
     "batch_norm.default": _norm,

@@ -124,6 +124,11 @@ class Network:
             raise BadInput(f"{self.name}: its image is read by something else than one convolution")
         return readers[0].name
 
+    def with_node(self, name: str, **attributes: Value) -> Network:
+        """With some attributes of one operation of other values."""
+        return self.with_nodes(tuple(node.changed(**attributes) if node.name == name else node
+                                     for node in self.nodes))  # fmt: skip
+
     def with_nodes(self, nodes: tuple[Node, ...], output: str | None = None) -> Network:
         """With other operations."""
         return dataclasses.replace(self, nodes=nodes, output=output or self.output)

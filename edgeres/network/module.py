@@ -35,11 +35,6 @@ class NetworkModule(nn.Module):
             over = [s for s in dict.fromkeys(node.inputs) if last[s] == number and s != spec.output]
             self._steps.append((node.name, made, node.inputs, over))
 
-    def __setstate__(self, state: dict[str, object]) -> None:  # deepcopy keeps modules shared
-        super().__setstate__(state)
-        self._steps = [(name, self.get_submodule(name), inputs, over)
-                       for name, _, inputs, over in self._steps]  # fmt: skip
-
     def forward(self, x: Tensor) -> Tensor:
         """What is read no more is let go."""
         values = {INPUT: x}

@@ -40,8 +40,8 @@ def of_network(model: Classifier) -> Forward:
     def forward(x: Tensor) -> tuple[Tensor, Tensor]:
         kept: list[Tensor] = []
 
-        def keep(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-            if _is_map(args[0]):
+        def keep(end: nn.Module, args: tuple[Tensor, ...]) -> None:
+            if _ends(args[0], isinstance(end, nn.AdaptiveAvgPool2d), bool(kept)):
                 kept.append(args[0])
 
         ends = [m for m in model.modules() if isinstance(m, nn.AdaptiveAvgPool2d | nn.Flatten)]
@@ -123,8 +123,9 @@ def compared(
     return {"n": len(one), "differ": len(differ), "samples": found}
 
 
-def _is_map(value: Tensor) -> bool:
-    return value.dim() == 4 and value.shape[-1] > 1
+def _ends(value: Tensor, pools: bool, known: bool) -> bool:
+    """Whether it is the map that becomes a vector: what a pool reads, or else what is flattened."""
+    return value.dim() == 4 and (pools or value.shape[-1] > 1 or not known)
 
 
 class _Codes:
@@ -154,8 +155,10 @@ class _StraightThrough(Interpreter):
             exact = target(held.codes, *args[1:], **kwargs)
             passed = torch.where(held.kept, held.x, held.x.detach())
             return exact + (passed - passed.detach())
-        if any(end in name for end in _ENDS) and _is_map(args[0]):
-            self.pooled = args[0]
+        if any(end in name for end in _ENDS):
+            pools = "pool" in name or "mean" in name
+            if _ends(args[0], pools, self.pooled is not None):
+                self.pooled = args[0]
         return super().call_function(target, args, kwargs)
 
 

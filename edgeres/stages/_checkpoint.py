@@ -178,14 +178,12 @@ def advice(network: Classifier | Teacher, data: Artifact) -> list[str]:
     """What is to be said about the preprocessing of a network with somebody's weights."""
     import copy
 
-    from edgeres.models.modules import CLASSIFIERS
+    from edgeres.models.modules import Classifier
     from edgeres.teachers import _prepared
     from edgeres.training.answers import as_teacher
 
     train, _, _ = splits(data)
-    own = (
-        copy.deepcopy(network) if isinstance(network, CLASSIFIERS) else network
-    )  # it would be frozen
+    own = copy.deepcopy(network) if isinstance(network, Classifier) else network  # it'd be frozen
     said = _prepared.advice(as_teacher(own), train.images, train.labels)
     return [] if said is None else [said]
 

@@ -19,10 +19,12 @@ BLACK_BOX = False
 def is_program(path: Path) -> bool:
     """Whether a file is one, by what it holds."""
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return False
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
-        return False
+        return False  # another kind of file, whose reader says what is wrong
     return any(name.endswith("models/model.json") for name in names) or (
         "serialized_exported_program.json" in names
     )
@@ -50,7 +52,7 @@ def fetch(rest: str, wanted: Wanted, out: Path) -> Found:
     """Its network, for images of the data's size."""
     import torch
 
-    from edgeres.models import modules
+    from edgeres.models import modules, weights
     from edgeres.network.from_torch import from_pt2
     from edgeres.teachers import _network
     from edgeres.teachers._black_box import check_outputs
@@ -72,13 +74,14 @@ def fetch(rest: str, wanted: Wanted, out: Path) -> Found:
         with torch.no_grad():
             first = model.get_parameter(f"{modules.stem(model)}.weight")
             first.copy_(first.flip(1))
-    if wanted.outputs is not None:
-        model = modules.with_outputs(model, torch.tensor(wanted.outputs))
     replaced = _network.replaceable(model.spec.classes, wanted)
     if replaced is not None:
         model = modules.with_new_head(model, wanted.classes)
     elif wanted.classes:
         check_outputs(model.spec.classes, wanted, str(path))
+    if wanted.outputs is not None:
+        model = modules.with_outputs(model, torch.tensor(wanted.outputs))
     prepared = dataclasses.replace(model.spec.preprocess, size_px=asked)
-    model = modules.respecified(model, preprocess=prepared)
+    spec = dataclasses.replace(model.spec, preprocess=prepared)
+    model = weights.fill(spec, model.state_dict(), str(path))  # refuses broken numbers
     return Found(model.spec.name, model, replaced=replaced, notes=tuple(notes))

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from edgeres.models.modules import CLASSIFIERS, Classifier, fold_batchnorm
+from edgeres.models.modules import Classifier, fold_batchnorm
 from edgeres.training.inference import in_layout, prepared
 from edgeres.types import Preprocess
 
@@ -64,4 +64,4 @@ class Network:
 
 def as_teacher(teacher: Classifier | Teacher) -> Teacher:
     """A Classifier wrapped as a `Network`; any other teacher as it is."""
-    return Network(teacher) if isinstance(teacher, CLASSIFIERS) else teacher
+    return Network(teacher) if isinstance(teacher, Classifier) else teacher

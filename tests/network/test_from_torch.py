@@ -20,6 +20,7 @@ from edgeres.models import modules, spec, weights
 from edgeres.models.pixels import of_pixels
 from edgeres.network import document
 from edgeres.network.from_torch import from_module, from_pt2
+from edgeres.teachers import Wanted, checkpoint
 from edgeres.training.inference import prepared
 from edgeres.types import Preprocess
 
@@ -114,11 +115,41 @@ class _Scaled(nn.Module):
         return self.body(x) * self.factor
 
 
+class _Flat(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4 * 14 * 14, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.conv(x).flatten(1))
+
+
+class _VectorNorm(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.fc = nn.Conv2d(3, 4, 3), nn.BatchNorm1d(4), nn.Linear(4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.norm(self.conv(x).mean((2, 3))))
+
+
+class _Even(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 2, padding="same"), nn.Linear(4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.conv(x).mean((2, 3)))
+
+
 @pytest.mark.parametrize(
     ("model", "said"),
     [(_Softmax(), "softmax.int isn't known in 'odd'"), (_Two(), "1 inputs and 2 outputs"),
      (_Branching(), "torch.export can't read this module"),
      (_Scaled(), "mul.Tensor reads what isn't made of the image"),
+     (_Flat(), r"flatten.using_ints of \(N, 4, 14, 14\) to \(N, 784\) isn't known"),
+     (_VectorNorm(), "batch_norm of vectors isn't known in 'norm'"),
+     (_Even(), "conv2d.padding with these arguments isn't known in 'conv'"),
      (nn.Sequential(nn.Conv2d(3, 4, 3)), r"gives \(N, 4, 14, 14\)")],
 )  # fmt: skip
 def test_what_is_unknown_is_refused_by_name(model: nn.Module, said: str) -> None:
@@ -152,6 +183,45 @@ def test_nothing_of_a_file_runs(tmp_path: Path) -> None:
     assert not mark.exists()
 
 
+class _InPlace(nn.Module):
+    """What is read after an operation in place is what that made of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.act = (
+            nn.Conv2d(3, 8, 3),
+            nn.BatchNorm2d(8),
+            nn.ReLU(inplace=True),
+        )
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        x = x + self.norm(self.act(x))
+        y = x.contiguous()
+        y += self.act(x)
+        return self.fc((x + y).mean((2, 3)))
+
+
+class _Twice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.conv, self.fc = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.conv(torch.relu(self.conv(self.stem(x)))).mean((2, 3)))
+
+
+@pytest.mark.parametrize("kind", [_InPlace, _Twice])
+def test_in_place_and_shared_layers_compute_the_same(kind: Any) -> None:
+    theirs = kind().eval()
+    x = torch.randn(2, 3, 16, 16)
+    read = from_module(theirs, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(read.module(x), theirs(x))
+    assert ["'conv' is used more than once" in n for n in read.notes] == [True] * (kind is _Twice)
+
+
 @pytest.mark.parametrize("content", [b"", b"PK\x05\x06" + bytes(18), b"no zip at all" * 9])
 def test_another_file_gets_a_sentence(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.pt2"
@@ -162,11 +232,48 @@ def test_another_file_gets_a_sentence(content: bytes, tmp_path: Path) -> None:
 
 def test_a_damaged_file_is_a_sentence_or_the_same_network(tmp_path: Path) -> None:
     whole = saved(of(Mobile), tmp_path / "net.pt2").read_bytes()
+    read = 0
     for at in range(0, len(whole), len(whole) // 60):
         path = tmp_path / "cut.pt2"
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x41]) + whole[at + 1 :])
         with contextlib.suppress(BadInput):  # whatever else comes is a fault
             from_pt2(path, mean=(0.5,), std=(0.5,))
+            read += 1
+    assert read < 61  # some of it matters
+
+
+def _wanted(**change: Any) -> Wanted:
+    return Wanted(**{"model": None, "classes": 10, "outputs": None, "data_px": 16} | change)
+
+
+def test_as_a_teacher_broken_numbers_and_outputs_that_lack_are_refused(tmp_path: Path) -> None:
+    theirs = of(Mobile)
+    path = saved(theirs, tmp_path / "net.pt2")
+    found = checkpoint.fetch(str(path), _wanted(outputs=(7, 1), classes=2), tmp_path).network
+    assert found is not None and found.spec.classes == 2
+    assert checkpoint.fetch(str(path), _wanted(data_px=24), tmp_path).network is not None
+    for change, said in (
+        ({"outputs": (1, 10), "classes": 2}, "10 is out of range"),
+        ({"classes": 7}, "has 10 classes but the data have 7"),
+    ):
+        with pytest.raises(BadInput, match=said):
+            checkpoint.fetch(str(path), _wanted(**change), tmp_path)
+    with torch.no_grad():
+        theirs.classifier[1].weight[0, 0] = float("nan")  # type: ignore[index, union-attr]
+    broken = saved(theirs, tmp_path / "broken.pt2")
+    with pytest.raises(BadInput, match=r"classifier\.1\.weight holds NaN"):
+        checkpoint.fetch(str(broken), _wanted(), tmp_path)
+    os.mkfifo(tmp_path / "pipe.pt2")
+    with pytest.raises(BadInput, match="no such checkpoint file"):
+        checkpoint.fetch(str(tmp_path / "pipe.pt2"), _wanted(), tmp_path)
+
+
+def test_a_program_that_grows_when_unpacked_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.pt2"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("net/models/model.json", bytes(1 << 24))
+    with pytest.raises(BadInput, match="would become"):
+        from_pt2(path, mean=(0.5,), std=(0.5,))
 
 
 def _changed(change: dict[str, Any]) -> dict[str, Any]:

@@ -8,10 +8,14 @@ import io
 import numpy as np
 import torch
 from conftest import PX, images
+from network.nets import Mobile, of
 from PIL import Image
 
+from edgeres.compression import ptq
 from edgeres.compression.graph import quantized_graph
+from edgeres.models import resnet, spec
 from edgeres.models.resnet import ResNet
+from edgeres.network.from_torch import from_module
 from edgeres.reporting import gradcam
 from edgeres.training.inference import predict, prepared
 
@@ -81,3 +85,18 @@ def test_only_images_with_different_answers_are_shown(quantized: tuple) -> None:
     picture = Image.open(io.BytesIO(base64.b64decode(data)))
     assert kind == "data:image/png;base64"
     assert picture.size == (112, 112) and PX < 112
+
+
+def test_maps_that_end_with_one_pixel_are_drawn() -> None:
+    """A network with the large stem on small images, and somebody's own."""
+    whole = resnet.build(spec.parse("resnet10-w0.25", 4, spec.default_preprocess(16), "imagenet"))
+    for model in (whole.eval(), from_module(of(Mobile), 4).module):
+        px = model.spec.preprocess.size_px
+        folded, scales = ptq.quantize(model, images(8, px))
+        x = prepared(images(2, px), model.spec.preprocess).contiguous()
+        for forward in (
+            gradcam.of_network(model),
+            gradcam.of_graph(quantized_graph(folded, scales, fold_weights=True)),
+        ):
+            drawn = gradcam.maps(forward, x.clone(), torch.tensor([0, 1]))
+            assert drawn.shape == (2, px, px) and drawn.isfinite().all()
