@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import network
@@ -13,7 +15,11 @@ from edgeres.commands import search
 from edgeres.errors import BadInput, GateFailed
 from edgeres.measurement import latency_table, protocol
 from edgeres.measurement.runners import Preset
+from edgeres.models.latency import Family, LatencyTable, family
+from edgeres.models.modules import Classifier
+from edgeres.models.shapes import LayerShape, macs
 from edgeres.recipe import load
+from edgeres.stages import _latency
 from edgeres.text import chain as text
 
 
@@ -24,6 +30,24 @@ def wish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> search.Wish:
     monkeypatch.setitem(protocol.PRESETS, "quick", Preset(64, 0.01, 1.0, 0.1, sessions=1))
     students = ("resnet8-w0.25", "resnet8-w0.5")
     return search.Wish("host", "1s", "onnx-int8", students, 1, 2, tmp_path / "found.yaml")
+
+
+@pytest.fixture
+def as_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that takes a nanosecond for every multiplication, whatever else the machine does."""
+
+    def table(_: _latency.Meter, shapes: Sequence[LayerShape], __: int) -> LatencyTable:
+        points: dict[Family, dict[tuple[int, int], float]] = {}
+        for shape in shapes:
+            ns = float(macs([shape])) or 1.0
+            points.setdefault(family(shape), {})[shape.cin, shape.cout] = ns
+        return LatencyTable("host", "onnx-int8", 0.0, points)
+
+    def measure(_: _latency.Meter, model: Classifier) -> dict[str, Any]:
+        return {"median_ns": float(macs(_latency.layers_of(model)))}
+
+    monkeypatch.setattr(_latency.Meter, "table", table)
+    monkeypatch.setattr(_latency.Meter, "measure", measure)
 
 
 def test_the_winner_becomes_a_recipe(wish: search.Wish, tmp_path: Path) -> None:
@@ -52,6 +76,7 @@ def test_too_little_time_is_refused_with_what_is_reachable(wish: search.Wish) ->
     assert [c.student for c in search._promising(found, 9e6, wish)] == ["resnet8"]
 
 
+@pytest.mark.usefixtures("as_computed")
 def test_half_the_latency_and_at_most_so_many_points(wish: search.Wish, tmp_path: Path) -> None:
     sets = ["data.size=8", "distill.train.batch_size=256", "distill.student=resnet20"]
     asked = replace(wish, latency="0.9x", max_drop=100.0)
