@@ -125,6 +125,19 @@ def _shape(sizes: tuple[int, ...]) -> str:
     return "(" + ", ".join(str(n) if n else "N" for n in sizes) + ")"
 
 
+@dataclass(frozen=True)
+class _Pads:
+    """A map with zeros around it: left, right, top, bottom."""
+
+    source: str
+    sizes: tuple[int, ...]
+
+    @property
+    def uneven(self) -> bool:
+        """Whether a side has more than the other."""
+        return self.sizes[0] != self.sizes[1] or self.sizes[2] != self.sizes[3]
+
+
 @dataclass
 class _Import:
     """One walk over a program's calls."""
@@ -139,6 +152,7 @@ class _Import:
     owners: set[str] = field(default_factory=set)
     fixed_size: bool = False
     storage: dict[str, str] = field(default_factory=dict)  # a view -> what it is a view of
+    padded: dict[str, _Pads] = field(default_factory=dict)  # what only a convolution may read
     _layers: set[str] = field(default_factory=set)  # modules with a weight, operations to be
 
     def run(self) -> tuple[tuple[Node, ...], str]:
@@ -193,9 +207,17 @@ class _Import:
         return BadInput(f"{self.where}: the operation {why}{place}; docs/models.md lists those "
                         "that are")  # fmt: skip
 
-    def value(self, call: Call, key: str) -> str:
-        """The network's name of a tensor that a call reads."""
+    def value(self, call: Call, key: str, *, pads: bool = False) -> str:
+        """The network's name of a tensor that a call reads.
+
+        Args:
+            pads: of a padded map, the one without its padding, which the call takes over.
+        """
         ref = call.arguments.get(key)
+        if isinstance(ref, Ref) and ref.name in self.padded:
+            if not pads:
+                raise self.refused(call, f"{call.target} of a padded map isn't known")
+            return self.padded[ref.name].source
         if not isinstance(ref, Ref) or ref.name not in self.values:
             raise self.refused(call, f"{call.target} reads what isn't made of the image, which is "
                                      "not known")  # fmt: skip
@@ -234,7 +256,7 @@ class _Import:
             self.notes.append(f"'{owner}' is used more than once: each use has the same weights, "
                               "and is trained for itself")  # fmt: skip
         self.tensors |= {f"{name}.{own}": value for own, (_, value) in found.items()}
-        self.put(call, op, [self.value(call, "input")], name, **attributes)
+        self.put(call, op, [self.value(call, "input", pads=op == "conv2d")], name, **attributes)
 
     def plain(
         self, call: Call, op: str, inputs: list[str] | None = None, **attributes: Value
@@ -313,21 +335,42 @@ def _pair(value: Any, otherwise: Any) -> tuple[int, int]:
 
 def _conv(walk: _Import, call: Call) -> None:
     given = call.arguments
-    padding = given.get("padding")
     (_, weight) = walk.tensor(call, "weight") or ("", torch.empty(0))
     kernel, dilation = _pair(list(weight.shape[2:]), 1), _pair(given.get("dilation"), 1)
-    if padding == "same" and _pair(given.get("stride"), 1) == (1, 1) and all(k % 2 for k in kernel):
-        padding = [d * (k // 2) for k, d in zip(kernel, dilation, strict=True)]
-    elif padding == "valid":
-        padding = [0, 0]
+    pads = walk.padded.get(getattr(given["input"], "name", ""))
+    walk.fixed_size |= pads is not None and pads.uneven  # as its images' size asked for
+    around = [own + more for own, more in zip(
+        _around(given.get("padding"), kernel, dilation), pads.sizes if pads else (0, 0, 0, 0),
+        strict=True)]  # fmt: skip
+    (left, right, top, bottom), wide, tall = around, max(around[:2]), max(around[2:])
+    # A kernel that has a column of zeros in front sees one column of padding less there.
+    grown = (wide - left, wide - right, tall - top, tall - bottom)
+    if any(grown):
+        if dilation != (1, 1):
+            raise walk.refused(call, f"{call.target} with dilation and uneven padding isn't known")
+        walk.notes.append("a convolution that pads more on one side than on the other has a larger "
+                          "kernel, with zeros on that side: the same numbers")  # fmt: skip
     groups = int(given.get("groups") or 1)
     values: dict[str, Value] = {
-        "in": weight.shape[1] * groups, "out": weight.shape[0], "kernel": kernel,
-        "stride": _pair(given.get("stride"), 1), "padding": _pair(padding, 0),
-        "dilation": dilation, "groups": groups, "bias": given.get("bias") is not None,
-        "trained": True,
+        "in": weight.shape[1] * groups, "out": weight.shape[0],
+        "kernel": (kernel[0] + sum(grown[2:]), kernel[1] + sum(grown[:2])),
+        "stride": _pair(given.get("stride"), 1), "padding": (tall, wide), "dilation": dilation,
+        "groups": groups, "bias": given.get("bias") is not None, "trained": True,
     }  # fmt: skip
     walk.layer(call, "conv2d", {"weight": "weight", "bias": "bias"}, **values)
+    name = f"{walk.nodes[-1].name}.weight"
+    walk.tensors[name] = nn.functional.pad(walk.tensors[name], grown)
+
+
+def _around(
+    padding: Any, kernel: tuple[int, int], dilation: tuple[int, int]
+) -> tuple[int, int, int, int]:
+    """Left, right, top, bottom."""
+    if padding == "same":  # PyTorch has it at stride 1 only
+        tall, wide = (d * (k - 1) for k, d in zip(kernel, dilation, strict=True))
+        return wide // 2, wide - wide // 2, tall // 2, tall - tall // 2
+    tall, wide = (0, 0) if padding == "valid" else _pair(padding, 0)
+    return wide, wide, tall, tall
 
 
 def _linear(walk: _Import, call: Call) -> None:
@@ -487,6 +530,19 @@ def _flatten(walk: _Import, call: Call) -> None:
         )
 
 
+def _pad(walk: _Import, call: Call) -> None:
+    """Zeros around a map; they become the padding of the convolution behind."""
+    sizes = call.arguments["pad"]
+    mode, value = call.arguments.get("mode", "constant"), call.arguments.get("value") or 0
+    if not any(sizes):
+        _same(walk, call)
+    elif mode != "constant" or value != 0 or len(sizes) not in (2, 4) or min(sizes) < 0:
+        raise walk.refused(call, f"{call.target} with other than zeros around a map isn't known")
+    else:
+        source = walk.value(call, "self")
+        walk.padded[call.results[0]] = _Pads(source, tuple([*sizes, 0, 0][:4]))
+
+
 def _same(walk: _Import, call: Call) -> None:
     key = next(k for k in ("input", "self") if k in call.arguments)
     walk.values[call.results[0]] = walk.value(call, key)
@@ -525,6 +581,7 @@ _CALLS: dict[str, Callable[[_Import, Call], None]] = {
     "flatten.using_ints": _flatten, "view.default": _flatten, "reshape.default": _flatten,
     "squeeze.dims": _flatten,
     "dropout.default": _dropout, "dropout_.default": _dropout, "feature_dropout.default": _dropout,
+    "pad.default": _pad, "constant_pad_nd.default": _pad,
     "alias.default": _same, "contiguous.default": _same, "clone.default": _same,
     "_assert_tensor_metadata.default": _ignored, "sym_size.int": _ignored,
 }  # fmt: skip

@@ -66,6 +66,28 @@ class Gated(nn.Module):
         return self.out(self.swish(self.hidden(torch.flatten(x, 1))))
 
 
+class Ported(nn.Module):
+    """Padded as TensorFlow pads: by zeros of its own in front of a convolution, more on one side
+    where it strides."""
+
+    def __init__(self, classes: int = 10):
+        super().__init__()
+        self.static_padding = nn.ZeroPad2d((0, 1, 0, 1))
+        self.stem = nn.Conv2d(3, 16, 3, 2, bias=False)
+        self.bn, self.act = nn.BatchNorm2d(16), nn.ReLU6()
+        self.wide = nn.Conv2d(16, 16, 5, 2, groups=16)
+        self.tall, self.even = nn.Conv2d(16, 24, (3, 1), padding=(1, 0)), nn.Conv2d(24, 16, 2)
+        self.same = nn.Conv2d(16, 16, 2, padding="same")
+        self.fc = nn.Linear(16, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pad = nn.functional.pad
+        x = self.act(self.bn(self.stem(self.static_padding(x))))
+        x = self.act(self.wide(pad(x, (1, 2, 2, 1))))
+        x = self.act(self.even(pad(self.tall(pad(x, (1, 1))), (1, 0, 0, 1))))
+        return self.fc(pad(self.same(x), (0, 0, 0, 0)).mean((2, 3)))
+
+
 def of(kind: type[nn.Module], px: int = 16, seed: int = 0) -> nn.Module:
     """One with batch statistics and scales as after a training, in evaluation mode."""
     torch.manual_seed(seed)

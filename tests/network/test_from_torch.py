@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from network.nets import Gated, Mobile, of, saved
+from network.nets import Gated, Mobile, Ported, of, saved
 from torch import Tensor, nn
 
 from edgeres.errors import BadInput
@@ -25,7 +25,7 @@ from edgeres.training.inference import prepared
 from edgeres.types import Preprocess
 
 
-@pytest.mark.parametrize("kind", [Mobile, Gated])
+@pytest.mark.parametrize("kind", [Mobile, Gated, Ported])
 def test_it_computes_the_same_under_the_same_names(kind: Any, tmp_path: Path) -> None:
     theirs = of(kind)
     x = torch.randn(3, 3, 16, 16)
@@ -57,6 +57,11 @@ def test_what_is_left_out_is_said_and_training_mode_is_kept() -> None:
     assert theirs.training and not read.module.training
     assert [note.partition(" is left out")[0] for note in read.notes] == ["dropout (0.2)"]
     assert not read.fixed_size and from_module(of(Gated), 16).fixed_size is False
+    uneven = from_module(of(Ported), 16)
+    assert uneven.fixed_size and [n for n in uneven.notes if "larger kernel, with zeros" in n]
+    kernels = {n.name: n.pair("kernel") for n in uneven.module.spec.nodes if n.op == "conv2d"}
+    assert kernels == {"stem": (4, 4), "wide": (6, 6), "tall": (3, 1), "even": (3, 3),
+                       "same": (3, 3)}  # fmt: skip
 
 
 def test_a_new_head_other_outputs_and_pixels() -> None:
@@ -133,13 +138,17 @@ class _VectorNorm(nn.Module):
         return self.fc(self.norm(self.conv(x).mean((2, 3))))
 
 
-class _Even(nn.Module):
-    def __init__(self) -> None:
+class _Padded(nn.Module):
+    def __init__(self, of: str, dilation: int = 1):
         super().__init__()
-        self.conv, self.fc = nn.Conv2d(3, 4, 2, padding="same"), nn.Linear(4, 5)
+        self.conv, self.fc = nn.Conv2d(3, 4, 3, dilation=dilation), nn.Linear(4, 5)
+        self.of = of
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.conv(x).mean((2, 3)))
+        if self.of == "conv":
+            return self.fc(self.conv(nn.functional.pad(x, (0, 1, 1, 0))).mean((2, 3)))
+        x = nn.functional.pad(self.conv(x), (1, 1, 1, 1), value=float(self.of == "ones"))
+        return self.fc(nn.functional.max_pool2d(x, 3, 2).mean((2, 3)))
 
 
 @pytest.mark.parametrize(
@@ -149,7 +158,9 @@ class _Even(nn.Module):
      (_Scaled(), "mul.Tensor reads what isn't made of the image"),
      (_Flat(), r"flatten.using_ints of \(N, 4, 14, 14\) to \(N, 784\) isn't known"),
      (_VectorNorm(), "batch_norm of vectors isn't known in 'norm'"),
-     (_Even(), "conv2d.padding with these arguments isn't known in 'conv'"),
+     (_Padded("pool"), "max_pool2d.default of a padded map isn't known"),
+     (_Padded("ones"), "pad.default with other than zeros around a map isn't known"),
+     (_Padded("conv", 2), "conv2d.default with dilation and uneven padding isn't known in 'conv'"),
      (nn.Sequential(nn.Conv2d(3, 4, 3)), r"gives \(N, 4, 14, 14\)")],
 )  # fmt: skip
 def test_what_is_unknown_is_refused_by_name(model: nn.Module, said: str) -> None:
