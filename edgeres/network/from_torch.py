@@ -20,26 +20,10 @@ from edgeres.disk import read_bounded, require_stored
 from edgeres.errors import BadInput
 from edgeres.network import _pt2
 from edgeres.network._pt2 import Call, Program, Ref
-from edgeres.network.graph import INPUT, Network, Node, Value
-from edgeres.network.module import NetworkModule
-from edgeres.types import Preprocess
+from edgeres.network._walk import Imported, Walk, as_shape, require_image
+from edgeres.network.graph import INPUT, Value
 
 _MOST = 8 << 30
-
-
-@dataclass(frozen=True)
-class Imported:
-    """What was read.
-
-    Attributes:
-        module: the network with its weights, in evaluation mode.
-        notes: what was left out or changed, a sentence each.
-        fixed_size: it is right for images of the size it was exported with only.
-    """
-
-    module: NetworkModule
-    notes: tuple[str, ...]
-    fixed_size: bool
 
 
 def from_module(
@@ -104,25 +88,10 @@ def _imported(
         image, answer = program.shapes[program.image], program.shapes[program.answer]
     except KeyError as error:
         raise BadInput(f"{where}: doesn't say what it takes and gives") from error
-    if len(image) != 4 or image[1] != 3 or image[2] != image[3] or not image[2]:
-        raise BadInput(f"{where}: takes {_shape(image)}; a network here takes square images of 3 "
-                       "channels, (N, 3, H, H)")  # fmt: skip
-    if len(answer) != 2 or not answer[1]:
-        raise BadInput(f"{where}: gives {_shape(answer)}; a classifier gives (N, classes)")
-    walk = _Import(program, where)
-    network = Network(_plain(name), *walk.run(), answer[1], Preprocess(image[2], mean, std))
-    module = NetworkModule(network).eval()
-    module.load_state_dict(walk.tensors)
-    return Imported(module, tuple(dict.fromkeys(walk.notes)), walk.fixed_size)
-
-
-def _plain(name: str) -> str:
-    kept = "".join(c if c.isalnum() or c in "-_." else "-" for c in name).strip(".-")
-    return kept[:100] or "network"
-
-
-def _shape(sizes: tuple[int, ...]) -> str:
-    return "(" + ", ".join(str(n) if n else "N" for n in sizes) + ")"
+    require_image(where, image)
+    walk = _Import(where, program=program)
+    walk.run()
+    return walk.finished(walk.values.get(program.answer), answer, image[2], name, (mean, std))
 
 
 @dataclass(frozen=True)
@@ -139,27 +108,17 @@ class _Pads:
 
 
 @dataclass
-class _Import:
+class _Import(Walk):
     """One walk over a program's calls."""
 
-    program: Program
-    where: str
-    nodes: list[Node] = field(default_factory=list)
-    tensors: dict[str, Tensor] = field(default_factory=dict)
+    program: Program = field(kw_only=True)
     values: dict[str, str] = field(default_factory=dict)  # of the program -> of the network
-    notes: list[str] = field(default_factory=list)
-    used: set[str] = field(default_factory=set)
-    owners: set[str] = field(default_factory=set)
-    fixed_size: bool = False
     storage: dict[str, str] = field(default_factory=dict)  # a view -> what it is a view of
     padded: dict[str, _Pads] = field(default_factory=dict)  # what only a convolution may read
-    _layers: set[str] = field(default_factory=set)  # modules with a weight, operations to be
 
-    def run(self) -> tuple[tuple[Node, ...], str]:
+    def run(self) -> None:
         self.values[self.program.image] = INPUT
-        owners = [own.rpartition(".") for own in self.program.known.values()]
-        self.owners = {owner for owner, *_ in owners}
-        self._layers = {owner for owner, _, leaf in owners if leaf == "weight" and owner}
+        self.own(list(self.program.known.values()))
         for call in self.program.calls:
             handler = _CALLS.get(call.target)
             if handler is None:
@@ -172,10 +131,6 @@ class _Import:
                     call, f"{call.target} with these arguments isn't known"
                 ) from error
             self._follow(call, before)
-        output = self.values.get(self.program.answer)
-        if output is None or output == INPUT:
-            raise BadInput(f"{self.where}: its output isn't made of its image")
-        return _reaching(self.nodes, output), output
 
     def _read(self, call: Call) -> str | None:
         """The network's name of the first tensor that a call reads."""
@@ -207,17 +162,11 @@ class _Import:
         return BadInput(f"{self.where}: the operation {why}{place}; docs/models.md lists those "
                         "that are")  # fmt: skip
 
-    def value(self, call: Call, key: str, *, pads: bool = False) -> str:
-        """The network's name of a tensor that a call reads.
-
-        Args:
-            pads: of a padded map, the one without its padding, which the call takes over.
-        """
+    def value(self, call: Call, key: str) -> str:
+        """The network's name of a tensor that a call reads."""
         ref = call.arguments.get(key)
         if isinstance(ref, Ref) and ref.name in self.padded:
-            if not pads:
-                raise self.refused(call, f"{call.target} of a padded map isn't known")
-            return self.padded[ref.name].source
+            raise self.refused(call, f"{call.target} of a padded map isn't known")
         if not isinstance(ref, Ref) or ref.name not in self.values:
             raise self.refused(call, f"{call.target} reads what isn't made of the image, which is "
                                      "not known")  # fmt: skip
@@ -235,94 +184,38 @@ class _Import:
         found = self.program.tensors[own]
         return own, found.float() if found.is_floating_point() else found
 
-    def put(self, call: Call, op: str, inputs: list[str], name: str, **attributes: Value) -> None:
-        self.used.add(name)
-        self.nodes.append(Node.of(name, op, tuple(inputs), **attributes))
-        self.values[call.results[0]] = name
+    def shape(self, call: Call) -> tuple[int, ...]:
+        """Of what a call makes; 0 is the batch."""
+        return self.program.shapes[call.results[0]]
 
-    def layer(self, call: Call, op: str, keys: dict[str, str], **attributes: Value) -> None:
-        """An operation with tensors, named as the module that has them.
+    def learned(self, call: Call, op: str, keys: dict[str, str], **attributes: Value) -> None:
+        """An operation with tensors.
+
+        Args:
+            keys: of the call -> of the module.
+        """
+        tensors, weight = self.tensors_of(call, keys)
+        self.values[call.results[0]] = self.layer(
+            op, self.value(call, "input"), tensors, weight, op, **attributes
+        )
+
+    def tensors_of(self, call: Call, keys: dict[str, str]) -> tuple[dict[str, Tensor], str]:
+        """The tensors that a call reads, by the module's names, and its weight's name in the file.
 
         Args:
             keys: of the call -> of the module.
         """
         found = {own: pair for key, own in keys.items()
                  if (pair := self.tensor(call, key)) is not None}  # fmt: skip
-        owner, _, leaf = found["weight"][0].rpartition(".")
-        name = owner
-        if not owner or leaf != "weight" or owner in self.used:
-            name = self.free(f"{owner}.{op}" if owner else op)
-        if owner in self.used:
-            self.notes.append(f"'{owner}' is used more than once: each use has the same weights, "
-                              "and is trained for itself")  # fmt: skip
-        self.tensors |= {f"{name}.{own}": value for own, (_, value) in found.items()}
-        self.put(call, op, [self.value(call, "input", pads=op == "conv2d")], name, **attributes)
+        return {own: tensor for own, (_, tensor) in found.items()}, found["weight"][0]
 
     def plain(
         self, call: Call, op: str, inputs: list[str] | None = None, **attributes: Value
     ) -> None:
         """An operation without tensors, named as the module it stands in."""
         inputs = inputs or [self.value(call, "self")]
-        self.put(call, op, inputs, self.base(call, op), **attributes)
-
-    def base(self, call: Call, op: str) -> str:
-        """The name of the module that a call stands in; of a call among others, one below it."""
-        whole = any(o == call.scope or o.startswith(call.scope + ".") for o in self.owners)
-        return self.free(f"{call.scope}.{op}" if call.scope and whole else call.scope or op)
-
-    def hard_gate(self, call: Call, base: str) -> None:
-        """clamp(x / 6 + 1 / 2, 0, 1)."""
-        x = self.value(call, "self")
-        shape = self.program.shapes[call.results[0]]
-        self.notes.append("hard-sigmoid and hard-swish are computed by a depthwise convolution, to "
-                          "the same numbers, so that they run in integers")  # fmt: skip
-        channels, name = shape[1], f"{base}.shift"
-        if len(shape) == 2:  # a convolution reads a map
-            self.put(call, "unflatten", [x], f"{base}.unflatten")
-            x = f"{base}.unflatten"
-        values: dict[str, Value] = {
-            "in": channels, "out": channels, "kernel": (1, 1), "stride": (1, 1), "padding": (0, 0),
-            "dilation": (1, 1), "groups": channels, "bias": True, "trained": False,
-        }  # fmt: skip
-        self.put(call, "conv2d", [x], name, **values)
-        self.tensors[f"{name}.weight"] = torch.full((channels, 1, 1, 1), 1 / 6)
-        self.tensors[f"{name}.bias"] = torch.full((channels,), 0.5)
-        self.put(call, "clamp", [name], f"{base}.clamp", most=1.0)
-        if len(shape) == 2:
-            self.put(call, "flatten", [f"{base}.clamp"], f"{base}.flatten")
-
-    def pooled(self, name: str) -> bool:
-        """Whether a map has one pixel whatever the image's size: a global pool is before it."""
-        nodes = {node.name: node for node in self.nodes}
-        while name in nodes and nodes[name].op not in ("global_avg_pool", "unflatten"):
-            name = nodes[name].inputs[0]
-        return name in nodes
-
-    def free(self, base: str) -> str:
-        """A name that no other operation has, nor is inside of: `bn1.act` behind an operation
-        `bn1` is `bn1_act`."""
-        for used in sorted(self.used | self._layers):
-            if base.startswith(used + "."):
-                base = f"{used}_{base[len(used) + 1 :].replace('.', '_')}"
-        name, number = base, 1
-        while self._taken(name):
-            number += 1
-            name = f"{base}_{number}"
-        return name
-
-    def _taken(self, name: str) -> bool:
-        return name in self.owners or any(
-            name == u or u.startswith(name + ".") or name.startswith(u + ".") for u in self.used
-        )
-
-
-def _reaching(nodes: list[Node], output: str) -> tuple[Node, ...]:
-    """Those that the output is made of."""
-    wanted = {output}
-    for node in reversed(nodes):
-        if node.name in wanted:
-            wanted.update(node.inputs)
-    return tuple(node for node in nodes if node.name in wanted)
+        name = self.base(call.scope, op)
+        self.values[call.results[0]] = self.put(op, inputs, name, **attributes)
 
 
 def _pair(value: Any, otherwise: Any) -> tuple[int, int]:
@@ -335,36 +228,21 @@ def _pair(value: Any, otherwise: Any) -> tuple[int, int]:
 
 def _conv(walk: _Import, call: Call) -> None:
     given = call.arguments
-    (_, weight) = walk.tensor(call, "weight") or ("", torch.empty(0))
-    kernel, dilation = _pair(list(weight.shape[2:]), 1), _pair(given.get("dilation"), 1)
-    pads = walk.padded.get(getattr(given["input"], "name", ""))
-    walk.fixed_size |= pads is not None and pads.uneven  # as its images' size asked for
-    around = [own + more for own, more in zip(
-        _around(given.get("padding"), kernel, dilation), pads.sizes if pads else (0, 0, 0, 0),
-        strict=True)]  # fmt: skip
-    (left, right, top, bottom), wide, tall = around, max(around[:2]), max(around[2:])
-    # A kernel that has a column of zeros in front sees one column of padding less there.
-    grown = (wide - left, wide - right, tall - top, tall - bottom)
-    if any(grown):
-        if dilation != (1, 1):
-            raise walk.refused(call, f"{call.target} with dilation and uneven padding isn't known")
-        walk.notes.append("a convolution that pads more on one side than on the other has a larger "
-                          "kernel, with zeros on that side: the same numbers")  # fmt: skip
-    groups = int(given.get("groups") or 1)
-    values: dict[str, Value] = {
-        "in": weight.shape[1] * groups, "out": weight.shape[0],
-        "kernel": (kernel[0] + sum(grown[2:]), kernel[1] + sum(grown[:2])),
-        "stride": _pair(given.get("stride"), 1), "padding": (tall, wide), "dilation": dilation,
-        "groups": groups, "bias": given.get("bias") is not None, "trained": True,
-    }  # fmt: skip
-    walk.layer(call, "conv2d", {"weight": "weight", "bias": "bias"}, **values)
-    name = f"{walk.nodes[-1].name}.weight"
-    walk.tensors[name] = nn.functional.pad(walk.tensors[name], grown)
+    tensors, weight = walk.tensors_of(call, {"weight": "weight", "bias": "bias"})
+    kernel, dilation = _pair(list(tensors["weight"].shape[2:]), 1), _pair(given.get("dilation"), 1)
+    sides = _sides(given.get("padding"), kernel, dilation)
+    pads = walk.padded.get(given["input"].name)
+    if pads is not None:
+        sides = tuple(own + more for own, more in zip(sides, pads.sizes, strict=True))
+        walk.fixed_size |= pads.uneven  # as its images' size asked for
+    walk.values[call.results[0]] = walk.conv(
+        pads.source if pads else walk.value(call, "input"), tensors, weight, sides,
+        stride=_pair(given.get("stride"), 1), dilation=dilation,
+        groups=int(given.get("groups") or 1),
+    )  # fmt: skip
 
 
-def _around(
-    padding: Any, kernel: tuple[int, int], dilation: tuple[int, int]
-) -> tuple[int, int, int, int]:
+def _sides(padding: Any, kernel: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, ...]:
     """Left, right, top, bottom."""
     if padding == "same":  # PyTorch has it at stride 1 only
         tall, wide = (d * (k - 1) for k, d in zip(kernel, dilation, strict=True))
@@ -375,7 +253,7 @@ def _around(
 
 def _linear(walk: _Import, call: Call) -> None:
     (_, weight) = walk.tensor(call, "weight") or ("", torch.empty(0, 0))
-    walk.layer(call, "linear", {"weight": "weight", "bias": "bias"},
+    walk.learned(call, "linear", {"weight": "weight", "bias": "bias"},
                **{"in": weight.shape[1], "out": weight.shape[0],
                   "bias": call.arguments.get("bias") is not None})  # fmt: skip
 
@@ -385,17 +263,15 @@ def _norm(walk: _Import, call: Call) -> None:
     statistics = walk.tensor(call, "running_var")
     if statistics is None or given.get("training"):
         raise walk.refused(call, "batch_norm without running statistics isn't known")
-    if len(walk.program.shapes[call.results[0]]) != 4:
+    if len(walk.shape(call)) != 4:
         raise walk.refused(call, "batch_norm of vectors isn't known")
     features = len(statistics[1])
     keys = {key: key for key in ("weight", "bias", "running_mean", "running_var")}
     if given.get("weight") is None:
         raise walk.refused(call, "batch_norm without a scale isn't known")
     momentum = given.get("momentum")
-    walk.layer(call, "batch_norm", keys, features=features, eps=float(given.get("eps", 1e-5)),
+    walk.learned(call, "batch_norm", keys, features=features, eps=float(given.get("eps", 1e-5)),
                momentum=0.1 if momentum is None else float(momentum))  # fmt: skip
-    name = walk.nodes[-1].name
-    walk.tensors[f"{name}.num_batches_tracked"] = torch.tensor(0)
 
 
 def _joined(op: str) -> Callable[[_Import, Call], None]:
@@ -433,23 +309,22 @@ def _relu6(walk: _Import, call: Call) -> None:
 
 
 def _hardsigmoid(walk: _Import, call: Call) -> None:
-    """clamp(x / 6 + 1 / 2, 0, 1): the sum as a depthwise convolution, which every runtime has in
-    integers; hard-sigmoid has no integer kernel in some, and is float there."""
-    walk.hard_gate(call, walk.base(call, "hardsigmoid"))
+    base, x = walk.base(call.scope, "hardsigmoid"), walk.value(call, "self")
+    walk.values[call.results[0]] = walk.hard_gate(x, walk.shape(call)[1:], base)
 
 
 def _hardswish(walk: _Import, call: Call) -> None:
     """x hardsigmoid(x)."""
-    base, x = walk.base(call, "hardswish"), walk.value(call, "self")
-    walk.hard_gate(call, base)
-    walk.put(call, "mul", [x, walk.values[call.results[0]]], f"{base}.mul")
+    base, x = walk.base(call.scope, "hardswish"), walk.value(call, "self")
+    gate = walk.hard_gate(x, walk.shape(call)[1:], base)
+    walk.values[call.results[0]] = walk.put("mul", [x, gate], f"{base}.mul")
 
 
 def _silu(walk: _Import, call: Call) -> None:
     """x sigmoid(x)."""
-    base, x = walk.base(call, "silu"), walk.value(call, "self")
-    walk.put(call, "sigmoid", [x], f"{base}.sigmoid")
-    walk.put(call, "mul", [x, f"{base}.sigmoid"], f"{base}.mul")
+    base, x = walk.base(call.scope, "silu"), walk.value(call, "self")
+    gate = walk.put("sigmoid", [x], f"{base}.sigmoid")
+    walk.values[call.results[0]] = walk.put("mul", [x, gate], f"{base}.mul")
 
 
 def _max_pool(walk: _Import, call: Call) -> None:
@@ -517,7 +392,7 @@ def _mean(walk: _Import, call: Call) -> None:
 
 
 def _flatten(walk: _Import, call: Call) -> None:
-    shape = walk.program.shapes[call.results[0]]
+    shape = walk.shape(call)
     before = walk.program.shapes[call.arguments["self"].name]
     if len(before) == 4 and shape == before[:2] and before[2:] == (1, 1):
         walk.fixed_size |= not walk.pooled(walk.value(call, "self"))
@@ -526,7 +401,7 @@ def _flatten(walk: _Import, call: Call) -> None:
         walk.values[call.results[0]] = walk.value(call, "self")
     else:
         raise walk.refused(
-            call, f"{call.target} of {_shape(before)} to {_shape(shape)} isn't known"
+            call, f"{call.target} of {as_shape(before)} to {as_shape(shape)} isn't known"
         )
 
 
@@ -549,10 +424,7 @@ def _same(walk: _Import, call: Call) -> None:
 
 
 def _dropout(walk: _Import, call: Call) -> None:
-    share = call.arguments.get("p", 0.5)
-    if share:
-        walk.notes.append(f"dropout ({share:g}) is left out: it does nothing after training; to "
-                          "train on, say weight_decay or augment")  # fmt: skip
+    walk.dropped(call.arguments.get("p", 0.5))
     _same(walk, call)
 
 

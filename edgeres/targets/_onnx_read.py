@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeres.errors import BadInput
-from edgeres.targets import _onnx_file as file
+from edgeres.network import onnx_file as file
 from edgeres.targets._graph import FileGraph, FileOp, Role
 from edgeres.types import QuantParams, TensorSpec
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeres.errors import BadInput
-from edgeres.targets import _onnx_file, _onnx_read
+from edgeres.network import onnx_file
+from edgeres.targets import _onnx_read
 from edgeres.targets._structure import Step, Structure, notes_left_over
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def structure(path: Path, source: Source, form: Form) -> Structure:
         raise BadInput(f"{path}: not an ONNX file ({type(error).__name__})") from error
     try:
         left_over = [*_container(model, data, form), *_ends(model, source, form),
-                     *notes_left_over(_onnx_file.metadata(model), source.metadata)]  # fmt: skip
+                     *notes_left_over(onnx_file.metadata(model), source.metadata)]  # fmt: skip
         return _Reader(model).structure(left_over)
     except MemoryError:
         raise
@@ -258,7 +259,7 @@ class _Reader:
                 self.strange.append(f"{name}: its weights' scale isn't that of its outputs")
         elif node.input[1] in self.constants:
             found["weight"] = self.constants[node.input[1]]
-        if _onnx_file.input_name(node, 2):
+        if onnx_file.input_name(node, 2):
             found["bias"] = self._constant(node, 2, name)
         return found
 
@@ -267,14 +268,14 @@ class _Reader:
         reads, written, weighted = _INTEGER[node.op_type]
         for position, *params in reads:
             self._codes(node.input[position], [node.input[i] for i in params], name)
-        self._codes(node.output[0], [_onnx_file.input_name(node, i) for i in written], name)
+        self._codes(node.output[0], [onnx_file.input_name(node, i) for i in written], name)
         if not weighted:
             return {}
         at, *params, bias = weighted
         found: dict[str, Any] = {"weight": self._constant(node, at, name)}
-        names = [_onnx_file.input_name(node, i) for i in params]
+        names = [onnx_file.input_name(node, i) for i in params]
         found["weight_quantization"] = _onnx_read.params(self.constants, names, 0)
-        if _onnx_file.input_name(node, bias):
+        if onnx_file.input_name(node, bias):
             found["bias"] = self._constant(node, bias, name)
         return found
 
@@ -290,7 +291,7 @@ class _Reader:
     def _constant(self, node: Any, position: int, name: str) -> np.ndarray:
         import numpy as np
 
-        found = self.constants.get(_onnx_file.input_name(node, position))
+        found = self.constants.get(onnx_file.input_name(node, position))
         if found is None:
             self.strange.append(f"{name}: what should be a constant is computed")
             return np.zeros(0)

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from edgeres import scratch
 from edgeres.disk import storage_errors
 from edgeres.errors import BadInput
+from edgeres.network import onnx_file
 from edgeres.quiet import quiet
-from edgeres.targets import Session, Source, Tracer, _onnx_file, _onnx_layer, _onnx_read, _schemes
+from edgeres.targets import Session, Source, Tracer, _onnx_layer, _onnx_read, _schemes
 from edgeres.targets import _onnx_structure as structures
 from edgeres.targets._graph import FileGraph
 from edgeres.targets._structure import Structure
@@ -105,7 +106,7 @@ def read(path: Path) -> FileGraph:
         BadInput: not an ONNX file, or one that onnxruntime refuses.
     """
     with quiet(f"reading {path.name}"):
-        stored = _onnx_file.load(path)
+        stored = onnx_file.load(path)
         return _onnx_read.graph(path, "onnx", executed(path, stored), stored)
 
 
@@ -126,11 +127,11 @@ def as_stored(path: Path) -> FileGraph:
         BadInput: not an ONNX file.
     """
     with quiet(f"reading {path.name}"):
-        stored = _onnx_file.load(path)
+        stored = onnx_file.load(path)
         return _onnx_read.graph(path, "onnx", stored, stored)
 
 
-beside = _onnx_file.beside
+beside = onnx_file.beside
 
 
 def whole(path: Path, folder: Path) -> Path:
@@ -141,7 +142,7 @@ def whole(path: Path, folder: Path) -> Path:
     """
     if not beside(path):
         return path
-    (copy := folder / path.name).write_bytes(_onnx_file.contents(path, _onnx_file.load(path)))
+    (copy := folder / path.name).write_bytes(onnx_file.contents(path, onnx_file.load(path)))
     return copy
 
 
@@ -164,7 +165,7 @@ def session_as_written(path: Path, threads: int = 1) -> Runner:
 def tracer(path: Path) -> Tracer | None:
     """Load the file as `read` sees it, with every operation's answer as an output."""
     with quiet(f"loading {path.name} in onnxruntime"):
-        return tracer_of(path, executed(path, _onnx_file.load(path)))
+        return tracer_of(path, executed(path, onnx_file.load(path)))
 
 
 def tracer_of(path: Path, model: Any) -> Tracer:
@@ -175,7 +176,7 @@ def tracer_of(path: Path, model: Any) -> Tracer:
             if name and name not in known:
                 model.graph.output.add(name=name)  # onnxruntime finds its type
                 known.add(name)
-    contents = _onnx_file.contents(path, model)
+    contents = onnx_file.contents(path, model)
     return _Tracer(path, inference_session(path, contents, 1, as_written()))
 
 
@@ -244,9 +245,9 @@ def executed(path: Path, stored: Any) -> Any:
         return stored
     with scratch.folder("convert") as folder:
         optimized = folder / "optimized.onnx"
-        model = _onnx_file.contents(path, stored)  # with what it keeps in other files
+        model = onnx_file.contents(path, stored)  # with what it keeps in other files
         inference_session(path, model, 1, {"optimized_model_filepath": str(optimized)}, _LAYOUTS)
-        return _onnx_file.load(optimized)
+        return onnx_file.load(optimized)
 
 
 def inference_session(

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from edgeres import scratch
 from edgeres.disk import storage_errors
+from edgeres.network import onnx_file
 from edgeres.quiet import quiet
-from edgeres.targets import Session, Source, Tracer, _onnx_file, _schemes, onnx
+from edgeres.targets import Session, Source, Tracer, _schemes, onnx
 from edgeres.targets import _onnx_structure as structures
 from edgeres.targets._graph import FileGraph
 from edgeres.targets._structure import Structure
@@ -37,7 +38,7 @@ def export(source: Source, precision: str, path: Path) -> tuple[TensorSpec, Tens
     with quiet(f"writing {path.name} with onnxruntime"), scratch.folder("convert") as folder:
         fused = folder / "fused.onnx"
         onnx.export(source, precision, fused)
-        model = onnx.executed(fused, _onnx_file.load(fused))
+        model = onnx.executed(fused, onnx_file.load(fused))
         used = [entry for entry in model.opset_import if entry.domain in _OPSETS]
         del model.opset_import[:]
         model.opset_import.extend(used)
@@ -75,4 +76,4 @@ def session(path: Path, threads: int = 1) -> Session | None:
 def tracer(path: Path) -> Tracer | None:
     """Load the file with every operation's answer as an output."""
     with quiet(f"loading {path.name} in onnxruntime"):
-        return onnx.tracer_of(path, _onnx_file.load(path))
+        return onnx.tracer_of(path, onnx_file.load(path))

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from edgeres.errors import MissingComponent
+from edgeres.network import onnx_file
 from edgeres.quiet import quiet
-from edgeres.targets import Session, Source, Tracer, _onnx_file, _onnx_read, _schemes, onnx
+from edgeres.targets import Session, Source, Tracer, _onnx_read, _schemes, onnx
 from edgeres.targets import _onnx_structure as structures
 from edgeres.targets._graph import FileGraph, FileOp
 from edgeres.targets._structure import Structure
@@ -79,7 +80,7 @@ def session(path: Path, threads: int = 1) -> Session | None:
 def tracer(path: Path) -> Tracer | None:
     """Load the file as `session` does, with every tensor as an output."""
     with quiet(f"loading {path.name} in onnxruntime"):
-        return onnx.tracer_of(path, _onnx_file.load(path))
+        return onnx.tracer_of(path, onnx_file.load(path))
 
 
 def refusals(path: Path) -> list[str] | None:
@@ -117,9 +118,9 @@ class _Reader:
     """One file's nodes by what they make and who reads it."""
 
     def __init__(self, path: Path):
-        self.path, self.model = path, _onnx_file.load(path)
-        self.constants = _onnx_file.constant_values(self.model)
-        self.shapes = _onnx_file.shapes(self.model)
+        self.path, self.model = path, onnx_file.load(path)
+        self.constants = onnx_file.constant_values(self.model)
+        self.shapes = onnx_file.shapes(self.model)
         self.makers = {name: n for n in self.model.graph.node for name in n.output if name}
         self.readers: dict[str, list[Any]] = {}
         for node in self.model.graph.node:
@@ -133,15 +134,15 @@ class _Reader:
             found = _onnx_read.params(self.constants, node.input[1:])
             if node.op_type == "QuantizeLinear" and found:
                 scales[node.output[0]] = found
-        sizes = _onnx_file.constant_bytes(self.model)
+        sizes = onnx_file.constant_bytes(self.model)
         ops = tuple(self._operation(node, size) for node, size in zip(nodes, sizes, strict=True)
                     if not self._stored(node))  # fmt: skip
-        first, last = _onnx_file.inputs(self.model)[0], self.model.graph.output[0]
+        first, last = onnx_file.inputs(self.model)[0], self.model.graph.output[0]
         return FileGraph(
             "tensorrt", ops, _onnx_read.tensor_spec(self.path, first, scales),
             _onnx_read.tensor_spec(self.path, last, scales), scales,
-            metadata=_onnx_file.metadata(self.model), requires=_oldest(self.model),
-            versions=_onnx_file.versions(self.model),
+            metadata=onnx_file.metadata(self.model), requires=_oldest(self.model),
+            versions=onnx_file.versions(self.model),
         )  # fmt: skip
 
     def _stored(self, node: Any) -> bool:
@@ -221,5 +222,5 @@ def _oldest(model: Any) -> str:
     from onnx import TensorProto
 
     codes = any(i.data_type == TensorProto.INT8 and i.dims for i in model.graph.initializer)
-    old = _onnx_file.versions(model).get("ai.onnx", 0) <= _OPSET and not codes
+    old = onnx_file.versions(model).get("ai.onnx", 0) <= _OPSET and not codes
     return "TensorRT 8.6" if old else "TensorRT 10"

@@ -58,7 +58,7 @@ def test_what_is_left_out_is_said_and_training_mode_is_kept() -> None:
     assert [note.partition(" is left out")[0] for note in read.notes] == ["dropout (0.2)"]
     assert not read.fixed_size and from_module(of(Gated), 16).fixed_size is False
     uneven = from_module(of(Ported), 16)
-    assert uneven.fixed_size and [n for n in uneven.notes if "larger kernel, with zeros" in n]
+    assert uneven.fixed_size and [n for n in uneven.notes if "larger kernel, with zeros there" in n]
     kernels = {n.name: n.pair("kernel") for n in uneven.module.spec.nodes if n.op == "conv2d"}
     assert kernels == {"stem": (4, 4), "wide": (6, 6), "tall": (3, 1), "even": (3, 3),
                        "same": (3, 3)}  # fmt: skip
@@ -160,7 +160,7 @@ class _Padded(nn.Module):
      (_VectorNorm(), "batch_norm of vectors isn't known in 'norm'"),
      (_Padded("pool"), "max_pool2d.default of a padded map isn't known"),
      (_Padded("ones"), "pad.default with other than zeros around a map isn't known"),
-     (_Padded("conv", 2), "conv2d.default with dilation and uneven padding isn't known in 'conv'"),
+     (_Padded("conv", 2), "conv2d.default with these arguments isn't known in 'conv'"),
      (nn.Sequential(nn.Conv2d(3, 4, 3)), r"gives \(N, 4, 14, 14\)")],
 )  # fmt: skip
 def test_what_is_unknown_is_refused_by_name(model: nn.Module, said: str) -> None:

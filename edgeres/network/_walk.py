@@ -1,0 +1,261 @@
+"""What every importer has in common: operations put one behind another under names of their own.
+
+An importer is a table from a format's operations to calls of a `Walk`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from edgeres.errors import BadInput
+from edgeres.network import document
+from edgeres.network.graph import INPUT, Network, Node, Value
+from edgeres.network.module import NetworkModule
+from edgeres.types import Preprocess
+
+Normalization = tuple[tuple[float, ...], tuple[float, ...]]
+"""mean and std as R, G, B, in units of pixel / 255."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What was read.
+
+    Attributes:
+        module: the network with its weights, in evaluation mode.
+        notes: what was left out or changed, a sentence each.
+        fixed_size: it is right for images of the size it was exported with only.
+        normalization: what the file says of its images; None: nothing.
+    """
+
+    module: NetworkModule
+    notes: tuple[str, ...]
+    fixed_size: bool
+    normalization: Normalization | None = None
+
+
+@dataclass
+class Walk:
+    """One walk over a file's operations.
+
+    Attributes:
+        where: the file, for messages.
+        nodes: of the network, by name, in the order of the file.
+        owners: modules that have tensors.
+        layers: those among them with a weight, operations to be.
+    """
+
+    where: str
+    nodes: dict[str, Node] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    owners: set[str] = field(default_factory=set)
+    layers: set[str] = field(default_factory=set)
+    fixed_size: bool = False
+    _around: set[str] = field(default_factory=set)  # what operations stand in
+    _numbers: Counter[str] = field(default_factory=Counter)
+    _weights: set[str] = field(default_factory=set)
+
+    def own(self, weights: list[str]) -> None:
+        """Learn the names of a file's tensors."""
+        pairs = [name.rpartition(".") for name in weights]
+        self.owners = {owner for owner, *_ in pairs}
+        self.layers = {owner for owner, _, leaf in pairs if leaf == "weight" and owner}
+
+    def put(self, op: str, inputs: list[str], name: str, **attributes: Value) -> str:
+        """An operation of the network; its name."""
+        self.nodes[name] = Node.of(name, op, tuple(inputs), **attributes)
+        self._around.update(_outer(name))
+        return name
+
+    def layer(
+        self, op: str, source: str, tensors: dict[str, Tensor], weight: str, otherwise: str,
+        **attributes: Value,
+    ) -> str:  # fmt: skip
+        """An operation with tensors, named as the module that has them.
+
+        Args:
+            weight: what its weight is called in the file.
+            otherwise: its name where that doesn't end in `.weight`.
+        """
+        owner, _, leaf = weight.rpartition(".")
+        name = owner
+        if not owner or leaf != "weight" or self._held(owner):
+            name = self.free(f"{owner}.{op}" if owner else otherwise)
+        if weight in self._weights:
+            self.notes.append(f"'{owner or weight}' is used more than once: each use has the same "
+                              "weights, and is trained for itself")  # fmt: skip
+        self._weights.add(weight)
+        self.tensors |= {f"{name}.{key}": value for key, value in tensors.items()}
+        if op == "batch_norm":
+            self.tensors[f"{name}.num_batches_tracked"] = torch.tensor(0)
+        return self.put(op, [source], name, **attributes)
+
+    def conv(
+        self, source: str, tensors: dict[str, Tensor], weight: str, sides: tuple[int, ...], *,
+        stride: tuple[int, int], dilation: tuple[int, int], groups: int,
+    ) -> str:  # fmt: skip
+        """A convolution with its own padding on each side, as a `layer`.
+
+        A kernel that has a column of zeros in front sees one column of padding less there; so
+        both sides are padded alike, to the same numbers.
+
+        Args:
+            tensors: its weight, and its bias if it has one.
+            sides: left, right, top, bottom.
+
+        Raises:
+            ValueError: it is dilated, and a side has more than the other.
+        """
+        out, width, *kernel = tensors["weight"].shape
+        (left, right, top, bottom), wide, tall = sides, max(sides[:2]), max(sides[2:])
+        grown = (wide - left, wide - right, tall - top, tall - bottom)
+        if any(grown):
+            if dilation != (1, 1):
+                raise ValueError("uneven padding of a dilated convolution")
+            self.notes.append("a convolution that pads more on one side than on the other has a "
+                              "larger kernel, with zeros there: the same numbers")  # fmt: skip
+            tensors = {**tensors, "weight": nn.functional.pad(tensors["weight"], grown)}
+        values: dict[str, Value] = {
+            "in": width * groups, "out": out, "stride": stride, "padding": (tall, wide),
+            "kernel": (kernel[0] + sum(grown[2:]), kernel[1] + sum(grown[:2])),
+            "dilation": dilation, "groups": groups, "bias": "bias" in tensors, "trained": True,
+        }  # fmt: skip
+        return self.layer("conv2d", source, tensors, weight, "conv2d", **values)
+
+    def hard_gate(
+        self, source: str, shape: tuple[int, ...], base: str, alpha: float = 1 / 6,
+        beta: float = 0.5,
+    ) -> str:  # fmt: skip
+        """clamp(alpha x + beta, 0, 1): the sum as a depthwise convolution, which every runtime has
+        in integers; hard-sigmoid has no integer kernel in some, and is float there.
+
+        Args:
+            shape: of the value without its batch, (C, H, W) or (C,).
+        """
+        self.notes.append("hard-sigmoid and hard-swish are computed by a depthwise convolution, to "
+                          "the same numbers, so that they run in integers")  # fmt: skip
+        channels, vector = shape[0], len(shape) == 1
+        if vector:  # a convolution reads a map
+            source = self.put("unflatten", [source], f"{base}.unflatten")
+        values: dict[str, Value] = {
+            "in": channels, "out": channels, "kernel": (1, 1), "stride": (1, 1), "padding": (0, 0),
+            "dilation": (1, 1), "groups": channels, "bias": True, "trained": False,
+        }  # fmt: skip
+        shift = self.put("conv2d", [source], f"{base}.shift", **values)
+        self.tensors[f"{shift}.weight"] = torch.full((channels, 1, 1, 1), alpha)
+        self.tensors[f"{shift}.bias"] = torch.full((channels,), beta)
+        gate = self.put("clamp", [shift], f"{base}.clamp", most=1.0)
+        return self.put("flatten", [gate], f"{base}.flatten") if vector else gate
+
+    def dropped(self, share: float) -> None:
+        """Say that a dropout is left out."""
+        if share:
+            self.notes.append(f"dropout ({share:g}) is left out: it does nothing after training; "
+                              "to train on, say weight_decay or augment")  # fmt: skip
+
+    def pooled(self, name: str) -> bool:
+        """Whether a map has one pixel whatever the image's size: a global pool is before it."""
+        while name in self.nodes and self.nodes[name].op not in ("global_avg_pool", "unflatten"):
+            name = self.nodes[name].inputs[0]
+        return name in self.nodes
+
+    def base(self, scope: str, op: str) -> str:
+        """The name of the module that an operation stands in; of one among others, one below."""
+        whole = any(o == scope or o.startswith(scope + ".") for o in self.owners)
+        return self.free(f"{scope}.{op}" if scope and whole else scope or op)
+
+    def free(self, base: str) -> str:
+        """A name that no other operation has, nor is inside of: `bn1.act` behind an operation
+        `bn1` is `bn1_act`."""
+        for used in _outer(base):
+            if used in self.nodes or used in self.layers:
+                base = f"{used}_{base[len(used) + 1 :].replace('.', '_')}"
+                break
+        name = base
+        while name in self.owners or self._held(name):
+            self._numbers[base] += 1
+            name = f"{base}_{self._numbers[base] + 1}"
+        return name
+
+    def _held(self, name: str) -> bool:
+        return (
+            name in self.nodes or name in self._around or any(n in self.nodes for n in _outer(name))
+        )
+
+    def finished(
+        self, output: str | None, answer: tuple[int, ...], size_px: int, name: str,
+        normalization: Normalization,
+    ) -> Imported:  # fmt: skip
+        """The network of all that the output is made of.
+
+        Args:
+            output: the network's name of the output.
+            answer: its shape; 0 stands for the batch.
+
+        Raises:
+            BadInput: it isn't made of the image, or is no vector of logits, or a number is out of
+                range.
+        """
+        if len(answer) != 2 or not answer[1]:
+            raise BadInput(f"{self.where}: gives {as_shape(answer)}; a classifier gives (N, "
+                           "classes)")  # fmt: skip
+        if output is None or output == INPUT:
+            raise BadInput(f"{self.where}: its output isn't made of its image")
+        nodes = _reaching(tuple(self.nodes.values()), output)
+        network = Network(
+            _plain(name), nodes, output, answer[1], Preprocess(size_px, *normalization)
+        )
+        try:
+            document.from_json(json.loads(json.dumps(document.to_json(network))))
+        except BadInput as error:
+            said = str(error).removeprefix("spec.json: ")
+            raise BadInput(f"{self.where}: {said}") from error
+        module = NetworkModule(network).eval()
+        try:
+            module.load_state_dict({key: self.tensors[key] for key in module.state_dict()})
+        except (KeyError, RuntimeError) as error:
+            said = str(error).splitlines()[-1].strip()[:200]
+            raise BadInput(f"{self.where}: tensors and operations don't fit: {said}") from error
+        return Imported(module, tuple(dict.fromkeys(self.notes)), self.fixed_size)
+
+
+def require_image(where: str, image: tuple[int, ...]) -> None:
+    """Refuse a network of anything else than square images of 3 channels.
+
+    Args:
+        image: (N, C, H, W).
+    """
+    if len(image) != 4 or image[1] != 3 or image[2] != image[3] or not image[2]:
+        raise BadInput(f"{where}: takes {as_shape(image)}; a network here takes square images of 3 "
+                       "channels, (N, 3, H, H)")  # fmt: skip
+
+
+def as_shape(sizes: tuple[int, ...]) -> str:
+    """`(N, 3, 224, 224)`; 0 is an axis that isn't fixed."""
+    return "(" + ", ".join(str(n) if n else "N" for n in sizes) + ")"
+
+
+def _outer(name: str) -> list[str]:
+    """`a.b.c` -> `a`, `a.b`."""
+    parts = name.split(".")
+    return [".".join(parts[:n]) for n in range(1, len(parts))]
+
+
+def _plain(name: str) -> str:
+    kept = "".join(c if c.isalnum() or c in "-_." else "-" for c in name).strip(".-")
+    return kept[:100] or "network"
+
+
+def _reaching(nodes: tuple[Node, ...], output: str) -> tuple[Node, ...]:
+    """Those that the output is made of."""
+    wanted = {output}
+    for node in reversed(nodes):
+        if node.name in wanted:
+            wanted.update(node.inputs)
+    return tuple(node for node in nodes if node.name in wanted)
