@@ -13,7 +13,8 @@ APT_PACKAGES := chromium qemu-user-static mmdebstrap arch-test openssh-server op
 quickstart: $(VENV)/.installed
 	$(BIN)/edgeres run quickstart
 
-test: $(VENV)/.installed-dev $(VENV)-tflite-runtime/.installed $(VENV)-mlflow/.installed debian-packages
+test: $(VENV)/.installed-dev $(VENV)-tflite-runtime/.installed $(VENV)-mlflow/.installed $(VENV)-zoo/.installed \
+    debian-packages
 	@# Two workers with a thread each: with more, they wait for one another.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -45,7 +46,7 @@ lock: $(VENV)/bin/uv
 	mv requirements.new requirements.lock
 
 clean:
-	rm -rf $(VENV) $(VENV)-tflite-runtime $(VENV)-mlflow runs build dist
+	rm -rf $(VENV) $(VENV)-tflite-runtime $(VENV)-mlflow $(VENV)-zoo runs build dist
 
 # pip, whose settings and PIP_FLAGS say where a build of torch is, brings that; uv, many times faster, the rest.
 $(VENV)/bin/uv: constraints.txt
@@ -67,6 +68,12 @@ $(VENV)-tflite-runtime/.installed: | $(VENV)/bin/uv
 	$(PYTHON) -m venv $(VENV)-tflite-runtime
 	-$(UV) --python $(VENV)-tflite-runtime/bin/python \
 	  tflite-runtime==2.14.0 tflite-support==0.4.4 "numpy<2" && touch $@
+
+# The code of torchvision's and timm's networks. A folder, as torchvision's wheel wants the PyTorch that it was
+# built for; the networks need none of what it compiled.
+$(VENV)-zoo/.installed: | $(VENV)/bin/uv
+	-$(UV) --python $(BIN)/python --target $(VENV)-zoo --no-deps \
+	  torchvision==0.29.1 timm==1.0.31 huggingface-hub==2.4.0 pyyaml==6.0.4 && touch $@
 
 # A real MLflow server to track runs to; it pins another protobuf than the converters.
 $(VENV)-mlflow/.installed: | $(VENV)/bin/uv

@@ -14,7 +14,9 @@ from edgeres.models import resnet, spec
 from edgeres.models.resnet import ResNet
 from edgeres.types import ScaleTable
 
-pytest_plugins = ("beds.arm_board", "beds.bundles", "beds.jetson_board", "beds.phone")
+pytest_plugins = (
+    "beds.arm_board", "beds.bundles", "beds.jetson_board", "beds.phone", "beds.zoo",
+)  # fmt: skip
 PX = 16
 
 

@@ -10,7 +10,6 @@ from edgeres import datasets, devices, targets, teachers, terminal
 from edgeres.disk import storage_errors
 from edgeres.documents import dump
 from edgeres.errors import BadInput
-from edgeres.models import spec
 from edgeres.recipe import Recipe, TeacherSection, load
 
 
@@ -51,7 +50,7 @@ def asked(base: str) -> Answers:
     teacher = ask("Big network (edgeres list models, or checkpoint:FILE, torchvision:NAME …)",
                   recipe.teacher.model, _teacher)  # fmt: skip
     known = recipe.distill.student if recipe.distill else "resnet8"
-    student = ask("Small network", known, _network)
+    student = ask("Small network", known, teachers.check_architecture)
     exported = recipe.export.targets if recipe.export else ("tflite-int8",)
     measured = recipe.benchmark.devices if recipe.benchmark else ("host",)
     listed = ask("Files to write (edgeres list targets)", " ".join(exported), targets.require)
@@ -83,7 +82,7 @@ def initialized(file: Path, base: str, answers: Answers) -> str:
     ])  # fmt: skip
     for check, names in (
         (_teacher, (answers.teacher,)),
-        (_network, (answers.student,)),
+        (teachers.check_architecture, (answers.student,)),
         (targets.require, answers.targets),
         (devices.load, answers.devices),
     ):
@@ -135,11 +134,7 @@ def _teacher(name: str) -> None:
     if ":" in name:
         teachers.check(TeacherSection(model=name))
     else:
-        _network(name)
-
-
-def _network(name: str) -> None:
-    spec.parse(name, classes=2, preprocess=spec.default_preprocess(32))
+        teachers.check_architecture(name)
 
 
 def _default_size(recipe: Recipe, data: str) -> int:

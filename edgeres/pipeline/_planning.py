@@ -12,7 +12,6 @@ from typing import Any, Literal
 from edgeres import devices, stages, targets, teachers
 from edgeres.artifact import Artifact, artifact_key, library_versions
 from edgeres.errors import BadInput, unknown
-from edgeres.models import spec
 from edgeres.recipe import LabelsSection, Recipe
 from edgeres.store import Store
 
@@ -153,9 +152,10 @@ def _preflight(recipe: Recipe) -> None:
     _check_teacher(recipe)
     if recipe.distill and recipe.distill.checkpoint is not None:
         teachers.source("checkpoint").check(recipe.distill.checkpoint)
-    networks = [recipe.teacher.model, *([recipe.distill.student] if recipe.distill else [])]
-    for name in networks[1:] if ":" in recipe.teacher.model else networks:
-        spec.parse(name, classes=2, preprocess=spec.default_preprocess(32))
+    if teachers.chosen(recipe.teacher) is None:
+        teachers.check_architecture(recipe.teacher.model)
+    if recipe.distill:
+        teachers.check_architecture(recipe.distill.student)
     for name in recipe.export.targets if recipe.export else ():
         targets.require(name)
     for name in recipe.benchmark.devices if recipe.benchmark else ():

@@ -198,10 +198,17 @@ def default_preprocess(data: Artifact) -> Preprocess:
 def fresh(section: NetworkSection, name: str, data: Artifact, seed: int) -> Classifier:
     """A network of random weights, as a section says."""
     from edgeres.models import resnet, spec
+    from edgeres.teachers import _library
 
     preprocess = default_preprocess(data)
     if section.normalization is not None:
         preprocess = Preprocess(preprocess.size_px, *section.normalization)
+    if (named := _library.parse(name)) is not None:
+        for key in ("zero_init_residual", "skip_scale", "stochastic_depth"):
+            if getattr(section, key):
+                raise BadInput(f"{key} is for the residual networks built here, not for {name}; "
+                               "leave it out")  # fmt: skip
+        return _library.fresh(*named, class_count(data), preprocess, seed)
     return resnet.build(
         spec.parse(name, class_count(data), preprocess), seed=seed,
         zero_init_residual=section.zero_init_residual,

@@ -31,7 +31,7 @@ def keyed(section: TeacherSection) -> dict[str, Any]:
     del document["ensemble"]
     if teachers.is_black_box(section):
         del document["train"], document["new_head"]  # nothing is trained
-    if ":" in section.model or section.ensemble is not None:
+    if section.checkpoint is None:
         del document["model"]
     return document | {"checkpoint": [name, teachers.source(name).keyed(rest)]}
 

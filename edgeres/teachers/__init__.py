@@ -128,9 +128,9 @@ def chosen(section: TeacherSection) -> tuple[str, str] | None:
     """The source and the rest that a section names; None: the teacher is trained here."""
     if section.ensemble is not None:
         return "ensemble", json.dumps(section.ensemble)
-    if ":" in section.model:
-        return parse(section.model)
-    return ("checkpoint", section.checkpoint) if section.checkpoint is not None else None
+    if section.checkpoint is not None:
+        return "checkpoint", section.checkpoint
+    return parse(section.model) if ":" in section.model else None
 
 
 def is_black_box(section: TeacherSection) -> bool:
@@ -144,6 +144,24 @@ def check(section: TeacherSection) -> None:
     found = chosen(section)
     if found is not None:
         source(found[0]).check(found[1])
+    if section.checkpoint is not None:
+        check_architecture(section.model)
+
+
+def check_architecture(name: str) -> None:
+    """Refuse a network's name that nobody can build; see `docs/models.md`.
+
+    Raises:
+        BadInput: there is no such network.
+        MissingComponent: its library isn't installed.
+    """
+    from edgeres.models import spec
+    from edgeres.teachers import _library
+
+    if (named := _library.parse(name)) is not None:
+        _library.require(*named)
+    else:
+        spec.parse(name, classes=2, preprocess=spec.default_preprocess(32))
 
 
 def precheck(name: str, rest: str, wanted: Wanted) -> None:

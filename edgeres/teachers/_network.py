@@ -73,6 +73,14 @@ def _prepared(
     return Preprocess(wanted.size_px or own.size_px, mean, std)
 
 
+def asked(wanted: Wanted, own: Preprocess) -> Preprocess:
+    """What is said, else what its publisher states."""
+    said = wanted.mean is not None and wanted.std is not None
+    mean, std = (wanted.mean, wanted.std) if said else (own.mean, own.std)
+    assert mean is not None and std is not None
+    return Preprocess(wanted.size_px or own.size_px, mean, std)
+
+
 def normalization(
     wanted: Wanted, own: Preprocess, of_file: tuple[tuple[float, ...], tuple[float, ...]] | None
 ) -> tuple[tuple[float, ...], tuple[float, ...], list[str]]:

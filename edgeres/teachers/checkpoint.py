@@ -13,6 +13,7 @@ from edgeres.disk import file_sha256
 from edgeres.errors import BadInput
 from edgeres.models.spec import default_preprocess
 from edgeres.teachers import Found, Wanted, torch
+from edgeres.types import Preprocess
 
 SUMMARY = "a .pth, .pt, .th or .safetensors file, or a folder of edgeres: checkpoint:FILE"
 BLACK_BOX = False
@@ -41,6 +42,8 @@ def precheck(rest: str, wanted: Wanted) -> None:
     elif torch.is_program(path):
         torch.precheck(rest, wanted)
         return
+    elif ":" in (wanted.model or ""):
+        count = 0
     else:
         count = weights.classes(foreign.read(path, wanted.weights).tensors)
     fetch(rest, dataclasses.replace(wanted, classes=count or 1, new_head="never"), path)
@@ -56,7 +59,7 @@ def fetch(rest: str, wanted: Wanted, out: Path) -> Found:
     """Its network."""
     from edgeres.models import modules, weights
     from edgeres.models.resnet import ResNet
-    from edgeres.teachers import _network
+    from edgeres.teachers import _graph, _library, _network
     from edgeres.teachers._black_box import check_outputs
 
     path = Path(rest)
@@ -78,4 +81,9 @@ def fetch(rest: str, wanted: Wanted, out: Path) -> Found:
     if torch.is_program(path):
         return torch.fetch(rest, wanted, out)
     trained_like_ours = default_preprocess(wanted.data_px)
+    if (named := _library.parse(wanted.model or "")) is not None:
+        mean, std, assumed = _network.normalization(wanted, trained_like_ours, None)
+        own = Preprocess(wanted.size_px or wanted.data_px, mean, std)
+        read, notes_too = _library.loaded(*named, path, own, wanted.weights)
+        return _graph.found(read, wanted, str(path), [*assumed, *notes_too])
     return _network.found(path, wanted, str(path), wanted.model, trained_like_ours, assumed=True)

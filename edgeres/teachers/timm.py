@@ -1,4 +1,6 @@
-"""timm's published ResNets from the Hugging Face hub, as our own network; timm isn't needed.
+"""timm's published networks from the Hugging Face hub.
+
+Its ResNets are ours, so that timm itself isn't needed; it builds the others.
 
 `timm:ARCHITECTURE.TAG[@REVISION]`. The hub states each file's SHA-256; what is fetched must have
 it, and stays in the cache.
@@ -9,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +20,19 @@ from edgeres.models import spec
 from edgeres.teachers import Found, Wanted
 from edgeres.types import Preprocess
 
-SUMMARY = "published weights on the Hugging Face hub: timm:resnet50.a1_in1k"
+SUMMARY = "published weights on the Hugging Face hub: timm:mobilenetv3_small_100.lamb_in1k"
 BLACK_BOX = False
 
 _NAME = re.compile(r"(?P<model>[a-z0-9_]+)\.(?P<tag>[a-z0-9_]+)(@(?P<revision>[A-Za-z0-9._-]+))?")
 
 
 def check(rest: str) -> None:
-    """The name must be one of the ResNets that we can build."""
+    """The name must be a ResNet's that we can build, or one of timm's own."""
+    from edgeres.teachers import _library
+
     match = _match(rest)
-    try:
-        spec.parse(match["model"], 1000, spec.default_preprocess(224))
-    except BadInput as error:
-        raise BadInput(f"teacher 'timm:{rest}': {error}") from error
+    if not _ours(match["model"]):
+        _library.require("timm", match["model"])
 
 
 def keyed(rest: str) -> Any:
@@ -40,7 +43,7 @@ def keyed(rest: str) -> Any:
 
 def fetch(rest: str, wanted: Wanted, out: Path) -> Found:
     """The network, fetched if the cache hasn't got it, with the preprocessing that timm states."""
-    from edgeres.teachers import _download, _network
+    from edgeres.teachers import _download, _graph, _library, _network
 
     match = _match(rest)
     hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
@@ -53,8 +56,21 @@ def fetch(rest: str, wanted: Wanted, out: Path) -> Found:
     size = (own.get("test_input_size") or own.get("input_size") or (3, 224, 224))[-1]
     mean = tuple(own.get("mean") or _network.IMAGENET_MEAN)
     std = tuple(own.get("std") or _network.IMAGENET_STD)
-    return _network.found(path, wanted, f"timm:{rest}", match["model"],
-                          Preprocess(int(size), mean, std))  # fmt: skip
+    where, prepared = f"timm:{rest}", Preprocess(int(size), mean, std)
+    if _ours(match["model"]):
+        return _network.found(path, wanted, where, match["model"], prepared)
+    prepared = _network.asked(wanted, prepared)
+    read, notes = _library.loaded("timm", match["model"], path, prepared)
+    return _graph.found(read, replace(wanted, size_px=prepared.size_px), where, notes)
+
+
+def _ours(name: str) -> bool:
+    """Whether it is a ResNet that we can build."""
+    try:
+        spec.parse(name, 1000, spec.default_preprocess(224))
+    except BadInput:
+        return False
+    return True
 
 
 def _stated(url: str, kept: Path) -> dict[str, Any]:

@@ -50,38 +50,9 @@ def keyed(rest: str) -> Any:
 
 def fetch(rest: str, wanted: Wanted, out: Path) -> Found:
     """Its network, for images of the data's size."""
-    import torch
-
-    from edgeres.models import modules, weights
     from edgeres.network.from_torch import from_pt2
-    from edgeres.teachers import _network
-    from edgeres.teachers._black_box import check_outputs
+    from edgeres.teachers import _graph, _network
 
     path = Path(rest)
     mean, std, notes = _network.normalization(wanted, default_preprocess(wanted.data_px), None)
-    read = from_pt2(path, mean=mean, std=std)
-    model: modules.Classifier = read.module
-    notes += list(read.notes)
-    own, asked = model.spec.preprocess.size_px, wanted.size_px or wanted.data_px
-    if own != asked and read.fixed_size:
-        raise BadInput(f"{path}: takes images of {own} px only, and is to get {asked}; say --imgsz "
-                       f"{own} (data.size), or export it with an image of {asked} px")  # fmt: skip
-    if own != asked:
-        notes.append(
-            f"was exported with images of {own} px, and gets {asked} here, as the data are"
-        )
-    if wanted.channels == "bgr":
-        with torch.no_grad():
-            first = model.get_parameter(f"{modules.stem(model)}.weight")
-            first.copy_(first.flip(1))
-    replaced = _network.replaceable(model.spec.classes, wanted)
-    if replaced is not None:
-        model = modules.with_new_head(model, wanted.classes)
-    elif wanted.classes:
-        check_outputs(model.spec.classes, wanted, str(path))
-    if wanted.outputs is not None:
-        model = modules.with_outputs(model, torch.tensor(wanted.outputs))
-    prepared = dataclasses.replace(model.spec.preprocess, size_px=asked)
-    spec = dataclasses.replace(model.spec, preprocess=prepared)
-    model = weights.fill(spec, model.state_dict(), str(path))  # refuses broken numbers
-    return Found(model.spec.name, model, replaced=replaced, notes=tuple(notes))
+    return _graph.found(from_pt2(path, mean=mean, std=std), wanted, str(path), notes)

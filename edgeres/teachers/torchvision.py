@@ -1,4 +1,6 @@
-"""torchvision's published ResNets, as our own network; torchvision itself isn't needed.
+"""torchvision's published networks.
+
+Its ResNets are ours, so that torchvision itself isn't needed; it builds the others.
 
 The second digit string of a file's name is the beginning of its SHA-256, as torch.hub checks it.
 """
@@ -6,14 +8,16 @@ The second digit string of a file's name is the beginning of its SHA-256, as tor
 from __future__ import annotations
 
 import os
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgeres.errors import unknown
+from edgeres.errors import BadInput
 from edgeres.teachers import Found, Wanted
 from edgeres.types import Preprocess
 
-SUMMARY = "published ImageNet weights: torchvision:resnet50, torchvision:resnet50.v1"
+SUMMARY = "published ImageNet weights: torchvision:resnet50.v1, torchvision:mobilenet_v2"
 BLACK_BOX = False
 
 _BASE = "https://download.pytorch.org/models"
@@ -31,35 +35,71 @@ PUBLISHED = {
 }  # fmt: skip
 
 
+_FILE = re.compile(r"[\w.]+-(?P<digest>[0-9a-f]{8,64})\.pth")
+
+
 def check(rest: str) -> None:
-    """The name must be in the table."""
+    """The name must be in the table, or one of torchvision's own."""
     _published(rest)
 
 
 def keyed(rest: str) -> Any:
     """The name with its hash, which stands for the contents."""
-    name, digest, _ = _published(rest)
-    return f"torchvision:{name}-{digest}"
+    found = _published(rest)
+    return f"torchvision:{found.name}-{found.digest}"
 
 
 def fetch(rest: str, wanted: Wanted, out: Path) -> Found:
     """The network, fetched if the cache hasn't got it."""
-    from edgeres.teachers import _network
+    from edgeres.teachers import _graph, _library, _network
     from edgeres.teachers._download import fetched
 
-    published, digest, top1 = _published(rest)
-    name = published.partition(".")[0]
+    published, where = _published(rest), f"torchvision:{rest}"
+    name = published.name.partition(".")[0]
     base = os.environ.get("EDGERES_TORCHVISION_URL", _BASE).rstrip("/")
-    file = f"{name}-{digest}.pth"
-    path = fetched(f"{base}/{file}", f"torchvision/{file}", digest)
-    preprocess = Preprocess(224, _network.IMAGENET_MEAN, _network.IMAGENET_STD)
-    claimed = None if wanted.outputs else top1
-    return _network.found(path, wanted, f"torchvision:{rest}", name, preprocess, claimed=claimed)
+    path = fetched(f"{base}/{published.file}", f"torchvision/{published.file}", published.digest)
+    own = published.preprocess or Preprocess(224, _network.IMAGENET_MEAN, _network.IMAGENET_STD)
+    claimed = None if wanted.outputs else published.top1
+    if published.preprocess is None:
+        return _network.found(path, wanted, where, name, own, claimed=claimed)
+    own = _network.asked(wanted, own)
+    read, notes = _library.loaded("torchvision", name, path, own)
+    return _graph.found(read, replace(wanted, size_px=own.size_px), where, notes, claimed)
 
 
-def _published(rest: str) -> tuple[str, str, float]:
-    """Name with version, hash and accuracy; without a version, the newest."""
+@dataclass(frozen=True)
+class _Published:
+    """Weights: name with version, file, hash, accuracy; how images are prepared, if it isn't one of
+    the ResNets."""
+
+    name: str
+    file: str
+    digest: str
+    top1: float | None
+    preprocess: Preprocess | None = None
+
+
+def _published(rest: str) -> _Published:
+    """Without a version, the newest."""
+    from edgeres.teachers import _library
+
     for name in (rest, f"{rest}.v2", f"{rest}.v1"):
         if name in PUBLISHED:
-            return name, *PUBLISHED[name]
-    raise unknown("torchvision model", rest, PUBLISHED)
+            digest, top1 = PUBLISHED[name]
+            return _Published(name, f"{name.partition('.')[0]}-{digest}.pth", digest, top1)
+    name, _, version = rest.partition(".")
+    models = _library.require("torchvision", name)
+    kinds = {f"v{w.name.removeprefix('IMAGENET1K_V')}": w for w in models.get_model_weights(name)
+             if w.name.startswith("IMAGENET1K_V")}  # fmt: skip
+    if not kinds or (version and version not in kinds):
+        there = ", ".join(kinds) or "none on ImageNet-1k"
+        raise BadInput(f"teacher 'torchvision:{rest}': {name} has the versions {there}")
+    version = version or max(kinds)
+    weights, prepared = kinds[version], kinds[version].transforms()
+    file = str(weights.url).rpartition("/")[2]
+    match = _FILE.fullmatch(file)
+    if match is None:
+        raise BadInput(f"teacher 'torchvision:{rest}': {file[:80]} doesn't name its hash")
+    top1 = weights.meta.get("_metrics", {}).get("ImageNet-1K", {}).get("acc@1")
+    preprocess = Preprocess(prepared.crop_size[0], tuple(prepared.mean), tuple(prepared.std))
+    return _Published(f"{name}.{version}", file, match["digest"], top1 and top1 / 100, preprocess)

@@ -7,6 +7,7 @@ containers, `names` puts their names into our words, `mending` makes exact what 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from edgeres.errors import BadInput
 from edgeres.models.foreign import choice, files, mending, names
 from edgeres.models.foreign.choice import Weights
 
-__all__ = ["Foreign", "Weights", "read"]
+__all__ = ["Foreign", "Weights", "named", "read"]
 
 _WORDS = "a network's state_dict()"
 
@@ -51,18 +52,7 @@ def read(path: Path, weights: Weights | None = None) -> Foreign:
     Raises:
         BadInput: no such file, a damaged one, one without tensors, or weights in whole numbers.
     """
-    tree = files.read(path)
-    found = choice.candidates(tree, lambda tensors: [p for p, _ in names.networks(tensors)])
-    if not found:
-        raise BadInput(f"{path}: {_nothing_in(tree)}; save {_WORDS}: "
-                       "torch.save(model.state_dict(), 'weights.pth')")  # fmt: skip
-    one, notes = choice.chosen(found, weights, str(path))
-    tensors = dict(one.tensors)
-    notes += filter(None, [mending.masked(tensors)])
-    whole = [k for k, v in tensors.items() if k.endswith("weight") and not v.is_floating_point()]
-    if whole:
-        raise BadInput(f"{path}: {whole[0][:80]} holds whole numbers, as quantized networks do; "
-                       "give the network before it was quantized")  # fmt: skip
+    tensors, notes = _chosen(path, weights, lambda found: [p for p, _ in names.networks(found)])
     networks = names.networks(tensors)
     if not networks:
         return Foreign(tensors, tuple(notes), named=False)
@@ -76,6 +66,47 @@ def read(path: Path, weights: Weights | None = None) -> Foreign:
                            mending.without_extras(inside, outside)])  # fmt: skip
     has_head = "fc.weight" in inside
     return Foreign(inside, tuple(notes), normalization, headless=None if has_head else headless)
+
+
+def named(
+    path: Path, keys: Collection[str], weights: Weights | None = None
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors of a network whose names are known, and what is to be said of them.
+
+    Args:
+        path, weights: as `read` takes them.
+        keys: the network's names, which the file's may have a prefix before.
+
+    Raises:
+        BadInput: as `read` does.
+    """
+    first = next(iter(keys))
+
+    def prefixes(found: Collection[str]) -> list[str]:
+        fronts = [k.removesuffix(first) for k in found if k.endswith(first)]
+        return [p for p in fronts if not p or p.endswith(".")]
+
+    tensors, notes = _chosen(path, weights, prefixes)
+    prefix = next(iter(prefixes(tensors)), "")
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}, notes
+
+
+def _chosen(
+    path: Path, weights: Weights | None, prefixes: Callable[[Collection[str]], list[str]]
+) -> tuple[dict[str, Tensor], list[str]]:
+    tree = files.read(path)
+    found = choice.candidates(tree, prefixes)
+    if not found:
+        raise BadInput(f"{path}: {_nothing_in(tree)}; save {_WORDS}: "
+                       "torch.save(model.state_dict(), 'weights.pth')")  # fmt: skip
+    one, notes = choice.chosen(found, weights, str(path))
+    tensors = dict(one.tensors)
+    notes += filter(None, [mending.masked(tensors)])
+    whole = [k for k, v in tensors.items() if k.endswith("weight") and not v.is_floating_point()]
+    if whole:
+        raise BadInput(f"{path}: {whole[0][:80]} holds whole numbers, as quantized networks do; "
+                       "give the network before it was quantized")  # fmt: skip
+    return tensors, notes
 
 
 def _nothing_in(tree: object) -> str:

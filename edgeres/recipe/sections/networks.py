@@ -141,7 +141,7 @@ class TeacherSection(NetworkSection):
         Field(
             description="Architecture (`edgeres list models` shows the names), or where a trained "
             "one is: torchvision:NAME, timm:NAME.TAG, checkpoint:FILE, torch:FILE, keras:FILE, "
-            "onnx:FILE."
+            "onnx:FILE. With `checkpoint`, torchvision:NAME and timm:NAME are architectures."
         ),
     ] = "resnet20"
     ensemble: Annotated[
@@ -185,7 +185,8 @@ class TeacherSection(NetworkSection):
 
     @model_validator(mode="after")
     def _one_teacher(self) -> TeacherSection:
-        if self.checkpoint is not None and (":" in self.model or self.ensemble is not None):
+        second = ":" in self.model and not self.model.startswith(("torchvision:", "timm:"))
+        if self.checkpoint is not None and (second or self.ensemble is not None):
             raise PydanticCustomError(
                 "conflict", "`checkpoint` is a second teacher; keep it or the other one",
                 {"at": ("checkpoint",)},
@@ -222,7 +223,11 @@ class DistillSection(NetworkSection):
     """A smaller network learns from the teacher's answers."""
 
     student: Annotated[
-        Text, Field(description="Architecture; -w0.5 halves the width of each layer.")
+        Text,
+        Field(
+            description="Architecture, also torchvision:NAME and timm:NAME; -w0.5 halves the width "
+            "of each layer of those built here."
+        ),
     ] = "resnet18-w0.5"
     loss: Annotated[
         Literal["kd", "dkd", "dist", "mse", "cosine", "none"],
