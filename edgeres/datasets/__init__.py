@@ -93,7 +93,7 @@ class Plugin(Protocol):
     """What a module in this folder provides (PEP 544: a module fits, `self` is ignored).
 
     One whose files are pictures of any size also has `ANY_SIZE = True`, and its `sources` takes
-    `links`.
+    `links`. One whose files say their size has `own_size(path)`.
     """
 
     SUMMARY: str
@@ -136,7 +136,10 @@ def parse(source: str) -> tuple[str, Path | None]:
 
 def default_size(source: str) -> int:
     """Height and width of a source's images where nobody says another; raises like `parse`."""
-    return int(_plugin(parse(source)[0]).SIZE)
+    name, path = parse(source)
+    plugin = _plugin(name)
+    own_size = getattr(plugin, "own_size", None)
+    return int(own_size(path) if own_size is not None else plugin.SIZE)
 
 
 def load(source: str, size_px: int | None = None, **asked: Any) -> Dataset:
@@ -173,7 +176,7 @@ def opened(
     """
     name, path = parse(source)
     plugin = _plugin(name)
-    size_px = plugin.SIZE if size_px is None else size_px
+    size_px = default_size(source) if size_px is None else size_px
     if (resize or links) and not _any_size(plugin):
         raise BadInput(f"data '{name}': its images all have one size; leave out "
                        f"data.{'resize' if resize else 'links'}")  # fmt: skip
