@@ -1,0 +1,466 @@
+"""The commands as Python functions: a network, a file or a run in, frozen values out.
+
+`import edgeres` has them: `edgeres.quantize(model, data=…)`. Each does what the command of its name
+does, in a run folder that the commands know, so that what was begun here goes on there.
+
+A network is an `nn.Module` of (N, 3, H, H) float32 to (N, classes), a checkpoint or .pt2 file, a
+run, or what a function here gave. Data are `NAME[:PATH]` as the commands take it, or arrays: a
+mapping with `x_train`, `y_train`, `x_test`, `y_test` (uint8 (N, H, H, 3), whole numbers (N,)), and
+`classes` if they have names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import io
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeres import datasets, preprocessing
+from edgeres.disk import copy_whole, storage_errors, write_whole
+from edgeres.errors import BadInput, unknown
+from edgeres.runs import Run, find_run
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from edgeres.recipe import Recipe
+
+__all__ = ["Certificate", "File", "Measurement", "Result", "Step", "benchmark", "distill",
+           "export", "inspect", "load", "prune", "quantize", "run", "verify"]  # fmt: skip
+
+Settings = Mapping[str, Any]
+"""Recipe keys with dots and their values: `{"quantize.train.epochs": 3, "seed": 1}`."""
+
+_RUNS = "runs"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A network as a step of the chain left it.
+
+    Attributes:
+        name: teacher, distill, prune or quantize.
+        correct, n: on the test split.
+        notes: what was chosen, left out or assumed.
+    """
+
+    name: str
+    model: str
+    parameters: int | None
+    macs: int | None
+    correct: int
+    n: int
+    notes: tuple[str, ...]
+
+    @property
+    def top1(self) -> float:
+        """Top-1 on the test split, 0 to 1."""
+        return self.correct / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Its 95 % Wilson interval."""
+        from edgeres.statistics import wilson
+
+        return wilson(self.correct, self.n)
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What verification found of one file.
+
+    Attributes:
+        failed: names of the gates that it failed.
+        agreement: share of the test images with the same answer as the quantized graph.
+        correct, n: of the file itself, on the test images; None where it wasn't run on them.
+    """
+
+    target: str
+    passed: bool
+    failed: tuple[str, ...]
+    agreement: float | None
+    correct: int | None
+    n: int | None
+
+
+@dataclass(frozen=True)
+class File:
+    """An exported file; `certificate` is None where it wasn't verified."""
+
+    target: str
+    path: Path
+    size_bytes: int
+    sha256: str
+    certificate: Certificate | None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One file on one device. Times in nanoseconds; None is what wasn't measured."""
+
+    device: str
+    target: str
+    runtime: str
+    median_ns: float | None
+    p90_ns: float | None
+    n: int | None
+    peak_rss_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run: its folder, its networks in the chain's order, its files."""
+
+    path: Path
+    steps: tuple[Step, ...]
+    files: tuple[File, ...]
+    report: Path | None
+
+    @property
+    def last(self) -> Step:
+        """The network that the chain ends with."""
+        return self.steps[-1]
+
+    def module(self, step: str | None = None) -> nn.Module:
+        """A step's network in float, in evaluation mode: (N, 3, H, H) normalized -> (N, classes).
+
+        Args:
+            step: its name; None for the last one. What `quantize` left has its weights and biases
+                on their integer grids.
+        """
+        from edgeres.models import weights
+
+        artifact = find_run(str(self.path), self.path.parent).artifacts[step or self.last.name]
+        return weights.load(artifact.folder())
+
+    def _repr_html_(self) -> str:
+        rows = [f"<tr><td>{html.escape(s.name)}</td><td>{html.escape(s.model)}</td>"
+                f"<td>{s.top1:.2%} of {s.n:,}</td><td></td></tr>" for s in self.steps]  # fmt: skip
+        for file in self.files:
+            found = file.certificate
+            said = "not verified" if found is None else "verified" if found.passed else "FAILED"
+            rows.append(f"<tr><td>{html.escape(file.target)}</td>"
+                        f"<td>{html.escape(file.path.name)}</td>"
+                        f"<td>{_share(found)}</td>"
+                        f"<td>{file.size_bytes / 1000:,.0f} kB, {said}</td></tr>")  # fmt: skip
+        head = "<tr><th>step</th><th>network or file</th><th>test top-1</th><th></th></tr>"
+        return f"<table>{head}{''.join(rows)}</table><p>{html.escape(str(self.path))}</p>"
+
+
+def _share(found: Certificate | None) -> str:
+    if found is None or found.correct is None or not found.n:
+        return ""
+    return f"{found.correct / found.n:.2%} of {found.n:,}"
+
+
+def run(
+    recipe: str | PathLike[str] | Recipe, settings: Settings | None = None, *,
+    runs: str | PathLike[str] = _RUNS, quiet: bool = True,
+) -> Result:  # fmt: skip
+    """Run a recipe: a shipped one's name, a file, or a `Recipe`; see `edgeres run`.
+
+    Raises:
+        BadInput: it is wrong. GateFailed: what came out isn't good enough.
+    """
+    from edgeres.recipe import Recipe, load_mapping, to_mapping
+    from edgeres.recipe import load as load_recipe
+
+    said = _overrides(settings)
+    if isinstance(recipe, Recipe):
+        found = load_mapping(to_mapping(recipe), said, "settings") if said else recipe
+    else:
+        found = load_recipe(str(recipe), said)
+    return _performed(found, Path(runs), None, quiet)
+
+
+def distill(
+    teacher: nn.Module | Result | str | PathLike[str], student: str, *, data: Any,
+    settings: Settings | None = None, preprocess: str | None = None,
+    mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
+    size: int | None = None, runs: str | PathLike[str] = _RUNS, quiet: bool = True,
+) -> Result:  # fmt: skip
+    """Train a student on a teacher's answers; see `edgeres distill`.
+
+    Args:
+        teacher: also an architecture or a source such as `torchvision:resnet50`.
+        student: an architecture: `resnet20-w0.5`, `timm:mobilenetv3_small_050`.
+        data, settings, preprocess, mean, std, size, runs, quiet: as `quantize` takes them.
+
+    Raises:
+        BadInput: something doesn't fit. GateFailed: the student isn't good enough.
+    """
+    from edgeres.commands import chain
+
+    where = Path(runs)
+    own = {"data.source": _data(data, where), "data.size": size, "distill.student": student}
+    if isinstance(teacher, str) and not Path(teacher).exists():
+        brought = _brought(preprocess, mean, std)
+        recipe = chain.distilling(teacher, None, brought, own, _overrides(settings))
+    else:
+        path, brought = _model(teacher, str(own["data.source"]), size, where, preprocess, mean, std)
+        recipe = chain.distilling(None, Path(path), brought, own, _overrides(settings))
+    return _performed(recipe, where, "distill", quiet)
+
+
+def prune(
+    model: nn.Module | Result | str | PathLike[str], *, data: Any = None, budget: str = "macs=0.5",
+    settings: Settings | None = None, preprocess: str | None = None,
+    mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
+    size: int | None = None, runs: str | PathLike[str] = _RUNS, quiet: bool = True,
+) -> Result:  # fmt: skip
+    """Cut channels out and fine-tune; see `edgeres prune`.
+
+    Args:
+        budget: what to keep: `macs=0.5`, `params=0.3`, `size=90KB`, `latency=5ms`.
+        data, settings, preprocess, mean, std, size, runs, quiet: as `quantize` takes them.
+
+    Raises:
+        BadInput: something doesn't fit. GateFailed: more was lost than may be.
+    """
+    from edgeres.commands import chain
+
+    section = chain.budget(budget, None, None)
+    return _continued("prune", section, model, data, settings, preprocess, mean, std, size, runs,
+                      quiet)  # fmt: skip
+
+
+def quantize(
+    model: nn.Module | Result | str | PathLike[str], *, data: Any = None, method: str = "qat",
+    scheme: str = "w8a8", settings: Settings | None = None, preprocess: str | None = None,
+    mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
+    size: int | None = None, runs: str | PathLike[str] = _RUNS, quiet: bool = True,
+) -> Result:  # fmt: skip
+    """Quantize to integers; see `edgeres quantize`.
+
+    Args:
+        model, data: as the module says; of a run, data are those that it has.
+        method: `qat` trains, `ptq` only calibrates.
+        settings: recipe keys and values.
+        preprocess, mean, std: how the network's images are prepared: a name (`imagenet`), or mean
+            and std in units of pixel / 255. An `nn.Module` needs it said.
+        size: height and width of the images in pixels; the data's own if None.
+        runs: folder of runs.
+        quiet: no progress on stderr.
+
+    Raises:
+        BadInput: something doesn't fit, an operation isn't known (it is named), or nobody says how
+            a module's images are prepared.
+    """
+    return _continued("quantize", {"method": method, "scheme": scheme}, model, data, settings,
+                      preprocess, mean, std, size, runs, quiet)  # fmt: skip
+
+
+def export(
+    model: nn.Module | Result | str | PathLike[str], targets: str | Sequence[str], *,
+    data: Any = None, settings: Settings | None = None, preprocess: str | None = None,
+    mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
+    size: int | None = None, runs: str | PathLike[str] = _RUNS, quiet: bool = True,
+) -> Result:  # fmt: skip
+    """Write and verify files for targets such as `tflite-int8`; see `edgeres export`.
+
+    Raises:
+        BadInput: something doesn't fit. GateFailed: a file isn't the model.
+    """
+    from edgeres.commands import chain
+
+    names = [targets] if isinstance(targets, str) else list(targets)
+    where = Path(runs)
+    source = _data(data, where)
+    path, brought = _model(model, source, size, where, preprocess, mean, std)
+    made = chain.exported(path, None, source, where, _overrides(settings), names, quiet, brought,
+                          {"data.size": size})  # fmt: skip
+    return load(made["added_to"] or made["run"])
+
+
+def load(path: str | PathLike[str], runs: str | PathLike[str] = _RUNS) -> Result:
+    """A run as it is: its folder, or its name below `runs`.
+
+    Raises:
+        BadInput: there is no such run, or it is damaged.
+    """
+    return _result(find_run(str(path), Path(runs)))
+
+
+def verify(result: Result | str | PathLike[str], *, quiet: bool = True) -> tuple[Certificate, ...]:
+    """Verify a run's files anew; see `edgeres verify`. What failed is in the certificates.
+
+    Raises:
+        BadInput: it has no files, or they were changed.
+    """
+    from edgeres.commands import files
+
+    path = _path(result)
+    return tuple(map(_certificate, files.verified([path], None, Path(path).parent, quiet)["files"]))
+
+
+def benchmark(
+    model: Result | str | PathLike[str], devices: str | Sequence[str] = "host", *,
+    preset: str = "standard", quiet: bool = True,
+) -> tuple[Measurement, ...]:  # fmt: skip
+    """Measure a run's files, or one file, on devices; see `edgeres benchmark`.
+
+    Raises:
+        BadInput: there is nothing to measure, or no such device.
+        DeviceError: the device can't be reached, or gives no result.
+    """
+    from edgeres.commands import files
+
+    names = [devices] if isinstance(devices, str) else list(devices)
+    path = _path(model)
+    found = files.benchmarked(path, names, preset, False, Path(path).parent, quiet)
+    return tuple(map(_measurement, found["reports"]))
+
+
+def inspect(file: str | PathLike[str]) -> Mapping[str, Any]:
+    """What is in a model file, as `edgeres inspect --json` prints it.
+
+    Raises:
+        BadInput: it is no model file, or a damaged one.
+    """
+    from edgeres.commands import files
+
+    return files.inspected(Path(file))
+
+
+def _continued(
+    stage: str, section: Mapping[str, Any], model: Any, data: Any, settings: Settings | None,
+    preprocess: str | None, mean: Sequence[float] | None, std: Sequence[float] | None,
+    size: int | None, runs: str | PathLike[str], quiet: bool,
+) -> Result:  # fmt: skip
+    from edgeres.commands import chain
+
+    where = Path(runs)
+    source = _data(data, where)
+    path, brought = _model(model, source, size, where, preprocess, mean, std)
+    recipe = chain.continued(path, None, source, where, stage, _overrides(settings), section,
+                             brought, {"data.size": size})  # fmt: skip
+    return _performed(recipe, where, stage, quiet)
+
+
+def _performed(recipe: Recipe, runs: Path, until: str | None, quiet: bool) -> Result:
+    from edgeres.commands import chain
+
+    return load(chain.perform(recipe, runs, until, quiet)["run"])
+
+
+def _model(
+    model: Any, data: str | None, size: int | None, runs: Path, preprocess: str | None,
+    mean: Sequence[float] | None, std: Sequence[float] | None,
+) -> tuple[str, dict[str, Any]]:  # fmt: skip
+    """The path of a network, and what is to be said of it beside."""
+    if isinstance(model, Result | str | PathLike):
+        return _path(model), _brought(preprocess, mean, std)
+    if preprocess is None and (mean is None or std is None):
+        raise BadInput("say how the module's images are prepared: preprocess='imagenet', or mean=… "
+                       "and std=… in units of pixel / 255")  # fmt: skip
+    if data is None:
+        raise BadInput("a module needs data: data='imagefolder:PATH', or arrays")
+    if preprocess is not None and preprocess not in preprocessing.WAYS:
+        raise unknown("preprocess", preprocess, preprocessing.WAYS)
+    way = preprocessing.WAYS[preprocess] if preprocess is not None else None
+    normalization = (way.mean, way.std) if way is not None else (mean, std)
+    return _kept(model, size or datasets.default_size(data), normalization, runs), {}
+
+
+def _kept(module: nn.Module, size_px: int, normalization: Any, runs: Path) -> str:
+    """A module as a folder of edgeres, named by its contents."""
+    from edgeres import terminal
+    from edgeres.disk import file_sha256
+    from edgeres.models import weights
+    from edgeres.network.from_torch import from_module
+
+    mean, std = (tuple(float(v) for v in part) for part in normalization)
+    if said := preprocessing.above_one([*mean]):
+        raise BadInput(f"mean: {said}")
+    read = from_module(module, size_px, mean=mean, std=std)
+    for note in read.notes:
+        terminal.say(note)
+    own = runs / "models"
+    with storage_errors(own):
+        own.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=own, prefix=".") as made:
+            weights.save(Path(made), read.module)
+            named = own / f"{read.module.spec.name}-{file_sha256(Path(made))[:12]}"
+            if not named.exists():
+                copy_whole(Path(made), named)
+    return str(named)
+
+
+def _data(data: Any, runs: Path) -> str | None:
+    """A source as a recipe writes it; arrays become a file below `runs`."""
+    import numpy as np
+
+    if data is None or isinstance(data, str):
+        return data
+    if not isinstance(data, Mapping):
+        raise BadInput("data is NAME[:PATH], or a mapping with x_train, y_train, x_test, y_test")
+    packed, arrays = io.BytesIO(), {str(k): np.asarray(v) for k, v in data.items()}
+    np.savez_compressed(packed, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    content = packed.getvalue()
+    path = runs / "arrays" / f"{hashlib.sha256(content).hexdigest()[:16]}.npz"
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, content)
+    return f"arrays:{path}"
+
+
+def _brought(
+    preprocess: str | None, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> dict[str, Any]:
+    said = {"preprocess": preprocess, "mean": list(mean) if mean else None,
+            "std": list(std) if std else None}  # fmt: skip
+    return {key: value for key, value in said.items() if value is not None}
+
+
+def _overrides(settings: Settings | None) -> list[str]:
+    import json
+
+    return [f"{key}={json.dumps(value)}" for key, value in (settings or {}).items()]
+
+
+def _path(what: Result | str | PathLike[str]) -> str:
+    return str(what.path if isinstance(what, Result) else what)
+
+
+def _result(run: Run) -> Result:
+    steps, files = [], []
+    certificates = {}
+    if "verify" in run.artifacts:
+        rows = run.artifacts["verify"].facts["files"]
+        certificates = {row["target"]: _certificate(row) for row in rows}
+    for name, artifact in run.artifacts.items():
+        facts = artifact.facts
+        if "test" in facts and "model" in facts:
+            steps.append(Step(name, facts["model"], facts["parameters"], facts["macs"],
+                              facts["test"]["correct"], facts["test"]["n"],
+                              tuple(facts.get("notes", ()))))  # fmt: skip
+        if artifact.stage == "export":
+            told = facts["exported"]
+            files.append(File(told["target"], artifact.file(told["file"]), told["size_bytes"],
+                              told["sha256"], certificates.get(told["target"])))  # fmt: skip
+    page = run.path / "report.html"
+    return Result(run.path, tuple(steps), tuple(files), page if page.exists() else None)
+
+
+def _certificate(row: Mapping[str, Any]) -> Certificate:
+    test = row.get("test") or {}
+    failed = tuple(gate["name"] for gate in row["gates"] if not gate["passed"])
+    return Certificate(row["target"], row["passed"], failed, row.get("agreement"),
+                       test.get("correct"), test.get("n"))  # fmt: skip
+
+
+def _measurement(report: Mapping[str, Any]) -> Measurement:
+    latency, memory = report.get("latency") or {}, report.get("memory") or {}
+    runtime = report.get("runtime") or {}
+    return Measurement(
+        str(report["device"]["name"]), report["target"],
+        f"{runtime.get('name', '')} {runtime.get('version', '')}".strip(),
+        latency.get("median_ns"), latency.get("p90_ns"), latency.get("n"),
+        memory.get("peak_rss_bytes"),
+    )  # fmt: skip

@@ -1,0 +1,118 @@
+"""`import edgeres`: somebody's module and arrays in, verified files and figures out."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from network.nets import Mobile, of
+
+import edgeres
+from edgeres.errors import BadInput
+
+PX = 16
+
+
+def arrays(count: int = 192) -> dict[str, Any]:
+    """Red or blue, dark or bright: four classes."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(count) % 4
+    images = (
+        rng.integers(0, 60, (count, PX, PX, 3)) + (60 + 80 * (labels // 2))[:, None, None, None]
+    )
+    images[np.arange(count), :, :, (labels % 2) * 2] += 50
+    x = images.astype(np.uint8)
+    half = count // 2
+    return {"x_train": x[half:], "y_train": labels[half:], "x_test": x[:half],
+            "y_test": labels[:half],
+            "classes": ["dark red", "dark blue", "bright red", "bright blue"]}  # fmt: skip
+
+
+def test_a_module_becomes_a_verified_file_and_goes_on_as_a_run(tmp_path: Path) -> None:
+    model = of(lambda: Mobile(4))
+    runs = tmp_path / "runs"
+    small = edgeres.quantize(
+        model, data=arrays(), preprocess="half", method="ptq", runs=runs,
+        settings={"data.calibration": 32, "teacher.near_chance": "go on"},
+    )  # fmt: skip
+    assert [step.name for step in small.steps] == ["teacher", "quantize"]
+    assert small.last.n == 96 and small.last.parameters
+    made = edgeres.export(small, "tflite-int8", runs=runs)
+    (file,) = made.files
+    assert file.certificate is not None and file.certificate.passed
+    assert file.path.stat().st_size == file.size_bytes and made.path == small.path
+    assert edgeres.load(made.path) == made
+    x = torch.randn(2, 3, PX, PX)
+    with torch.no_grad():
+        assert made.module("teacher")(x).allclose(model(x), atol=1e-4)
+    (again,) = edgeres.verify(made)
+    assert again == file.certificate
+    assert edgeres.inspect(file.path)["target"] == "tflite-int8"
+    page = made._repr_html_()
+    assert "tflite-int8" in page and ", verified" in page and f"{file.certificate.n:,}" in page
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        made.path = runs  # type: ignore[misc]
+    again_run = edgeres.quantize(
+        model, data=arrays(), preprocess="half", method="ptq", runs=runs,
+        settings={"data.calibration": 32, "teacher.near_chance": "go on"},
+    )  # fmt: skip
+    assert again_run.path == small.path, "the same module and arrays are the same run"
+
+
+def test_what_would_have_to_be_guessed_is_asked_for(tmp_path: Path) -> None:
+    model = of(Mobile)
+    for given, said in (
+        ({"data": "digits"}, "say how the module's images are prepared"),
+        ({"preprocess": "half"}, "a module needs data"),
+        ({"data": "digits", "preprocess": "imagnet"}, r"unknown preprocess 'imagnet'"),
+        ({"data": "digits", "mean": [123.0], "std": [58.0]}, "123 is above 1"),
+        ({"data": [1, 2], "preprocess": "half"}, "a mapping with x_train"),
+    ):
+        with pytest.raises(BadInput, match=said):
+            edgeres.quantize(model, runs=tmp_path, **given)
+    with pytest.raises(AttributeError, match="no attribute 'quantise'"):
+        edgeres.quantise  # noqa: B018
+
+
+def test_the_package_is_light_until_a_function_is_asked_for() -> None:
+    code = "import sys, edgeres; print('torch' in sys.modules, 'numpy' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["False", "False"]
+
+
+def test_the_documented_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lines of docs/python.md, as they stand there, with a trained module and arrays."""
+    text = (Path(__file__).parents[2] / "docs" / "python.md").read_text("utf-8")
+    (cell,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(cell.splitlines()) <= 15
+    found = arrays(256)
+    model = trained(found)
+    monkeypatch.chdir(tmp_path)
+    names = {"model": model, **found}
+    exec(cell, names)
+    made = names["made"]
+    assert made.files[0].certificate.passed and made.last.top1 > 0.9
+
+
+def trained(found: dict[str, Any]) -> torch.nn.Module:
+    """A module that tells the four classes apart, of images as ImageNet's are prepared."""
+    mean, std = (
+        torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    )
+    x = (torch.from_numpy(found["x_train"]).permute(0, 3, 1, 2) / 255 - mean) / std
+    y, model = torch.from_numpy(found["y_train"]), Mobile(4).train()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for step in range(60):
+        part = slice(32 * (step % 4), 32 * (step % 4) + 32)
+        loss = torch.nn.functional.cross_entropy(model(x[part]), y[part])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval()
