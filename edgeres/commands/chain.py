@@ -18,7 +18,7 @@ from edgeres.store import Store
 if TYPE_CHECKING:
     from edgeres.recipe import Recipe
 
-_WEIGHTS = {".pth", ".pt", ".th", ".tar", ".ckpt", ".bin", ".safetensors"}
+_WEIGHTS = {".pth", ".pt", ".pt2", ".th", ".tar", ".ckpt", ".bin", ".safetensors", ".onnx"}
 _AFTER = {"prune": ("quantize", "export"), "quantize": ("export",), "export": ()}
 
 

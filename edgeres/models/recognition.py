@@ -260,7 +260,7 @@ def _stranger(state: dict[str, Tensor]) -> str:
         )
     names = ", ".join(k[:60] for k in list(state)[:_SHOWN])
     return (f"its tensors ({names}, …) aren't named as a ResNet's; another kind of network can "
-            "be brought as a program of torch.export, torch:FILE.pt2")  # fmt: skip
+            "be brought as a program of torch.export, torch:FILE.pt2, or as onnx:FILE")  # fmt: skip
 
 
 def _listed(verb: str, names: list[str]) -> str:

@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeres.disk import require_regular
 from edgeres.errors import BadInput
 
 if TYPE_CHECKING:
     import numpy as np
 
+_MOST_BYTES = 8 << 30
+_SMALL = 1 << 20  # bytes that are never too many
 # Operator set, file format version -> the oldest onnxruntime that loads them: tried with each
 # release from 1.15 on; earlier ones from onnxruntime.ai/docs/reference/compatibility.html.
 _RUNTIMES = (
@@ -29,8 +32,11 @@ def load(path: Path) -> Any:
     import onnx
     from google.protobuf.message import DecodeError
 
+    require_regular(path, _MOST_BYTES)
     try:
-        model = onnx.load(path)
+        model = onnx.load(path, load_external_data=False)
+        _require_bounded(path, model)
+        onnx.load_external_data_for_model(model, str(path.parent))
     except (DecodeError, ValueError, TypeError) as error:
         raise BadInput(f"{path}: not an ONNX file ({type(error).__name__})") from error
     except (OSError, onnx.checker.ValidationError) as error:
@@ -39,6 +45,20 @@ def load(path: Path) -> Any:
     if not model.graph.output or not inputs(model):
         raise BadInput(f"{path}: not a network (it has no input or no output)")
     return model
+
+
+def _require_bounded(path: Path, model: Any) -> None:
+    """Tensors may all name the same bytes of another file, each to get a copy."""
+    sizes = {p: p.stat().st_size for p in _stored_beside(path, model)}
+    whole = max(sizes.values(), default=0)
+    claimed = 0
+    for entries in ({e.key: e.value for e in t.external_data} for t in _tensors(model.graph)):
+        if entries:
+            length = entries.get("length", "")
+            claimed += min(int(length), whole) if length.isdecimal() else whole
+    if claimed > _MOST_BYTES or claimed > 2 * sum(sizes.values()) + _SMALL:
+        raise BadInput(f"{path}: its external data of {sum(sizes.values()):,} bytes would become "
+                       f"{claimed:,}")  # fmt: skip
 
 
 def beside(path: Path) -> list[Path]:
@@ -50,6 +70,10 @@ def beside(path: Path) -> list[Path]:
         model = onnx.load(path, load_external_data=False)
     except (DecodeError, ValueError, TypeError, OSError):
         return []  # `load` says what is wrong
+    return _stored_beside(path, model)
+
+
+def _stored_beside(path: Path, model: Any) -> list[Path]:
     home = path.parent.resolve()
     names = {entry.value for tensor in _tensors(model.graph)
              for entry in tensor.external_data if entry.key == "location"}  # fmt: skip

@@ -168,10 +168,11 @@ def _preflight(recipe: Recipe) -> None:
 def _check_teacher(recipe: Recipe) -> None:
     teachers.check(recipe.teacher)
     further = [n for n in ("prune", "quantize", "export") if getattr(recipe, n) is not None]
-    if further and recipe.distill is None and teachers.is_black_box(recipe.teacher):
+    if further and recipe.distill is None and (why := teachers.black_box(recipe.teacher)):
         raise BadInput(
-            f"`{further[0]}:` needs a network, and this teacher only answers: add `distill:` with "
-            f"a student, or name a teacher whose weights fit (checkpoint, torchvision, timm)"
+            f"`{further[0]}:` needs a network, and this teacher only answers ({why}): add "
+            "`distill:` with a student, or name a teacher whose weights fit (checkpoint, "
+            "torchvision, timm)"
         )
 
 

@@ -17,7 +17,7 @@ from edgeres.types import Accuracy
 if TYPE_CHECKING:
     from edgeres.models.modules import Classifier
 
-VERSION = 4
+VERSION = 5
 LIBRARIES = _checkpoint.LIBRARIES
 
 
@@ -29,7 +29,7 @@ def keyed(section: TeacherSection) -> dict[str, Any]:
         return document
     name, rest = found
     del document["ensemble"]
-    if teachers.is_black_box(section):
+    if teachers.black_box(section) is not None:
         del document["train"], document["new_head"]  # nothing is trained
     if section.checkpoint is None:
         del document["model"]

@@ -82,7 +82,8 @@ class Source(Protocol):
     """What a module in this folder provides (PEP 544: a module fits, `self` is ignored).
 
     `precheck(rest, wanted)`, where a module has it, looks at the weights before there are data,
-    with 0 as their classes, and raises as `fetch` would.
+    with 0 as their classes, and raises as `fetch` would. `unknown(rest)`, where it has that, says
+    why one of its teachers is a black box; None: it is a network.
     """
 
     SUMMARY: str
@@ -133,10 +134,17 @@ def chosen(section: TeacherSection) -> tuple[str, str] | None:
     return parse(section.model) if ":" in section.model else None
 
 
-def is_black_box(section: TeacherSection) -> bool:
-    """Whether the teacher only answers, so that nothing can be made of it but a student."""
+def black_box(section: TeacherSection) -> str | None:
+    """Why a teacher only answers, so that nothing can be made of it but a student; None: it is a
+    network."""
     found = chosen(section)
-    return found is not None and source(found[0]).BLACK_BOX
+    if found is None:
+        return None
+    module = source(found[0])
+    unknown = getattr(module, "unknown", None)
+    if unknown is not None:
+        return unknown(found[1])  # type: ignore[no-any-return]
+    return f"{found[0]}: is a black box" if module.BLACK_BOX else None
 
 
 def check(section: TeacherSection) -> None:

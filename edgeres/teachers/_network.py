@@ -1,7 +1,8 @@
-"""Tensors that fit our ResNet, with somebody else's preprocessing and classes."""
+"""Networks of others, with their own preprocessing and classes."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor
 
 from edgeres import preprocessing
 from edgeres.errors import BadInput
-from edgeres.models import foreign, recognition, weights
+from edgeres.models import foreign, modules, recognition, weights
+from edgeres.network._walk import Imported, Normalization
 from edgeres.teachers import Found, Wanted
 from edgeres.teachers._black_box import check_outputs
 from edgeres.types import Preprocess
@@ -62,6 +64,48 @@ def found(
     said_too = [said] if said else []
     return Found(spec.name, network, claimed=None if replaced else claimed, replaced=replaced,
                  notes=(*notes, *said_too))  # fmt: skip
+
+
+def imported(
+    read: Imported, wanted: Wanted, where: str, normalization: Normalization, notes: list[str],
+    *, claimed: float | None = None,
+) -> Found:  # fmt: skip
+    """A network that an importer read, for images of the data's size.
+
+    Args:
+        wanted: of 0 classes while nobody knows how many there are.
+        claimed: as `Found` has it.
+
+    Raises:
+        BadInput: it takes images of another size only, its classes aren't the data's, or its
+            numbers are broken.
+    """
+    model: modules.Classifier = read.module
+    notes = [*notes, *read.notes]
+    own, asked = model.spec.preprocess.size_px, wanted.size_px or wanted.data_px
+    if own != asked and read.fixed_size:
+        raise BadInput(f"{where}: takes images of {own} px only, and is to get {asked}; say "
+                       f"--imgsz {own} (data.size), or export it with an image of {asked} "
+                       "px")  # fmt: skip
+    if own != asked:
+        notes.append(
+            f"was exported with images of {own} px, and gets {asked} here, as the data are"
+        )
+    if wanted.channels == "bgr":
+        with torch.no_grad():
+            first = model.get_parameter(f"{modules.stem(model)}.weight")
+            first.copy_(first.flip(1))
+    replaced = replaceable(model.spec.classes, wanted)
+    if replaced is not None:
+        model = modules.with_new_head(model, wanted.classes)
+    elif wanted.classes:
+        check_outputs(model.spec.classes, wanted, where)
+    if wanted.outputs is not None:
+        model = modules.with_outputs(model, torch.tensor(wanted.outputs))
+    spec = dataclasses.replace(model.spec, preprocess=Preprocess(asked, *normalization))
+    model = weights.fill(spec, model.state_dict(), where)  # refuses broken numbers
+    return Found(model.spec.name, model, replaced=replaced, notes=tuple(notes),
+                 claimed=None if replaced or wanted.outputs else claimed)  # fmt: skip
 
 
 def _prepared(

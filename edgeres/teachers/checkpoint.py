@@ -6,16 +6,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from edgeres.disk import file_sha256
 from edgeres.errors import BadInput
 from edgeres.models.spec import default_preprocess
-from edgeres.teachers import Found, Wanted, torch
+from edgeres.teachers import Found, Wanted, onnx, torch
 from edgeres.types import Preprocess
 
-SUMMARY = "a .pth, .pt, .th or .safetensors file, or a folder of edgeres: checkpoint:FILE"
+SUMMARY = "a .pth, .pt, .pt2, .onnx or .safetensors file, or a folder of edgeres: checkpoint:FILE"
 BLACK_BOX = False
 
 
@@ -35,31 +36,39 @@ def precheck(rest: str, wanted: Wanted) -> None:
     from edgeres.models import foreign, weights
 
     path = Path(rest)
-    if wanted.outputs is not None:
-        count: int | None = len(wanted.outputs)
-    elif path.is_dir():
-        count = weights.load(path).spec.classes
-    elif torch.is_program(path):
-        torch.precheck(rest, wanted)
+    if (network := _importer(path)) is not None:
+        count = len(wanted.outputs or ())
+        network(path, dataclasses.replace(wanted, classes=count, new_head="never"))
         return
+    if wanted.outputs is not None:
+        known: int | None = len(wanted.outputs)
+    elif path.is_dir():
+        known = weights.load(path).spec.classes
     elif ":" in (wanted.model or ""):
-        count = 0
+        known = 0
     else:
-        count = weights.classes(foreign.read(path, wanted.weights).tensors)
-    fetch(rest, dataclasses.replace(wanted, classes=count or 1, new_head="never"), path)
+        known = weights.classes(foreign.read(path, wanted.weights).tensors)
+    fetch(rest, dataclasses.replace(wanted, classes=known or 1, new_head="never"), path)
+
+
+def _importer(path: Path) -> Callable[[Path, Wanted], Found] | None:
+    """What reads a file that holds a graph, too."""
+    if torch.is_program(path):
+        return torch.network
+    return onnx.network if onnx.is_onnx(path) else None
 
 
 def keyed(rest: str) -> Any:
     """The file's contents."""
     check(rest)
-    return file_sha256(Path(rest))
+    return onnx.keyed(rest) if onnx.is_onnx(Path(rest)) else file_sha256(Path(rest))
 
 
 def fetch(rest: str, wanted: Wanted, out: Path) -> Found:
     """Its network."""
     from edgeres.models import modules, weights
     from edgeres.models.resnet import ResNet
-    from edgeres.teachers import _graph, _library, _network
+    from edgeres.teachers import _library, _network
     from edgeres.teachers._black_box import check_outputs
 
     path = Path(rest)
@@ -78,12 +87,12 @@ def fetch(rest: str, wanted: Wanted, out: Path) -> Found:
         else:
             check_outputs(model.spec.classes, wanted, str(path))
         return Found(model.spec.name, model, replaced=replaced, notes=notes)
-    if torch.is_program(path):
-        return torch.fetch(rest, wanted, out)
+    if (network := _importer(path)) is not None:
+        return network(path, wanted)
     trained_like_ours = default_preprocess(wanted.data_px)
     if (named := _library.parse(wanted.model or "")) is not None:
         mean, std, assumed = _network.normalization(wanted, trained_like_ours, None)
         own = Preprocess(wanted.size_px or wanted.data_px, mean, std)
         read, notes_too = _library.loaded(*named, path, own, wanted.weights)
-        return _graph.found(read, wanted, str(path), [*assumed, *notes_too])
+        return _network.imported(read, wanted, str(path), (mean, std), [*assumed, *notes_too])
     return _network.found(path, wanted, str(path), wanted.model, trained_like_ours, assumed=True)

@@ -1,11 +1,14 @@
-"""An ONNX file as a black box, answered by onnxruntime.
+"""An ONNX file: an ordinary network, or, where its operations aren't known, a black box.
 
-Its images are prepared as `teacher.mean`, `std` and `channels` say; a file that edgeres wrote says
-so itself. One input of images (NCHW or NHWC, float32), one output (N, classes).
+A black box is answered by onnxruntime. Its images are prepared as `teacher.mean`, `std` and
+`channels` say; a file that edgeres wrote says so itself. One input of images (NCHW or NHWC,
+float32), one output (N, classes).
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -13,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeres.disk import file_sha256
 from edgeres.errors import BadInput
+from edgeres.models.spec import default_preprocess
 from edgeres.teachers import Found, Wanted, describe
 from edgeres.types import Preprocess, to_json
 
@@ -22,9 +26,21 @@ if TYPE_CHECKING:
     from edgeres.teachers._black_box import Form
     from edgeres.training.answers import Teacher
 
-SUMMARY = "any classifier as an ONNX file, a black box: onnx:FILE"
-BLACK_BOX = True
+SUMMARY = "any classifier as an ONNX file; a black box if it holds unknown operations: onnx:FILE"
+BLACK_BOX = False
 _FILE = "teacher.onnx"
+_ANY_SIZE = 224  # for files that take any, before the data are there
+
+
+def is_onnx(path: Path) -> bool:
+    """Whether a file is one, by its name or by its first byte."""
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            return False
+        with path.open("rb") as file:
+            return path.suffix.lower() == ".onnx" or file.read(1) == b"\x08"
+    except (OSError, ValueError):
+        return False
 
 
 def check(rest: str) -> None:
@@ -34,23 +50,86 @@ def check(rest: str) -> None:
 
 
 def keyed(rest: str) -> Any:
-    """The file's contents."""
+    """The file's contents, and those of the files that it keeps weights in."""
+    from edgeres.network import onnx_file
+
     check(rest)
-    return file_sha256(Path(rest))
+    path = Path(rest)
+    beside = [file_sha256(other) for other in onnx_file.beside(path)]
+    return [file_sha256(path), *beside] if beside else file_sha256(path)
+
+
+def precheck(rest: str, wanted: Wanted) -> None:
+    """Read a network before the data are there; raises like `fetch`, but for its classes."""
+    if unknown(rest) is None:
+        count = len(wanted.outputs or ())
+        network(Path(rest), dataclasses.replace(wanted, classes=count, new_head="never"))
+
+
+def unknown(rest: str) -> str | None:
+    """Why a file is a black box; None: it is a network."""
+    path = Path(rest)
+    if not path.is_file():
+        return "no such file"
+    seen = path.stat()
+    return _unknown(path, seen.st_mtime_ns, seen.st_size)
+
+
+@functools.lru_cache(maxsize=8)
+def _unknown(path: Path, changed: int, size: int) -> str | None:
+    from edgeres.network.from_onnx import from_onnx
+
+    try:
+        from_onnx(path, _ANY_SIZE)
+    except BadInput as error:
+        return str(error).removeprefix(f"{path}: ")
+    return None
+
+
+def network(path: Path, wanted: Wanted) -> Found:
+    """The network of a file, with the data's classes where there are any.
+
+    Raises:
+        BadInput: as `from_onnx`, and where its classes or sizes aren't those that are wanted.
+    """
+    from edgeres.network.from_onnx import from_onnx
+    from edgeres.teachers import _network
+
+    turned = -1 if wanted.channels == "bgr" else 1  # what is said is of R, G, B; the file isn't
+    given = None
+    if wanted.mean is not None and wanted.std is not None:
+        given = wanted.mean[::turned], wanted.std[::turned]
+    read = from_onnx(path, wanted.size_px or wanted.data_px, given)
+    notes: list[str] = []
+    if read.normalization is not None:
+        mean, std = (values[::turned] for values in read.normalization)
+    else:
+        own = default_preprocess(wanted.data_px)
+        mean, std, notes = _network.normalization(wanted, own, None)
+    return _network.imported(read, wanted, str(path), (mean, std), notes)
 
 
 def fetch(rest: str, wanted: Wanted, out: Path) -> Found:
-    """Copy the file, and note how it is asked."""
+    """Its network, or a copy of the file and how it is asked."""
+    from edgeres.network import onnx_file
     from edgeres.teachers._black_box import check_outputs
 
     path = Path(rest)
-    form, parameters = _examined(path, wanted)
-    shutil.copyfile(path, out / _FILE)
+    why = unknown(rest)
+    if why is None:
+        return network(path, wanted)
+    model = onnx_file.load(path)
+    form, parameters = _examined(model, path, wanted)
+    if onnx_file.beside(path):
+        (out / _FILE).write_bytes(onnx_file.contents(path, model))
+    else:
+        shutil.copyfile(path, out / _FILE)
     describe(out, source="onnx", form=to_json(form))
     answer = open(out, {"form": to_json(form)}).answer(_grey(wanted.data_px))
     if wanted.outputs is None:
         check_outputs(answer.shape[1], wanted, str(path))
-    return Found(path.name, parameters=parameters)
+    note = f"only answers, through onnxruntime, and can't be pruned, quantized or exported: {why}"
+    return Found(path.name, parameters=parameters, notes=(note,))
 
 
 def open(folder: Path, document: dict[str, Any]) -> Teacher:
@@ -97,7 +176,7 @@ def _run(session: Any, name: str, images: np.ndarray, step: int | None) -> np.nd
     return answer[: len(images)].reshape(len(images), -1)
 
 
-def _examined(path: Path, wanted: Wanted) -> tuple[Form, int]:
+def _examined(model: Any, path: Path, wanted: Wanted) -> tuple[Form, int]:
     """How the file is asked, and its number of parameters."""
     import math
 
@@ -105,14 +184,7 @@ def _examined(path: Path, wanted: Wanted) -> tuple[Form, int]:
 
     from edgeres.teachers._black_box import Form, check_outputs
 
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except Exception as error:  # protobuf's and onnx's own kinds
-        raise BadInput(f"{path}: not an ONNX file ({_first(error)})") from error
     graph = model.graph
-    if any(t.data_location == onnx.TensorProto.EXTERNAL for t in graph.initializer):
-        raise BadInput(f"{path}: keeps its weights in another file; save it as one "
-                       "(onnx.save with save_as_external_data=False)")  # fmt: skip
     held = {t.name for t in graph.initializer}
     inputs = [i for i in graph.input if i.name not in held]
     if len(inputs) != 1 or not graph.output:

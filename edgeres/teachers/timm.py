@@ -43,7 +43,7 @@ def keyed(rest: str) -> Any:
 
 def fetch(rest: str, wanted: Wanted, out: Path) -> Found:
     """The network, fetched if the cache hasn't got it, with the preprocessing that timm states."""
-    from edgeres.teachers import _download, _graph, _library, _network
+    from edgeres.teachers import _download, _library, _network
 
     match = _match(rest)
     hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
@@ -61,7 +61,8 @@ def fetch(rest: str, wanted: Wanted, out: Path) -> Found:
         return _network.found(path, wanted, where, match["model"], prepared)
     prepared = _network.asked(wanted, prepared)
     read, notes = _library.loaded("timm", match["model"], path, prepared)
-    return _graph.found(read, replace(wanted, size_px=prepared.size_px), where, notes)
+    sized = replace(wanted, size_px=prepared.size_px)
+    return _network.imported(read, sized, where, (prepared.mean, prepared.std), notes)
 
 
 def _ours(name: str) -> bool:

@@ -38,8 +38,8 @@ def check(rest: str) -> None:
 
 def precheck(rest: str, wanted: Wanted) -> None:
     """Read it before the data are there; raises like `fetch`, but for its classes."""
-    count = len(wanted.outputs) if wanted.outputs is not None else None
-    fetch(rest, dataclasses.replace(wanted, classes=count or 0, new_head="never"), Path(rest))
+    count = len(wanted.outputs or ())
+    network(Path(rest), dataclasses.replace(wanted, classes=count, new_head="never"))
 
 
 def keyed(rest: str) -> Any:
@@ -50,9 +50,14 @@ def keyed(rest: str) -> Any:
 
 def fetch(rest: str, wanted: Wanted, out: Path) -> Found:
     """Its network, for images of the data's size."""
-    from edgeres.network.from_torch import from_pt2
-    from edgeres.teachers import _graph, _network
+    return network(Path(rest), wanted)
 
-    path = Path(rest)
+
+def network(path: Path, wanted: Wanted) -> Found:
+    """The network of a file, with the data's classes where there are any."""
+    from edgeres.network.from_torch import from_pt2
+    from edgeres.teachers import _network
+
     mean, std, notes = _network.normalization(wanted, default_preprocess(wanted.data_px), None)
-    return _graph.found(from_pt2(path, mean=mean, std=std), wanted, str(path), notes)
+    read = from_pt2(path, mean=mean, std=std)
+    return _network.imported(read, wanted, str(path), (mean, std), notes)

@@ -51,7 +51,7 @@ def keyed(rest: str) -> Any:
 
 def fetch(rest: str, wanted: Wanted, out: Path) -> Found:
     """The network, fetched if the cache hasn't got it."""
-    from edgeres.teachers import _graph, _library, _network
+    from edgeres.teachers import _library, _network
     from edgeres.teachers._download import fetched
 
     published, where = _published(rest), f"torchvision:{rest}"
@@ -64,7 +64,8 @@ def fetch(rest: str, wanted: Wanted, out: Path) -> Found:
         return _network.found(path, wanted, where, name, own, claimed=claimed)
     own = _network.asked(wanted, own)
     read, notes = _library.loaded("torchvision", name, path, own)
-    return _graph.found(read, replace(wanted, size_px=own.size_px), where, notes, claimed)
+    sized = replace(wanted, size_px=own.size_px)
+    return _network.imported(read, sized, where, (own.mean, own.std), notes, claimed=claimed)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from e2e.test_model_matrix import FLOAT, PRUNED, PX, TUNED, train
 from e2e.test_model_matrix import data as data
 from in_process import edgeres
 from network.nets import Gated, Mobile, of, saved
+from network.onnx_files import exported
 from torch import nn
 
 from edgeres import targets
@@ -22,6 +23,7 @@ from edgeres.compression.qat import QatModel
 from edgeres.disk import file_sha256
 from edgeres.models import modules
 from edgeres.models.shapes import shapes_of
+from edgeres.network.from_onnx import from_onnx
 from edgeres.network.from_torch import from_module
 from edgeres.recipe import VerifySection
 from edgeres.training.inference import prepared
@@ -60,12 +62,15 @@ def doubled(data: tuple) -> tuple:
     )
 
 
-def certified(model: Any, folded: Any, scales: Any, test: Any, folder: Path) -> None:
+def certified(
+    model: Any, folded: Any, scales: Any, test: Any, folder: Path,
+    names: tuple[str, ...] = INTEGER,
+) -> None:  # fmt: skip
     x = prepared(test.images, folded.spec.preprocess)
     with torch.no_grad():
         before = model.eval()(x).numpy()
     gated = any(layer.kind == "sigmoid" for layer in wiring(folded.spec))
-    for name in INTEGER:
+    for name in names:
         if gated and name.startswith("executorch"):
             continue  # XNNPACK's sigmoid stays float there; its gate says so (docs/models.md)
         target, precision = targets.load(name)
@@ -103,6 +108,19 @@ def test_quantized_as_it_is(trained: tuple, data: tuple, tmp_path: Path) -> None
     certified(model, folded, scales, test, tmp_path)
 
 
+def test_an_onnx_file_quantized(trained: tuple, data: tuple, tmp_path: Path) -> None:
+    """Its batch norms were folded by who wrote it."""
+    _, theirs = trained
+    train_, test = doubled(data)
+    path = exported(theirs, tmp_path / "net.onnx", dynamo=True, px=SIDE)
+    model = from_onnx(path, SIDE).module
+    x = prepared(test.images, model.spec.preprocess)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), theirs(x), atol=1e-3, rtol=1e-3)
+    folded, scales = ptq.quantize(model, train_.images[:128])
+    certified(model, folded, scales, test, tmp_path, ("tflite-int8", "onnx-int8"))
+
+
 def test_pruned_and_trained_in_integers(trained: tuple, data: tuple, tmp_path: Path) -> None:
     model, _ = trained
     doubled_ = doubled(data)
@@ -136,11 +154,16 @@ def test_float_files_are_exactly_the_network(name: str, trained: tuple, tmp_path
         torch.testing.assert_close(torch.tensor(got), theirs(x), atol=2e-2, rtol=2e-2)
 
 
-def test_one_command_from_a_pt2_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", ["pt2", "onnx"])
+def test_one_command_from_a_file(suffix: str, tmp_path: Path) -> None:
     """`edgeres export net.pt2` fine-tunes a new last layer, quantizes, exports and verifies."""
-    saved(of(lambda: Mobile(classes=7), SIDE), tmp_path / "own.pt2", SIDE)  # type: ignore[arg-type]
+    theirs, path = of(lambda: Mobile(classes=7), SIDE), tmp_path / f"own.{suffix}"  # type: ignore[arg-type]
+    if suffix == "pt2":
+        saved(theirs, path, SIDE)
+    else:
+        exported(theirs, path, px=SIDE)
     done = edgeres(
-        "export", "own.pt2", "--preprocess", "half", "--data", "digits", "--imgsz", str(SIDE),
+        "export", path.name, "--preprocess", "half", "--data", "digits", "--imgsz", str(SIDE),
         "--target", "tflite-int8", "--set", "teacher.train.epochs=3", "--set",
         "teacher.near_chance=go on", "--set", "teacher.train.learning_rate=0.1", "--json",
         cwd=tmp_path,
@@ -150,5 +173,6 @@ def test_one_command_from_a_pt2_file(tmp_path: Path) -> None:
     assert (
         facts["teacher"]["model"] == "own" and facts["teacher"]["new_head"]["classes_before"] == 7
     )
-    assert any("dropout" in note for note in facts["teacher"]["notes"])
+    said = "dropout" if suffix == "pt2" else "holds no batch norm"
+    assert any(said in note for note in facts["teacher"]["notes"])
     assert facts["verify"]["passed"]

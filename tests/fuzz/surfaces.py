@@ -421,6 +421,16 @@ def _weights(run: Path) -> list[Surface]:
 
         return from_pt2(path, mean=(0.5,), std=(0.5,))
 
+    def onnx_program(path: Path) -> object:
+        import torch
+
+        from edgeres.network.from_onnx import from_onnx
+
+        model = from_onnx(path, 16).module  # whose shapes must fit
+        return (
+            model(torch.zeros(1, 3, 16, 16)) if model.spec.preprocess.size_px == 16 else model.spec
+        )
+
     def pickled() -> list[bytes]:
         import torch
 
@@ -438,6 +448,7 @@ def _weights(run: Path) -> list[Surface]:
         Surface("spec.json", lambda: [(teacher / "spec.json").read_bytes()], saved, ".json", mutate.mutated_json),
         Surface("spec.json of a graph", lambda: [_graph()], graph, ".json", mutate.mutated_json),
         Surface("program .pt2", lambda: [_program()], program, ".pt2", _inside),
+        Surface("network .onnx", lambda: [_onnx()], onnx_program, ".onnx", _rewired),
     ]  # fmt: skip
 
 
@@ -450,6 +461,75 @@ def _program() -> bytes:
     out = io.BytesIO()
     torch.export.save(torch.export.export(of(Mobile), (torch.zeros(1, 3, 16, 16),)), out)
     return out.getvalue()
+
+
+@functools.cache
+def _onnx() -> bytes:
+    """A file of torch.onnx, with few numbers: changes are to meet its structure."""
+    import tempfile
+
+    from network.nets import Gated, of
+    from network.onnx_files import exported
+
+    with tempfile.TemporaryDirectory() as folder:
+        return exported(of(Gated), Path(folder) / "net.onnx").read_bytes()
+
+
+def _rewired(seed: bytes, rng: random.Random) -> bytes:
+    """Nodes, attributes, names and shapes changed, still protobuf; or bytes changed."""
+    import onnx
+    from onnx import helper
+
+    if rng.random() < 0.3:
+        return mutate.mutated(seed, rng)
+    model = onnx.load_from_string(seed)
+    graph = model.graph
+    names = [n for node in graph.node for n in (*node.input, *node.output)] + [
+        "",
+        "x" * 300,
+        "a/../b",
+    ]
+    kinds = [node.op_type for node in graph.node] + [
+        "Add", "Sub", "Div", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Shape", "Gather", "Concat", "Slice",
+        "Pad", "Cast", "MatMul", "ReduceMean", "Softmax", "Dropout", "Identity", "Constant", "Loop", "QLinearConv"]  # fmt: skip
+    whole = [0, 1, -1, 2, 3, 7, 1 << 31, -(1 << 63), (1 << 63) - 1]
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        node, what = rng.choice(graph.node), rng.randrange(8)
+        if what == 0:
+            node.op_type = rng.choice(kinds)
+        elif what == 1 and node.input:
+            node.input[rng.randrange(len(node.input))] = rng.choice(names)
+        elif what == 2:
+            node.name = rng.choice(names)
+        elif what == 3:
+            del node.input[rng.randrange(len(node.input) + 1) :]
+        elif what == 4:
+            key = rng.choice(["axes", "axis", "perm", "pads", "strides", "group", "kernel_shape", "to", "ceil_mode",
+                              "auto_pad", "value", "dilations", "keepdims", "alpha", "epsilon"])  # fmt: skip
+            value = rng.choice(
+                [
+                    rng.choice(whole),
+                    [rng.choice(whole) for _ in range(rng.randrange(1, 6))],
+                    0.5,
+                    "SAME_UPPER",
+                ]
+            )
+            node.attribute.append(helper.make_attribute(key, value))
+        elif what == 5 and node.attribute:
+            chosen = rng.choice(node.attribute)
+            chosen.i = rng.choice(whole)
+            chosen.ints[:] = [rng.choice([n, *whole]) for n in chosen.ints]
+        elif what == 6 and graph.initializer:
+            tensor = rng.choice(graph.initializer)
+            tensor.dims[:] = rng.sample(list(tensor.dims), len(tensor.dims)) + rng.choice(
+                [[], [1], [0]]
+            )
+            tensor.data_type = rng.choice([tensor.data_type, 1, 7, 10, 11, 16, 8])
+        else:
+            graph.node.insert(
+                rng.randrange(len(graph.node)), graph.node.pop(rng.randrange(len(graph.node)))
+            )
+    return bytes(model.SerializeToString())
 
 
 @functools.cache

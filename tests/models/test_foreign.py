@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import torch
+from network.onnx_files import exported
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -178,6 +179,11 @@ def program(model: ResNet, path: Path) -> nn.Module:
     return model
 
 
+def onnx_file(model: ResNet, path: Path) -> nn.Module:
+    exported(model.eval(), path, px=PX)
+    return model
+
+
 class _Code:
     def __init__(self, path: Path):
         self.path = path
@@ -298,7 +304,8 @@ KINDS: dict[str, tuple[Any, str]] = {
     "a normalizing layer in front": (of(normalizing), "loads"),
     "TorchScript": (of(scripted), r"is a TorchScript program.*torch\.jit\.load"),
     "torch.export (.pt2)": (of(program), "loads"),
-    "TFLite, ONNX, Keras and other files": (other_kinds, "is a TFLite model, no checkpoint"),
+    "ONNX": (of(onnx_file), "loads"),
+    "TFLite, Keras and other files": (other_kinds, "is a TFLite model, no checkpoint"),
     "quantized": (
         saved(lambda m: {k: v.to(torch.int8) if k == "conv1.weight" else v for k, v in
                          m.state_dict().items()}), "whole numbers, as quantized networks do"),

@@ -172,19 +172,42 @@ def exported(model: torch.nn.Module, path: Path, px: int = PX) -> None:
 
 
 def test_an_onnx_file(tmp_path: Path, data: Artifact, trained: ResNet) -> None:
-    exported(torch.nn.Sequential(trained, torch.nn.Softmax(1)).eval(), tmp_path / "net.onnx")
+    """Of known operations it is a network; of others a black box, which says why."""
+    file = tmp_path / "net.onnx"
+    exported(torch.nn.Sequential(trained, torch.nn.Softmax(1)).eval(), file)
+    teacher, facts = made(tmp_path, data, model=f"onnx:{file}", mean=MEAN, std=STD)
+    torch.testing.assert_close(teacher.answer(IMAGES), first(trained, IMAGES), atol=1e-3, rtol=1e-3)
+    assert facts["model"] == "net" and facts["macs"] > 0 and facts["source"] == "onnx"
+    assert any("the Softmax at its end is left out" in note for note in facts["notes"])
+    unknown = torch.nn.Sequential(trained, torch.nn.ELU(1e-6), torch.nn.Softmax(1)).eval()
+    exported(unknown, file)
+    (tmp_path / "box").mkdir()
     with pytest.raises(BadInput, match=r"give teacher\.mean"):
-        made(tmp_path, data, model=f"onnx:{tmp_path / 'net.onnx'}")
-    (tmp_path / "artifact").rmdir()
-    teacher, facts = made(tmp_path, data, model=f"onnx:{tmp_path / 'net.onnx'}", mean=MEAN, std=STD)
-    expected = first(trained, IMAGES).log_softmax(1)
+        made(tmp_path / "box", data, model=f"onnx:{file}")
+    (tmp_path / "box" / "artifact").rmdir()
+    teacher, facts = made(tmp_path / "box", data, model=f"onnx:{file}", mean=MEAN, std=STD)
+    expected = unknown[1](first(trained, IMAGES)).log_softmax(1)
     torch.testing.assert_close(teacher.answer(IMAGES), expected, atol=1e-3, rtol=1e-3)
     assert facts["model"] == "net.onnx" and facts["macs"] is None
     assert facts["parameters"] > 70_000 and facts["test"]["correct"] > 50
-    (tmp_path / "bad.onnx").write_bytes(b"no")
+    assert "can't be pruned, quantized or exported: the operation Elu isn't" in facts["notes"][0]
+    file.write_bytes(b"no")
     (tmp_path / "other").mkdir()
-    with pytest.raises(BadInput, match=r"not an ONNX file|has 0 inputs"):
-        made(tmp_path / "other", data, model=f"onnx:{tmp_path / 'bad.onnx'}", mean=MEAN, std=STD)
+    with pytest.raises(BadInput, match=r"not an ONNX file|not a network"):
+        made(tmp_path / "other", data, model=f"onnx:{file}", mean=MEAN, std=STD)
+
+
+def test_what_only_answers_can_not_be_quantized(tmp_path: Path, trained: ResNet) -> None:
+    from edgeres import pipeline, recipe
+
+    file = tmp_path / "net.onnx"
+    teacher = {"model": f"onnx:{file}", "preprocess": "half"}
+    said = {"name": "a", "data": "digits", "teacher": teacher, "quantize": {}}
+    exported(trained, file)
+    pipeline.steps(recipe.load_mapping(said, [], "a test"))
+    exported(torch.nn.Sequential(trained, torch.nn.ELU()).eval(), file)
+    with pytest.raises(BadInput, match=r"`quantize:` needs a network.*\(the operation Elu isn't"):
+        pipeline.steps(recipe.load_mapping(said, [], "a test"))
 
 
 KERAS = """
@@ -266,7 +289,7 @@ def test_an_ensemble(tmp_path: Path, data: Artifact, trained: ResNet, average: s
     answers = torch.stack([first(trained, IMAGES), first(other, IMAGES)])
     expected = answers.mean(0) if average == "logits" else answers.softmax(2).mean(0).log()
     torch.testing.assert_close(teacher.answer(IMAGES), expected, atol=1e-3, rtol=1e-3)
-    assert facts["model"] == "a.onnx + resnet8" and facts["parameters"] > 140_000
+    assert facts["model"] == "a + resnet8" and facts["parameters"] > 140_000
 
 
 @pytest.mark.parametrize(

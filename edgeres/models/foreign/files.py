@@ -14,7 +14,7 @@ from edgeres.errors import BadInput
 from edgeres.models.foreign import _pickle
 
 MOST_BYTES = 8 << 30
-_ONNX = "as a teacher it is onnx:FILE"
+_ONNX = "as a network it is onnx:FILE"
 # What other files begin with, at which byte; what they are; the mend.
 _OTHERS: tuple[tuple[int, bytes, str, str], ...] = (
     (4, b"TFL3", "a TFLite model", "give the checkpoint that it was made from"),
