@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -527,6 +528,21 @@ def test_what_cannot_be_a_network_still_teaches(tmp_path: Path) -> None:
     assert "can't be pruned, quantized or exported: the operation Elu isn't" in found.notes[0]
     with pytest.raises(BadInput, match="Elu isn't known in 'm'"):
         checkpoint.precheck(str(path), asked)
+
+
+def test_a_black_box_takes_the_weights_beside_it_with_it(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    path = net(tmp_path / "in" / "net.onnx", [("Elu", ["c"], "m")])
+    images = torch.randint(0, 256, (2, 3, PX, PX), dtype=torch.uint8)
+    expected = answers(path, images / 255)
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="w", size_threshold=0)
+    found = source.fetch(str(path), _wanted(mean=(0.0,), std=(1.0,)), tmp_path / "out")
+    assert found.network is None and (path.parent / "w").exists()
+    shutil.rmtree(path.parent)
+    document = json.loads((tmp_path / "out" / "teacher.json").read_text())
+    answer = source.open(tmp_path / "out", document).answer(images)
+    torch.testing.assert_close(answer, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_numbers_that_no_training_gives_are_refused(tmp_path: Path) -> None:
