@@ -96,37 +96,35 @@ class Walk:
             self.tensors[f"{name}.num_batches_tracked"] = torch.tensor(0)
         return self.put(op, [source], name, **attributes)
 
-    def conv(
-        self, source: str, tensors: dict[str, Tensor], weight: str, sides: tuple[int, ...], *,
-        stride: tuple[int, int], dilation: tuple[int, int], groups: int,
-    ) -> str:  # fmt: skip
-        """A convolution with its own padding on each side, as a `layer`.
+    def evened(
+        self, weight: Tensor, sides: tuple[int, ...], dilation: tuple[int, int]
+    ) -> tuple[Tensor, tuple[int, int]]:
+        """A convolution's kernel and padding (height, width) that pad both sides alike.
 
-        A kernel that has a column of zeros in front sees one column of padding less there; so
-        both sides are padded alike, to the same numbers.
+        A kernel that has a column of zeros in front sees one column of padding less there.
 
         Args:
-            tensors: its weight, and its bias if it has one.
-            sides: left, right, top, bottom.
+            sides: its padding left, right, top, bottom.
 
         Raises:
-            ValueError: it is dilated, and a side has more than the other.
+            ValueError: it is dilated and the zeros fall between its rows, or are more than it has.
         """
-        out, width, *kernel = tensors["weight"].shape
-        (left, right, top, bottom), wide, tall = sides, max(sides[:2]), max(sides[2:])
-        grown = (wide - left, wide - right, tall - top, tall - bottom)
+        left, right, top, bottom = sides
+        grown = []
+        pairs = ((left, right, dilation[1], weight.shape[3]), (top, bottom, dilation[0],
+                                                               weight.shape[2]))  # fmt: skip
+        for low, high, step, side in pairs:
+            if (high - low) % step or abs(high - low) > side * step or min(low, high) < 0:
+                raise ValueError(
+                    "padding between the rows of a dilated kernel, or more than it has"
+                )
+            grown += [max(0, high - low) // step, max(0, low - high) // step]
         if any(grown):
-            if dilation != (1, 1):
-                raise ValueError("uneven padding of a dilated convolution")
-            self.notes.append("a convolution that pads more on one side than on the other has a "
-                              "larger kernel, with zeros there: the same numbers")  # fmt: skip
-            tensors = {**tensors, "weight": nn.functional.pad(tensors["weight"], grown)}
-        values: dict[str, Value] = {
-            "in": width * groups, "out": out, "stride": stride, "padding": (tall, wide),
-            "kernel": (kernel[0] + sum(grown[2:]), kernel[1] + sum(grown[:2])),
-            "dilation": dilation, "groups": groups, "bias": "bias" in tensors, "trained": True,
-        }  # fmt: skip
-        return self.layer("conv2d", source, tensors, weight, "conv2d", **values)
+            self.notes.append("a convolution that pads more on one side than on the other, as "
+                              "TensorFlow's do, has a larger kernel, with zeros there: the same "
+                              "numbers, for more multiply-accumulates")  # fmt: skip
+            weight = nn.functional.pad(weight, grown)
+        return weight, (max(top, bottom), max(left, right))
 
     def hard_gate(
         self, source: str, shape: tuple[int, ...], base: str, alpha: float = 1 / 6,
@@ -223,6 +221,17 @@ class Walk:
             said = str(error).splitlines()[-1].strip()[:200]
             raise BadInput(f"{self.where}: tensors and operations don't fit: {said}") from error
         return Imported(module, tuple(dict.fromkeys(self.notes)), self.fixed_size)
+
+
+def conv_attributes(
+    weight: Tensor, *, bias: bool, stride: tuple[int, int], padding: tuple[int, int],
+    dilation: tuple[int, int], groups: int,
+) -> dict[str, Value]:  # fmt: skip
+    """The attributes of a convolution that is trained."""
+    out, width, *kernel = weight.shape
+    return {"in": width * groups, "out": out, "kernel": (kernel[0], kernel[1]), "stride": stride,
+            "padding": padding, "dilation": dilation, "groups": groups, "bias": bias,
+            "trained": True}  # fmt: skip
 
 
 def require_image(where: str, image: tuple[int, ...]) -> None:

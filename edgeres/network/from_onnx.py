@@ -20,7 +20,14 @@ from edgeres import preprocessing
 from edgeres.errors import BadInput
 from edgeres.network import _onnx
 from edgeres.network._onnx import BATCH, Call, Program
-from edgeres.network._walk import Imported, Normalization, Walk, as_shape, require_image
+from edgeres.network._walk import (
+    Imported,
+    Normalization,
+    Walk,
+    as_shape,
+    conv_attributes,
+    require_image,
+)
 from edgeres.network.graph import INPUT, Node, Value
 
 _MOST_PIXELS = 4096
@@ -409,53 +416,22 @@ def _padding(
     return (top, left), (bottom, right)
 
 
-def _one_sided(call: Call, before: tuple[int, int], after: tuple[int, int]) -> str:
-    return (f"{call.kind} with other padding above and left {before} than below and right {after}, "
-            "which")  # fmt: skip
-
-
-def _grown(
-    weight: np.ndarray, apart: tuple[int, int], before: tuple[int, int], after: tuple[int, int]
-) -> np.ndarray:
-    """The kernel that does the same with as much padding on both sides: zeros where it has more.
-
-    Raises:
-        ValueError: it is dilated, and they fall between its rows, or are more than it has.
-    """
-    edges = [(0, 0), (0, 0)]
-    for side, step, low, high in zip(weight.shape[2:], apart, before, after, strict=True):
-        if (high - low) % step or abs(high - low) > side * step:
-            raise ValueError("padding between the rows of a dilated kernel, or more than it has")
-        edges.append((max(0, high - low) // step, max(0, low - high) // step))
-    return np.pad(weight, edges)
-
-
 def _conv(walk: _Import, call: Call) -> None:
-    weight = walk.constant(call, 1)
+    weight = torch.from_numpy(np.array(walk.constant(call, 1), np.float32))
     kernel = _two(weight.shape[2:], 1)
     if tuple(call.attributes.get("kernel_shape", kernel)) != kernel:
         raise ValueError("a weight of another kernel")
     stride, apart = (_two(call.attributes.get(key), 1) for key in ("strides", "dilations"))
-    groups = int(call.attributes.get("group", 1))
-    before, after = _padding(walk, call, kernel, apart, stride)
+    (top, left), (bottom, right) = _padding(walk, call, kernel, apart, stride)
     walk.padded.pop(call.inputs[0], None)
-    if before != after:
-        if min(*before, *after) < 0:
-            raise walk.refused(call, _one_sided(call, before, after))
-        weight = _grown(weight, apart, before, after)
-        kernel = _two(weight.shape[2:], 1)
-        walk.notes.append("convolutions with more padding on one side, as TensorFlow has them, get "
-                          "zeros at an edge of their kernels in its place: the same numbers, for "
-                          "more multiply-accumulates")  # fmt: skip
-    padding = (max(before[0], after[0]), max(before[1], after[1]))
-    tensors = {"weight": weight}
+    weight, padding = walk.evened(weight, (left, right, top, bottom), apart)
+    tensors = {"weight": weight.numpy()}
     if call.input(2):
         tensors["bias"] = walk.constant(call, 2)
-    values: dict[str, Value] = {
-        "in": weight.shape[1] * groups, "out": weight.shape[0], "kernel": kernel, "stride": stride,
-        "padding": padding, "dilation": apart, "groups": groups, "bias": "bias" in tensors,
-        "trained": True,
-    }  # fmt: skip
+    values = conv_attributes(
+        weight, bias="bias" in tensors, stride=stride, padding=padding, dilation=apart,
+        groups=int(call.attributes.get("group", 1)),
+    )  # fmt: skip
     walk.learned(call, "conv2d", tensors, **values)
 
 
@@ -581,7 +557,8 @@ def _pool(walk: _Import, call: Call) -> None:
     padding, after = _padding(walk, call, kernel, apart, stride)
     sides = walk.shapes[source][1:]
     if padding != after:
-        raise walk.refused(call, _one_sided(call, padding, after))
+        raise walk.refused(call, f"{call.kind} with other padding above and left {padding} than "
+                                 f"below and right {after}, which")  # fmt: skip
     if given.get("ceil_mode", 0):  # rounding up is the same as down where nothing is left over
         left = [(n + 2 * p - d * (k - 1) - 1) % s for n, p, d, k, s in
                 zip(sides, padding, apart, kernel, stride, strict=True)]  # fmt: skip

@@ -20,7 +20,7 @@ from edgeres.disk import read_bounded, require_stored
 from edgeres.errors import BadInput
 from edgeres.network import _pt2
 from edgeres.network._pt2 import Call, Program, Ref
-from edgeres.network._walk import Imported, Walk, as_shape, require_image
+from edgeres.network._walk import Imported, Walk, as_shape, conv_attributes, require_image
 from edgeres.network.graph import INPUT, Value
 
 _MOST = 8 << 30
@@ -235,11 +235,13 @@ def _conv(walk: _Import, call: Call) -> None:
     if pads is not None:
         sides = tuple(own + more for own, more in zip(sides, pads.sizes, strict=True))
         walk.fixed_size |= pads.uneven  # as its images' size asked for
-    walk.values[call.results[0]] = walk.conv(
-        pads.source if pads else walk.value(call, "input"), tensors, weight, sides,
-        stride=_pair(given.get("stride"), 1), dilation=dilation,
-        groups=int(given.get("groups") or 1),
+    tensors["weight"], padding = walk.evened(tensors["weight"], sides, dilation)
+    values = conv_attributes(
+        tensors["weight"], bias="bias" in tensors, stride=_pair(given.get("stride"), 1),
+        padding=padding, dilation=dilation, groups=int(given.get("groups") or 1),
     )  # fmt: skip
+    source = pads.source if pads else walk.value(call, "input")
+    walk.values[call.results[0]] = walk.layer("conv2d", source, tensors, weight, "conv2d", **values)
 
 
 def _sides(padding: Any, kernel: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, ...]:

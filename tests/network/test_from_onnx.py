@@ -170,7 +170,7 @@ def test_other_ways_of_writing(form: str, tmp_path: Path) -> None:
     assert said == (form == "identity and dropout")
     sized = ("pool of all", "pool that rounds up to the same", "SAME_UPPER with a stride")
     assert read.fixed_size == (form in sized)
-    grown = any("zeros at an edge of their kernels" in note for note in read.notes)
+    grown = any("larger kernel, with zeros there" in note for note in read.notes)
     assert grown == ("one side" in form or form in sized[2:])
 
 
