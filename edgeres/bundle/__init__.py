@@ -7,6 +7,7 @@ signed. `golden_test.py` in it needs only Python, numpy and the file's runtime.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import shutil
@@ -15,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres import __version__, contract, devices, door, scratch
+from edgeres import __version__, contract, devices, door, scratch, targets
 from edgeres.artifact import Artifact, library_versions
 from edgeres.bundle import archive, card, certified, documents, golden, signing
 from edgeres.disk import file_sha256, storage_errors
@@ -35,7 +36,7 @@ GOLDEN = golden.SAMPLES
 KINDS: dict[str, tuple[str, ...]] = {
     "android": ("tflite-int8", "tflite-int16x8", "tflite-dynamic", "tflite-fp16", "tflite-fp32"),
     "ios": ("coreml-int8", "coreml-palettized", "coreml-fp16"),
-    "jetson": ("tensorrt-int8", "onnx-int8", "tensorrt-fp16", "onnx-fp16", "onnx-fp32"),
+    "jetson": ("tensorrt-int8", "tensorrt-fp16"),  # TensorRT takes no onnx-int8
     "web-service": ("onnx-int8", "onnx-fp32"),
 }
 _LIBRARIES = ("torch", "torchao", "nncf", "litert-torch", "ai-edge-litert", "onnx", "onnxruntime",
@@ -51,6 +52,7 @@ def make(
     run: str, artifacts: Mapping[str, Artifact], kind: str, images: np.ndarray, out: Path,
     key: Path | None = None, baseline: Mapping[str, Any] | None = None,
     numbered: Callable[[str], tuple[int, int]] = now,
+    remake: Callable[[Sequence[str]], str] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Write a bundle.
 
@@ -60,6 +62,7 @@ def make(
         key: an Ed25519 private key in PEM, to sign the manifest with.
         baseline: what the test set looks like, for `edgeres drift` (measurement/drift.py).
         numbered: hash of all that is in the bundle -> its serial, and seconds since 1970.
+        remake: targets -> the command that makes the run's files of them, verified.
 
     Raises:
         BadInput: an unknown kind, a run without a file for it, or a key that isn't one.
@@ -69,8 +72,14 @@ def make(
         raise unknown("kind of bundle", kind, KINDS)
     exports = {a.section["targets"][0]: a for a in artifacts.values() if a.stage == "export"}
     target = next((t for t in KINDS[kind] if t in exports), None)
+    remade = remake or functools.partial(_remake, run)
+    wanted = _wanted(kind, "quantize" in artifacts)
+    more = remade(sorted({*exports, wanted}))
     if target is None:
-        raise BadInput(f"{run}: has no file for {kind}; edgeres export --target {KINDS[kind][0]}")
+        raise BadInput(f"{run}: has no file for {kind} ({' or '.join(KINDS[kind])}); {more}")
+    notes = []
+    if wanted not in exports and KINDS[kind].index(target) > KINDS[kind].index(wanted):
+        notes.append(f"{target}, because the run has no {wanted}; with it: {more}")
     if out.is_dir():
         raise BadInput(f"{out}: is a folder; name the archive, e.g. --out {out}/{run}-{kind}.zip")
     private = signing.private_key(key) if key is not None else None
@@ -78,10 +87,11 @@ def make(
     if not door.is_plain(exported.file):
         raise BadInput(f"{run}: {exported.file[:80]!r} is no name of a file; export it anew")
     with scratch.folder("bundle") as place, storage_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
         (folder := place / "files").mkdir()
         model = folder / "model" / exported.file
         _copy(exports[target].file(exported.file), model)
-        _certificate(folder, run, artifacts, target, model)
+        _certificate(folder, run, artifacts, target, model, remade(sorted(exports)))
         _texts(folder, run, artifacts, target, kind)
         golden.write(folder / golden.FOLDER, model, exported, images)
         _copy(Path(__file__).parent / "samples" / kind, folder / "sample")
@@ -100,10 +110,20 @@ def make(
             (folder / SIGNATURE).write_bytes(private.sign(manifest.encode()))
         archive.write(folder, out)
     said = json.loads(manifest)
+    public = signing.public_of(private) if private is not None else None
     return {"bundle": str(out), "target": target, "size_bytes": out.stat().st_size,
-            "signed": key is not None, "sha256": file_sha256(out), "serial": said["serial"],
-            "created": said["created"], "fingerprint": signing.fingerprint(
-                signing.public_of(private)) if private is not None else None}  # fmt: skip
+            "notes": notes, "signed": key is not None, "sha256": file_sha256(out),
+            "serial": said["serial"], "created": said["created"],
+            "fingerprint": signing.fingerprint(public) if public is not None else None}  # fmt: skip
+
+
+def _wanted(kind: str, quantized: bool) -> str:
+    """The target that a run should have for this kind, as far as its network is quantized."""
+    return next(t for t in KINDS[kind] if quantized or not targets.is_integer(t.partition("-")[2]))
+
+
+def _remake(run: str, names: Sequence[str]) -> str:
+    return f"edgeres run {run}/recipe.lock.yaml --set 'export.targets=[{','.join(names)}]'"
 
 
 def _copy(source: Path, copy: Path) -> None:
@@ -116,12 +136,9 @@ def _copy(source: Path, copy: Path) -> None:
 
 
 def _certificate(
-    folder: Path, run: str, artifacts: Mapping[str, Artifact], target: str, model: Path
+    folder: Path, run: str, artifacts: Mapping[str, Artifact], target: str, model: Path, mend: str
 ) -> None:
     """Write the certificate, if it is this very model's and every gate of it is met."""
-    files = ",".join(sorted(a.section["targets"][0] for a in artifacts.values()
-                            if a.stage == "export"))  # fmt: skip
-    mend = f"edgeres run {run}/recipe.lock.yaml --set 'export.targets=[{files}]' verifies it"
     if "verify" not in artifacts:
         raise GateFailed(f"{run}: its files were never verified; {mend}")
     content = artifacts["verify"].read("verify.json")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import shlex
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -10,8 +13,9 @@ from typing import Any
 
 from edgeres import registry
 from edgeres.errors import BadInput, EdgeresError
-from edgeres.runs import Run, find_run
+from edgeres.runs import LOCK, Run, find_run, run_folder
 
+DEFAULT_RUNS = Path("runs")
 _BASELINE = 2000  # test images: enough for thresholds, and small
 
 
@@ -32,7 +36,23 @@ def bundled(
     images = module.prepared_test_images(run.artifacts, bundle.GOLDEN)
     path = out or Path(f"{run.name.lstrip('@')}-{kind}.zip")
     numbered = partial(registry.bundle_number, runs, run.name)
-    return bundle.make(run.name, run.artifacts, kind, images, path, key, _baseline(run), numbered)
+    remake = partial(_remake, run, kind)
+    return bundle.make(run.name, run.artifacts, kind, images, path, key, _baseline(run), numbered,
+                       remake)  # fmt: skip
+
+
+def _remake(run: Run, kind: str, names: Sequence[str]) -> str:
+    """The commands that make a run with these files, and the bundle of that run."""
+    from edgeres.recipe import load
+
+    lock, folder = str(run.path / LOCK), run.path.parent
+    chosen = f"export.targets=[{','.join(names)}]"
+    where = () if folder == DEFAULT_RUNS else ("--runs", str(folder))
+    first = shlex.join(["edgeres", "run", lock, "--set", chosen, *where])
+    with contextlib.suppress(EdgeresError):  # its name is a hash of its recipe
+        made = str(run_folder(load(lock, [chosen]), folder))
+        return f"{first} && {shlex.join(['edgeres', 'bundle', made, '--for', kind])}"
+    return first
 
 
 def checked(path: Path, public_key: Path | None, signed: bool) -> dict[str, Any]:

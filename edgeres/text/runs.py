@@ -34,8 +34,9 @@ def bundle(result: Mapping[str, Any]) -> str:
     """Where the archive is."""
     signed = f"signed with {result['fingerprint']}" if result["signed"] else "NOT SIGNED"
     size = kilobytes(result["size_bytes"])
+    notes = "".join(f"\nnote: {note}" for note in result["notes"])
     return (f"{result['bundle']}  ({result['target']}, {size}, serial {result['serial']})\n{signed}"
-            f"\ncheck it anywhere: edgeres verify {result['bundle']}")  # fmt: skip
+            f"{notes}\ncheck it anywhere: edgeres verify {result['bundle']}")  # fmt: skip
 
 
 def trusted(result: Mapping[str, Any]) -> str:

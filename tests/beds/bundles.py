@@ -11,11 +11,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
-from edgeres import bundle, runs, stages
+from edgeres import bundle, runs, stages, targets
+from edgeres.artifact import Artifact
 from edgeres.commands import bundle as command
+from edgeres.compression.integers import integer_graph
+from edgeres.disk import file_sha256, folder_size
 from edgeres.recipe import VerifySection
+from edgeres.stages.verify import row
+from edgeres.training.inference import predict, prepared
+from edgeres.types import ExportedFile, to_json
+from edgeres.verification import gates
+from edgeres.verification.certificate import Reference, certify
 
 STORED = Path(__file__).parents[1] / "fixtures" / "run-v1.tar.xz"
 
@@ -64,6 +74,62 @@ def own_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "config"
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder))
     return folder / "edgeres"
+
+
+def artifact(stage: str, folder: Path, facts: dict, section: dict | None = None) -> Artifact:
+    return Artifact(stage, "key", "digest", folder, {}, section or {}, facts, {}, 0.0)
+
+
+@pytest.fixture(scope="session")
+def exported_run(quantized: tuple, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
+    """The artifacts that a bundle is made of: exports and what verification said of each."""
+    from conftest import images
+
+    model, folded, scales = quantized
+    folder = tmp_path_factory.mktemp("run")
+    preprocess = to_json(folded.spec.preprocess)
+    classes = [f"class {n}" for n in range(10)]
+    said = {"edgeres.labels": "\n".join(classes), "edgeres.preprocess": json.dumps(preprocess)}
+    found = {
+        "data": artifact("data", folder, {"classes": classes}),
+        "quantize": artifact("quantize", folder, {
+            "model": "resnet8", "parameters": 1, "macs": 1, "test": {"correct": 3, "n": 4},
+        }),
+    }  # fmt: skip
+    sample, labels = images(16, seed=5), torch.zeros(16, dtype=torch.int64)
+    before = predict(model, sample, folded.spec.preprocess).numpy()
+    documents = []
+    for name in ("tflite-int8", "onnx-int8", "tensorrt-int8", "onnx-fp32"):
+        target, precision = targets.load(name)
+        integer = targets.scales_for(name, scales) if targets.is_integer(precision) else None
+        source = targets.Source(folded, integer, said)
+        path = folder / f"m-{precision}{target.SUFFIX}"
+        first, last = target.export(source, precision, path)
+        exported = ExportedFile(name, path.name, file_sha256(path), folder_size(path), first, last)
+        facts = {"exported": to_json(exported), "preprocess": preprocess}
+        found[f"export:{name}"] = artifact("export", folder, facts, {"targets": [name]})
+        reference = folded if integer is None else integer_graph(folded, integer)
+        answers = predict(reference, sample, folded.spec.preprocess).numpy()
+        expected = Reference(folded, integer, answers, before, sample, labels, said)
+        certificate = certify(path, exported, expected, VerifySection(), lambda *_: None)
+        assert {g.name for g in certificate.gates} >= gates.required(name).keys()
+        documents.append({"file": to_json(exported), **row(certificate)})
+    text = json.dumps({"schema": 2, "files": documents})
+    (folder / "verify.json").write_text(text)
+    found["verify"] = artifact("verify", folder, {"passed": True, "files": documents})
+    return found
+
+
+@pytest.fixture(scope="session")
+def golden_pictures(quantized: tuple) -> np.ndarray:
+    from conftest import images
+
+    return prepared(images(16, seed=4), quantized[1].spec.preprocess).contiguous().numpy()
+
+
+def make(run: dict, kind: str, pictures: np.ndarray, out: Path, key: Path | None = None) -> Path:
+    bundle.make("a-run", run, kind, pictures, out, key, numbered=lambda _: (7, 1_000_000_000))
+    return out
 
 
 def mended(files: Mapping[str, bytes], **changes: Any) -> dict[str, bytes]:

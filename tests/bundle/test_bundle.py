@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,77 +14,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from conftest import images
+from beds.bundles import artifact, make
 
-from edgeres import bundle, targets
+from edgeres import bundle
 from edgeres.artifact import Artifact
 from edgeres.bundle import checking
-from edgeres.compression.integers import integer_graph
-from edgeres.disk import file_sha256, folder_size
+from edgeres.commands import bundle as command
 from edgeres.errors import BadInput, GateFailed
 from edgeres.measurement import drift
-from edgeres.recipe import VerifySection
-from edgeres.stages.verify import row
-from edgeres.training.inference import predict, prepared
-from edgeres.types import ExportedFile, to_json
-from edgeres.verification import gates
-from edgeres.verification.certificate import Reference, certify
 
 pytestmark = pytest.mark.usefixtures("own_config")
 
 
-def artifact(stage: str, folder: Path, facts: dict, section: dict | None = None) -> Artifact:
-    return Artifact(stage, "key", "digest", folder, {}, section or {}, facts, {}, 0.0)
+@pytest.fixture(scope="module")
+def run(exported_run: dict[str, Artifact]) -> dict[str, Artifact]:
+    return exported_run
 
 
 @pytest.fixture(scope="module")
-def run(quantized: tuple, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
-    """The artifacts that a bundle is made of: exports and what verification said of each."""
-    model, folded, scales = quantized
-    folder = tmp_path_factory.mktemp("run")
-    preprocess = to_json(folded.spec.preprocess)
-    classes = [f"class {n}" for n in range(10)]
-    said = {"edgeres.labels": "\n".join(classes), "edgeres.preprocess": json.dumps(preprocess)}
-    found = {
-        "data": artifact("data", folder, {"classes": classes}),
-        "quantize": artifact("quantize", folder, {
-            "model": "resnet8", "parameters": 1, "macs": 1, "test": {"correct": 3, "n": 4},
-        }),
-    }  # fmt: skip
-    sample, labels = images(16, seed=5), torch.zeros(16, dtype=torch.int64)
-    before = predict(model, sample, folded.spec.preprocess).numpy()
-    answers = predict(integer_graph(folded, scales), sample, folded.spec.preprocess).numpy()
-    documents = []
-    for name in ("tflite-int8", "onnx-int8", "onnx-fp32"):
-        target, precision = targets.load(name)
-        integer = scales if targets.is_integer(precision) else None
-        source = targets.Source(folded, integer, said)
-        path = folder / f"m-{precision}{target.SUFFIX}"
-        first, last = target.export(source, precision, path)
-        exported = ExportedFile(name, path.name, file_sha256(path), folder_size(path), first, last)
-        facts = {"exported": to_json(exported), "preprocess": preprocess}
-        found[f"export:{name}"] = artifact("export", folder, facts, {"targets": [name]})
-        if integer is None:
-            answers = predict(folded, sample, folded.spec.preprocess).numpy()
-        expected = Reference(folded, integer, answers, before, sample, labels, said)
-        certificate = certify(path, exported, expected, VerifySection(), lambda *_: None)
-        assert {g.name for g in certificate.gates} >= gates.required(name).keys()
-        documents.append({"file": to_json(exported), **row(certificate)})
-    text = json.dumps({"schema": 2, "files": documents})
-    (folder / "verify.json").write_text(text)
-    found["verify"] = artifact("verify", folder, {"passed": True, "files": documents})
-    return found
-
-
-@pytest.fixture(scope="module")
-def pictures(quantized: tuple) -> np.ndarray:
-    return prepared(images(16, seed=4), quantized[1].spec.preprocess).contiguous().numpy()
-
-
-def make(run: dict, kind: str, pictures: np.ndarray, out: Path, key: Path | None = None) -> Path:
-    bundle.make("a-run", run, kind, pictures, out, key, numbered=lambda _: (7, 1_000_000_000))
-    return out
+def pictures(golden_pictures: np.ndarray) -> np.ndarray:
+    return golden_pictures
 
 
 @pytest.mark.parametrize("kind", ["android", "jetson", "web-service"])
@@ -112,33 +62,6 @@ def test_it_passes_here_and_alone(
     done = subprocess.run([sys.executable, "golden_test.py"], cwd=alone, env=clean, check=False,
                           capture_output=True, text=True)  # fmt: skip
     assert done.stdout.endswith("passed\n")
-
-
-@pytest.mark.parametrize(
-    ("missing", "says"),
-    [("numpy", "CAN'T TEST: numpy is not installed here"),
-     ("runtime", "CAN'T TEST: the model can't be loaded here: no runtime for .tflite files"),
-     ("manifest.json", "manifest.json can't be read"),
-     ("golden/golden.json", "CHANGED: golden/golden.json")],
-)  # fmt: skip
-def test_the_golden_test_says_what_it_lacks(
-    missing: str, says: str, run: dict, pictures: np.ndarray, tmp_path: Path
-) -> None:
-    shutil.unpack_archive(make(run, "android", pictures, tmp_path / "b.zip"), tmp_path / "b")
-    (tmp_path / "b" / missing).unlink(missing_ok=True)
-    site = "" if missing == "runtime" else "sys.modules['numpy'] = None"
-    hidden = "" if missing != "runtime" else (
-        "import importlib.metadata as m\nreal = m.version\n"
-        "def version(name):\n    raise m.PackageNotFoundError(name)\n"
-        "m.version = version"
-    )  # fmt: skip
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(f"import sys\n{site}\n{hidden}\n")
-    done = subprocess.run([sys.executable, "golden_test.py"], cwd=tmp_path / "b", check=False,
-                          env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
-                          capture_output=True, text=True)  # fmt: skip
-    assert says in done.stdout and not done.stderr, done.stderr
-    assert done.returncode == (1 if says.startswith("CHANGED") else 2)
 
 
 def test_only_what_was_verified_is_bundled(run: dict, pictures: np.ndarray, tmp_path: Path) -> None:
@@ -178,6 +101,46 @@ def test_only_what_was_verified_is_bundled(run: dict, pictures: np.ndarray, tmp_
     with pytest.raises(BadInput, match="line break"):
         make({**run, "data": broken}, "android", pictures, out)
     assert not out.exists()
+
+
+def test_a_jetson_gets_no_file_that_tensorrt_refuses(
+    run: dict, pictures: np.ndarray, tmp_path: Path
+) -> None:
+    without = {k: v for k, v in run.items() if k != "export:tensorrt-int8"}
+    with pytest.raises(BadInput, match=(
+        r"has no file for jetson \(tensorrt-int8 or tensorrt-fp16\); edgeres run a-run/recipe\.lock"
+        r"\.yaml --set 'export\.targets=\[onnx-fp32,onnx-int8,tensorrt-int8,tflite-int8\]'"
+    )):  # fmt: skip
+        make(without, "jetson", pictures, tmp_path / "b.zip")
+    float_only = {k: v for k, v in without.items() if k != "quantize"}
+    with pytest.raises(BadInput, match=r"tensorrt-fp16,tflite-int8\]"):
+        make(float_only, "jetson", pictures, tmp_path / "b.zip")
+
+
+def test_a_lesser_file_is_said_to_be_one(run: dict, pictures: np.ndarray, tmp_path: Path) -> None:
+    out = tmp_path / "a" / "new folder" / "b.zip"
+    result = bundle.make("a-run", run, "web-service", pictures, out)
+    assert (result["target"], result["notes"]) == ("onnx-int8", [])
+    without = {k: v for k, v in run.items() if k != "export:onnx-int8"}
+    result = bundle.make("a-run", without, "web-service", pictures, out)
+    assert result["target"] == "onnx-fp32"
+    assert result["notes"][0].startswith("onnx-fp32, because the run has no onnx-int8; with it: ")
+
+
+def test_the_command_that_is_told_makes_the_run_that_is_told(
+    stored_run: Path, own_config: Path
+) -> None:
+    with pytest.raises(BadInput, match="has no file for jetson") as refused:
+        command.bundled(str(stored_run), "jetson", None, None, stored_run.parent)
+    told = str(refused.value).partition("); ")[2]
+    first, _, second = told.partition(" && ")
+    argv = shlex.split(first)
+    assert argv[:3] == ["edgeres", "run", str(stored_run / "recipe.lock.yaml")]
+    planned = subprocess.run([sys.executable, "-m", "edgeres", *argv[1:], "--dry-run"], check=True,
+                             capture_output=True, text=True).stdout  # fmt: skip
+    assert "export:tensorrt-int8" in planned and "verify" in planned
+    _, _, made, *rest = shlex.split(second)
+    assert Path(made).name in planned and rest == ["--for", "jetson"]
 
 
 def test_names_of_others_are_only_text_in_the_card(
