@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeres import __version__, contract, devices, door, scratch, targets
 from edgeres.artifact import Artifact, library_versions
-from edgeres.bundle import archive, card, certified, documents, golden, signing
+from edgeres.bundle import archive, card, certified, documents, golden, readme, signing
 from edgeres.disk import file_sha256, storage_errors
 from edgeres.errors import BadInput, GateFailed, unknown
 from edgeres.types import exported_file
@@ -30,7 +30,8 @@ MANIFEST, SIGNATURE, BASELINE = "manifest.json", "manifest.sig", "drift.json"
 LABELS, PREPROCESS, CARD = "labels.txt", contract.FILE, "MODEL_CARD.md"
 CERTIFICATE, SBOM = "certificate.json", "sbom.json"
 PROGRAMS = ("golden_test.py", "runner.py")
-REQUIRED = (LABELS, PREPROCESS, CARD, CERTIFICATE, SBOM, *golden.FILES, *PROGRAMS)
+README = readme.FILE
+REQUIRED = (README, LABELS, PREPROCESS, CARD, CERTIFICATE, SBOM, *golden.FILES, *PROGRAMS)
 GOLDEN = golden.SAMPLES
 # what a bundle is for -> the targets it takes, the first that the run has
 KINDS: dict[str, tuple[str, ...]] = {
@@ -94,7 +95,9 @@ def make(
         _certificate(folder, run, artifacts, target, model, remade(sorted(exports)))
         _texts(folder, run, artifacts, target, kind)
         golden.write(folder / golden.FOLDER, model, exported, images)
-        _copy(Path(__file__).parent / "samples" / kind, folder / "sample")
+        samples = Path(__file__).parent / "samples" / kind
+        _copy(samples, folder / "sample")
+        (folder / "sample" / readme.USE).unlink()  # it goes into the README
         _copy(Path(__file__).with_name("golden_test.py"), folder / "golden_test.py")
         _copy(devices.RUNNER, folder / "runner.py")
         if baseline is not None:
@@ -104,7 +107,10 @@ def make(
             "target": target, "signer": signing.encoded(signing.public_of(private))
             if private is not None else None,
         }  # fmt: skip
-        manifest = _manifest(folder, about, numbered)
+        manifest = _manifest(folder, about, numbered, lambda numbers: readme.text(
+            {**about, **numbers}, artifacts, _read(folder, PREPROCESS),
+            _read(folder, golden.FILES[0]), samples,
+        ))  # fmt: skip
         (folder / MANIFEST).write_text(manifest, "utf-8")
         if private is not None:
             (folder / SIGNATURE).write_bytes(private.sign(manifest.encode()))
@@ -188,13 +194,21 @@ def _sbom(artifact: Artifact) -> str:
     }, indent=1)  # fmt: skip
 
 
+def _read(folder: Path, name: str) -> dict[str, Any]:
+    return documents.mapping((folder / name).read_bytes(), name)
+
+
 def _manifest(
-    folder: Path, about: Mapping[str, Any], numbered: Callable[[str], tuple[int, int]]
-) -> str:
+    folder: Path, about: Mapping[str, Any], numbered: Callable[[str], tuple[int, int]],
+    page: Callable[[Mapping[str, Any]], str],
+) -> str:  # fmt: skip
+    """The manifest; the README, which says what the manifest says, is written with it."""
     sums = {name: file_sha256(path) for name, path in archive.walked(folder).items()}
     contents = json.dumps({**about, "sha256": sums}, sort_keys=True)
     serial, created = numbered(hashlib.sha256(contents.encode()).hexdigest())
     numbers = {"serial": serial, "created": documents.timestamp(created)}
+    (folder / README).write_text(page(numbers), "utf-8")
+    sums = {name: file_sha256(path) for name, path in archive.walked(folder).items()}
     return json.dumps({"schema": documents.SCHEMA, **about, **numbers, "sha256": sums}, indent=1)
 
 

@@ -35,7 +35,7 @@ def escaped(value: object) -> str:
 def _lines(run: str, artifacts: Mapping[str, Artifact], target: str, kind: str) -> Iterator[str]:
     export, data = artifacts[f"export:{target}"], artifacts["data"]
     exported = export.facts["exported"]
-    model = next(artifacts[s] for s in reversed(_RUNGS) if s in artifacts)
+    model = network(artifacts)
     yield from (
         f"# {escaped(exported['file'])}", "",
         f"An image classifier for {kind}, made by edgeres in the run {escaped(run)}.", "",
@@ -46,7 +46,7 @@ def _lines(run: str, artifacts: Mapping[str, Artifact], target: str, kind: str) 
         f"- file: {escaped(target)}, {exported['size_bytes'] / 1e3:,.1f} kB, "
         f"sha256 {escaped(exported['sha256'])}",
         f"- input: {_tensor(exported['input'])}; output: {_tensor(exported['output'])}",
-        f"- licence: {escaped(export.section.get('licence') or 'not stated by its author')}", "",
+        f"- licence: {escaped(licence(artifacts, target))}", "",
         "## Data", "",
         f"- {escaped(data.section.get('name', 'data'))}: {len(data.facts['classes'])} classes "
         f"({', '.join(map(escaped, data.facts['classes'][:20]))})", "",
@@ -64,9 +64,36 @@ def _lines(run: str, artifacts: Mapping[str, Artifact], target: str, kind: str) 
     )  # fmt: skip
 
 
-def _certified(artifacts: Mapping[str, Artifact], target: str) -> Iterator[str]:
+def network(artifacts: Mapping[str, Artifact]) -> Artifact:
+    """The last checkpoint of a run."""
+    return next(artifacts[s] for s in reversed(_RUNGS) if s in artifacts)
+
+
+def licence(artifacts: Mapping[str, Artifact], target: str) -> str:
+    """What the recipe says of it."""
+    return str(artifacts[f"export:{target}"].section.get("licence") or "not stated by its author")
+
+
+def verified(artifacts: Mapping[str, Artifact], target: str) -> Mapping[str, Any] | None:
+    """What verification said of a file."""
     rows = artifacts["verify"].facts["files"] if "verify" in artifacts else ()
-    row: Mapping[str, Any] | None = next((r for r in rows if r["target"] == target), None)
+    return next((r for r in rows if r["target"] == target), None)
+
+
+def reports(artifacts: Mapping[str, Artifact], target: str) -> list[Mapping[str, Any]]:
+    """What devices measured of a file; times of an emulated one mean nothing and are left out."""
+    found = artifacts["benchmark"].facts["reports"] if "benchmark" in artifacts else ()
+    return [r for r in found if r["target"] == target and not r["emulated"]]
+
+
+def share(found: Mapping[str, Any]) -> tuple[str, str]:
+    """`98.50%`, and its interval `97.2% to 99.2%`."""
+    low, high = wilson(found["correct"], found["n"])
+    return f"{found['correct'] / found['n']:.2%}", f"{low:.1%} to {high:.1%}"
+
+
+def _certified(artifacts: Mapping[str, Artifact], target: str) -> Iterator[str]:
+    row = verified(artifacts, target)
     if row is None:
         yield from ("", "The file was not verified.")
         return
@@ -84,8 +111,7 @@ def _certified(artifacts: Mapping[str, Artifact], target: str) -> Iterator[str]:
 
 
 def _measured(artifacts: Mapping[str, Artifact], target: str) -> Iterator[str]:
-    reports = artifacts["benchmark"].facts["reports"] if "benchmark" in artifacts else ()
-    mine = [r for r in reports if r["target"] == target and not r["emulated"]]
+    mine = reports(artifacts, target)
     if not mine:
         return
     yield from ("", "## Measured", "",
@@ -101,9 +127,8 @@ def _measured(artifacts: Mapping[str, Artifact], target: str) -> Iterator[str]:
 
 
 def _accuracy(name: str, found: Mapping[str, Any]) -> str:
-    low, high = wilson(found["correct"], found["n"])
-    share = found["correct"] / found["n"]
-    return f"| {escaped(name)} | {share:.2%} | {low:.1%} to {high:.1%} | {found['n']} |"
+    right, interval = share(found)
+    return f"| {escaped(name)} | {right} | {interval} | {found['n']} |"
 
 
 def _tensor(spec: Mapping[str, Any]) -> str:

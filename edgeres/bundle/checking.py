@@ -227,17 +227,18 @@ def _promised(opened: _Bundle) -> tuple[dict[str, Any] | None, list[str]]:
 
 
 def _about(opened: _Bundle, row: CertificateRow, sha256: str) -> Iterator[str]:
-    """Whether card and SBOM are about this model."""
+    """Whether card, README and SBOM are about this model."""
     component = parsed(
         Sbom, opened.read(bundle.SBOM), f"{opened.path}: {bundle.SBOM}"
     ).metadata.component
     if component.name != row.file.file or {h.content for h in component.hashes} != {sha256}:
         yield f"{bundle.SBOM} is about another file"
-    card = _text(opened, bundle.CARD)
-    if sha256 not in card:
-        yield f"{bundle.CARD} is about another file"
-    if "<" in card:
-        yield f"{bundle.CARD} holds HTML"
+    for name in (bundle.CARD, bundle.README):
+        page = _text(opened, name)
+        if sha256 not in page:
+            yield f"{name} is about another file"
+        if "<" in page:
+            yield f"{name} holds HTML"
 
 
 def _of_itself(

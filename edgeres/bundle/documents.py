@@ -12,7 +12,7 @@ from edgeres.door import unique
 from edgeres.errors import BadInput
 from edgeres.types import Comparison
 
-SCHEMA = 2
+SCHEMA = 3
 MOST_BYTES = 4 * 1024**2
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -76,7 +76,7 @@ class Manifest(_Document):
         signer: the signer's public key, DER in base64; None if it isn't signed.
     """
 
-    version: Literal[2] = Field(alias="schema")
+    version: Literal[3] = Field(alias="schema")
     edgeres: Text
     name: Annotated[Name, Field(max_length=200)]
     run: Name

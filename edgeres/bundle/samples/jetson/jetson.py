@@ -139,9 +139,7 @@ def main():
     model = os.path.join(ROOT, *golden["model"].split("/"))
     print(f"building the engine with {tool} (TensorRT {major}): some minutes")
     sys.stdout.flush()
-    run(
-        tool, "--onnx=" + model, "--saveEngine=" + ENGINE, "--skipInference", shapes, *precision
-    )
+    run(tool, "--onnx=" + model, "--saveEngine=" + ENGINE, "--skipInference", shapes, *precision)
     load = [tool, "--loadEngine=" + ENGINE, shapes]
     # Copies to and from the GPU, CUDA graph, no sleep: a flag of one is the other's default.
     pinned = ["--includeDataTransfers"] if major >= 11 else ["--useCudaGraph", "--useSpinWait"]
@@ -155,8 +153,13 @@ def main():
             with open(one, "wb") as file:
                 file.write(inputs[i * size : (i + 1) * size].tobytes())
             run(
-                *load, f"--loadInputs='{source}':{one}", "--exportOutput=" + answer,
-                "--warmUp=0", "--duration=0", "--iterations=1", *pinned
+                *load,
+                f"--loadInputs='{source}':{one}",
+                "--exportOutput=" + answer,
+                "--warmUp=0",
+                "--duration=0",
+                "--iterations=1",
+                *pinned,
             )
             mine, theirs = outputs(answer), expected[i * classes : (i + 1) * classes]
             if len(mine) != classes or any(value != value for value in mine):
