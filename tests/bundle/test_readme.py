@@ -40,8 +40,8 @@ def commands(text: str) -> list[str]:
 
 def benchmark(**changes: Any) -> Artifact:
     report: dict[str, Any] = {
-        "target": "onnx-int8", "device": "board|<b>", "threads": 2, "valid": False, "emulated": False,
-        "reasons": ["it was <hot>"], "measured_at": "2026-11-27T03:19:45+00:00",
+        "target": "onnx-int8", "device": "board|<b>", "threads": 2, "valid": False,
+        "emulated": False, "reasons": ["it was <hot>"], "measured_at": "2026-11-27T03:19:45+00:00",
         "latency": {"median_ns": 1_500_000, "median_ci_ns": [1_400_000, 1_600_000], "n": 777,
                     "p90_ns": 2_000_000},
         "memory": {"peak_rss_bytes": 5_500_000, "baseline_rss_bytes": 4_000_000},
@@ -139,7 +139,7 @@ def test_facts_of_another_shape_are_a_sentence(
     broken: dict, exported_run: Run, golden_pictures: np.ndarray, tmp_path: Path
 ) -> None:
     run = copy.copy(exported_run) | {"benchmark": benchmark(**broken)}
-    with pytest.raises(BadInput, match="a-run: its facts or preprocess.json aren't as edgeres"):
+    with pytest.raises(BadInput, match=r"a-run: its facts or preprocess\.json aren't as"):
         readme.text(
             {"run": "a-run", "name": "a", "for": "web-service", "target": "onnx-int8", "serial": 1,
              "created": "", "edgeres": "", "signer": None},
