@@ -38,6 +38,8 @@ KINDS: dict[str, tuple[str, ...]] = {
     "android": ("tflite-int8", "tflite-int16x8", "tflite-dynamic", "tflite-fp16", "tflite-fp32"),
     "ios": ("coreml-int8", "coreml-palettized", "coreml-fp16"),
     "jetson": ("tensorrt-int8", "tensorrt-fp16"),  # TensorRT takes no onnx-int8
+    "linux": ("tflite-int8", "tflite-int16x8", "tflite-dynamic", "tflite-fp16", "tflite-fp32"),
+    "web": ("onnx-int8", "onnx-fp32"),
     "web-service": ("onnx-int8", "onnx-fp32"),
 }
 _LIBRARIES = ("torch", "torchao", "nncf", "litert-torch", "ai-edge-litert", "onnx", "onnxruntime",

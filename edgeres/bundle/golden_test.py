@@ -93,7 +93,7 @@ def run(np, model, inputs):
     """The model's outputs for each input, by the runtime that is installed here."""
     if os.path.isdir(model):
         raise CannotTest(
-            "a Core ML package runs on Apple's systems only, and not from this script: "
+            "every file is whole, but a Core ML package runs on Apple's systems only: "
             "add sample/GoldenTest.swift to an app's tests (README.md says how)"
         )
     try:

@@ -123,7 +123,7 @@ def _figures(artifacts: Mapping[str, Artifact], about: Mapping[str, Any]) -> Ite
         right, interval = card.share(test)
         run_by = escaped(verified.get("run_by") or "its runtime")
         yield (f"- top-1 accuracy: {right} ({interval}, 95 % Wilson interval, n = {test['n']}, "
-               f"test images of {name}), asked in {run_by}")  # fmt: skip
+               f"test images of {name}); run by: {run_by}")  # fmt: skip
     else:
         yield f"- top-1 accuracy: {_NONE}"
     reports = card.reports(artifacts, target)
@@ -163,12 +163,14 @@ def _limits(
 ) -> Iterator[str]:
     unit = "codes" if "int" in golden["output"]["dtype"] else "in the model's own outputs"
     measured = sorted({str(r["device"]) for r in card.reports(artifacts, about["target"])})
-    where = f"measured on {', '.join(measured)}" if measured else "not measured at all"
+    where = "were not measured"
+    if measured:
+        where = f"are those of {', '.join(measured)}; another device has others"
     yield from (
         "", "## Limits", "",
         "- It gives one of the classes for any picture, also for one that shows none of them.",
-        f"- Latency and memory were {escaped(where)}: another device has others.",
-        f"- Golden outputs were computed by {escaped(golden['made_by'])}; another kernel may be "
+        f"- Latency and memory {escaped(where)}.",
+        f"- Golden outputs were made by: {escaped(golden['made_by'])}. Another kernel may be "
         f"{golden['tolerance']:g} {unit} off.",
         "- Intended use and ethical considerations: MODEL_CARD.md, to be written by its author.",
         f"- Licence: {escaped(card.licence(artifacts, about['target']))}.",

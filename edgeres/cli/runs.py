@@ -19,7 +19,9 @@ def bundle(
     kind: Annotated[
         str,
         typer.Option(
-            "--for", help="android, ios, jetson or web-service.", autocompletion=complete.bundles
+            "--for",
+            help="android, ios, jetson, linux, web or web-service.",
+            autocompletion=complete.bundles,
         ),
     ] = "android",
     out: Annotated[

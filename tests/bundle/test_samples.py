@@ -1,0 +1,275 @@
+"""The samples prepare a picture as the contract's own lines do, byte for byte, and name it."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import http.server
+import importlib.util
+import itertools
+import json
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from beds.bundles import make
+from PIL import Image
+
+from edgeres import bundle, contract
+from edgeres.artifact import Artifact
+from edgeres.types import Preprocess, QuantParams, Resize, TensorSpec, tensor_spec
+
+Run = dict[str, Artifact]
+SAMPLES = Path(bundle.__file__).parent / "samples"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+RUNTIME = os.environ.get("EDGERES_ORT_WEB")  # the `dist` folder of onnxruntime-web
+browser = pytest.mark.skipif(CHROMIUM is None, reason="no `chromium` on this system's PATH")
+INPUTS = {
+    "int8": TensorSpec("x", (1, 16, 16, 3), "int8", "NHWC", QuantParams((0.015625,), (0,), "int8")),
+    "uint8": TensorSpec(
+        "x", (1, 3, 16, 16), "uint8", "NCHW", QuantParams((0.0187,), (114,), "uint8")
+    ),
+    "float32": TensorSpec("x", (1, 3, 16, 16), "float32", "NCHW"),
+}
+MEANS = {
+    "int8": ((0.5019607843137255,), (0.25098039215686274,)),
+    "uint8": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "float32": ((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)),
+}
+RULES = [
+    Resize(16, 20, "center", "bilinear"), Resize(16, 16, "center", "bicubic"),
+    Resize(16, 18, "none", "lanczos"), Resize(16, 16, "none", "box"),
+    Resize(16, 16, "center", "nearest"), Resize(16, 16, "none", "bilinear"), None,
+]  # fmt: skip
+SIZES = [(16, 16), (37, 23), (19, 40), (201, 150), (9, 12), (60, 130), (40, 60)]
+
+
+def picture(width: int, height: int) -> Image.Image:
+    values = np.random.default_rng(width * height).integers(0, 256, (height, width, 3), np.uint8)
+    return Image.fromarray(values)
+
+
+def cases() -> Iterator[tuple[Image.Image, dict[str, Any], np.ndarray]]:
+    """A picture, its contract, and what the contract's own lines make of the two."""
+    for size, rule, kind in itertools.product(SIZES, RULES, INPUTS):
+        if rule is None and size != (16, 16):
+            continue
+        prepared = Preprocess(16, *MEANS[kind])
+        said = contract.whole(prepared, rule, INPUTS[kind], ["a"])
+        image = picture(*size)
+        names = {"picture": image, "pixels": image, "np": np, "Image": Image}
+        exec("\n".join(said["code"]), names)
+        yield image, json.loads(json.dumps(said)), names["x"]
+
+
+def sample(kind: str, name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"sample_{name}", SAMPLES / kind / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def answer(site: Path, script: str, profile: Path, *files: str) -> Any:
+    """What a page with these scripts, served with the files of a folder, gives to `done`."""
+    answers: queue.Queue[Any] = queue.Queue()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            pass
+
+        def do_POST(self) -> None:
+            answers.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+    tags = "".join(f'<script src="{name}"></script>' for name in files)
+    send = "const done = found => fetch('/', {method: 'POST', body: JSON.stringify(found)});"
+    whole = f"{send} (async () => {{ {script} }})().catch(error => done(`${{error}}`));"
+    page = f"<!DOCTYPE html><p id=state>{tags}<script>{whole}</script>"
+    (site / "test.html").write_text(page, "utf-8")
+    handler = functools.partial(Handler, directory=str(site))
+    assert CHROMIUM is not None
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with subprocess.Popen(
+            [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+             "--disable-background-networking", f"--user-data-dir={profile}",
+             f"http://127.0.0.1:{server.server_port}/test.html"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        ) as browser:  # fmt: skip
+            try:
+                found = answers.get(timeout=120)
+            finally:
+                browser.terminate()
+                server.shutdown()
+    assert not isinstance(found, str), found
+    return found
+
+
+def test_the_python_sample_does_what_the_contract_says() -> None:
+    prepared = sample("linux", "classify").prepared
+    count = 0
+    for image, said, expected in cases():
+        found = prepared(image, said)
+        assert found.dtype == expected.dtype and found.tobytes() == expected.tobytes(), said
+        count += 1
+    assert count > 90
+    with pytest.raises(ValueError, match="second scaling"):
+        prepared(picture(16, 16), {"then": "scaled"})
+
+
+@browser
+@pytest.mark.browser
+def test_the_web_page_does_what_the_contract_says(tmp_path: Path) -> None:
+    shutil.copytree(SAMPLES / "web", tmp_path / "site")
+    asked, expected = [], []
+    for image, said, x in cases():
+        pixels = base64.b64encode(np.asarray(image).tobytes()).decode()
+        asked.append([pixels, *image.size, said])
+        expected.append(base64.b64encode(x.tobytes()).decode())
+    (tmp_path / "site" / "cases.js").write_text(f"const cases = {json.dumps(asked)};", "utf-8")
+    script = """
+    done(cases.map(([pixels, width, height, said]) => {
+      const x = prepared(Uint8Array.from(atob(pixels), c => c.charCodeAt(0)), width, height, said);
+      return btoa(String.fromCharCode(...new Uint8Array(x.buffer)));
+    }));"""
+    found = answer(tmp_path / "site", script, tmp_path / "profile", "cases.js", "preprocess.js")
+    wrong = [
+        said["resize"] for (*_, said), a, b in zip(asked, found, expected, strict=True) if a != b
+    ]
+    assert len(found) > 90 and not wrong, (len(wrong), wrong[0])
+
+
+@browser
+@pytest.mark.browser
+def test_the_web_page_sees_the_picture_that_pillow_sees(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    shutil.copytree(SAMPLES / "web", site)
+    upright = sample("linux", "classify").upright
+    picture(37, 23).save(site / "plain.png")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    picture(37, 23).save(site / "turned.png", exif=turned)
+    clear = picture(20, 30).convert("RGBA")
+    clear.putalpha(
+        Image.fromarray(np.repeat([[0], [255], [255]], 10, 0).repeat(20, 1).astype("uint8"))
+    )
+    clear.save(site / "clear.png")
+    picture(24, 16).quantize(16).save(site / "palette.gif")
+    names = ["plain.png", "turned.png", "clear.png", "palette.gif"]
+    script = f"""
+    const found = [];
+    for (const name of {names}) {{
+      const [three, width, height] = await pixelsOf(await (await fetch(name)).blob());
+      found.push([width, height, btoa(String.fromCharCode(...three))]);
+    }}
+    done(found);"""
+    found = answer(site, script, tmp_path / "profile", "preprocess.js", "page.js")
+    for name, (width, height, pixels) in zip(names, found, strict=True):
+        seen = upright(site / name)
+        assert (width, height) == seen.size, name
+        assert base64.b64decode(pixels) == seen.tobytes(), name
+
+
+@browser
+@pytest.mark.browser
+@pytest.mark.skipif(RUNTIME is None, reason="EDGERES_ORT_WEB names no dist of onnxruntime-web")
+@pytest.mark.parametrize("kind", ["onnx-int8", "onnx-fp32"])
+def test_the_web_page_answers_as_onnxruntime_does(
+    kind: str, exported_run: Run, golden_pictures: np.ndarray, tmp_path: Path
+) -> None:
+    import onnxruntime
+
+    run = {k: v for k, v in exported_run.items() if kind in k or not k.startswith("export:onnx")}
+    spec = tensor_spec(run[f"export:{kind}"].facts["exported"]["input"])
+    said = contract.whole(Preprocess(16, *MEANS["int8"]), Resize(16, 20, "center", "bilinear"),
+                          spec, [f"class {n}" for n in range(10)])  # fmt: skip
+    shutil.unpack_archive(make(run, "web", golden_pictures, tmp_path / "b.zip"), tmp_path / "b")
+    (tmp_path / "b" / "preprocess.json").write_text(json.dumps(said))
+    site = tmp_path / "site"
+    assert RUNTIME is not None
+    subprocess.run([sys.executable, "sample/site.py", site, "--runtime", RUNTIME], check=True,
+                   cwd=tmp_path / "b")  # fmt: skip
+    image = picture(60, 40)
+    image.save(site / "p.png")
+    names = {"picture": image, "np": np, "Image": Image}
+    exec("\n".join(said["code"]), names)
+    session = onnxruntime.InferenceSession(site / "model.onnx")
+    (y,) = session.run(None, {session.get_inputs()[0].name: names["x"]})
+    codes = json.loads((site / "output.json").read_text())
+    y = (y[0].astype(np.float64) - codes["zero_point"]) * codes["scale"]
+    expected = np.exp(y - y.max()) / np.exp(y - y.max()).sum()
+    script = """
+    const frame = document.createElement("iframe");
+    frame.src = "index.html";
+    document.body.append(frame);
+    while (!frame.contentWindow.classify) await new Promise(next => setTimeout(next, 50));
+    done(await frame.contentWindow.classify(await (await fetch("p.png")).blob()));"""
+    found = answer(site, script, tmp_path / "profile")
+    assert np.abs(np.array(found) - expected).max() < 0.02
+    assert int(np.argmax(found)) == int(expected.argmax())
+
+
+def test_no_page_is_made_of_another_runtime(
+    exported_run: Run, golden_pictures: np.ndarray, tmp_path: Path
+) -> None:
+    shutil.unpack_archive(
+        make(exported_run, "web", golden_pictures, tmp_path / "b.zip"), tmp_path / "b"
+    )
+
+    def said(*argv: str | Path, path: str = "/nowhere") -> str:
+        done = subprocess.run(
+            [sys.executable, "sample/site.py", *argv], cwd=tmp_path / "b", check=False,
+            capture_output=True, text=True, env={"PATH": path},
+        )  # fmt: skip
+        assert done.returncode == 2 and not done.stderr, done.stderr
+        assert not (tmp_path / "site").exists()
+        return done.stdout
+
+    site, other = tmp_path / "site", tmp_path / "other"
+    assert "npm isn't installed" in said(site)
+    other.mkdir()
+    assert "has no ort.wasm.min.js (No such file" in said(site, "--runtime", other)
+    for name in sample("web", "site").RUNTIME:
+        (other / name).write_text("alert(1)")
+    assert "ort.wasm.min.js isn't that of onnxruntime-web@" in said(site, "--runtime", other)
+    assert "is no package of" in said(site, "--runtime", other / "ort.wasm.min.js")
+    assert "is there already" in said(other)
+
+
+def test_the_python_sample_names_a_picture(
+    exported_run: Run, golden_pictures: np.ndarray, tmp_path: Path
+) -> None:
+    folder = tmp_path / "b"
+    shutil.unpack_archive(make(exported_run, "linux", golden_pictures, tmp_path / "b.zip"), folder)
+    said = contract.whole(Preprocess(16, *MEANS["int8"]), Resize(16, 20, "center", "bilinear"),
+                          INPUTS["int8"], [f"class {n}" for n in range(10)])  # fmt: skip
+    (folder / "preprocess.json").write_text(json.dumps(said))
+    (folder / "labels.txt").write_text("".join(f"class {n}\x1b[2J\n" for n in range(10)))
+    picture(60, 40).save(tmp_path / "p.png")
+
+    def run(*argv: str) -> tuple[int, str]:
+        done = subprocess.run([sys.executable, *argv], cwd=folder, check=False,
+                              capture_output=True, text=True)  # fmt: skip
+        assert not done.stderr.startswith("Traceback"), done.stderr
+        return done.returncode, done.stdout
+
+    status, text = run("sample/classify.py", str(tmp_path / "p.png"))
+    lines = text.splitlines()
+    assert status == 0 and len(lines) == 6 and "\x1b" not in text
+    shares = [float(line.split("%")[0]) for line in lines[1:]]
+    assert shares == sorted(shares, reverse=True) and shares[0] > 0
+    assert run("sample/classify.py", "nowhere.png")[0] == 2
+    status, text = run("-I", "-S", "sample/classify.py", str(tmp_path / "p.png"))
+    assert status == 2 and "pip install numpy pillow ai-edge-litert" in text
+    assert run("sample/classify.py")[0] == 2
