@@ -46,11 +46,11 @@ def budgets(report: Report) -> Markup | None:
                ("Verdict", "")]  # fmt: skip
     kinds = {"pass": "good", "fail": "bad", "not measurable": "warn"}
     body = [
-        tag("tr", tag("th", row["measure"].replace("_", " "), scope="row"),
-            tag("td", row["target"]), tag("td", row["device"]),
-            tag("td", _units.number(row["limit"]), class_="n"),
-            tag("td", _units.NONE if row["value"] is None else _units.number(row["value"]),
-                class_="n"),
+        tag("tr", tag("th", _units.measure(row["measure"]), scope="row"),
+            tag("td", row["target"]),
+            tag("td", _units.NONE if row["device"] == "-" else row["device"]),
+            tag("td", _units.measured(row["measure"], row["limit"]), class_="n"),
+            tag("td", _units.measured(row["measure"], row["value"]), class_="n"),
             tag("td", _tables.badge(row["verdict"], kinds[row["verdict"]]),
                 tag("small", row["reason"]) if row.get("reason") else None))
         for row in rows

@@ -10,12 +10,40 @@
     return named ? page.getPropertyValue("--" + named[1]).trim() : value;
   };
   const touched = matchMedia("(pointer: coarse)").matches;
-  const buttons = name => {
-    const save = (format, title) => ({
-      name: title, title, icon: Plotly.Icons.camera,
-      click: div => Plotly.downloadImage(div, {format, filename: name, scale: 2}),
+  const saved = (name, href) =>
+    Object.assign(document.createElement("a"), {download: name, href}).click();
+  const cell = value => {  // text that a spreadsheet would compute stays text
+    if (typeof value === "number" || value == null) return String(value ?? "");
+    const safe = /^[=+\-@\t\r]/.test(value) ? "'" + value : value;
+    return '"' + safe.replaceAll('"', '""') + '"';
+  };
+  const text = html => new DOMParser().parseFromString(html, "text/html").body.textContent;
+  const table = ({data}) => {
+    const rows = [["series", "x", "y", "x_low", "x_high", "y_low", "y_high"]];
+    for (const {name, x, y, error_x, error_y} of data) x.forEach((at, i) => {
+      const ends = (value, error) =>
+        error ? [value - error.arrayminus[i], value + error.array[i]] : ["", ""];
+      rows.push([text(name), at, y[i], ...ends(at, error_x), ...ends(y[i], error_y)]);
     });
-    return [[save("svg", "Save as SVG"), save("png", "Save as PNG"), "resetScale2d"]];
+    return rows.map(row => row.map(cell).join(",")).join("\r\n") + "\r\n";
+  };
+  const buttons = (name, div) => {
+    const bar = Object.assign(document.createElement("div"), {className: "saves"});
+    bar.append("Save as");
+    const add = (format, click) => {
+      const button = document.createElement("button");
+      Object.assign(button, {type: "button", textContent: format});
+      button.setAttribute("aria-label", `Save this plot as ${format}`);
+      button.addEventListener("click", click);
+      bar.append(button);
+    };
+    for (const format of ["png", "svg"]) add(format.toUpperCase(), () =>
+      Plotly.downloadImage(div, {format, filename: name, scale: 2}));
+    add("CSV", () => saved(name + ".csv",
+      "data:text/csv;charset=utf-8," + encodeURIComponent(table(figures[name]))));
+    const box = Object.assign(document.createElement("div"), {className: "boxed"});
+    div.replaceWith(box);
+    box.append(div, bar);
   };
   const draw = () => {
     for (const [name, figure] of Object.entries(figures)) {
@@ -23,12 +51,13 @@
       const {data, layout} = coloured(figure);
       layout.dragmode = touched ? false : "zoom";  // a finger scrolls the page
       Plotly.react(div, data, layout, {
-        displaylogo: false, responsive: true, modeBarButtons: buttons(name),
+        displaylogo: false, responsive: true, modeBarButtons: [["resetScale2d"]],
         displayModeBar: touched ? true : "hover",
       });
       div.parentElement.classList.add("drawn");
     }
   };
   draw();
+  for (const name of Object.keys(figures)) buttons(name, document.getElementById("plot-" + name));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 })();

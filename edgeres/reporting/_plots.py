@@ -17,7 +17,10 @@ from edgeres.reporting._markup import Markup, tag
 Row = Mapping[str, Any]
 Figure = dict[str, Any]
 _TONES = {"int8": "@accent", "float": "@float", "invalid": "@warn"}
-_DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+_DASHES = ("solid", "dash", "dot", "dashdot", "longdashdot")
+# One shape a file: names are told apart without colours, too.
+_SHAPES = ("circle", "square", "diamond", "triangle-up", "cross", "star", "triangle-down",
+           "pentagon", "x", "hexagon", "bowtie", "hourglass")  # fmt: skip
 _FAR = 10  # a logarithmic axis where the largest is more than 10 times the smallest
 
 
@@ -47,7 +50,7 @@ def pareto(rows: Sequence[Row]) -> Figure:
     if len(front) > 1:
         x, y = zip(*front, strict=True)
         traces.append(_line(x, y, "Pareto front", "@soft", dash="dot", width=1, shape="hv"))
-    traces += [_point(row, unit) for row in rows]
+    traces += [_point(row, unit, _SHAPES[i % len(_SHAPES)]) for i, row in enumerate(rows)]
     axis = _axis(f"median latency, {unit[0]}", [x for x, _ in points])
     return _figure(traces, axis, {"title": {"text": "top-1, %"}})
 
@@ -101,7 +104,7 @@ def curves(trained: Sequence[Row], key: str, words: str, factor: float = 1.0) ->
     return _figure(traces, {"title": {"text": "epoch"}}, {"title": {"text": words}}, height=300)
 
 
-def _point(row: Row, unit: tuple[str, float]) -> dict[str, Any]:
+def _point(row: Row, unit: tuple[str, float], shape: str) -> dict[str, Any]:
     found, latency, tone = row["accuracy"], row["latency"], _tone(row)
     x, y = latency["median_ns"] / unit[1], 100 * found["top1"]
     low, high = (ns / unit[1] for ns in latency["median_ci_ns"])
@@ -113,8 +116,7 @@ def _point(row: Row, unit: tuple[str, float]) -> dict[str, Any]:
         "error_y": {**error, "array": [_rounded(100 * found["high"] - y)],
                     "arrayminus": [_rounded(y - 100 * found["low"])]},
         "marker": {"color": tone, "size": 12,
-                   "symbol": ("circle" if row["precision"] == "int8" else "diamond")
-                   + ("-open" if tone == _TONES["invalid"] else "")},
+                   "symbol": shape + ("-open" if tone == _TONES["invalid"] else "")},
         "hovertemplate": f"%{{x}} {unit[0]} ({low:.3g}–{high:.3g})<br>%{{y}} % "
                          f"({100 * found['low']:.1f}–{100 * found['high']:.1f})",
     }  # fmt: skip

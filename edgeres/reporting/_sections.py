@@ -46,10 +46,10 @@ def tradeoff(report: Report) -> Markup | None:
     figures = []
     for name, device, drawn in _figures.tradeoffs(report):
         figures.append(figure(
-            _legend(drawn), _plots.place(name, f"Accuracy against latency on {device}"),
-            chart(_charts.scatter(f"drawn-{name}", device, drawn)), caption=
+            _plots.place(name, f"Accuracy against latency on {device}"),
+            chart(join(_legend(drawn), _charts.scatter(f"drawn-{name}", device, drawn))), caption=
             f"Measured on {device}. Lines: 95 % intervals of accuracy and of the median. "
-            "Up and left is better.",
+            "Up and left is better. A hollow mark is an invalid measurement.",
         ))  # fmt: skip
     if sizes := _sizes(report):
         figures.append(sizes)

@@ -97,7 +97,7 @@ def _significance(row: Row) -> str | None:
     if not row.get("discordant"):
         return None
     lost, won = row["discordant"]
-    return f"−{lost} +{won}, p = {mcnemar(lost, won):.2g}"
+    return f"−{lost} +{won}, {_units.p_value(mcnemar(lost, won))}"
 
 
 _FOUND: dict[str, Callable[[Row], str | None]] = {
@@ -151,9 +151,17 @@ def _flatten(prefix: str, value: Any) -> Iterable[tuple[str, str]]:
         for key, item in value.items():
             yield from _flatten(f"{prefix} {key}".replace("_", " ").strip(), item)
     elif isinstance(value, (list, tuple)):
-        yield prefix, ", ".join(map(str, value))
+        yield prefix, ", ".join(map(_plain, value))
+    elif isinstance(value, bool):
+        yield prefix, "yes" if value else "no"
+    elif isinstance(value, int) and prefix.endswith(" bytes"):
+        yield prefix.removesuffix(" bytes"), _units.size(value)
     elif value is not None:
-        yield prefix, ("yes" if value else "no") if isinstance(value, bool) else str(value)
+        yield prefix, _plain(value)
+
+
+def _plain(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _rung(row: Row) -> Markup:
@@ -254,12 +262,25 @@ def _runtime(row: Row) -> Markup | None:
     return tag("small", words)
 
 
+_YES_NO = ("file unchanged since export", "integer input and output")
+
+
+def _gate_words(name: str) -> Callable[[float], str]:
+    """How a gate's values are told: most are plain numbers."""
+    if name.startswith(_YES_NO):
+        return lambda value: "yes" if value else "no"
+    if name == "top-1 agreement":
+        return lambda value: _units.percent(value, 2)
+    return _units.number
+
+
 def _gate(gate: Row | None) -> Markup:
     if gate is None:
         return tag("td", _units.NONE, class_="muted")
-    measured = "not a number" if gate["measured"] is None else _units.number(gate["measured"])
+    said = _gate_words(gate["name"])
+    measured = "not a number" if gate["measured"] is None else said(gate["measured"])
     sign = {">=": "≥", "<=": "≤", "==": "="}.get(gate["comparison"], gate["comparison"])
-    limit = f"{sign} {_units.number(gate['limit'])} {gate.get('unit') or ''}".strip()
+    limit = f"{sign} {said(gate['limit'])} {gate.get('unit') or ''}".strip()
     mark = ("✓", "pass", "passed") if gate["passed"] else ("✗", "fail", "failed")
     icon = tag("span", mark[0], class_=f"mark {mark[1]}", role="img", aria_label=mark[2])
     return tag("td", join(icon, " ", measured), tag("small", limit), class_="gate")

@@ -48,6 +48,8 @@ def size(count: int | None) -> str:
     """Bytes as `57.9 kB` or `1.09 MB`."""
     if count is None:
         return NONE
+    if count >= 999_995_000:
+        return f"{count / 1e9:,.2f}{_NARROW}GB"
     if count >= 999_950:
         return f"{count / 1e6:,.2f}{_NARROW}MB"
     return f"{count / 1e3:.1f}{_NARROW}kB" if count >= 1000 else f"{count}{_NARROW}B"
@@ -92,6 +94,30 @@ def seconds(value: float) -> str:
         if value >= 2 * factor:
             return f"{value / factor:.1f}{_NARROW}{unit}"
     return f"{value:.1f}{_NARROW}s"
+
+
+_UNITS = {"ms": 1e6, "kb": 1e3, "mb": 1e6}
+_SHARES = ("agreement", "accuracy")
+
+
+def measure(name: str) -> str:
+    """A budget's measure in words: `latency p95`, `size`."""
+    words = name.split("_")
+    return " ".join(words[:-1] if len(words) > 1 and words[-1] in (*_UNITS, "points") else words)
+
+
+def measured(name: str, value: float | None) -> str:
+    """A budget's value with the unit that its name ends in: `5.00 ms`, `51.4 kB`, `99 %`."""
+    unit = name.rpartition("_")[2]
+    if value is None:
+        return NONE
+    if unit == "ms":
+        return time(value * _UNITS[unit])
+    if unit in _UNITS:
+        return size(round(value * _UNITS[unit]))
+    if unit == "points":
+        return f"{value:.4g}{_SPACE}points"
+    return f"{100 * value:.4g}{_NARROW}%" if name in _SHARES else number(value)
 
 
 def number(value: float) -> str:

@@ -34,7 +34,8 @@ _SECTIONS = (
 _METHOD = (
     "Shares have Wilson 95 % intervals. Changes are paired, image by image: exact two-sided "
     "McNemar test, adjusted Wald interval (Bonett and Price 2012). The range of a speed-up is from "
-    "the ends of both files' 95 % intervals and session medians. 1 kB = 1000 B, 1 ms = 1000 µs."
+    "the ends of both files' 95 % intervals and session medians. 1 kB = 1000 B, 1 MB = 1000 kB, "
+    "1 ms = 1000 µs."
 )
 
 
@@ -48,13 +49,12 @@ def render(report: Mapping[str, Any]) -> str:
     shown = [(name, title, part) for name, title, part in parts if part is not None]
     links = [tag("li", tag("a", title, href=f"#{name}")) for name, title, _ in shown]
     sentences = report["summary"]["sentences"]
-    about = [said for said in (report.get("run"), (report.get("written_at") or "")[:10]) if said]
     header = tag(
-        "header", tag("p", " · ".join(["edgeres report", *about]), class_="kicker"),
-        tag("h1", report["title"]),
+        "header", tag("p", "edgeres report", class_="kicker"), tag("h1", report["title"]),
+        _about(report),
         tag("p", sentences[0], class_="headline"),
         tag("p", " ".join(sentences[1:]), class_="more") if sentences[1:] else None,
-        _tiles.tiles(report["summary"]),
+        _tiles.tiles(report["summary"]), _next(report),
     )  # fmt: skip
     nav = tag("nav", tag("ul", *links), aria_label="Sections") if len(shown) > 1 else None
     figures = _figures.every(report)
@@ -65,6 +65,31 @@ def render(report: Mapping[str, Any]) -> str:
         tag("footer", tag("p", _METHOD)), *scripts,
     )  # fmt: skip
     return f"<!DOCTYPE html>\n{tag('html', _head(report['title']), body, lang='en')}\n"
+
+
+def _about(report: Mapping[str, Any]) -> Markup | None:
+    """Which run, when, made and measured where, and its recipe."""
+    devices = [f"{d['device']} ({d['state']['cpu_model']})" if d["state"].get("cpu_model")
+               else d["device"] for d in report["devices"]]  # fmt: skip
+    recipe = tag("a", "every setting", href="#recipe") if report["recipe"].strip() else None
+    rows = [
+        ("Run", report.get("run")),
+        ("Written", (report.get("written_at") or "").replace("T", " ").replace("+00:00", " UTC")),
+        ("Made on", report["environment"].get("system")),
+        ("Measured on", ", ".join(devices)), ("Recipe", recipe),
+    ]  # fmt: skip
+    shown = [tag("div", tag("dt", name), tag("dd", said)) for name, said in rows if said]
+    return tag("dl", *shown, class_="about") if shown else None
+
+
+def _next(report: Mapping[str, Any]) -> Markup | None:
+    """What limits accuracy, latency and size, each with the command that changes it."""
+    rows = report.get("next")
+    if not rows:
+        return None
+    items = [tag("li", tag("b", row["limit"].capitalize()), ": ", row["says"], " ",
+                 tag("code", row["command"])) for row in rows]  # fmt: skip
+    return tag("div", tag("h2", "What to do next"), tag("ul", *items), class_="next")
 
 
 def _scripts() -> list[Markup]:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgeres.reporting import _answers, _headline, _measured, _rungs
+from edgeres.reporting import _answers, _headline, _measured, _next, _rungs
 from edgeres.reporting._rungs import Rung
 
 SCHEMA = 1
@@ -38,6 +38,7 @@ def build(
                 {"step": "data" | "teacher" | ... | "export:tflite-int8" | "verify" | "benchmark",
                  "key": str, "digest": str, "facts": {...},       # as in artifact.json
                  "seconds": float | None,                         # how long the step took
+                 "section": {...},                                # of the recipe
                  "parents": {role: {"stage", "key", "digest"}},   # as in artifact.json
                  "history": [row, ...] | None,                    # networks: rows of history.jsonl
                  "predictions": ...,                              # see below
@@ -63,7 +64,8 @@ def build(
         {"schema", "title", "run", "written_at", "headline" (a few sentences), "summary" (the
         numbers behind them), "ladder", "files", "devices", "verification", "training", "data",
         "per_class", "confusion", "reliability", "distributions", "explained", "budgets",
-        "notes" (what was assumed, left out or replaced, by step), "environment", "lineage",
+        "notes" (what was assumed, left out or replaced, by step), "next" (what limits accuracy,
+        latency and size, each with a command), "environment", "lineage",
         "networks" (inside the int8 files), "recipe"}. What the run
         doesn't have is None or empty. Strict JSON: numbers that aren't finite become None.
     """
@@ -103,6 +105,7 @@ def build(
     }  # fmt: skip
     report["summary"] = _headline.summary(report, rungs, labels)
     report["summary"]["sentences"] = _headline.sentences(report["summary"])
+    report["next"] = _next.rows(report, {a["step"]: a.get("section") or {} for a in artifacts})
     report["headline"] = " ".join(report["summary"]["sentences"])
     finite: dict[str, Any] = _finite(report)
     return finite

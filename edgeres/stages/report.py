@@ -18,7 +18,7 @@ from edgeres.facts import CALIBRATION, HISTORY, SAMPLES
 from edgeres.recipe import ReportSection
 from edgeres.stages import Context, _checkpoint, keyed_as_is
 
-VERSION = 4
+VERSION = 5
 LIBRARIES = ("numpy", "torch", "torchao", "pillow")
 VARIES = ("digest", "facts", "files", "key", "parents")  # tells what was measured
 keyed = keyed_as_is
@@ -56,6 +56,7 @@ def _entry(step: str, artifact: Artifact, data: Artifact | None) -> dict[str, An
     entry: dict[str, Any] = {
         "step": step, "key": artifact.key, "digest": artifact.digest,
         "facts": dict(artifact.facts), "seconds": artifact.seconds,
+        "section": dict(artifact.section),
         "parents": {role: dict(parent) for role, parent in artifact.parents.items()},
         "history": None, "predictions": None, "confidences": None,
     }  # fmt: skip

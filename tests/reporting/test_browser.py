@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import csv
+import io
 import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -101,6 +105,37 @@ def test_both_themes(tmp_path: Path, page: Path, scheme: int, bright: bool) -> N
     assert (np.median(pixels) < 60) != bright
     assert pixels.std() > 10
     assert "CONSOLE" not in done.stderr
+
+
+def test_each_plot_is_saved_in_three_formats(
+    tmp_path: Path, page: Path, run: dict[str, Any]
+) -> None:
+    named = json.dumps(run).replace('"tflite-fp32"', '"=tflite \\"fp32\\" <b>"')
+    page.write_text(render(build(**json.loads(named))), "utf-8")
+    frame = page.with_name("frame.html")
+    frame.write_text(
+        """<!DOCTYPE html><title>frame</title><iframe id=f src="report.html"
+      style="width:900px;height:900px"></iframe><script>onload = () => {
+      const w = document.getElementById("f").contentWindow, d = w.document, links = [];
+      w.HTMLAnchorElement.prototype.click = function() { links.push([this.download, this.href]); };
+      const bars = [...d.querySelectorAll(".saves")];
+      const plots = d.querySelectorAll(".plot").length;
+      bars[0].querySelectorAll("button")[2].click();
+      document.title = btoa(JSON.stringify([plots, bars.map(b => b.textContent), ...links]));
+    }</script>""",
+        "utf-8",
+    )
+    done = chromium(tmp_path, frame, "--allow-file-access-from-files", "--dump-dom",
+                    "--virtual-time-budget=2000")  # fmt: skip
+    title = re.search(r"<title>(.*?)</title>", done.stdout)
+    assert title is not None
+    plots, bars, (name, href) = json.loads(base64.b64decode(title[1]))
+    assert bars == ["Save asPNGSVGCSV"] * plots and name == "pareto-0.csv"
+    table = list(csv.DictReader(io.StringIO(unquote(href.partition(",")[2]))))
+    rows = {row["series"]: row for row in table}
+    assert set(rows) == {"Pareto front", '\'=tflite "fp32" <b>', "tflite-int8"}
+    row = rows["tflite-int8"]
+    assert float(row["x_low"]) < float(row["x"]) == 47.3 < float(row["x_high"])
 
 
 def test_it_prints(tmp_path: Path, page: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -11,7 +12,8 @@ from xml.etree.ElementTree import Element
 import html5lib
 import pytest
 
-from edgeres.reporting import html
+from edgeres.recipe import load
+from edgeres.reporting import _figures, html
 from edgeres.reporting._markup import Markup, escape, join, tag
 from edgeres.reporting.ladder import build
 
@@ -85,6 +87,93 @@ def test_what_was_assumed_or_left_out_is_told(run: Report) -> None:
     assert "3 files passed over: 3 &lt;b&gt;.heic&lt;/b&gt;" in page
     del run["artifacts"][0]["facts"]["notes"]
     assert "Assumed, left out, replaced" not in render(build(**run))
+
+
+def test_the_top_says_which_run_it_is(run: Report) -> None:
+    run |= {"run": "quickstart-1", "written_at": "2026-11-27T04:08:45+00:00"}
+    run["environment"]["system"] = "Linux x86_64"
+    words = text(render(build(**run)))
+    for said in ("quickstart-1", "2026-11-27 04:08:45 UTC", "Linux x86_64", "host (Cortex-A76)"):
+        assert said in words
+    (about,) = (e for e in elements(render(build(**run)), f"{H}dl") if e.get("class") == "about")
+    assert [a.get("href") for a in about.iter(f"{H}a")] == ["#recipe"]
+
+
+def test_values_have_the_units_of_people(run: Report) -> None:
+    limits = [("size_kb", 100.0, 51.369), ("latency_p95_ms", 5.0, 0.047), ("memory_mb", 60.0, 41.4),
+              ("agreement", 0.99, None), ("accuracy_drop_points", 1.0, 0.5)]  # fmt: skip
+    run["budgets"] = [
+        {"measure": name, "target": "tflite-int8", "device": "-", "limit": limit, "value": value,
+         "verdict": "pass", "reason": ""} for name, limit, value in limits
+    ]  # fmt: skip
+    gates = run["artifacts"][8]["facts"]["files"][0]["gates"]
+    gates += [{"name": "integer input and output", "measured": 1.0, "comparison": "==",
+               "limit": 1, "unit": "", "passed": True}]  # fmt: skip
+    state = {"memory_available_bytes": 22_240_186_368, "virtualized": True, "loadavg": [6.4897461]}
+    for report in run["artifacts"][9]["facts"]["reports"]:
+        report["state_before"] = state
+    rows = [[w for e in row for w in [" ".join("".join(e.itertext()).split())] if w]
+            for row in elements(render(build(**run)), f"{H}tr")]  # fmt: skip
+    assert ["size", "tflite-int8", "–", "100.0 kB", "51.4 kB", "pass"] in rows
+    assert ["latency p95", "tflite-int8", "–", "5.00 ms", "47.0 µs", "pass"] in rows
+    assert ["memory", "tflite-int8", "–", "60.00 MB", "41.40 MB", "pass"] in rows
+    assert ["agreement", "tflite-int8", "–", "99 %", "–", "pass"] in rows
+    assert ["accuracy drop", "tflite-int8", "–", "1 points", "0.5 points", "pass"] in rows
+    gates_row = next(row for row in rows if row[0] == "integer input and output")
+    assert gates_row[1] == "✓ yes= yes"
+    words = text(render(build(**run)))
+    assert "memory available22.24 GB" in words and "virtualizedyes" in words
+    assert "loadavg6.49" in words
+
+
+def test_no_two_files_have_the_same_mark(run: Report) -> None:
+    marks = [trace["marker"]["symbol"] for trace in _figures.every(build(**run))["pareto-0"]["data"]
+             if trace["mode"] == "markers"]  # fmt: skip
+    assert len(marks) == len(set(marks)) == 2
+
+
+def next_rows(run: Report, **sections: Any) -> dict[str, tuple[str, str]]:
+    run["run"] = "quickstart-1"
+    for artifact in run["artifacts"]:
+        artifact["section"] = sections.get(artifact["step"], {})
+    return {
+        row["limit"]: (row["says"].replace("\u202f", " "), row["command"])
+        for row in build(**run)["next"]
+    }
+
+
+def test_what_to_do_next_is_computed(run: Report) -> None:
+    recipe = load("quickstart")
+    sections = {s: recipe.model_dump(mode="json")[s] for s in ("teacher", "distill", "prune",
+                                                                "quantize")}  # fmt: skip
+    found = next_rows(run, **sections)
+    assert list(found) == ["accuracy", "latency", "size"]
+    assert found["accuracy"][0].startswith("No step lost more than 200 test images can show")
+    assert found["accuracy"][1] == (
+        "edgeres run runs/quickstart-1/recipe.lock.yaml --set teacher.train.epochs=24"
+    )
+    assert found["latency"][0].startswith("47.3 µs on host")
+    assert found["size"][0].startswith("57.9 kB")
+    for _, command in found.values():  # each is one that the recipe takes
+        words = shlex.split(command)
+        changes = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
+        assert load("quickstart", changes) != recipe
+    labels = run["dataset"]["labels"]
+    run["artifacts"][3]["predictions"] = [(y + (i < 40)) % 4 for i, y in enumerate(labels)]
+    run["artifacts"][3]["facts"]["test"]["correct"] = len(labels) - 40
+    found = next_rows(run, **sections)
+    assert found["accuracy"][0].startswith("Pruned lost most: −16.0 points")
+    assert "--set prune.train.epochs=6" in found["accuracy"][1]
+    for report in run["artifacts"][9]["facts"]["reports"]:
+        report |= {"valid": False, "reasons": ["it was busy"]}
+    found = next_rows(run, **sections)
+    assert "No valid figure on host: it was busy." in found["latency"][0]
+    assert found["latency"][1] == "edgeres benchmark runs/quickstart-1 --device host"
+    run["artifacts"] = [a for a in run["artifacts"] if a["step"] != "benchmark"]
+    assert next_rows(run, **sections)["latency"][0] == "It was not measured."
+    assert "What to do next" in text(render(build(**run)))
+    run["artifacts"] = run["artifacts"][:3]
+    assert next_rows(run, **sections) == {}
 
 
 def test_hostile_texts_stay_text(run: Report) -> None:
