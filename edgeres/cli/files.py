@@ -34,6 +34,9 @@ AllowInvalid = Annotated[
 ]
 
 
+JUnit = Annotated[Path | None, typer.Option(help="Write the results there as JUnit XML, for CI.")]
+
+
 def _tolerated(what: str) -> Any:
     return typer.Option(min=0, help=f"Tolerated: {what}, as a share of A's.")
 
@@ -134,6 +137,7 @@ def verify(
         bool,
         typer.Option("--require-signature", help="A bundle must be signed by a trusted key."),
     ] = False,
+    junit: JUnit = None,
     runs: Runs = DEFAULT_RUNS,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -141,20 +145,25 @@ def verify(
     """Check files anew against the model that was trained. Exit code 1 if one fails."""
     from edgeres.bundle import checking
     from edgeres.commands import bundle, files
+    from edgeres.commands import junit as xml
     from edgeres.text import files as text
 
-    rows = text.self_test if self_test else text.verify
+    if junit and self_test:
+        raise BadInput("--junit is for files, runs and bundles, not for --self-test")
+    rows, cases = text.self_test if self_test else text.verify, xml.verify
     if what and len(what) == 1 and checking.is_bundle(Path(what[0])):
         if self_test or against:
             raise BadInput("--self-test and --against are for files and runs; a bundle has its own "
                            "golden test")  # fmt: skip
         result = bundle.checked(Path(what[0]), public_key, require_signature)
-        rows = text.checked_bundle
+        rows, cases = text.checked_bundle, xml.bundle
     elif public_key or require_signature:
         raise BadInput("--public-key and --require-signature are for one bundle (a .zip or folder)")
     else:
         check = files.self_tested if self_test else files.verified
         result = check(what or [], against, runs, quiet)
+    if junit:
+        xml.write(junit, "edgeres verify", cases(result))
     show(result, as_json, rows)
     if not result["passed"]:
         raise typer.Exit(1)
@@ -259,15 +268,19 @@ def check(
         Path | None,
         typer.Option(help="Write a Grafana dashboard (JSON) there."),
     ] = None,
+    junit: JUnit = None,
     allow_invalid: AllowInvalid = False,
     runs: Runs = DEFAULT_RUNS,
     as_json: Json = False,
 ) -> None:
     """Hold what was measured against budgets. Exit code 1 if one is not met."""
     from edgeres.commands import check as command
+    from edgeres.commands import junit as xml
     from edgeres.text import files as text
 
     result = command.checked(what, budgets, runs, prometheus, grafana, allow_invalid)
+    if junit:
+        xml.write(junit, "edgeres check", xml.check(result))
     show(result, as_json, text.check)
     if not result["passed"]:
         raise typer.Exit(1)

@@ -129,14 +129,20 @@ def compare(result: Mapping[str, Any]) -> str:
 
 
 def compare_markdown(result: Mapping[str, Any]) -> str:
-    """The same as a Markdown table."""
+    """The same as a Markdown table; no tag, link, code or mention comes of a name."""
     rows = _compared(result)
     cells = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
-    lines = [f"| {' | '.join(str(c).replace('|', ' ') for c in row)} |" for row in cells]
+    lines = [f"| {' | '.join(map(_inert, row))} |" for row in cells]
+    names = (_inert(result["a"]), _inert(result["b"]))
     return "\n".join(
-        [f"**{_verdict(result)}** (A `{result['a']}`, B `{result['b']}`)", "", *lines, "",
-         *(f"- {said}" for said in (*_unjudged(result), *result["notes"]))]
+        [f"**{_verdict(result)}** (A {names[0]}, B {names[1]})", "", *lines, "",
+         *(f"- {_inert(said)}" for said in (*_unjudged(result), *result["notes"]))]
     ).rstrip()  # fmt: skip
+
+
+def _inert(words: object) -> str:
+    text = str(words).replace("|", " ")
+    return "".join(f"&#{ord(c)};" if c in "&<>`[]@!\\*_~#:" else c for c in text)
 
 
 def _verdict(result: Mapping[str, Any]) -> str:
