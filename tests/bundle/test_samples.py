@@ -273,3 +273,60 @@ def test_the_python_sample_names_a_picture(
     status, text = run("-I", "-S", "sample/classify.py", str(tmp_path / "p.png"))
     assert status == 2 and "pip install numpy pillow ai-edge-litert" in text
     assert run("sample/classify.py")[0] == 2
+
+
+@pytest.mark.skipif(shutil.which("javac") is None, reason="no `javac` on this system's PATH")
+def test_the_android_sample_does_what_the_contract_says(tmp_path: Path) -> None:
+    asked, expected = [], []
+    for image, said, x in cases():
+        rule = said.get("resize")
+        numbers = (said["mean"], said["std"])
+        low, high = {"int8": (-128, 127), "uint8": (0, 255)}.get(said["dtype"], (0, 0))
+        asked.append(" ".join(map(str, (
+            np.asarray(image).tobytes().hex(), *image.size, said["size_px"],
+            *((rule["short_side_px"], rule["crop"], rule["interpolation"]) if rule
+              else (16, "none", "bilinear")),
+            *(",".join(map(str, n)) for n in numbers), said.get("scale", 0),
+            said.get("zero_point", 0), low, high, said["layout"] == "NCHW",
+        ))))  # fmt: skip
+        expected.append(x.astype(np.float32))
+    (tmp_path / "cases.txt").write_text("\n".join(asked))
+    (tmp_path / "Main.java").write_text("""
+        import edgeres.sample.Preprocess;
+        import java.nio.file.*;
+        class Main {
+          static float[] numbers(String text) {
+            String[] parts = text.split(",");
+            float[] found = new float[parts.length];
+            for (int i = 0; i < found.length; i++) found[i] = Float.parseFloat(parts[i]);
+            return found;
+          }
+          public static void main(String[] args) throws Exception {
+            StringBuilder out = new StringBuilder();
+            for (String line : Files.readAllLines(Paths.get("cases.txt"))) {
+              String[] p = line.split(" ");
+              byte[] rgb = new byte[p[0].length() / 2];
+              for (int i = 0; i < rgb.length; i++)
+                rgb[i] = (byte) Integer.parseInt(p[0].substring(2 * i, 2 * i + 2), 16);
+              byte[] small = Preprocess.framed(rgb, Integer.parseInt(p[1]), Integer.parseInt(p[2]),
+                  Integer.parseInt(p[3]), Integer.parseInt(p[4]), p[5], p[6]);
+              float[] x = Preprocess.values(small, numbers(p[7]), numbers(p[8]),
+                  Float.parseFloat(p[9]), Integer.parseInt(p[10]), Integer.parseInt(p[11]),
+                  Integer.parseInt(p[12]), p[13].equals("True"));
+              for (float v : x) out.append(Float.floatToRawIntBits(v)).append(' ');
+              out.append("\\n");
+            }
+            for (int i : Preprocess.likeliest(new float[] {1, 3, 2}, 2)) out.append(i);
+            Files.writeString(Paths.get("out.txt"), out);
+          }
+        }""")
+    source = SAMPLES / "android/src/main/java/edgeres/sample/Preprocess.java"
+    subprocess.run(["javac", "-Xlint:all", "-Werror", "--release", "11", "-d", ".", source,
+                    "Main.java"], cwd=tmp_path, check=True)  # fmt: skip
+    subprocess.run(["java", "-cp", ".", "Main"], cwd=tmp_path, check=True)
+    *lines, best = (tmp_path / "out.txt").read_text().splitlines()
+    assert len(lines) == len(expected) > 90 and best == "12"
+    for line, x, what in zip(lines, expected, asked, strict=True):
+        found = np.array(line.split(), np.int32).view(np.float32)
+        # Of an input of codes, -0.0 is the code 0.
+        assert np.array_equal(found, x.ravel()), what[-200:]

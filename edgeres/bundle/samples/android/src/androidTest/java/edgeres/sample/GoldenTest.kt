@@ -1,8 +1,5 @@
 // An instrumented test (androidTest): does LiteRT on this phone give the bundle's golden outputs?
-// Copy model/, golden/ and labels.txt into src/androidTest/assets, and add
-//   androidTestImplementation("com.google.ai.edge.litert:litert:1.4.0")
-//   androidTestImplementation("androidx.test.ext:junit:1.2.1")
-//   androidTestImplementation("androidx.test:runner:1.6.2")
+// model/, golden/ and labels.txt lie in src/androidTest/assets; README.md has the commands.
 package edgeres.sample
 
 import androidx.test.ext.junit.runners.AndroidJUnit4

@@ -1,0 +1,18 @@
+// Android Gradle plugin 9 compiles Kotlin by itself. minSdk 24 is that of LiteRT 2.3.
+plugins { id("com.android.library") version "9.4.0" }
+
+android {
+    namespace = "edgeres.sample"
+    compileSdk = 36
+    defaultConfig {
+        minSdk = 24
+        testInstrumentationRunner = "androidx.test.runner.AndroidJUnitRunner"
+    }
+    androidResources { noCompress += "tflite" }
+}
+
+dependencies {
+    implementation("com.google.ai.edge.litert:litert:2.3.0")
+    androidTestImplementation("androidx.test.ext:junit:1.2.1")
+    androidTestImplementation("androidx.test:runner:1.6.2")
+}
