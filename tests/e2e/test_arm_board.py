@@ -113,4 +113,4 @@ def test_a_bundle_passes_its_golden_test_in_an_empty_folder_there(
     with (arm_board.root / "root" / "golden" / "labels.txt").open("ab") as labels:
         labels.write(b"x")
     said = arm_board.sh("PYTHONPATH=/opt/site python3 /root/golden/golden_test.py || echo refused")
-    assert said == "CHANGED: labels.txt\nrefused\n"
+    assert said == "CHANGED: labels.txt; unpack the bundle anew\nrefused\n"
