@@ -6,7 +6,7 @@ numbers are comparable between groups: the search weighs them against what a cha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -71,29 +71,40 @@ def channels_of(group: Any) -> int:
     return len(group[0].idxs)
 
 
-def writers(group: Any) -> list[nn.Module]:
-    """The convolutions and linear layers that make the group's channels."""
+def writers(group: Any) -> dict[nn.Module, list[int]]:
+    """The convolutions and linear layers that make the group's channels.
+
+    With each of them the group's number of each such channel: it may be a part of the layer's own.
+    """
     return _layers(group, outward=True)
 
 
-def readers(group: Any) -> list[nn.Module]:
-    """The convolutions and linear layers that take the group's channels."""
+def readers(group: Any) -> dict[nn.Module, list[int]]:
+    """Those that take the group's channels, which a concatenation may put beside others."""
     return _layers(group, outward=False)
 
 
-def norms(group: Any) -> list[nn.Module]:
+def norms(group: Any) -> dict[nn.Module, list[int]]:
     """The batch norms of the group's channels."""
-    return [d.target.module for d, _ in group if isinstance(d.target.module, nn.BatchNorm2d)]
+    return _channels(item for item in group if isinstance(item.dep.target.module, nn.BatchNorm2d))
 
 
-def _layers(group: Any, *, outward: bool) -> list[nn.Module]:
+def _layers(group: Any, *, outward: bool) -> dict[nn.Module, list[int]]:
     graph = group._DG
-    return [
-        dep.target.module
-        for dep, _ in group
-        if isinstance(dep.target.module, (nn.Conv2d, nn.Linear))
-        and graph.is_out_channel_pruning_fn(dep.handler) == outward
-    ]
+    return _channels(
+        item
+        for item in group
+        if isinstance(item.dep.target.module, (nn.Conv2d, nn.Linear))
+        and graph.is_out_channel_pruning_fn(item.dep.handler) == outward
+    )
+
+
+def _channels(items: Iterable[Any]) -> dict[nn.Module, list[int]]:
+    found: dict[nn.Module, dict[int, int]] = {}
+    for item in items:
+        own = zip(item.idxs, item.root_idxs, strict=True)
+        found.setdefault(item.dep.target.module, {}).update(own)
+    return {module: list(channels.values()) for module, channels in found.items()}
 
 
 def _per_filter(importance: Criterion) -> Criterion:

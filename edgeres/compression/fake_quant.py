@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -52,6 +53,7 @@ class Range(nn.Module):
         step: with `learned`, the step size as a parameter (Esser et al. 2020); else None.
         grid: of a tensor around a residual add, see `ties`.
         updating: whether the bounds follow the tensor in this step.
+        joined: it and those that concatenations join with its tensor: they have one scale.
         live: the present parameters, on another device than a CPU; see `device_quant`.
     """
 
@@ -65,6 +67,7 @@ class Range(nn.Module):
         self.register_buffer("live", torch.zeros(3), persistent=False)
         self.step = nn.Parameter(torch.ones(1)) if learned else None
         self.zero = 0
+        self.joined: tuple[Range, ...] = (self,)
         self.observing, self.looking, self.seen = False, False, 0
         self.updating = False
         self.fixed: QuantParams | None = None
@@ -75,16 +78,28 @@ class Range(nn.Module):
         """The present scale and zero point, as files will store them."""
         if self.fixed is not None:
             return self.fixed
-        if self.step is not None:
-            scale = storable(self.step.detach()).item()
+        first = self.joined[0]
+        if first.step is not None:
+            scale = storable(first.step.detach()).item()
             kind = "int16" if "16" in self.scheme else "int8"
-            found = QuantParams((scale,), (self.zero,), kind)
+            found = QuantParams((scale,), (first.zero,), kind)
         else:
-            low, high = self.bounds.tolist()
+            low, high = self._ends().tolist()
             found = activation_params(low, high, self.scheme)
         if self.grid is None:
             return found
         return replace(found, scale=(untied(found.scale[0], self.grid),))
+
+    def join(self, others: Sequence[Range]) -> None:
+        """Have one scale with these, one of which this is: of all their values, or of one step."""
+        self.joined = tuple(others)
+        if others[0] is not self:
+            self.step = None
+
+    def _ends(self) -> Tensor:
+        """The bounds of all that it is joined with, (2,)."""
+        low, high = torch.stack([one.bounds for one in self.joined]).unbind(1)
+        return torch.stack([low.amin(), high.amax()])
 
     def start(self, params: QuantParams) -> None:
         """Begin with the range of these parameters."""
@@ -109,7 +124,8 @@ class Range(nn.Module):
 
     def observe(self, on: bool) -> None:
         """Follow the tensor's range from now on, or leave it as it is."""
-        self.observing, self.seen = on and self.fixed is None and self.step is None, 0
+        running = self.fixed is None and self.joined[0].step is None
+        self.observing, self.seen = on and running, 0
         self.updating = self.observing
         self._renew()
 
@@ -122,7 +138,7 @@ class Range(nn.Module):
     def look(self, on: bool) -> None:
         """Calibrate: let the tensor pass, and average its range over the calls from now on."""
         if not on and self.looking and self.step is not None:
-            params = activation_params(*self.bounds.tolist(), self.scheme)
+            params = activation_params(*self._ends().tolist(), self.scheme)
             self.start(params)
         self.looking, self.seen = on, 0
 
@@ -137,7 +153,7 @@ class Range(nn.Module):
         return self._by_numbers(x) if x.device.type == "cpu" else self._by_tensors(x)
 
     def _by_tensors(self, x: Tensor) -> Tensor:
-        of_step = self.step if self.fixed is None else None
+        of_step = self.joined[0].step if self.fixed is None else None
         if self.updating or of_step is not None:
             self._renew()
         if of_step is not None:
@@ -158,11 +174,11 @@ class Range(nn.Module):
             kind = self.fixed.dtype
             known = torch.tensor([*self.fixed.scale, *self.fixed.zero_point], dtype=torch.float32)
             scale, zero = known.to(self.bounds.device).unbind()
-        elif self.step is not None:
-            scale = storable(self.step.detach())[0]
-            zero = torch.full_like(scale, self.zero)
+        elif (step := self.joined[0].step) is not None:
+            scale = storable(step.detach())[0]
+            zero = torch.full_like(scale, self.joined[0].zero)
         else:
-            scale, zero = device_quant.activation_grid(self.bounds, self.scheme)
+            scale, zero = device_quant.activation_grid(self._ends(), self.scheme)
         if self.grid is not None and self.fixed is None:
             scale = device_quant.untied(scale, self.grid)
         low, high = (end - zero for end in _LIMITS[kind])
@@ -173,8 +189,8 @@ class Range(nn.Module):
         scale, zero = params.scale[0], params.zero_point[0]
         low, high = _LIMITS[params.dtype]
         floor = max(0, low - zero) if self.relu else low - zero
-        if self.step is not None and self.fixed is None:
-            return _Learned.apply(x, self.step, scale, floor, high - zero)  # type: ignore[no-any-return, no-untyped-call]
+        if (step := self.joined[0].step) is not None and self.fixed is None:
+            return _Learned.apply(x, step, scale, floor, high - zero)  # type: ignore[no-any-return, no-untyped-call]
         if self.apart:
             x = x.clone()
         return _Rounded.apply(x, scale, floor, high - zero)  # type: ignore[no-any-return, no-untyped-call]

@@ -9,7 +9,7 @@ rebuilt graph is the same every time.
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,6 +22,7 @@ from torchao.quantization.pt2e.quantizer import QuantizationSpec
 from edgeres.compression import biases, rounding
 from edgeres.compression.quantizer import CLAMPS, RELU, ResidualQuantizer, layers
 from edgeres.compression.rounding import Moments
+from edgeres.errors import BadInput
 from edgeres.models.modules import Classifier, Spec, module_of
 from edgeres.types import QuantParams, ScaleTable
 
@@ -131,6 +132,33 @@ class Wire:
 def wiring(spec: Spec) -> tuple[Wire, ...]:
     """The layers of a folded network in execution order."""
     return tuple(Wire(la.name, la.kind, la.sources) for la in layers(bare_graph(spec)))
+
+
+@functools.lru_cache(maxsize=32)
+def concatenated(spec: Spec) -> tuple[frozenset[str], ...]:
+    """The tensors that concatenations join, in sets: each has one scale, so that only codes move.
+
+    Raises:
+        BadInput: something whose scale is fixed is among them.
+    """
+    wires = wiring(spec)
+    joined = united((w.name, *w.sources) for w in wires if w.kind == "concat")
+    fixed = {"input", *(w.name for w in wires if w.kind == "sigmoid")}
+    for name in sorted(fixed.intersection(*[frozenset().union(*joined)])):
+        raise BadInput(
+            f"{spec.name}: '{name}' goes into a concatenation, whose parts have one scale; its own "
+            "is fixed: put a 1x1 convolution between the two"
+        )
+    return joined
+
+
+def united(sets: Iterable[Iterable[str]]) -> tuple[frozenset[str], ...]:
+    """Sets that have something in common become one."""
+    found: list[frozenset[str]] = []
+    for names in map(frozenset, sets):
+        common = [known for known in found if known & names]
+        found = [known for known in found if not known & names] + [names.union(*common)]
+    return tuple(found)
 
 
 @functools.lru_cache(maxsize=8)

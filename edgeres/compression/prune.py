@@ -8,7 +8,9 @@ what it saves first, until the budget is met; at the end, what fits after all is
 from __future__ import annotations
 
 import copy
+import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,6 +71,7 @@ class _Part:
         order: channels of one run, the least important first.
         sums: what is lost with the first 0, 1, 2, … of them.
         widths: what it may be cut down to, its present width first.
+        writers, readers: name -> how many of its channels go with the first 0, 1, 2, … of them.
         step: index into `widths`, now.
     """
 
@@ -77,13 +80,18 @@ class _Part:
     order: list[int]
     sums: list[float]
     widths: list[int]
-    writers: list[str]
-    readers: list[str]
+    writers: dict[str, list[int]]
+    readers: dict[str, list[int]]
     step: int = 0
 
     @property
     def width(self) -> int:
         return self.widths[self.step]
+
+    @property
+    def gone(self) -> int:
+        """How many channels of one run are lost now."""
+        return (self.widths[0] - self.width) // self.blocks
 
     def loss(self, step: int) -> float:
         """What goes with the step to `widths[step]`: the more, the less will be left."""
@@ -93,9 +101,8 @@ class _Part:
         return (self.sums[after] - self.sums[before]) * self.sums[-1] / max(left, 1e-12)
 
     def cut(self) -> None:
-        gone = (self.widths[0] - self.width) // self.blocks
         run = self.widths[0] // self.blocks
-        chosen = [i + b * run for b in range(self.blocks) for i in sorted(self.order[:gone])]
+        chosen = [i + b * run for b in range(self.blocks) for i in sorted(self.order[: self.gone])]
         if chosen:
             self.group.prune(chosen)
 
@@ -107,15 +114,17 @@ class _Layers:
     shapes: Sequence[LayerShape]
     parts: Sequence[_Part]
     budget: Budget
-    makes: dict[str, _Part] = field(default_factory=dict)
-    takes: dict[str, _Part] = field(default_factory=dict)
+    makes: dict[str, list[_Part]] = field(default_factory=dict)
+    takes: dict[str, list[_Part]] = field(default_factory=dict)
     known: dict[LayerShape, float] = field(default_factory=dict)
     touched: dict[int, list[LayerShape]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for part in self.parts:
-            self.makes |= dict.fromkeys(part.writers, part)
-            self.takes |= dict.fromkeys(part.readers, part)
+            for name in part.writers:
+                self.makes.setdefault(name, []).append(part)
+            for name in part.readers:
+                self.takes.setdefault(name, []).append(part)
             names = {*part.writers, *part.readers}
             self.touched[id(part)] = [s for s in self.shapes if s.name in names]
         self.fixed = self.budget.cost([])
@@ -139,12 +148,13 @@ class _Layers:
         return self.known[now]
 
     def _now(self, shape: LayerShape) -> LayerShape:
-        made, taken = self.makes.get(shape.name), self.takes.get(shape.name)
-        out = made.width if made else shape.cout
+        name = shape.name
+        out = shape.cout - sum(p.writers[name][p.gone] for p in self.makes.get(name, ()))
         if shape.kind in ("add", "mean", "norm"):
             return shape.of_widths(out, out)
         depthwise = shape.groups == shape.cin == shape.cout > 1
-        return shape.of_widths(out if depthwise else taken.width if taken else shape.cin, out)
+        cin = shape.cin - sum(p.readers[name][p.gone] for p in self.takes.get(name, ()))
+        return shape.of_widths(out if depthwise else cin, out)
 
 
 def _parts(model: Classifier, judge: Criterion, round_to: int) -> list[_Part]:
@@ -156,13 +166,17 @@ def _parts(model: Classifier, judge: Criterion, round_to: int) -> list[_Part]:
     parts = []
     for group in graph.get_all_groups(ignored_layers=[head(model)[1]], root_module_types=kinds):
         width, blocks = criteria.channels_of(group), _blocks(group)
+        if not _in_whole_blocks(group):
+            continue
         losses = judge(group).double().view(blocks, -1).sum(0)
         order = losses.argsort(stable=True)
         parts.append(_Part(
             group, blocks, order.tolist(), [0.0, *losses[order].cumsum(0).tolist()],
             _widths(width, math.lcm(round_to, blocks)),
-            [names[m] for m in (*criteria.writers(group), *criteria.norms(group))],
-            [names[m] for m in criteria.readers(group)],
+            {names[m]: _lost(channels, order.tolist()) for m, channels in
+             (criteria.norms(group) | criteria.writers(group)).items()},
+            {names[m]: _lost(channels, order.tolist()) for m, channels in
+             criteria.readers(group).items()},
         ))  # fmt: skip
     return parts
 
@@ -172,6 +186,22 @@ def _blocks(group: Any) -> int:
     layers = [*criteria.writers(group), *criteria.readers(group)]
     grouped = [m.groups for m in layers if isinstance(m, nn.Conv2d) and m.groups < m.out_channels]
     return max(grouped, default=1)
+
+
+def _in_whole_blocks(group: Any) -> bool:
+    """Whether each grouped convolution that reads the channels reads no others beside them."""
+    return all(m.in_channels == len(channels) for m, channels in criteria.readers(group).items()
+               if isinstance(m, nn.Conv2d) and 1 < m.groups < m.out_channels)  # fmt: skip
+
+
+def _lost(channels: list[int], order: list[int]) -> list[int]:
+    """How many of a layer's channels go with the first 0, 1, 2, … of a run, in every run.
+
+    Args:
+        channels: the group's number of each.
+    """
+    each = Counter(channel % len(order) for channel in channels)
+    return [0, *itertools.accumulate(each[channel] for channel in order)]
 
 
 def _widths(width: int, multiple: int) -> list[int]:

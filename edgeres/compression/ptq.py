@@ -20,6 +20,7 @@ from edgeres.compression.fake_quant import activation_params
 from edgeres.compression.graph import (
     ACTIVATION_RANGE,
     WEIGHT_RANGE,
+    concatenated,
     export_program,
     snap,
     storable,
@@ -31,7 +32,7 @@ from edgeres.compression.ranges import chosen as chosen_ranges
 from edgeres.compression.ranges import widest
 from edgeres.compression.ties import without_ties
 from edgeres.errors import BadInput
-from edgeres.models.modules import Classifier, fold_batchnorm
+from edgeres.models.modules import Classifier, Spec, fold_batchnorm
 from edgeres.quiet import quiet
 from edgeres.training.inference import prepared
 from edgeres.types import QuantParams, ScaleTable
@@ -66,7 +67,7 @@ def quantize(
     names = {"input", *(layer.name for layer in wiring(folded.spec))} - kept.tensors
     if ranges == "min-max":
         widest(folded, images, names)  # refuses what NNCF would stumble over
-        table = _read_back(_calibrated(folded, images, kept), kept)
+        table = _joined(folded.spec, _read_back(_calibrated(folded, images, kept), kept))
     else:
         found = chosen_ranges(folded, images, names, ranges)
         table = {name: activation_params(*ends) for name, ends in found.items()}
@@ -131,6 +132,19 @@ def _read_back(graph: GraphModule, kept: Kept) -> ScaleTable:
              for layer in layers(graph) if layer.name not in kept.tensors}  # fmt: skip
     images = next(u for u in image_input(graph).users if u.op == "call_function")
     return found | {"input": _parameters(images)}
+
+
+def _joined(spec: Spec, table: ScaleTable) -> ScaleTable:
+    """What concatenations join gets one range, which holds those of all."""
+    found = dict(table)
+    low, high = ACTIVATION_RANGE
+    for group in concatenated(spec):
+        names = sorted(group.intersection(table))
+        ends = [(end - p.zero_point[0]) * p.scale[0]
+                for p in map(table.get, names) if p for end in (low, high)]  # fmt: skip
+        if ends:
+            found |= dict.fromkeys(names, activation_params(min(ends), max(ends)))
+    return found
 
 
 def _in_scheme(params: QuantParams, scheme: str) -> QuantParams:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from edgeres.compression import exclusions, ties
 from edgeres.compression.fake_quant import Range
-from edgeres.compression.graph import snap, weight_scales
+from edgeres.compression.graph import concatenated, snap, weight_scales
 from edgeres.compression.qat_graph import QatNetwork
 from edgeres.datasets._store import reading
 from edgeres.disk import storage_errors, write_whole
@@ -63,6 +63,10 @@ class QatModel:
 
         self._best: Path | None = None
         self.network = QatNetwork(model, self.kept, make)
+        for names in concatenated(model.spec):
+            joined = tuple(one for one in self.network.ranges if one.tensor in names)
+            for one in joined:
+                one.join(joined)
         in_layout(self.network, model.spec.preprocess)
 
     def start(self, scales: ScaleTable) -> None:

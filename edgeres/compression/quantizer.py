@@ -34,9 +34,10 @@ _KINDS = {
     _A.conv2d.default: "conv", _A.linear.default: "linear", _A.add.Tensor: "add",
     _A.add_.Tensor: "add", _A.mul.Tensor: "mul", _A.sigmoid.default: "sigmoid",
     _A.adaptive_avg_pool2d.default: "pool", _A.mean.dim: "pool", _A.avg_pool2d.default: "pool",
-    **dict.fromkeys(_BATCHNORM, "norm"),
+    _A.cat.default: "concat", **dict.fromkeys(_BATCHNORM, "norm"),
 }  # fmt: skip
 _JOINING = ("add", "mul")
+_ENDLESS = ("mul", "sigmoid", "concat")  # with no ReLU of their own behind them
 _MOVING = (_A.max_pool2d.default, _A.flatten.using_ints, _A.view.default)
 # The only codes that TFLite computes a sigmoid into.
 _SIGMOID = {"int8": QuantParams((2.0**-8,), (-128,), "int8"),
@@ -53,7 +54,8 @@ class Layer:
     Attributes:
         name: key of its output in the scale table, e.g. `layer1.0.conv1` or `layer1.0.add`.
         kind: conv, linear, norm (a batch norm that no convolution stands before), add, mul,
-            sigmoid or pool.
+            sigmoid, pool or concat (whose output has the scale of what it joins, see
+            `graph.concatenated`).
         node: the operation itself.
         last: the node whose output is quantized (the ReLU after it, if any).
         sources: keys of the tensors that it reads.
@@ -82,7 +84,7 @@ class Layer:
     @property
     def data(self) -> tuple[Node, ...]:
         """The tensors that it reads, weights left out."""
-        return tuple(map(_node, self.node.args[: 2 if self.kind in _JOINING else 1]))
+        return _read(self.node, self.kind)
 
 
 def image_input(graph_module: GraphModule) -> Node:
@@ -101,16 +103,15 @@ def layers(graph_module: GraphModule) -> Iterator[Layer]:
             continue
         normed = (_follow(node, *_BATCHNORM) if kind == "conv" else None) or node
         taken.add(normed)
-        last = (_follow(normed, *ACTIVATIONS) if kind not in ("mul", "sigmoid") else None) or normed
+        last = (_follow(normed, *ACTIVATIONS) if kind not in _ENDLESS else None) or normed
         while apart := _follow(last, _A.neg.default):  # see `graph.quantized_graph`
             last = apart
         name = _module(node)
-        if kind in _JOINING and not _stands_alone(node):
+        if kind in (*_JOINING, "concat") and not _stands_alone(node):
             name = f"{name}.{kind}"
         names[last] = name
-        read = node.args[: 2 if kind in _JOINING else 1]
-        yield Layer(name, kind, node, last,
-                    tuple(names.get(_maker(_node(a)), "input") for a in read))  # fmt: skip
+        sources = tuple(names.get(_maker(data), "input") for data in _read(node, kind))
+        yield Layer(name, kind, node, last, sources)
 
 
 class ResidualQuantizer(Quantizer):
@@ -191,6 +192,13 @@ def _mark(node: Node, inputs: dict[Node, object], output: object) -> None:
 def _node(argument: object) -> Node:
     assert isinstance(argument, Node)
     return argument
+
+
+def _read(node: Node, kind: str) -> tuple[Node, ...]:
+    """The tensors that an operation of a kind reads, weights left out."""
+    read = node.args[0] if kind == "concat" else node.args[: 2 if kind in _JOINING else 1]
+    assert isinstance(read, list | tuple)
+    return tuple(map(_node, read))
 
 
 def _is_map(node: Node) -> bool:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import Interpreter, Node
 
-from edgeres.compression.graph import export_program
+from edgeres.compression.graph import concatenated, export_program
 from edgeres.compression.quantizer import image_input, layers
 from edgeres.errors import BadInput
 from edgeres.models.modules import Classifier
@@ -33,7 +33,7 @@ Ends = tuple[float, float]
 def chosen(
     model: Classifier, images: Tensor, tensors: Collection[str], method: str
 ) -> dict[str, Ends]:
-    """The range of each tensor.
+    """The range of each tensor; those that a concatenation joins have one, of the values of all.
 
     Args:
         model: batch norm folded, evaluation mode.
@@ -49,15 +49,17 @@ def chosen(
     choose = _METHODS[method]
     ends = widest(model, images, tensors)
     counts: dict[str, np.ndarray] = {}
+    first = _first(model, tensors)
 
     def count(name: str, x: Tensor) -> None:
         low, high = ends[name]
         if low < high:
             found = torch.histc(x.float(), _BINS, low, high).numpy()
-            counts[name] = counts.get(name, 0) + found.astype(np.float64)
+            counts[first[name]] = counts.get(first[name], 0) + found.astype(np.float64)
 
     _walk(model, images, tensors, count)
-    return {n: choose(counts[n], *e) if n in counts else e for n, e in ends.items()}
+    found = {n: choose(counts[n], *ends[n]) if n in counts else ends[n] for n in first.values()}
+    return {name: found[first[name]] for name in ends}
 
 
 def widest(model: Classifier, images: Tensor, tensors: Collection[str]) -> dict[str, Ends]:
@@ -67,6 +69,7 @@ def widest(model: Classifier, images: Tensor, tensors: Collection[str]) -> dict[
         BadInput: a tensor's values are no numbers, or too large for any scale.
     """
     ends: dict[str, Ends] = {}
+    first = _first(model, tensors)
 
     def widen(name: str, x: Tensor) -> None:
         low, high = x.amin().item(), x.amax().item()
@@ -76,11 +79,20 @@ def widest(model: Classifier, images: Tensor, tensors: Collection[str]) -> dict[
                 "quantized; its weights or its batch norm are broken, or its mean and std are "
                 "another network's"
             )
-        known = ends.get(name, (0.0, 0.0))
-        ends[name] = min(known[0], low), max(known[1], high)
+        known = ends.get(first[name], (0.0, 0.0))
+        ends[first[name]] = min(known[0], low), max(known[1], high)
 
     _walk(model, images, tensors, widen)
-    return ends
+    return {name: ends[first[name]] for name in tensors}
+
+
+def _first(model: Classifier, tensors: Collection[str]) -> dict[str, str]:
+    """Tensor -> the first of those that a concatenation joins with it; most often itself."""
+    found = {name: name for name in tensors}
+    for group in concatenated(model.spec):
+        names = sorted(group.intersection(found))
+        found |= dict.fromkeys(names, names[0]) if names else {}
+    return found
 
 
 def _walk(

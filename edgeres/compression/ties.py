@@ -16,7 +16,7 @@ import functools
 import math
 from collections.abc import Iterable
 
-from edgeres.compression.graph import wiring
+from edgeres.compression.graph import concatenated, united, wiring
 from edgeres.models.modules import Spec
 from edgeres.types import ScaleTable
 
@@ -26,13 +26,13 @@ _GROWTH = 1 / 64  # a scale that would grow by more stays as it is, ties and all
 
 @functools.lru_cache(maxsize=32)
 def around_adds(spec: Spec) -> tuple[frozenset[str], ...]:
-    """The tensors that a network's residual adds read and write: a set per chain of adds."""
-    chains: list[frozenset[str]] = []
-    for add in (wire for wire in wiring(spec) if wire.kind == "add"):
-        names = frozenset((add.name, *add.sources))
-        joined = [chain for chain in chains if chain & names]
-        chains = [chain for chain in chains if not chain & names] + [names.union(*joined)]
-    return tuple(chains)
+    """The tensors that a network's residual adds read and write: a set per chain of adds.
+
+    With them those that have to have the scale of one of them (`graph.concatenated`).
+    """
+    adds = {wire.name: wire.sources for wire in wiring(spec) if wire.kind == "add"}
+    chains = united([*((name, *sources) for name, sources in adds.items()), *concatenated(spec)])
+    return tuple(chain for chain in chains if not chain.isdisjoint(adds))
 
 
 def grid(scales: Iterable[float]) -> float:

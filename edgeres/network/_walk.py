@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -20,6 +21,9 @@ from edgeres.types import Preprocess
 
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 """mean and std as R, G, B, in units of pixel / 255."""
+
+
+_MOST_JOINED = 4  # by one concatenation: XNNPACK takes few
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,8 @@ class Walk:
     _around: set[str] = field(default_factory=set)  # what operations stand in
     _numbers: Counter[str] = field(default_factory=Counter)
     _weights: set[str] = field(default_factory=set)
+    # A name -> what it picks channels of, how many that has, and which.
+    _picks: dict[str, tuple[str, int, Sequence[int]]] = field(default_factory=dict)
 
     def own(self, weights: list[str]) -> None:
         """Learn the names of a file's tensors."""
@@ -150,6 +156,81 @@ class Walk:
         self.tensors[f"{shift}.bias"] = torch.full((channels,), beta)
         gate = self.put("clamp", [shift], f"{base}.clamp", most=1.0)
         return self.put("flatten", [gate], f"{base}.flatten") if vector else gate
+
+    def cut(self, op: str, source: str, base: str, **attributes: Value) -> str:
+        """An operation that cuts values off: of what a concatenation joins, before it joins that,
+        for a concatenation only moves numbers."""
+        before = self.nodes.get(source)
+        if before is None or before.op != "concat":
+            return self.put(op, [source], base, **attributes)
+        parts = [self.put(op, [part], f"{base}.part{number}", **attributes)
+                 for number, part in enumerate(before.inputs)]  # fmt: skip
+        return self.put("concat", parts, f"{base}.concat")
+
+    def concat(self, parts: Sequence[tuple[str, int]], base: str) -> str:
+        """Maps one behind another along their channels.
+
+        Those whose scale is fixed in integers (the image, a sigmoid) are behind a convolution that
+        changes nothing, as what is concatenated has one scale. A long one is several shorter ones.
+
+        Args:
+            parts: names, and how many channels each has.
+        """
+        names = []
+        for name, count in parts:
+            node = self.nodes.get(name)
+            free = node is not None and node.op != "sigmoid"
+            names.append(name if free else self._fixed(name, count, range(count),
+                                                       self.free(f"{base}.same")))  # fmt: skip
+        names = self._joined(names)
+        while len(names) > _MOST_JOINED:
+            first = self.put("concat", names[:_MOST_JOINED], self.free(f"{base}.part"))
+            names = [first, *names[_MOST_JOINED:]]
+        if len(names) == 1:
+            return names[0]
+        inside = any(name.startswith(f"{base}.") for name in self._around | set(self.nodes))
+        return self.put("concat", names, f"{base}.all" if inside else base)
+
+    def _joined(self, parts: list[str]) -> list[str]:
+        """With what an earlier concatenation joined already, as those of DenseNet do."""
+        joined: dict[str, tuple[str, ...]] = {}
+        for node in self.nodes.values():
+            if node.op == "concat":
+                joined[node.name] = tuple(n for i in node.inputs for n in joined.get(i, (i,)))
+        known = {names: name for name, names in joined.items()
+                 if names == tuple(parts[: len(names)])}  # fmt: skip
+        if len(parts) <= _MOST_JOINED or not known:
+            return parts
+        longest = max(known, key=len)
+        return [known[longest], *parts[len(longest) :]]
+
+    def pick(self, source: str, count: int, channels: Sequence[int], name: str) -> str:
+        """Some of a map's channels, in some order.
+
+        Args:
+            count: how many the map has.
+        """
+        if list(channels) == list(range(count)):
+            return source
+        self.notes.append("slices and shuffles of channels are 1x1 convolutions of zeros and ones, "
+                          "to the same numbers: their multiply-accumulates count")  # fmt: skip
+        return self._fixed(source, count, channels, name)
+
+    def _fixed(self, source: str, count: int, channels: Sequence[int], name: str) -> str:
+        """A 1x1 convolution of zeros and ones, which is exact in integers and which every runtime
+        has; one for both where its channels were picked themselves."""
+        if source in self._picks:
+            source, count, before = self._picks[source]
+            channels = [before[channel] for channel in channels]
+        values: dict[str, Value] = {
+            "in": count, "out": len(channels), "kernel": (1, 1), "stride": (1, 1),
+            "padding": (0, 0), "dilation": (1, 1), "groups": 1, "bias": False, "trained": False,
+        }  # fmt: skip
+        self._picks[name] = source, count, channels
+        weight = torch.zeros(len(channels), count, 1, 1)
+        weight[range(len(channels)), list(channels)] = 1
+        self.tensors[f"{name}.weight"] = weight
+        return self.put("conv2d", [source], name, **values)
 
     def dropped(self, share: float) -> None:
         """Say that a dropout is left out."""

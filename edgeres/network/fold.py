@@ -75,7 +75,7 @@ def _channels(network: Network) -> dict[str, int]:
     """How many channels each value has."""
     found = {"input": 3}
     for node in network.nodes:
-        first = found[node.inputs[0]]
+        first = sum(found[name] for name in node.inputs[: None if node.op == "concat" else 1])
         found[node.name] = node.number("out") if node.op in ("conv2d", "linear") else first
         if node.op == "mul":  # a gate may have one channel
             found[node.name] = max(found[name] for name in node.inputs)

@@ -254,8 +254,10 @@ class _Import(Walk):
 
     def pointwise(self, call: Call, op: str, **attributes: Value) -> None:
         """The same, of each number by itself: the channels may come last."""
-        source = self.value(call, last=True)
-        name = self.put(op, [source], self.named(call, op), **attributes)
+        source, base = self.value(call, last=True), self.named(call, op)
+        cuts = op in ("relu", "clamp")
+        name = (self.cut(op, source, base, **attributes) if cuts else
+                self.put(op, [source], base, **attributes))  # fmt: skip
         self.give(call, name, like=call.inputs[0])
 
     def learned(
@@ -374,6 +376,10 @@ def _made(node: Node, given: list[tuple[int, ...]]) -> tuple[int, ...]:
         return (node.number("out"),)
     if op == "batch_norm" and node.number("features") != first[0]:
         raise ValueError(f"{op} of {first}")
+    if op == "concat":
+        if len({shape[1:] for shape in given}) != 1 or any(len(shape) != 3 for shape in given):
+            raise ValueError(f"{op} of {given}")
+        return (sum(shape[0] for shape in given), *first[1:])
     if op in ("add", "mul"):
         whole = np.broadcast_shapes(*given) if len({len(g) for g in given}) == 1 else ()
         if not whole or (op == "add" and given[0] != given[1]) or whole not in given:
@@ -515,6 +521,58 @@ def _joined(op: str) -> Callable[[_Import, Call], None]:
         walk.give(call, name, like=call.inputs[0])
 
     return handler
+
+
+def _concat(walk: _Import, call: Call) -> None:
+    names = [walk.value(call, i, last=True) for i in range(len(call.inputs))]
+    axes = {_channel_axis(walk, name) for name in call.inputs}
+    if axes != {int(call.attributes["axis"]) % 4}:
+        raise walk.refused(call, "Concat along another axis than a map's channels isn't known")
+    parts = [(name, walk.shapes[name][0]) for name in names]
+    walk.give(call, walk.concat(parts, walk.named(call, "concat")), like=call.inputs[0])
+
+
+def _channel_axis(walk: _Import, name: str) -> int | None:
+    """Of a map as the file stores it; None: it is a vector."""
+    if len(walk.stored_shape(name)) != 3:
+        return None
+    return 3 if name in walk.nhwc else 1
+
+
+def _slice(walk: _Import, call: Call) -> None:
+    source, given = walk.value(call, last=True), call.attributes
+    starts, ends, axes, steps = (
+        walk.constant(call, i).tolist() if call.input(i) else given.get(key)
+        for i, key in ((1, "starts"), (2, "ends"), (3, "axes"), (4, "steps"))
+    )
+    (start,), (end,) = list(starts or []), list(ends or [])
+    count = walk.shapes[source][0]
+    if [int(a) % 4 for a in axes or [0]] != [_channel_axis(walk, call.inputs[0])] or (
+        steps or [1]
+    ) != [1]:
+        raise walk.refused(call, "Slice along another axis than a map's channels isn't known")
+    channels = range(count)[slice(int(start), int(end))]
+    walk.give(call, walk.pick(source, count, channels, walk.named(call, "slice")),
+              like=call.inputs[0])  # fmt: skip
+
+
+def _split(walk: _Import, call: Call) -> None:
+    source = walk.value(call, last=True)
+    count, parts = walk.shapes[source][0], len(call.outputs)
+    if int(call.attributes.get("axis", 0)) % 4 != _channel_axis(walk, call.inputs[0]):
+        raise walk.refused(call, "Split along another axis than a map's channels isn't known")
+    said = walk.constant(call, 1).tolist() if call.input(1) else call.attributes.get("split")
+    each = -(-count // parts)
+    sizes = [int(n) for n in said] if said else [min(each, count - each * i) for i in range(parts)]
+    if sum(sizes) != count or min(sizes) < 1 or len(sizes) != parts:
+        raise ValueError("parts of other sizes")
+    first, base = 0, walk.named(call, "split")
+    for number, (result, size) in enumerate(zip(call.outputs, sizes, strict=True)):
+        picked = range(first, first + size)
+        walk.values[result] = walk.pick(source, count, picked, walk.free(f"{base}.part{number}"))
+        if call.inputs[0] in walk.nhwc:
+            walk.nhwc.add(result)
+        first += size
 
 
 def _simple(op: str) -> Callable[[_Import, Call], None]:
@@ -711,5 +769,6 @@ _CALLS: dict[str, Callable[[_Import, Call], None]] = {
     "GlobalAveragePool": lambda walk, call: walk.plain(call, "global_avg_pool"),
     "ReduceMean": _mean, "Flatten": _flatten, "Reshape": _reshape, "Squeeze": _squeeze,
     "Unsqueeze": _unsqueeze, "Transpose": _transpose, "Identity": _same, "Cast": _cast,
+    "Concat": _concat, "Slice": _slice, "Split": _split,
     "Dropout": _dropout, "Softmax": _softmax, "LogSoftmax": _softmax,
 }  # fmt: skip

@@ -115,6 +115,8 @@ class _Import(Walk):
     values: dict[str, str] = field(default_factory=dict)  # of the program -> of the network
     storage: dict[str, str] = field(default_factory=dict)  # a view -> what it is a view of
     padded: dict[str, _Pads] = field(default_factory=dict)  # what only a convolution may read
+    # Channels as a table, on the way of being shuffled -> their map, the table, whether it's turned
+    tables: dict[str, tuple[str, tuple[int, int], bool]] = field(default_factory=dict)
 
     def run(self) -> None:
         self.values[self.program.image] = INPUT
@@ -149,7 +151,7 @@ class _Import(Walk):
             return
         (result, *_), root = call.results, self.storage.get(ref.name, ref.name)
         if kind in _VIEWS or kind.endswith("_"):
-            self.storage[result] = root
+            self.storage |= dict.fromkeys(call.results, root)
         if kind.endswith("_"):
             for name in [n for n in self.values if self.storage.get(n, n) == root]:
                 if self.values[name] == before:
@@ -164,7 +166,10 @@ class _Import(Walk):
 
     def value(self, call: Call, key: str) -> str:
         """The network's name of a tensor that a call reads."""
-        ref = call.arguments.get(key)
+        return self.named(call, call.arguments.get(key))
+
+    def named(self, call: Call, ref: Any) -> str:
+        """The network's name of one of a call's arguments."""
         if isinstance(ref, Ref) and ref.name in self.padded:
             raise self.refused(call, f"{call.target} of a padded map isn't known")
         if not isinstance(ref, Ref) or ref.name not in self.values:
@@ -216,6 +221,11 @@ class _Import(Walk):
         inputs = inputs or [self.value(call, "self")]
         name = self.base(call.scope, op)
         self.values[call.results[0]] = self.put(op, inputs, name, **attributes)
+
+    def ends(self, call: Call, op: str, **attributes: Value) -> None:
+        """An operation that cuts values off."""
+        x, base = self.value(call, "self"), self.base(call.scope, op)
+        self.values[call.results[0]] = self.cut(op, x, base, **attributes)
 
 
 def _pair(value: Any, otherwise: Any) -> tuple[int, int]:
@@ -285,15 +295,80 @@ def _joined(op: str) -> Callable[[_Import, Call], None]:
     return handler
 
 
+def _cat(walk: _Import, call: Call) -> None:
+    rank = len(walk.shape(call))
+    if rank != 4 or int(call.arguments.get("dim") or 0) % 4 != 1:
+        raise walk.refused(call, "cat along another axis than a map's channels isn't known")
+    refs = call.arguments["tensors"]
+    parts = [(walk.named(call, ref), walk.program.shapes[ref.name][1]) for ref in refs]
+    walk.values[call.results[0]] = walk.concat(parts, walk.base(call.scope, "concat"))
+
+
+def _slices(walk: _Import, call: Call) -> None:
+    """chunk, split, narrow and x[:, a:b] along channels."""
+    given, x = call.arguments, walk.value(call, "self")
+    kind, shape = call.target.partition(".")[0], walk.program.shapes[given["self"].name]
+    if len(shape) != 4 or int(given.get("dim") or 0) % 4 != 1 or int(given.get("step") or 1) != 1:
+        raise walk.refused(call, f"{call.target} along another axis than a map's channels isn't "
+                                 "known")  # fmt: skip
+    first, base = 0, walk.base(call.scope, kind)
+    if kind in ("slice", "narrow"):
+        first = int(given.get("start") or 0)
+        first += shape[1] if first < 0 else 0
+    for number, result in enumerate(call.results):
+        size = walk.program.shapes[result][1]  # as torch.export found it
+        name = walk.free(f"{base}.part{number}" if len(call.results) > 1 else base)
+        walk.values[result] = walk.pick(x, shape[1], range(first, first + size), name)
+        first += size
+
+
+def _turned(walk: _Import, call: Call) -> None:
+    """The step of a channel shuffle between two reshapes."""
+    x = walk.tables.get(call.arguments["self"].name)
+    if x is None or sorted(int(call.arguments[k]) % 5 for k in ("dim0", "dim1")) != [1, 2]:
+        raise walk.refused(call, f"{call.target} isn't known but in a channel shuffle")
+    walk.tables[call.results[0]] = (*x[:2], not x[2])
+
+
+def _shuffled(walk: _Import, call: Call) -> bool:
+    """Whether a reshape begins or ends a channel shuffle."""
+    before, after = walk.program.shapes[call.arguments["self"].name], walk.shape(call)
+    if len(before) == 4 and len(after) == 5 and after[3:] == before[2:]:
+        rows = (after[1], after[2])
+        walk.tables[call.results[0]] = walk.value(call, "self"), rows, False
+        return True
+    table = walk.tables.get(call.arguments["self"].name)
+    if table is None or len(after) != 4 or after[2:] != before[3:]:
+        return False
+    x, (rows_, columns), turned = table
+    order = [r * columns + c for c in range(columns) for r in range(rows_)] if turned else \
+        range(rows_ * columns)  # fmt: skip
+    name = walk.base(call.scope, "shuffle")
+    walk.values[call.results[0]] = walk.pick(x, rows_ * columns, order, name)
+    return True
+
+
+def _shuffle(walk: _Import, call: Call) -> None:
+    count, groups = walk.shape(call)[1], int(call.arguments["groups"])
+    each = count // groups
+    order = [g * each + c for c in range(each) for g in range(groups)]
+    x, name = walk.value(call, "self"), walk.base(call.scope, "shuffle")
+    walk.values[call.results[0]] = walk.pick(x, count, order, name)
+
+
 def _simple(op: str) -> Callable[[_Import, Call], None]:
     return lambda walk, call: walk.plain(call, op)
+
+
+def _relu(walk: _Import, call: Call) -> None:
+    walk.ends(call, "relu")
 
 
 def _hardtanh(walk: _Import, call: Call) -> None:
     low, high = call.arguments.get("min_val", -1), call.arguments.get("max_val", 1)
     if low != 0 or high <= 0:
         raise walk.refused(call, f"hardtanh from {low} to {high} isn't known")
-    walk.plain(call, "clamp", most=float(high))
+    walk.ends(call, "clamp", most=float(high))
 
 
 def _clamp(walk: _Import, call: Call) -> None:
@@ -301,13 +376,13 @@ def _clamp(walk: _Import, call: Call) -> None:
     if low != 0 or (high is not None and high <= 0):
         raise walk.refused(call, f"{call.target} from {low} to {high} isn't known")
     if high is None:
-        walk.plain(call, "relu")
+        walk.ends(call, "relu")
     else:
-        walk.plain(call, "clamp", most=float(high))
+        walk.ends(call, "clamp", most=float(high))
 
 
 def _relu6(walk: _Import, call: Call) -> None:
-    walk.plain(call, "clamp", most=6.0)
+    walk.ends(call, "clamp", most=6.0)
 
 
 def _hardsigmoid(walk: _Import, call: Call) -> None:
@@ -396,6 +471,8 @@ def _mean(walk: _Import, call: Call) -> None:
 def _flatten(walk: _Import, call: Call) -> None:
     shape = walk.shape(call)
     before = walk.program.shapes[call.arguments["self"].name]
+    if _shuffled(walk, call):
+        return
     if len(before) == 4 and shape == before[:2] and before[2:] == (1, 1):
         walk.fixed_size |= not walk.pooled(walk.value(call, "self"))
         walk.plain(call, "flatten")
@@ -422,6 +499,9 @@ def _pad(walk: _Import, call: Call) -> None:
 
 def _same(walk: _Import, call: Call) -> None:
     key = next(k for k in ("input", "self") if k in call.arguments)
+    if (table := walk.tables.get(call.arguments[key].name)) is not None:
+        walk.tables[call.results[0]] = table
+        return
     walk.values[call.results[0]] = walk.value(call, key)
 
 
@@ -436,13 +516,17 @@ def _ignored(walk: _Import, call: Call) -> None:
 
 # What gives another view of the same numbers, in evaluation mode.
 _VIEWS = ("alias", "contiguous", "dropout", "feature_dropout", "flatten", "view", "reshape",
-          "squeeze")  # fmt: skip
+          "squeeze", "chunk", "split", "split_with_sizes", "slice", "narrow",
+          "transpose")  # fmt: skip
 _CALLS: dict[str, Callable[[_Import, Call], None]] = {
     "conv2d.default": _conv, "conv2d.padding": _conv, "linear.default": _linear,
     "batch_norm.default": _norm,
     "add.Tensor": _joined("add"), "add_.Tensor": _joined("add"), "mul.Tensor": _joined("mul"),
     "mul_.Tensor": _joined("mul"),
-    "relu.default": _simple("relu"), "relu_.default": _simple("relu"),
+    "cat.default": _cat, "chunk.default": _slices, "split.Tensor": _slices,
+    "split_with_sizes.default": _slices, "slice.Tensor": _slices, "narrow.default": _slices,
+    "transpose.int": _turned, "channel_shuffle.default": _shuffle,
+    "relu.default": _relu, "relu_.default": _relu,
     "relu6.default": _relu6, "relu6_.default": _relu6,
     "hardsigmoid.default": _hardsigmoid, "hardsigmoid_.default": _hardsigmoid,
     "hardswish.default": _hardswish, "hardswish_.default": _hardswish,

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from edgeres.network.graph import Node
@@ -47,6 +48,14 @@ class Mul(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Element by element."""
         return x * y
+
+
+class Concat(nn.Module):
+    """Maps of one height and width, the channels of one behind those of another."""
+
+    def forward(self, *maps: Tensor) -> Tensor:
+        """(N, C, H, W) each."""
+        return torch.cat(maps, 1)
 
 
 class Unflatten(nn.Module):
@@ -89,6 +98,7 @@ OPS: dict[str, Op] = {
     "sigmoid": Op(1, {}, _plain(nn.Sigmoid)),
     "add": Op(2, {}, _plain(Add)),
     "mul": Op(2, {}, _plain(Mul)),
+    "concat": Op(None, {}, _plain(Concat)),
     "max_pool": Op(1, {"kernel_size": "pair", "stride": "pair", "padding": "pad",
                        "dilation": "pair"}, _plain(nn.MaxPool2d)),
     "avg_pool": Op(1, {"kernel_size": "pair", "stride": "pair"}, _plain(nn.AvgPool2d)),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _KERNELS: dict[str, Role] = {
     "convolution": "conv", "linear": "linear", "addmm": "linear", "mm": "linear", "add": "add",
-    "mul": "mul", "sigmoid": "sigmoid",
+    "mul": "mul", "sigmoid": "sigmoid", "cat": "concat",
     "mean": "pool", "avg_pool2d": "pool", "_adaptive_avg_pool2d": "pool",
     "max_pool2d_with_indices": "move", "view_copy": "move", "squeeze_copy": "move",
     "unsqueeze_copy": "move", "expand_copy": "move", "slice_copy": "move", "clone": "move",

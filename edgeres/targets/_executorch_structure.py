@@ -24,6 +24,7 @@ _NODES = {
     "XNNConv2d": "conv", "XNNDepthwiseConv2d": "conv", "XNNFullyConnected": "linear",
     "XNNAdd": "add", "XNNMultiply": "mul", "XNNSigmoid": "sigmoid", "XNNNegate": "neg",
     "XNNGlobalAvgPooling2d": "mean", "XNNMaxPooling2d": "max_pool", "XNNClamp": "relu",
+    **dict.fromkeys((f"XNNConcatenate{n}" for n in range(2, 6)), "concat"),
     "XNNStaticReshape": "reshape", "XNNStaticTranspose": "transpose", "XNNConvert": "quantize",
 }  # fmt: skip
 _CHANNELS_LAST = ("conv", "mean", "max_pool")
@@ -144,8 +145,9 @@ class _Reader:
     def _step(self, kind: str, node: Any, details: Any, name: str) -> Step | None:
         op, output = _NODES.get(kind, "unknown"), details["output_id"]
         sources = [
-            i for key, i in details.items() if key.startswith("input") and key.endswith("id")
-        ]
+            i for key, i in sorted(details.items())
+            if key.startswith("input") and key.endswith("id") and i != _NONE
+        ]  # fmt: skip
         self.used |= {*sources, output}
         problem = self._problem(kind, op, node, sources, output)
         if not problem and op == "transpose":
@@ -206,12 +208,15 @@ class _Reader:
             return self._transposes(details, sources[0], output)
         if (op in _CHANNELS_LAST) > (last == {True}) or (op == "reshape" and last == {True}):
             return "reads its input in another order of axes"
-        moves = ("max_pool", "reshape", "neg", "relu")
+        if op == "concat" and (len(values[0]["dims"]) != 4 or kind[-1] != str(len(sources))
+                               or details["axis"] != (3 if last == {True} else 1)):  # fmt: skip
+            return f"joins {len(sources)} along the axis {details['axis']}"
+        moves = ("max_pool", "reshape", "neg", "relu", "concat")
         if kind != "XNNConvert" and len({*types}) != 1:
             return f"reads and writes {' and '.join(types)}"
         if kind == "XNNConvert" and sorted(types) != ["fp32", "qint8"]:
             return f"converts {' to '.join(types)}"
-        if op in moves and values[0]["quant"] != values[-1]["quant"]:
+        if op in moves and any(v["quant"] != values[-1]["quant"] for v in values):
             return "has another scale behind it"
         return ""
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _ROLES: dict[str, Role] = {
     "XNNConv2d": "conv", "XNNDepthwiseConv2d": "conv", "XNNFullyConnected": "linear",
     "XNNAdd": "add", "XNNMultiply": "mul", "XNNSigmoid": "sigmoid",
+    **dict.fromkeys((f"XNNConcatenate{n}" for n in range(2, 6)), "concat"),
     "XNNGlobalAvgPooling2d": "pool", "XNNAvgPooling2d": "pool",
     "XNNMaxPooling2d": "move", "XNNStaticReshape": "move", "XNNStaticConstantPad": "move",
     "XNNStaticSlice": "move", "XNNClamp": "move", "XNNCopy": "move",

@@ -13,10 +13,11 @@ from edgeres.types import QuantParams, TensorSpec
 if TYPE_CHECKING:
     import numpy as np
 
-Role = Literal["conv", "linear", "add", "mul", "sigmoid", "pool", "move", "boundary", "transpose",
-               "other"]  # fmt: skip
+Role = Literal["conv", "linear", "add", "mul", "sigmoid", "pool", "concat", "move", "boundary",
+               "transpose", "relu", "other"]  # fmt: skip
 """What an operation does. "move" rearranges codes (pad, reshape, max pool); "boundary" quantizes or
-dequantizes; "other" is anything this vocabulary doesn't name."""
+dequantizes; "relu" cuts off codes that a layer wrote; "other" is anything this vocabulary doesn't
+name."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from edgeres.types import QuantParams, TensorSpec
 
 _ROLES: dict[str, Role] = {
     "conv": "conv", "linear": "linear", "matmul": "linear", "add": "add", "mul": "mul",
-    "sigmoid": "sigmoid", "reduce_mean": "pool",
+    "sigmoid": "sigmoid", "concat": "concat", "reduce_mean": "pool",
     "avg_pool": "pool", "relu": "move", "reshape": "move", "squeeze": "move", "max_pool": "move",
     "pad": "move", "transpose": "transpose", "quantize": "boundary", "dequantize": "boundary",
     "cast": "boundary",

@@ -26,7 +26,7 @@ _ARGUMENTS = {
     "conv": ("x", "weight [bias] strides pad_type pad dilations groups"),
     "linear": ("x", "weight [bias]"), "relu": ("x", ""), "clip": ("x", "alpha beta"),
     "sigmoid": ("x", ""), "silu": ("x", ""), "add": ("x y", ""), "mul": ("x y", ""),
-    "reduce_mean": ("x", "axes keep_dims"),
+    "concat": ("values", "axis interleave"), "reduce_mean": ("x", "axes keep_dims"),
     "max_pool": ("x", "kernel_sizes strides pad_type pad ceil_mode"), "reshape": ("x", "shape"),
     "cast": ("x", "dtype"), "quantize": ("input", "scale [zero_point] output_dtype"),
     "dequantize": ("input", "scale [zero_point]"),
@@ -164,7 +164,7 @@ class _Reader:
             problem = "the network has no such operation"
         elif not {*tensors, *needed} <= given.keys() <= {*tensors, *wanted}:
             problem = f"has the arguments {', '.join(sorted(given))[:200]}"
-        elif any(len(names) != 1 for names in given.values()):
+        elif any(len(names) != 1 for key, names in given.items() if key != "values"):
             problem = "has lists as arguments"
         elif any(given[key][0] not in self.constants for key in wanted & given.keys()):
             problem = "what should be a constant is computed"
@@ -172,7 +172,7 @@ class _Reader:
             problem = "reads an unpacked constant where a plain one belongs"
         elif op.type == "mul" and self._is_minus_one(given["y"][0]):
             return Step("neg", where, tuple(given["x"]), name)
-        elif any(given[key][0] in self.constants for key in tensors):
+        elif any(n in self.constants for key in tensors for n in given[key]):
             problem = "computes from a constant"
         elif op.type in ("add", "mul") and len({self.ranks[n] for n in data}) > 1:
             problem = "repeats a tensor along another axis"  # (1, C) meets a map's last one
@@ -180,7 +180,7 @@ class _Reader:
             self.strange.append(f"{where}: {problem}")
             return Step("unknown", where, data, name)
         stored = {key: self.constants[given[key][0]] for key in wanted & given.keys()}
-        data = tuple(given[key][0] for key in tensors)
+        data = tuple(n for key in tensors for n in given[key])
         kind: Any = {"reduce_mean": "mean", "clip": "relu"}.get(op.type, op.type)
         details = self._details(op.type, stored, data, name, where)
         if kind == "relu":
@@ -205,6 +205,9 @@ class _Reader:
             found = self._window(stored, where)
         if kind in ("reshape", "max_pool") and data[0] in self.quantization:
             self.quantization[name] = self.quantization[data[0]]
+        if kind == "concat" and (stored["axis"] % 4 != 1 or stored["interleave"]
+                                 or {self.ranks[n] for n in data} != {4}):  # fmt: skip
+            self.strange.append(f"{where}: joins along the axis {stored['axis']}, or in turns")
         if kind == "reshape":
             return {"shape": tuple(stored["shape"].tolist())}
         if kind == "cast":

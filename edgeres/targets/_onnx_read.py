@@ -15,6 +15,7 @@ ROLES: dict[str, Role] = {
     "QGemm": "linear", "Gemm": "linear", "MatMul": "linear", "FusedGemm": "linear",
     "QLinearMatMul": "linear", "MatMulInteger": "linear",
     "QLinearAdd": "add", "Add": "add", "QLinearMul": "mul", "Mul": "mul",
+    "QLinearConcat": "concat", "Concat": "concat",
     "QLinearSigmoid": "sigmoid", "Sigmoid": "sigmoid", "QLinearGlobalAveragePool": "pool",
     "QLinearAveragePool": "pool", "GlobalAveragePool": "pool", "AveragePool": "pool",
     "ReduceMean": "pool", "Reshape": "move", "Flatten": "move", "MaxPool": "move",
@@ -28,7 +29,8 @@ _INTEGER: dict[str, tuple[tuple[int, int, int] | None, tuple[int, int]]] = {
     "QLinearMatMul": ((3, 4, 5), (6, 7)), "QLinearAdd": (None, (6, 7)),
     "QLinearMul": (None, (6, 7)), "QLinearGlobalAveragePool": (None, (3, 4)),
     "QLinearAveragePool": (None, (3, 4)), "QLinearSigmoid": (None, (3, 4)),
-    "QLinearLeakyRelu": (None, (3, 4)), "QLinearSoftmax": (None, (3, 4)),
+    "QLinearConcat": (None, (0, 1)), "QLinearLeakyRelu": (None, (3, 4)),
+    "QLinearSoftmax": (None, (3, 4)),
 }  # fmt: skip
 _INTEGER_OUTPUT_UNSCALED = ("ConvInteger", "MatMulInteger")  # int32 sums
 
@@ -42,8 +44,6 @@ def graph(path: Path, kind: str, model: Any, stored: Any) -> FileGraph:
     constants = file.constant_values(model)
     packed = file.unpacked(model)
     scales = _boundary_scales(stored)
-    first, last = file.inputs(stored)[0], stored.graph.output[0]
-    ends = [tensor_spec(path, value, scales) for value in (first, last)]
     codes = {v.name for v in file.inputs(stored) if _is_integer(v)}
     sizes = file.constant_bytes(model)
     found = file.shapes(model)
@@ -51,6 +51,8 @@ def graph(path: Path, kind: str, model: Any, stored: Any) -> FileGraph:
         _operation(node, constants, packed, scales, codes, found, size)
         for node, size in zip(model.graph.node, sizes, strict=True)
     )
+    first, last = file.inputs(stored)[0], stored.graph.output[0]
+    ends = [tensor_spec(path, value, scales) for value in (first, last)]
     return FileGraph(
         kind, ops, ends[0], ends[1], scales, metadata=file.metadata(stored),
         requires=f"onnxruntime {version}" if (version := file.oldest_runtime(stored)) else "",
@@ -110,7 +112,8 @@ def _boundary_scales(stored: Any) -> dict[str, QuantParams]:
 
 def _ends(node: Any, constants: dict[str, Any]) -> dict[str, QuantParams]:
     """What an integer operator says of its first input and of its output."""
-    named = {node.input[0]: (1, 2), node.output[0]: _INTEGER[node.op_type][1]}
+    first = 2 if node.op_type == "QLinearConcat" else 0
+    named = {node.input[first]: (first + 1, first + 2), node.output[0]: _INTEGER[node.op_type][1]}
     found = {name: params(constants, [file.input_name(node, i) for i in positions])
              for name, positions in named.items()}  # fmt: skip
     return {name: known for name, known in found.items() if known}
@@ -139,6 +142,10 @@ def _operation(
     else:
         integer = kind in _INTEGER_OUTPUT_UNSCALED or kind == "QuantizeLinear"
         integer = integer or (role in ("move", "transpose") and bool(data) and data[0] in codes)
+        if kind == "Clip" and data[0] in codes:
+            role, integer = "relu", True
+        if integer and role in ("move", "relu") and data[0] in scales:
+            scales.setdefault(output, scales[data[0]])
         if role in ("conv", "linear"):
             name, *of_codes = packed.get(file.input_name(node, 1), (file.input_name(node, 1),))
             weight = layer_weight(node, constants.get(name))

@@ -35,10 +35,12 @@ def global_average_pool(model: Any) -> None:
     _drop_unused(model)
 
 
-def drop_no_op_relus(model: Any) -> None:
-    """Drop each Relu whose only reader quantizes with the smallest code as zero point.
+def relus_of_codes(model: Any) -> None:
+    """Let what quantizes behind a Relu do its work, or cut its codes off at their zero point.
 
-    Codes below the zero point don't exist there, so quantizing already clips at zero.
+    With the smallest code as zero point there is nothing to do: none stands for less than zero.
+    Elsewhere (what concatenations join has one zero point) a Relu in float would keep onnxruntime
+    from computing the layer before it in integers.
     """
     import onnx
 
@@ -51,10 +53,22 @@ def drop_no_op_relus(model: Any) -> None:
         users = readers.get(node.output[0], [])
         if node.op_type != "Relu" or any(u.op_type != "QuantizeLinear" for u in users):
             continue
-        if all(constants[u.input[2]] == -128 for u in users):
-            for user in users:
-                user.input[0] = node.input[0]
-            model.graph.node.remove(node)
+        for user in users:
+            user.input[0] = node.input[0]
+            if constants[user.input[2]] > -128:
+                _cut_off(model, user)
+        model.graph.node.remove(node)
+
+
+def _cut_off(model: Any, quantize: Any) -> None:
+    """Put the zero point in place of each smaller code."""
+    import onnx
+
+    codes = quantize.output[0]
+    quantize.output[0] = f"{codes}_of_all"
+    clip = onnx.helper.make_node("Clip", [f"{codes}_of_all", quantize.input[2]], [codes],
+                                 f"{quantize.name}_relu")  # fmt: skip
+    model.graph.node.insert([*model.graph.node].index(quantize) + 1, clip)
 
 
 def unsigned_activations(model: Any) -> None:
@@ -67,15 +81,17 @@ def unsigned_activations(model: Any) -> None:
     import onnx
 
     constants = {i.name: i for i in model.graph.initializer}
+    places = {"QuantizeLinear": 2, "DequantizeLinear": 2, "Clip": 1}
     for node in model.graph.node:
-        if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or node.input[0] in constants:
+        at = places.get(node.op_type)
+        if at is None or node.input[0] in constants:
             continue  # the rest are weights, which stay int8
-        name = f"{node.input[2]}_u8"
+        name = f"{node.input[at]}_u8"
         if name not in constants:
-            zero = onnx.numpy_helper.to_array(constants[node.input[2]]).astype(np.int32) + 128
+            zero = onnx.numpy_helper.to_array(constants[node.input[at]]).astype(np.int32) + 128
             constants[name] = onnx.numpy_helper.from_array(zero.astype(np.uint8), name)
             model.graph.initializer.append(constants[name])
-        node.input[2] = name
+        node.input[at] = name
     _drop_unused(model)
 
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 _KINDS = {
     "Conv": "conv", "QLinearConv": "conv", "Gemm": "linear", "QGemm": "linear", "Add": "add",
     "QLinearAdd": "add", "Mul": "mul", "QLinearMul": "mul", "Sigmoid": "sigmoid",
-    "QLinearSigmoid": "sigmoid", "Relu": "relu", "Clip": "relu",
-    "GlobalAveragePool": "mean",
+    "QLinearSigmoid": "sigmoid", "Concat": "concat", "QLinearConcat": "concat",
+    "Relu": "relu", "Clip": "relu", "GlobalAveragePool": "mean",
     "QLinearGlobalAveragePool": "mean", "MaxPool": "max_pool", "Reshape": "reshape",
     "Flatten": "reshape", "QuantizeLinear": "quantize", "DequantizeLinear": "dequantize",
     "Cast": "cast", "Neg": "neg", "FusedConv": "conv",
@@ -39,7 +39,8 @@ _ATTRIBUTES = {
     "Gemm": ("alpha", "beta", "transA", "transB"), "QGemm": ("alpha", "transA", "transB"),
     "Reshape": ("allowzero",), "Flatten": ("axis",), "Cast": ("to",),
     "QuantizeLinear": ("axis", "saturate"), "DequantizeLinear": ("axis",),
-    "QLinearGlobalAveragePool": ("channels_last",),
+    "QLinearGlobalAveragePool": ("channels_last",), "Concat": ("axis",),
+    "QLinearConcat": ("axis",),
 }  # fmt: skip
 # What an attribute must be where anything else is another operation.
 _FIXED = {"auto_pad": b"NOTSET", "ceil_mode": 0, "storage_order": 0, "alpha": 1.0, "beta": 1.0,
@@ -53,6 +54,7 @@ _INTEGER: dict[str, tuple[tuple[tuple[int, int, int], ...], tuple[int, int], tup
     "QLinearMul": (((0, 1, 2), (3, 4, 5)), (6, 7), ()),
     "QLinearSigmoid": (((0, 1, 2),), (3, 4), ()),
     "QLinearGlobalAveragePool": (((0, 1, 2),), (3, 4), ()),
+    "QLinearConcat": (((2, 3, 4),), (0, 1), ()),  # and as many more as it joins
 }  # fmt: skip
 # attribute -> the one field of it that may be set
 _FIELD = {
@@ -64,7 +66,8 @@ _FIELD = {
 # operator -> the fewest and the most inputs
 _ARITY = {
     "Conv": (2, 3), "Gemm": (2, 3), "Add": (2, 2), "Mul": (2, 2), "Sigmoid": (1, 1),
-    "Relu": (1, 1), "Clip": (3, 3), "GlobalAveragePool": (1, 1), "MaxPool": (1, 1),
+    "Concat": (2, 99), "QLinearConcat": (8, 302), "Relu": (1, 1), "Clip": (2, 3),
+    "GlobalAveragePool": (1, 1), "MaxPool": (1, 1),
     "Reshape": (2, 2),
     "Flatten": (1, 1), "QuantizeLinear": (3, 3), "DequantizeLinear": (3, 3), "Cast": (1, 1),
     "Neg": (1, 1), "QLinearConv": (8, 9), "QGemm": (9, 9), "QLinearAdd": (8, 8),
@@ -72,8 +75,8 @@ _ARITY = {
     "FusedConv": (2, 4),
 }  # fmt: skip
 # Operators of real numbers; MaxPool, Reshape and Flatten move either kind.
-_REAL = ("Conv", "FusedConv", "Gemm", "Add", "Mul", "Sigmoid", "GlobalAveragePool", "Relu", "Clip",
-         "Cast", "Neg", "QuantizeLinear")  # fmt: skip
+_REAL = ("Conv", "FusedConv", "Gemm", "Add", "Mul", "Sigmoid", "Concat", "GlobalAveragePool",
+         "Relu", "Clip", "Cast", "Neg", "QuantizeLinear")  # fmt: skip
 _MOVING = ("MaxPool", "Reshape", "Flatten")
 _BATCH, _FORMAT_VERSION = "batch", 9
 _OWN = "com.microsoft"  # onnxruntime's operators
@@ -175,11 +178,14 @@ class _Reader:
             return
         output = node.output[0]
         problems = [*self._problems(node)]
-        if kind in _REAL and any(i in self.codes for i in data):
+        ends = kind == "Clip" and len(node.input) == 2  # a ReLU of codes
+        if kind in _REAL and not ends and any(i in self.codes for i in data):
             problems.append("computes real numbers from codes")
         if kind == "DequantizeLinear" and not self.codes.issuperset(data):
             problems.append("dequantizes what isn't codes")
-        moved = kind in _MOVING and self.codes.issuperset(data)
+        if ends and not self.codes.issuperset(data):
+            problems.append("cuts real numbers off below only")
+        moved = (ends or kind in _MOVING) and self.codes.issuperset(data)
         if kind in _INTEGER or kind == "QuantizeLinear" or moved:
             self.codes.add(output)
         if len(node.output) != 1:
@@ -206,6 +212,8 @@ class _Reader:
         for key, value in _attributes(node).items():
             if key not in allowed:
                 yield f"the attribute {key[:40]} isn't expected"
+            elif node.op_type in ("Concat", "QLinearConcat") and value != 1:
+                yield f"joins along the axis {value}"
             elif key in _FIXED and value != _FIXED[key]:
                 yield f"its {key} is {value!r:.40}"
         for a in node.attribute:
@@ -228,6 +236,9 @@ class _Reader:
         elif kind in ("QuantizeLinear", "DequantizeLinear"):
             codes = node.output[0] if kind == "QuantizeLinear" else node.input[0]
             self._codes(codes, node.input[1:], name)
+        elif kind == "Clip" and len(node.input) == 2:
+            found["fill"] = float(self._constant(node, 1, name).item())
+            self.quantization[node.output[0]] = self.quantization[node.input[0]]
         elif kind == "Clip":
             low, most = (float(self._constant(node, i, name).reshape(-1)[0]) for i in (1, 2))
             if low:
@@ -266,6 +277,8 @@ class _Reader:
     def _integer(self, node: Any, name: str) -> dict[str, Any]:
         """Scales of what an integer operator reads and writes; its weights and biases."""
         reads, written, weighted = _INTEGER[node.op_type]
+        if node.op_type == "QLinearConcat":
+            reads = tuple((i, i + 1, i + 2) for i in range(2, len(node.input), 3))
         for position, *params in reads:
             self._codes(node.input[position], [node.input[i] for i in params], name)
         self._codes(node.output[0], [onnx_file.input_name(node, i) for i in written], name)

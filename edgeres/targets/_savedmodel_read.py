@@ -17,7 +17,8 @@ _ROLES: dict[str, Role] = {
     "Conv2D": "conv", "DepthwiseConv2dNative": "conv", "MatMul": "linear", "AddV2": "add",
     "Add": "add", "Mean": "pool", "AvgPool": "pool", "MaxPool": "move", "Relu": "move",
     "Relu6": "move", "Pad": "move", "PadV2": "move", "Reshape": "move", "Squeeze": "move",
-    "ExpandDims": "move", "Mul": "mul", "Sigmoid": "sigmoid", "Identity": "move",
+    "ExpandDims": "move", "Mul": "mul", "Sigmoid": "sigmoid", "ConcatV2": "concat",
+    "Identity": "move",
     "Transpose": "transpose", "Cast": "boundary",
 }  # fmt: skip
 _HARMLESS = {

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from edgeres.targets import Source
 
 _INT32 = 3  # DataType in types.proto
-# operation -> what it is, how many inputs it has, and attributes beside its type and shapes
+# operation -> what it is, how many inputs it has (0: `N`, and an axis), and attributes beside its
+# type and shapes
 _NODES: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "Conv2D": ("conv", 2, ("strides", "padding", "explicit_paddings", "dilations")),
     "DepthwiseConv2dNative": ("conv", 2, ("strides", "padding", "dilations")),
@@ -26,7 +27,7 @@ _NODES: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "MatMul": ("linear", 2, ()), "BiasAdd": ("bias", 2, ()), "AddV2": ("add", 2, ()),
     "Mul": ("mul", 2, ()), "Sigmoid": ("sigmoid", 1, ()), "Relu": ("relu", 1, ()),
     "Relu6": ("relu", 1, ()), "Minimum": ("minimum", 2, ()),
-    "Reshape": ("reshape", 2, ()),
+    "Reshape": ("reshape", 2, ()), "ConcatV2": ("concat", 0, ("N",)),
     "Mean": ("mean", 2, ("keep_dims",)), "Pad": ("pad", 2, ()), "Identity": ("identity", 1, ()),
     "Const": ("const", 0, ("value",)), "Placeholder": ("image", 0, ("shape",)),
 }  # fmt: skip
@@ -38,8 +39,9 @@ _OF_CONSTANTS = (
     "pad",
     "minimum",
     "reshape",
-)  # their second input is one
-_MAPS, _VECTORS = ("conv", "max_pool", "pad", "mean"), ("linear",)
+    "concat",
+)  # their last input is one
+_MAPS, _VECTORS = ("conv", "max_pool", "pad", "mean", "concat"), ("linear",)
 
 
 def structure(path: Path, source: Source) -> Structure:
@@ -117,9 +119,13 @@ class _Reader:
         dtype = node.attr[kind].type if kind in node.attr else FLOAT
         if dtype != FLOAT and not (op == "const" and dtype == _INT32):
             return f"it is of type {dtype}"
+        if op == "concat":
+            count = node.attr["N"].i + 1
+            if node.attr["N"] != type(node.attr["N"])(i=count - 1):
+                return "says more than how much it joins"
         if len(node.input) != count:
             return f"has {len(node.input)} inputs"
-        computed = list(node.input[:1] if op in _OF_CONSTANTS else node.input)
+        computed = list(node.input[:-1] if op in _OF_CONSTANTS else node.input)
         if any(i not in self.ranks for i in computed):
             return "reads a constant, or what isn't computed yet"
         if any(i not in self.constants for i in node.input[len(computed) :]):
@@ -192,6 +198,8 @@ class _Reader:
                 self.ranks[node.name] = 2
             if sorted(int(i) % 4 for i in stored[0].reshape(-1)) != [1, 2]:
                 self.strange.append(f"{name}: averages over the axes {stored[0].tolist()}")
+        if op == "concat" and (stored[0].shape != () or int(stored[0]) % 4 != 3):
+            self.strange.append(f"{name}: joins along the axis {stored[0].tolist()}")
         if op == "relu":
             return {"most": 6.0 if node.op == "Relu6" else math.inf}
         if op == "reshape":
@@ -231,10 +239,15 @@ class _Reader:
 
         tensor, dtype = node.attr["value"].tensor, node.attr["dtype"].type
         sizes = [dim.size for dim in tensor.tensor_shape.dim]
+        single = dtype == _INT32 and not sizes  # TensorFlow stores one by itself in another field
+        held: dict[str, Any] = {"int_val": list(tensor.int_val)} if single else {
+            "tensor_content": tensor.tensor_content}  # fmt: skip
         plain = type(tensor)(dtype=dtype, tensor_shape=container.shape(tensor.tensor_shape, sizes),
-                             tensor_content=tensor.tensor_content)  # fmt: skip
+                             **held)  # fmt: skip
         if tensor != plain:
             self.strange.append(f"{name}: isn't plain numbers of its type")
+        if single:
+            return np.int32(*tensor.int_val)
         values = np.frombuffer(tensor.tensor_content, "<i4" if dtype == _INT32 else "<f4")
         return values.reshape(sizes)
 

@@ -51,7 +51,7 @@ def _network(model: Classifier, image: Any) -> Any:
         elif node.op == "call_module":
             last = any(_flattens(model, user) for user in node.users)
             module = model.get_submodule(node.target)
-            values[node] = _layer(node.target, module, inputs, last)
+            values[node] = _layer(node.target, module, [values[n] for n in node.args], last)
         else:
             known = {"relu": tf.nn.relu, "add": tf.add, "mul": tf.multiply}
             values[node] = known[kind](*inputs, name=node.name)
@@ -100,6 +100,8 @@ def _layer(name: str, module: Any, inputs: list[Any], last: bool) -> Any:
         return x
     if kind in plain:
         return plain[kind](*inputs, name=name)
+    if kind == "Concat":
+        return tf.concat(inputs, tf.constant(3, name=f"{name}/axis"), name=name)
     if kind in ("Flatten", "Unflatten"):
         sides = [1, 1] if kind == "Unflatten" else []
         return tf.reshape(

@@ -18,9 +18,11 @@ from edgeres.types import QuantParams
 if TYPE_CHECKING:
     import numpy as np
 
-Operation = Literal["conv", "linear", "add", "mul", "sigmoid", "relu", "mean", "max_pool", "pad",
-                    "reshape", "quantize", "dequantize", "cast", "neg", "unknown"]  # fmt: skip
-"""What a step does. "mean" averages whole maps; "unknown" is anything this vocabulary lacks."""
+Operation = Literal["conv", "linear", "add", "mul", "sigmoid", "concat", "relu", "mean",
+                    "max_pool", "pad", "reshape", "quantize", "dequantize", "cast", "neg",
+                    "unknown"]  # fmt: skip
+"""What a step does. "mean" averages whole maps; "concat" puts channels behind one another;
+"unknown" is anything this vocabulary lacks."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class Step:
         padding: around a convolution, a max pool or a pad: (top, left, bottom, right); None is
             TensorFlow's "SAME", which depends on sizes.
         groups: of a convolution; None if its weights' shape decides.
-        fill: what a pad fills with, in the units of its tensor (a code if it is quantized).
+        fill: what a pad fills with, or a ReLU puts in place of less, in the units of its tensor (a
+            code if it is quantized).
         relu: a ReLU is part of it, or it is one.
         most: what that cuts off at (6 of a ReLU6).
         shape: that a reshape is asked for, as stored (0, -1 allowed).

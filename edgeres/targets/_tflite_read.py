@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 _ROLES: dict[str, Role] = {
     "CONV_2D": "conv", "DEPTHWISE_CONV_2D": "conv", "FULLY_CONNECTED": "linear", "ADD": "add",
-    "MUL": "mul", "LOGISTIC": "sigmoid", "MEAN": "pool", "AVERAGE_POOL_2D": "pool", "PAD": "move",
+    "MUL": "mul", "LOGISTIC": "sigmoid", "CONCATENATION": "concat",
+    "MEAN": "pool", "AVERAGE_POOL_2D": "pool", "PAD": "move",
     "PADV2": "move", "RESHAPE": "move", "MAX_POOL_2D": "move", "TRANSPOSE": "transpose",
     "QUANTIZE": "boundary", "DEQUANTIZE": "boundary",
 }  # fmt: skip

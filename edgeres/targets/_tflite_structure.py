@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ _KINDS = {
     "CONV_2D": "conv", "DEPTHWISE_CONV_2D": "conv", "FULLY_CONNECTED": "linear", "ADD": "add",
     "MUL": "mul", "LOGISTIC": "sigmoid", "MEAN": "mean", "MAX_POOL_2D": "max_pool", "PAD": "pad",
     "PADV2": "pad", "RESHAPE": "reshape", "QUANTIZE": "quantize", "DEQUANTIZE": "dequantize",
-    "NEG": "neg", "RELU_0_TO_1": "relu", "RELU6": "relu",
+    "CONCATENATION": "concat", "NEG": "neg", "RELU_0_TO_1": "relu", "RELU6": "relu",
 }  # fmt: skip
 _ENDS = {"RELU_0_TO_1": 1.0, "RELU6": 6.0}
 # What an operation's options may say otherwise than their defaults; the rest must be at them.
@@ -40,7 +40,8 @@ _OPTIONS = {
                           "fusedActivationFunction", "depthMultiplier"),
     "FULLY_CONNECTED": ("fusedActivationFunction", "keepNumDims"),
     "ADD": ("fusedActivationFunction", "potScaleInt16"),
-    "MUL": ("fusedActivationFunction",), "MEAN": ("keepDims",), "RESHAPE": ("newShape",),
+    "MUL": ("fusedActivationFunction",), "CONCATENATION": ("axis",),
+    "MEAN": ("keepDims",), "RESHAPE": ("newShape",),
     "MAX_POOL_2D": ("padding", "strideW", "strideH", "filterWidth", "filterHeight",
                     "fusedActivationFunction"),
 }  # fmt: skip
@@ -52,10 +53,12 @@ _SAME, _VALID = 0, 1
 _OPTION_CLASSES = {
     "CONV_2D": "Conv2DOptionsT", "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptionsT",
     "FULLY_CONNECTED": "FullyConnectedOptionsT", "ADD": "AddOptionsT", "MUL": "MulOptionsT",
-    "MEAN": "ReducerOptionsT", "RESHAPE": "ReshapeOptionsT", "MAX_POOL_2D": "Pool2DOptionsT",
+    "CONCATENATION": "ConcatenationOptionsT", "MEAN": "ReducerOptionsT",
+    "RESHAPE": "ReshapeOptionsT", "MAX_POOL_2D": "Pool2DOptionsT",
 }  # fmt: skip
 # operator -> how many inputs it may have, where that isn't one
-_INPUTS = {
+_INPUTS: dict[str, Sequence[int]] = {
+    "CONCATENATION": range(2, 100),
     "CONV_2D": (2, 3), "DEPTHWISE_CONV_2D": (2, 3), "FULLY_CONNECTED": (2, 3), "ADD": (2,),
     "MUL": (2,), "MEAN": (2,), "RESHAPE": (2,), "PAD": (2,), "PADV2": (3,),
 }  # fmt: skip
@@ -157,6 +160,8 @@ class _Reader:
             return "writes a constant"
         if getattr(options, "fusedActivationFunction", 0) not in (0, 1, 3):
             return f"its activation is of kind {options.fusedActivationFunction}"
+        if kind == "CONCATENATION" and (len(output.shape) != 4 or options.axis % 4 != 3):
+            return f"joins along the axis {options.axis}"
         if kind == "ADD" and output.dtype == "int16" and options.potScaleInt16:
             return "claims scales that are powers of two"
         return ""

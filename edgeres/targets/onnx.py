@@ -52,7 +52,7 @@ def export(source: Source, precision: str, path: Path) -> tuple[TensorSpec, Tens
 
         model = exported_model(source, precision)
         if precision == "int8":
-            rewrites.drop_no_op_relus(model)
+            rewrites.relus_of_codes(model)
             rewrites.unsigned_activations(model)
             rewrites.integer_io(model)
         write(model, source, path)

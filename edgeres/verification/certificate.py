@@ -214,9 +214,11 @@ def _layers(
     traced = tracer.run(given)
     names = name_layers(graph, reference.model, reference.scales)
     codes = {
-        names[tensor]: _signed(values)
-        for tensor, values in traced.items()
-        if tensor in names and np.issubdtype(values.dtype, np.integer)
+        names[op.output]: _signed(traced[op.output])
+        for op in graph.ops  # a ReLU of its own comes after the layer that it ends
+        if op.output in names
+        and op.output in traced
+        and np.issubdtype(traced[op.output].dtype, np.integer)
     }
     return layers.check(reference.model, reference.scales, x, codes)
 

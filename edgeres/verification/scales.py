@@ -17,6 +17,8 @@ from edgeres.models.modules import Classifier
 from edgeres.targets._graph import FileGraph, FileOp
 from edgeres.types import QuantParams, ScaleTable
 
+_MOVING = ("move", "transpose", "boundary", "relu")
+
 
 @dataclass(frozen=True)
 class Audit:
@@ -92,6 +94,9 @@ def name_layers(graph: FileGraph, model: Classifier, scales: ScaleTable) -> dict
                              if name in w.sources and w.name in scales), name)  # fmt: skip
             names[op.output] = name
             continue
+        if op.role == "relu" and op.inputs[0] in names:
+            names[op.output] = names[op.inputs[0]]
+            continue
         made = (_source(name, producers) for name in op.inputs)
         read = {names.get(source.output) for source in made if source}
         if op.weight is not None:
@@ -101,7 +106,7 @@ def name_layers(graph: FileGraph, model: Classifier, scales: ScaleTable) -> dict
             fits = [wire for wire in unclaimed.values()
                     if wire.kind == op.role and read.intersection(wire.sources)]  # fmt: skip
         if fits:
-            best = max(fits, key=lambda wire: len(read.intersection(wire.sources)))
+            best = min(fits, key=lambda wire: len(read.symmetric_difference(wire.sources)))
             names[op.output] = best.name
             del unclaimed[best.name]
     return names
@@ -175,7 +180,7 @@ def _producers(graph: FileGraph) -> dict[str, FileOp]:
 def _source(name: str, producers: dict[str, FileOp]) -> FileOp | None:
     """The operation whose codes a tensor carries, through those that only move codes."""
     op = producers.get(name)
-    while op is not None and op.role in ("move", "transpose", "boundary") and op.inputs:
+    while op is not None and op.role in _MOVING and op.inputs:
         op = producers.get(op.inputs[0])
     return op
 

@@ -217,7 +217,7 @@ FAULTS: dict[str, Plant] = {
     "wrong normalization": _normalization,
     "stale labels": _stale_labels,
     "a bias in a channel that stays silent": _hidden_bias,
-    **{fault: _structural(fault) for fault in _faults.SILENT},
+    **{fault: _structural(fault) for fault in (*_faults.SILENT, _faults.SWAPPED)},
     "a truncated file": _truncated,
 }
 

@@ -24,6 +24,7 @@ from edgeres.verification.scales import codes, same_params, shown
 
 _OF_WEIGHTS = ("conv", "linear")
 _FLOATING = ("float16", "float32")
+_MOVING = ("max_pool", "concat")
 
 
 def mismatches(
@@ -157,9 +158,10 @@ class _Walk:
 
     def _operation(self, step: Step, values: list[_Value]) -> _Value:
         """One of the network's own operations."""
-        sources = sorted(v.known for v in values)
+        order = list if step.op == "concat" else sorted  # a sum has none
+        sources = order(v.known for v in values)
         fitting = [k for k in self.waiting.values()
-                   if k.op == step.op and sorted(k.sources) == sources]  # fmt: skip
+                   if k.op == step.op and order(k.sources) == sources]  # fmt: skip
         if not fitting:
             raise _Mismatch(f"the network has no {step.op} of {' and '.join(sources)} here")
         reasons = []
@@ -168,9 +170,9 @@ class _Walk:
             if reason is None:
                 del self.waiting[known.name]
                 made = _Value(known.name, known.coded, known.shape, step.relu or not known.relu)
-                if known.op == "max_pool":  # moves codes, makes none
-                    codes, rounded = values[0].codes, values[0].rounded
-                    made = dataclasses.replace(made, codes=codes, rounded=rounded)
+                if known.op in _MOVING and known.coded in self.scales:  # makes no codes
+                    rounded = all(value.rounded for value in values)
+                    made = dataclasses.replace(made, codes=values[0].codes, rounded=rounded)
                 return made
             reasons.append(f"{known.name}: {reason}")
         raise _Mismatch(reasons[0])
@@ -192,6 +194,8 @@ class _Walk:
                 return misplaced
         elif any(any(value.padding) for value in values):
             return "reads a padded tensor"
+        if step.op == "concat" and len({value.codes for value in values}) > 1:
+            return "joins codes of other scales, or codes and real numbers"
         if len({value.flat or len(value.shape) == 1 for value in values}) > 1:
             return "reads a vector beside a map"
         if step.op in _OF_WEIGHTS:
@@ -304,8 +308,10 @@ class _Walk:
 
     def _relu(self, step: Step, value: _Value) -> _Value:
         known = self.by_name.get(value.known)
-        if known is None or not known.relu or value.codes is not None or value.negated:
+        if known is None or not known.relu or value.negated:
             raise _Mismatch(f"the network has no ReLU behind {value.known}")
+        if step.fill != (value.codes.zero_point[0] if value.codes else 0):
+            raise _Mismatch(f"it begins elsewhere than the network's behind {value.known}")
         if step.most != self._most(known):
             raise _Mismatch(f"it ends elsewhere than the network's behind {value.known}")
         return dataclasses.replace(value, relu=True)

@@ -88,6 +88,69 @@ class Ported(nn.Module):
         return self.fc(pad(self.same(x), (0, 0, 0, 0)).mean((2, 3)))
 
 
+class Grown(nn.Module):
+    """A layer of DenseNet (Huang et al. 2017): norm, ReLU, convolution; its answer has no ReLU."""
+
+    def __init__(self, channels: int, more: int):
+        super().__init__()
+        self.norm, self.act = nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
+        self.conv = nn.Conv2d(channels, more, 3, 1, 1, bias=False)
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        return self.conv(self.act(self.norm(torch.cat(maps, 1))))
+
+
+class Joined(nn.Module):
+    """Concatenations.
+
+    Two layers of DenseNet behind a max pool, a fire module of SqueezeNet, a ReLU behind a
+    concatenation, one of concatenations, and one that a sum reads.
+    """
+
+    def __init__(self, classes: int = 10):
+        super().__init__()
+        self.stem, self.bn = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
+        self.first, self.second = Grown(16, 8), Grown(24, 8)
+        self.squeeze = nn.Conv2d(32, 8, 1)
+        self.one, self.three = nn.Conv2d(8, 12, 1), nn.Conv2d(8, 12, 3, padding=1)
+        self.low, self.high = nn.Conv2d(24, 8, 1), nn.Conv2d(24, 16, 3, 1, 1)
+        self.out = nn.Linear(48, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.max_pool2d(torch.relu(self.bn(self.stem(x))), 2)
+        maps = [x, self.first([x])]
+        maps.append(self.second(maps))
+        x = torch.relu(self.squeeze(torch.cat(maps, 1)))
+        x = torch.cat((torch.relu(self.one(x)), torch.relu(self.three(x))), 1)
+        y = torch.relu(torch.cat((self.low(x), self.high(x)), dim=1))
+        y = torch.cat((nn.functional.max_pool2d(x + y, 2), nn.functional.max_pool2d(x, 2)), 1)
+        return self.out(torch.flatten(nn.functional.adaptive_avg_pool2d(y, 1), 1))
+
+
+class Split(nn.Module):
+    """Slices and shuffles: a block of ShuffleNetV2 (Ma et al. 2018), one of Res2Net, a half."""
+
+    def __init__(self, classes: int = 10):
+        super().__init__()
+        self.stem, self.bn = nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16)
+        self.branch = nn.Sequential(nn.Conv2d(8, 8, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+                                    nn.Conv2d(8, 8, 3, 1, 1, groups=8), nn.ReLU())  # fmt: skip
+        self.wide, self.deep = nn.Conv2d(4, 4, 3, 1, 1), nn.Conv2d(12, 16, 1)
+        self.shuffle = nn.ChannelShuffle(4)
+        self.out = nn.Linear(12, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.bn(self.stem(x)))
+        kept, changed = x.chunk(2, dim=1)
+        x = torch.cat((kept, self.branch(changed)), 1)
+        n, c, h, w = x.shape
+        x = x.view(n, 2, c // 2, h, w).transpose(1, 2).contiguous().view(n, c, h, w)
+        a, b, rest = torch.split(x, [4, 4, 8], 1)
+        y = torch.relu(self.deep(torch.cat((a, torch.relu(self.wide(b + a)), x[:, 12:]), 1)))
+        y = torch.cat((self.shuffle(y)[:, :4], rest), 1)
+        return self.out(torch.flatten(nn.functional.adaptive_avg_pool2d(y, 1), 1))
+
+
 def of(kind: type[nn.Module], px: int = 16, seed: int = 0) -> nn.Module:
     """One with batch statistics and scales as after a training, in evaluation mode."""
     torch.manual_seed(seed)

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from network.nets import Gated, Mobile, of
+from network.nets import Gated, Joined, Mobile, of
 from network.onnx_files import PX, Node, answers, exported, numbers, tail, written
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
@@ -49,7 +49,7 @@ def net(
     return written(path, [CONV, *middle, *end], {**STEM, **(tensors or {}), **theirs}, **settings)
 
 
-@pytest.mark.parametrize("kind", [Mobile, Gated])
+@pytest.mark.parametrize("kind", [Mobile, Gated, Joined])
 @pytest.mark.parametrize(
     ("opset", "dynamo"), [(13, False), (20, False), (18, True), (23, True)]
 )  # fmt: skip
@@ -74,6 +74,30 @@ def test_files_of_torch_compute_the_same(
         assert torch.equal(weights.load(tmp_path)(x), read.module(x))
     other = modules.with_new_head(read.module, 4)
     assert other(x).shape == (3, 4)
+
+
+class _Sliced(nn.Module):
+    """Halves, a last quarter, parts of several sizes, joined in other orders."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.wide = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(8, 12, 1)
+        self.out = nn.Linear(32, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.stem(x))
+        low, high = x.chunk(2, dim=1)
+        a, b, c = torch.split(self.wide(high), [2, 4, 6], 1)
+        x = torch.relu(torch.cat((c, low, b, x[:, -4:], a, low[:, 0:8]), 1))
+        return self.out(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize(("opset", "dynamo"), [(11, False), (18, False), (20, True)])
+def test_slices_and_splits_pick_the_same_channels(opset: int, dynamo: bool, tmp_path: Path) -> None:
+    path = exported(of(_Sliced), tmp_path / "net.onnx", opset, dynamo=dynamo)
+    read = same(path, image=(3, 3, PX, PX))
+    assert [note for note in read.notes if "slices and shuffles" in note]
+    assert not any("larger kernel" in note for note in read.notes)
 
 
 class _OneSided(nn.Module):
@@ -300,7 +324,11 @@ def test_channels_last_all_through(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("middle", "tensors", "settings", "said"),
-    [([("Concat", ["c", "c"], "m", {"axis": 1})], {}, {}, r"Concat isn't known in 'm'; docs"),
+    [([("Elu", ["c"], "m")], {}, {}, r"Elu isn't known in 'm'; docs"),
+     ([("Concat", ["c", "c"], "m", {"axis": 2})], {}, {}, "Concat along another axis than a map"),
+     ([("Slice", ["c", "at", "to", "on"], "m")],
+      {"at": np.array([0]), "to": np.array([4]), "on": np.array([2])}, {}, "Slice along another"),
+     ([("Split", ["c"], "m", {"axis": 3})], {}, {}, "Split along another axis"),
      ([("Elu", ["c"], "m")], {}, {}, "Elu isn't known in 'm'"),
      ([("Add", ["c", "w"], "a"), ("Relu", ["a"], "m")], {"w": numbers(8, 16, 16)}, {},
       "Add of a constant isn't known"),

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 import torch
-from network.nets import Gated, Mobile, Ported, of, saved
+from network.nets import Gated, Joined, Mobile, Ported, Split, of, saved
 from torch import Tensor, nn
 
+from edgeres.compression.graph import concatenated
 from edgeres.errors import BadInput
 from edgeres.models import modules, spec, weights
 from edgeres.models.pixels import of_pixels
@@ -25,7 +26,7 @@ from edgeres.training.inference import prepared
 from edgeres.types import Preprocess
 
 
-@pytest.mark.parametrize("kind", [Mobile, Gated, Ported])
+@pytest.mark.parametrize("kind", [Mobile, Gated, Ported, Joined, Split])
 def test_it_computes_the_same_under_the_same_names(kind: Any, tmp_path: Path) -> None:
     theirs = of(kind)
     x = torch.randn(3, 3, 16, 16)
@@ -34,9 +35,12 @@ def test_it_computes_the_same_under_the_same_names(kind: Any, tmp_path: Path) ->
         from_pt2(saved(theirs, tmp_path / "net.pt2"), mean=(0.5,), std=(0.5,)).module,
     ):
         made = ours.state_dict().keys() - theirs.state_dict().keys()
-        assert {key.split(".")[-2] for key in made} <= {"shift"}  # of a hard-sigmoid
+        fixed = {key.removesuffix(".weight").removesuffix(".bias") for key in made}
+        kinds = {name.split(".")[-1].rstrip("_0123456789") for name in fixed}
+        assert kinds <= {"shift", "part", "shuffle", "slice"}  # of hard-sigmoids, slices, shuffles
         assert theirs.state_dict().keys() <= ours.state_dict().keys()
-        assert all("shift" in n for n, p in ours.named_parameters() if not p.requires_grad)
+        held = [n for n, p in ours.named_parameters() if not p.requires_grad]
+        assert {*held} == made
         with torch.no_grad():
             torch.testing.assert_close(ours(x), theirs(x))
             torch.testing.assert_close(
@@ -151,6 +155,65 @@ class _Padded(nn.Module):
         return self.fc(nn.functional.max_pool2d(x, 3, 2).mean((2, 3)))
 
 
+class _Rows(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.changed(self.conv(x))
+        return self.fc(x.mean((2, 3)))
+
+    def changed(self, x: Tensor) -> Tensor:
+        return torch.cat((x, x), 2)
+
+
+class _Turned(_Rows):
+    def changed(self, x: Tensor) -> Tensor:
+        return x.transpose(2, 3)
+
+
+class _Steps(_Rows):
+    def changed(self, x: Tensor) -> Tensor:
+        return torch.cat((x[:, ::2], x[:, 1::2]), 1)
+
+
+class _Overwritten(_Rows):
+    """A slice is changed in place, and what it is a slice of is read then."""
+
+    def changed(self, x: Tensor) -> Tensor:
+        torch.relu_(x[:, :2])
+        return x
+
+
+def test_a_slice_changed_in_place_is_refused_or_right() -> None:
+    with pytest.raises(BadInput, match=r"isn't made of the image|isn't known"):
+        from_module(_Overwritten(), 16)
+
+
+class _OwnScales(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(11, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        return self.fc(torch.cat((x, y, torch.sigmoid(y)), 1).mean((2, 3)))
+
+
+def test_images_and_gates_are_concatenated_behind_a_convolution() -> None:
+    """Their scales are fixed; what is concatenated has one."""
+    theirs = of(_OwnScales)
+    ours = from_module(theirs, 16).module
+    (join,) = [node for node in ours.spec.nodes if node.op == "concat"]
+    assert [name.partition(".")[2] for name in join.inputs] == ["same", "", "same_2"]
+    x = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), theirs(x))
+    (group,) = concatenated(modules.fold_batchnorm(ours).spec)
+    assert len(group) == 4
+
+
 @pytest.mark.parametrize(
     ("model", "said"),
     [(_Softmax(), "softmax.int isn't known in 'odd'"), (_Two(), "1 inputs and 2 outputs"),
@@ -161,6 +224,9 @@ class _Padded(nn.Module):
      (_Padded("pool"), "max_pool2d.default of a padded map isn't known"),
      (_Padded("ones"), "pad.default with other than zeros around a map isn't known"),
      (_Padded("conv", 2), "conv2d.default with these arguments isn't known in 'conv'"),
+     (_Rows(), "cat along another axis than a map's channels isn't known"),
+     (_Turned(), "transpose.int isn't known but in a channel shuffle"),
+     (_Steps(), "slice.Tensor along another axis than a map's channels isn't known"),
      (nn.Sequential(nn.Conv2d(3, 4, 3)), r"gives \(N, 4, 14, 14\)")],
 )  # fmt: skip
 def test_what_is_unknown_is_refused_by_name(model: nn.Module, said: str) -> None:

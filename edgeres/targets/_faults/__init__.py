@@ -20,6 +20,7 @@ SILENT = (
     "a detour through another type",
     "a second graph or function",
 )
+SWAPPED = "the inputs of a concatenation swapped"
 _MODULES = {"qoperator": "onnx", "tensorrt": "onnx", "triton": "onnx"}
 
 
@@ -40,7 +41,7 @@ def cut_identity(path: Path, number: int, operand: int) -> bool:
 
 
 def plant(fault: str, path: Path) -> bool:
-    """Plant one of `SILENT`; False where the format has no place for it."""
+    """Plant one of `SILENT`, or `SWAPPED`; False where the format has no place for it."""
     planters = getattr(_module(path), "PLANTERS", {})
     return fault in planters and planters[fault](path) is not False
 

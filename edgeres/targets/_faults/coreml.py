@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from edgeres.targets import _faults
+
 _NAME = "edgeres_fault"
 
 
@@ -62,11 +64,27 @@ def _metadata(path: Path) -> None:
         spec.description.metadata, "shortDescription", "takes BGR images"))  # fmt: skip
 
 
+def _swapped(path: Path) -> bool:
+    swapped = False
+
+    def change(spec: Any) -> None:
+        nonlocal swapped
+        for op in _block(spec).operations:
+            if op.type == "concat" and not swapped:
+                first, second, *_ = op.inputs["values"].arguments
+                first.name, second.name = second.name, first.name
+                swapped = True
+
+    _changed(path, change)
+    return swapped
+
+
 PLANTERS: dict[str, Callable[[Path], bool | None]] = {
     "an operation of its own behind the answer": _own_operation,
     "other standard metadata": _metadata,
     "a detour through another type": _detour,
     "a second graph or function": _function,
+    _faults.SWAPPED: _swapped,
 }
 
 

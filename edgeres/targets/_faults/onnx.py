@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from edgeres.targets import _faults
+
 _NAME = "edgeres_fault"
 
 
@@ -89,12 +91,30 @@ def _metadata(path: Path) -> None:
         key="Image.NominalPixelRange", value="Normalized_1_1"))  # fmt: skip
 
 
+def _swapped(path: Path) -> bool:
+    swapped = False
+
+    def change(model: Any) -> None:
+        nonlocal swapped
+        places = {"Concat": (0, 1), "QLinearConcat": (2, 5)}  # whose scales are the same
+        for node in model.graph.node:
+            if node.op_type in places and not swapped:
+                first, second = places[node.op_type]
+                names = node.input[second], node.input[first]
+                node.input[first], node.input[second] = names
+                swapped = True
+
+    _changed(path, change)
+    return swapped
+
+
 PLANTERS: dict[str, Callable[[Path], bool | None]] = {
     "an operation of its own behind the answer": _own_operation,
     "images of a batch mixed": _mixed,
     "other standard metadata": _metadata,
     "a detour through another type": _detour,
     "a second graph or function": _function,
+    _faults.SWAPPED: _swapped,
 }
 
 

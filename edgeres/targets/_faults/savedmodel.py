@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from edgeres.targets import _faults
+
 _NAME = "edgeres_fault"
 
 
@@ -83,6 +85,20 @@ def _metadata(path: Path) -> None:
     _changed(path, lambda meta: meta.meta_info_def.tags.append("gpu"))
 
 
+def _swapped(path: Path) -> bool:
+    swapped = False
+
+    def change(meta: Any) -> None:
+        nonlocal swapped
+        for node in meta.graph_def.node:
+            if node.op == "ConcatV2" and not swapped:
+                node.input[0], node.input[1] = node.input[1], node.input[0]
+                swapped = True
+
+    _changed(path, change)
+    return swapped
+
+
 PLANTERS: dict[str, Callable[[Path], bool | None]] = {
     "an operation of its own behind the answer": _own_operation,
     "images of a batch mixed": _mixed,
@@ -90,6 +106,7 @@ PLANTERS: dict[str, Callable[[Path], bool | None]] = {
     "other standard metadata": _metadata,
     "a detour through another type": _detour,
     "a second graph or function": _function,
+    _faults.SWAPPED: _swapped,
 }
 
 

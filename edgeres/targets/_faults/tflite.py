@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from edgeres.targets import _faults
 from edgeres.targets import _tflite_file as file
 
 
@@ -85,12 +86,28 @@ def _second_graph(path: Path) -> None:
     _changed(path, lambda model: model.subgraphs.append(copy.deepcopy(model.subgraphs[0])))
 
 
+def _swapped(path: Path) -> bool:
+    swapped = False
+
+    def change(model: Any) -> None:
+        nonlocal swapped
+        for op in model.subgraphs[0].operators:
+            if file.kind(model, op) == "CONCATENATION" and not swapped:
+                first, second, *rest = op.inputs
+                op.inputs = [second, first, *rest]
+                swapped = True
+
+    _changed(path, change)
+    return swapped
+
+
 PLANTERS: dict[str, Callable[[Path], bool | None]] = {
     "an operation of its own behind the answer": _own_operation,
     "a signature of another output": _signature,
     "other standard metadata": _metadata,
     "a detour through another type": _detour,
     "a second graph or function": _second_graph,
+    _faults.SWAPPED: _swapped,
 }
 
 
