@@ -113,6 +113,25 @@ def _composed(first: Normalization, second: Normalization) -> Normalization:
     return whole[0], whole[1]
 
 
+@dataclass(frozen=True)
+class _Table:
+    """A map's channels as a table, on the way of being shuffled.
+
+    Attributes:
+        sides: channels, height and width of the map.
+    """
+
+    source: str
+    rows: tuple[int, int]
+    turned: bool
+    sides: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As the file has it now, without the batch."""
+        return (*(self.rows[::-1] if self.turned else self.rows), *self.sides[1:])
+
+
 @dataclass
 class _Import(Walk):
     """One walk over a file's nodes.
@@ -124,6 +143,7 @@ class _Import(Walk):
         constants: of the file, and what follows from them.
         origin: a constant -> the stored tensor that it is.
         nhwc: values of the file that have their channels last.
+        tables: values of the file that are a map on the way of being shuffled.
         padded: values of the file -> what zeros are to be around them: top, left, bottom, right.
         affine: values of the file that are the image, times something, plus something.
         last: values of the file that are its answer only.
@@ -135,6 +155,7 @@ class _Import(Walk):
     values: dict[str, str] = field(default_factory=dict)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     origin: dict[str, str] = field(default_factory=dict)
+    tables: dict[str, _Table] = field(default_factory=dict)
     nhwc: set[str] = field(default_factory=set)
     padded: dict[str, tuple[int, ...]] = field(default_factory=dict)
     affine: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
@@ -656,7 +677,8 @@ def _flatten(walk: _Import, call: Call) -> None:
 
 
 def _reshape(walk: _Import, call: Call) -> None:
-    before = walk.stored_shape(call.inputs[0])
+    table = walk.tables.get(call.inputs[0])
+    before = table.shape if table else walk.stored_shape(call.inputs[0])
     target = [int(n) for n in walk.constant(call, 1).reshape(-1)]
     if not call.attributes.get("allowzero", 0):
         target = [(BATCH, *before)[i] if n == 0 else n for i, n in enumerate(target)]
@@ -668,7 +690,17 @@ def _reshape(walk: _Import, call: Call) -> None:
     ):  # fmt: skip
         raise walk.refused(call, f"Reshape of {as_shape((0, *before))} to "
                                  f"{as_shape((0, *after))} isn't known")  # fmt: skip
-    _reshaped(walk, call, tuple(after))
+    shape = walk.shapes[table.source if table else walk.values[call.inputs[0]]]
+    if table is not None and tuple(after) == shape:
+        rows, columns = table.rows
+        order = ([r * columns + c for c in range(columns) for r in range(rows)] if table.turned
+                 else range(rows * columns))  # fmt: skip
+        name = walk.named(call, "shuffle")
+        walk.give(call, walk.pick(table.source, rows * columns, order, name))
+    elif table is None and len(after) == 4 and tuple(after[2:]) == before[1:]:
+        walk.tables[call.outputs[0]] = _Table(walk.value(call), (after[0], after[1]), False, before)
+    else:
+        _reshaped(walk, call, tuple(after))
 
 
 def _squeeze(walk: _Import, call: Call) -> None:
@@ -714,7 +746,11 @@ def _reshaped(walk: _Import, call: Call, after: tuple[int, ...]) -> None:
 
 
 def _transpose(walk: _Import, call: Call) -> None:
-    """Channels second or last: here they are always second."""
+    """Channels second or last: here they are always second. Or a step of a channel shuffle."""
+    table = walk.tables.get(call.inputs[0])
+    if table is not None and list(call.attributes.get("perm") or []) == [0, 2, 1, 3, 4]:
+        walk.tables[call.outputs[0]] = replace(table, turned=not table.turned)
+        return
     source, name = walk.value(call, last=True), call.inputs[0]
     order = list(call.attributes.get("perm") or [])
     last = name in walk.nhwc

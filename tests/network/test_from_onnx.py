@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from network.nets import Gated, Joined, Mobile, of
+from network.nets import Gated, Joined, Mobile, Split, of
 from network.onnx_files import PX, Node, answers, exported, numbers, tail, written
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
@@ -92,9 +92,14 @@ class _Sliced(nn.Module):
         return self.out(x.mean((2, 3)))
 
 
-@pytest.mark.parametrize(("opset", "dynamo"), [(11, False), (18, False), (20, True)])
-def test_slices_and_splits_pick_the_same_channels(opset: int, dynamo: bool, tmp_path: Path) -> None:
-    path = exported(of(_Sliced), tmp_path / "net.onnx", opset, dynamo=dynamo)
+@pytest.mark.parametrize(
+    ("kind", "opset", "dynamo"),
+    [(_Sliced, 11, False), (_Sliced, 18, False), (_Sliced, 20, True), (Split, 18, True)],
+)
+def test_slices_and_shuffles_pick_the_same_channels(
+    kind: Any, opset: int, dynamo: bool, tmp_path: Path
+) -> None:
+    path = exported(of(kind), tmp_path / "net.onnx", opset, dynamo=dynamo)
     read = same(path, image=(3, 3, PX, PX))
     assert [note for note in read.notes if "slices and shuffles" in note]
     assert not any("larger kernel" in note for note in read.notes)
