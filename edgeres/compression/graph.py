@@ -24,6 +24,7 @@ from edgeres.compression.quantizer import CLAMPS, RELU, ResidualQuantizer, layer
 from edgeres.compression.rounding import Moments
 from edgeres.errors import BadInput
 from edgeres.models.modules import Classifier, Spec, module_of
+from edgeres.network.graph import Network
 from edgeres.types import QuantParams, ScaleTable
 
 WEIGHT_RANGE = (-127, 127)
@@ -127,6 +128,11 @@ class Wire:
     kind: str
     sources: tuple[str, ...]
 
+    @property
+    def source(self) -> str:
+        """Key of the tensor that it reads (the first of several)."""
+        return self.sources[0]
+
 
 @functools.lru_cache(maxsize=32)
 def wiring(spec: Spec) -> tuple[Wire, ...]:
@@ -136,20 +142,35 @@ def wiring(spec: Spec) -> tuple[Wire, ...]:
 
 @functools.lru_cache(maxsize=32)
 def concatenated(spec: Spec) -> tuple[frozenset[str], ...]:
-    """The tensors that concatenations join, in sets: each has one scale, so that only codes move.
+    """The tensors that concatenations join, or whose channels a fixed convolution picks, in sets:
+    each has one scale, so that only codes move.
 
     Raises:
         BadInput: something whose scale is fixed is among them.
     """
     wires = wiring(spec)
-    joined = united((w.name, *w.sources) for w in wires if w.kind == "concat")
     fixed = {"input", *(w.name for w in wires if w.kind == "sigmoid")}
+    picks = _picking(spec)
+    joined = united((w.name, *w.sources) for w in wires if w.kind == "concat"
+                    or (w.name in picks and w.source not in fixed))  # fmt: skip
     for name in sorted(fixed.intersection(*[frozenset().union(*joined)])):
         raise BadInput(
             f"{spec.name}: '{name}' goes into a concatenation, whose parts have one scale; its own "
             "is fixed: put a 1x1 convolution between the two"
         )
     return joined
+
+
+def _picking(spec: Spec) -> frozenset[str]:
+    """The 1x1 convolutions of zeros and ones that an importer puts in place of slices and shuffles
+    (`network._walk.Walk.pick`)."""
+    if not isinstance(spec, Network):
+        return frozenset()
+    return frozenset(
+        node.name for node in spec.nodes if node.op == "conv2d" and not node.values["trained"]
+        and not node.values["bias"]
+        and (node.values["groups"], node.values["kernel"]) == (1, (1, 1))
+    )  # fmt: skip
 
 
 def united(sets: Iterable[Iterable[str]]) -> tuple[frozenset[str], ...]:

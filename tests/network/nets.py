@@ -111,7 +111,7 @@ class Joined(nn.Module):
         super().__init__()
         self.stem, self.bn = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
         self.first, self.second = Grown(16, 8), Grown(24, 8)
-        self.squeeze = nn.Conv2d(32, 8, 1)
+        self.squeeze, self.norm = nn.Conv2d(32, 8, 1), nn.BatchNorm2d(8)
         self.one, self.three = nn.Conv2d(8, 12, 1), nn.Conv2d(8, 12, 3, padding=1)
         self.low, self.high = nn.Conv2d(24, 8, 1), nn.Conv2d(24, 16, 3, 1, 1)
         self.out = nn.Linear(48, classes)
@@ -120,7 +120,7 @@ class Joined(nn.Module):
         x = nn.functional.max_pool2d(torch.relu(self.bn(self.stem(x))), 2)
         maps = [x, self.first([x])]
         maps.append(self.second(maps))
-        x = torch.relu(self.squeeze(torch.cat(maps, 1)))
+        x = torch.relu(self.norm(self.squeeze(torch.cat(maps, 1))))
         x = torch.cat((torch.relu(self.one(x)), torch.relu(self.three(x))), 1)
         y = torch.relu(torch.cat((self.low(x), self.high(x)), dim=1))
         y = torch.cat((nn.functional.max_pool2d(x + y, 2), nn.functional.max_pool2d(x, 2)), 1)
@@ -136,6 +136,7 @@ class Split(nn.Module):
         self.branch = nn.Sequential(nn.Conv2d(8, 8, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
                                     nn.Conv2d(8, 8, 3, 1, 1, groups=8), nn.ReLU())  # fmt: skip
         self.wide, self.deep = nn.Conv2d(4, 4, 3, 1, 1), nn.Conv2d(12, 16, 1)
+        self.norm = nn.BatchNorm2d(16)
         self.shuffle = nn.ChannelShuffle(4)
         self.out = nn.Linear(12, classes)
 
@@ -146,7 +147,8 @@ class Split(nn.Module):
         n, c, h, w = x.shape
         x = x.view(n, 2, c // 2, h, w).transpose(1, 2).contiguous().view(n, c, h, w)
         a, b, rest = torch.split(x, [4, 4, 8], 1)
-        y = torch.relu(self.deep(torch.cat((a, torch.relu(self.wide(b + a)), x[:, 12:]), 1)))
+        y = self.deep(torch.cat((a, torch.relu(self.wide(b + a)), x[:, 12:]), 1))
+        y = torch.relu(self.norm(y))
         y = torch.cat((self.shuffle(y)[:, :4], rest), 1)
         return self.out(torch.flatten(nn.functional.adaptive_avg_pool2d(y, 1), 1))
 
