@@ -14,14 +14,13 @@ from __future__ import annotations
 import hashlib
 import html
 import io
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres import datasets, preprocessing
+from edgeres import datasets, preprocessing, scratch
 from edgeres.disk import copy_whole, storage_errors, write_whole
 from edgeres.errors import BadInput, unknown
 from edgeres.runs import Run, find_run
@@ -382,13 +381,14 @@ def _kept(module: nn.Module, size_px: int, normalization: Any, runs: Path) -> st
     for note in read.notes:
         terminal.say(note)
     own = runs / "models"
-    with storage_errors(own):
+    with storage_errors(own), scratch.folder("model") as folder:
         own.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=own, prefix=".") as made:
-            weights.save(Path(made), read.module)
-            named = own / f"{read.module.spec.name}-{file_sha256(Path(made))[:12]}"
-            if not named.exists():
-                copy_whole(Path(made), named)
+        made = folder / "network"
+        made.mkdir()
+        weights.save(made, read.module)
+        named = own / f"{read.module.spec.name}-{file_sha256(made)[:12]}"
+        if not named.exists():
+            copy_whole(made, named)
     return str(named)
 
 

@@ -42,7 +42,7 @@ def require(library: str, architecture: str) -> Any:
             from torchvision import models
     except ImportError as error:
         raise MissingComponent(f"{library}:{architecture} is built by {library}'s own code: pip "
-                               f"install 'edgeres[zoo]' ({error})") from error  # fmt: skip
+                               f"install {library} ({error})") from error  # fmt: skip
     except RuntimeError as error:  # torchvision's compiled operators don't fit
         said = str(error).splitlines()[0]
         raise MissingComponent(f"{library} can't be imported beside this PyTorch ({said}); install "

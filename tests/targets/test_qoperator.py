@@ -79,5 +79,7 @@ def test_every_planted_fault_is_caught(quantized: Quantized, tmp_path: Path) -> 
     assert found.parity and found.parity.worst == 0
     assert len(found.adds) == 3
     trials = list(selftest.try_all(path, exported, reference, VerifySection(), lambda *_: None))
-    assert [t.fault for t in trials if not t.planted] == ["a signature of another output"]
+    assert [t.fault for t in trials if not t.planted] == [
+        "a signature of another output", "the inputs of a concatenation swapped",
+    ]  # fmt: skip
     assert [t.fault for t in trials if t.planted and not t.caught] == []

@@ -125,9 +125,9 @@ def test_without_its_library_the_sentence_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(MissingComponent, match=r"timm's own code: pip install 'edgeres\[zoo\]'"):
+    with pytest.raises(MissingComponent, match="timm's own code: pip install timm"):
         teachers.check(TeacherSection(model="timm:lcnet_050.ra2_in1k"))
-    with pytest.raises(MissingComponent, match=r"edgeres\[zoo\]"):
+    with pytest.raises(MissingComponent, match="pip install timm"):
         teachers.check_architecture("timm:lcnet_050")
     with pytest.raises(ValueError, match="`checkpoint` is a second teacher"):
         TeacherSection(model="onnx:net.onnx", checkpoint="net.pth")
