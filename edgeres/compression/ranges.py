@@ -70,8 +70,11 @@ def widest(model: Classifier, images: Tensor, tensors: Collection[str]) -> dict[
     """
     ends: dict[str, Ends] = {}
     first = _first(model, tensors)
+    order: list[str] = []  # of the network, whatever the order of `tensors`
 
     def widen(name: str, x: Tensor) -> None:
+        if name not in order:
+            order.append(name)
         low, high = x.amin().item(), x.amax().item()
         if not (size := max(-low, high)) <= _LARGEST:
             raise BadInput(
@@ -83,7 +86,7 @@ def widest(model: Classifier, images: Tensor, tensors: Collection[str]) -> dict[
         ends[first[name]] = min(known[0], low), max(known[1], high)
 
     _walk(model, images, tensors, widen)
-    return {name: ends[first[name]] for name in tensors}
+    return {name: ends[first[name]] for name in order}
 
 
 def _first(model: Classifier, tensors: Collection[str]) -> dict[str, str]:
