@@ -1,4 +1,4 @@
-"""Which tensors are quantized and how: annotation of an exported residual network, nothing else.
+"""Which tensors are quantized and how: annotation of an exported network, nothing else.
 
 A `torch.export` graph flows in; the same graph flows out with every convolution (with its batch
 norm and ReLU), batch norm without one, residual add (with its ReLU), pool, squeeze-and-excitation
@@ -115,7 +115,7 @@ def layers(graph_module: GraphModule) -> Iterator[Layer]:
 
 
 class ResidualQuantizer(Quantizer):
-    """Annotates a residual network for static integer arithmetic.
+    """Annotates a network for static integer arithmetic.
 
     Args:
         activation: name of a tensor -> its per-tensor specification; None leaves it float.
