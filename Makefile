@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv pip install --quiet
 APT_PACKAGES := chromium qemu-user-static mmdebstrap arch-test openssh-server openssh-client libusb-1.0-0
 
-.PHONY: quickstart test test-lowest lint format bench schema lock clean
+.PHONY: quickstart test test-matrix test-lowest lint format bench schema lock clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/edgeres run quickstart
@@ -17,6 +17,10 @@ test: $(VENV)/.installed-dev $(VENV)-tflite-runtime/.installed $(VENV)-mlflow/.i
     debian-packages
 	@# Two workers with a thread each: with more, they wait for one another.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
+
+# 26 networks of torchvision's and timm's own code to every int8 file: an hour on two cores.
+test-matrix: $(VENV)/.installed-dev $(VENV)-zoo/.installed
+	EDGERES_MATRIX=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/e2e/test_zoo.py -n 2 --dist load -rA
 
 # The lowest versions that pyproject.toml declares; LOWEST="--cpu --find-links FOLDER" for a CPU's torch.
 test-lowest: $(VENV)/bin/uv
