@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from edgeres import datasets, preprocessing, scratch
 from edgeres.disk import copy_whole, storage_errors, write_whole
 from edgeres.errors import BadInput, unknown
-from edgeres.runs import Run, find_run
+from edgeres.runs import LOCK, Run, find_run
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,6 +37,7 @@ Settings = Mapping[str, Any]
 """Recipe keys with dots and their values: `{"quantize.train.epochs": 3, "seed": 1}`."""
 
 _RUNS = "runs"
+_ARRAYS = {f"{kind}_{part}" for kind in "xy" for part in ("train", "val", "test")} | {"classes"}
 
 
 @dataclass(frozen=True)
@@ -196,15 +197,33 @@ def distill(
     """
     from edgeres.commands import chain
 
-    where = Path(runs)
-    own = {"data.source": _data(data, where), "data.size": size, "distill.student": student}
-    if isinstance(teacher, str) and not Path(teacher).exists():
-        brought = _brought(preprocess, mean, std)
-        recipe = chain.distilling(teacher, None, brought, own, _overrides(settings))
+    where, source = Path(runs), _data(data, Path(runs))
+    own = {"data.source": source, "data.size": size, "distill.student": student}
+    name, checkpoint, brought = None, None, _brought(preprocess, mean, std)
+    if isinstance(teacher, str | PathLike | Result):
+        name, checkpoint = _teacher(teacher, where)
     else:
-        path, brought = _model(teacher, str(own["data.source"]), size, where, preprocess, mean, std)
-        recipe = chain.distilling(None, Path(path), brought, own, _overrides(settings))
+        kept, brought = _model(teacher, source, size, where, brought)
+        checkpoint = Path(kept)
+    recipe = chain.distilling(name, checkpoint, brought, own, _overrides(settings))
     return _performed(recipe, where, "distill", quiet)
+
+
+def _teacher(what: Result | str | PathLike[str], runs: Path) -> tuple[str | None, Path | None]:
+    """An architecture or a source, or else a file or folder of weights: a run's last float one."""
+    text = str(what.path) if isinstance(what, Result) else str(what)
+    for run in (Path(text), runs / text):
+        if (run / LOCK).exists():
+            found = find_run(str(run), runs)
+            floats = [a for step, a in found.artifacts.items()
+                      if step in ("teacher", "distill", "prune")]  # fmt: skip
+            if not floats:
+                raise BadInput(f"{run}: has no network yet; run it first")
+            return None, floats[-1].folder()
+    path = Path(text)
+    if path.is_file() or (path / "spec.json").is_file():
+        return None, path
+    return text, None
 
 
 def prune(
@@ -271,7 +290,7 @@ def export(
     names = [targets] if isinstance(targets, str) else list(targets)
     where = Path(runs)
     source = _data(data, where)
-    path, brought = _model(model, source, size, where, preprocess, mean, std)
+    path, brought = _model(model, source, size, where, _brought(preprocess, mean, std))
     made = chain.exported(path, None, source, where, _overrides(settings), names, quiet, brought,
                           {"data.size": size})  # fmt: skip
     return load(made["added_to"] or made["run"])
@@ -286,7 +305,9 @@ def load(path: str | PathLike[str], runs: str | PathLike[str] = _RUNS) -> Result
     return _result(find_run(str(path), Path(runs)))
 
 
-def verify(result: Result | str | PathLike[str], *, quiet: bool = True) -> tuple[Certificate, ...]:
+def verify(
+    result: Result | str | PathLike[str], *, runs: str | PathLike[str] = _RUNS, quiet: bool = True
+) -> tuple[Certificate, ...]:
     """Verify a run's files anew; see `edgeres verify`. What failed is in the certificates.
 
     Raises:
@@ -294,13 +315,13 @@ def verify(result: Result | str | PathLike[str], *, quiet: bool = True) -> tuple
     """
     from edgeres.commands import files
 
-    path = _path(result)
-    return tuple(map(_certificate, files.verified([path], None, Path(path).parent, quiet)["files"]))
+    found = files.verified([_path(result)], None, Path(runs), quiet)
+    return tuple(map(_certificate, found["files"]))
 
 
 def benchmark(
     model: Result | str | PathLike[str], devices: str | Sequence[str] = "host", *,
-    preset: str = "standard", quiet: bool = True,
+    preset: str = "normal", runs: str | PathLike[str] = _RUNS, quiet: bool = True,
 ) -> tuple[Measurement, ...]:  # fmt: skip
     """Measure a run's files, or one file, on devices; see `edgeres benchmark`.
 
@@ -311,8 +332,7 @@ def benchmark(
     from edgeres.commands import files
 
     names = [devices] if isinstance(devices, str) else list(devices)
-    path = _path(model)
-    found = files.benchmarked(path, names, preset, False, Path(path).parent, quiet)
+    found = files.benchmarked(_path(model), names, preset, False, Path(runs), quiet)
     return tuple(map(_measurement, found["reports"]))
 
 
@@ -336,7 +356,7 @@ def _continued(
 
     where = Path(runs)
     source = _data(data, where)
-    path, brought = _model(model, source, size, where, preprocess, mean, std)
+    path, brought = _model(model, source, size, where, _brought(preprocess, mean, std))
     recipe = chain.continued(path, None, source, where, stage, _overrides(settings), section,
                              brought, {"data.size": size})  # fmt: skip
     return _performed(recipe, where, stage, quiet)
@@ -349,34 +369,35 @@ def _performed(recipe: Recipe, runs: Path, until: str | None, quiet: bool) -> Re
 
 
 def _model(
-    model: Any, data: str | None, size: int | None, runs: Path, preprocess: str | None,
-    mean: Sequence[float] | None, std: Sequence[float] | None,
-) -> tuple[str, dict[str, Any]]:  # fmt: skip
-    """The path of a network, and what is to be said of it beside."""
+    model: Any, data: str | None, size: int | None, runs: Path, brought: dict[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """The path of a network, and what is still to be said of it beside."""
+    from torch import nn
+
     if isinstance(model, Result | str | PathLike):
-        return _path(model), _brought(preprocess, mean, std)
-    if preprocess is None and (mean is None or std is None):
+        return _path(model), brought
+    if not isinstance(model, nn.Module):
+        raise BadInput(f"a network is an nn.Module, a file, a run or a function's result, not "
+                       f"{type(model).__name__}")  # fmt: skip
+    if not brought:
         raise BadInput("say how the module's images are prepared: preprocess='imagenet', or mean=… "
                        "and std=… in units of pixel / 255")  # fmt: skip
     if data is None:
         raise BadInput("a module needs data: data='imagefolder:PATH', or arrays")
-    if preprocess is not None and preprocess not in preprocessing.WAYS:
-        raise unknown("preprocess", preprocess, preprocessing.WAYS)
-    way = preprocessing.WAYS[preprocess] if preprocess is not None else None
-    normalization = (way.mean, way.std) if way is not None else (mean, std)
-    return _kept(model, size or datasets.default_size(data), normalization, runs), {}
+    way = preprocessing.WAYS[brought["preprocess"]] if "preprocess" in brought else None
+    mean, std = (way.mean, way.std) if way else (tuple(brought["mean"]), tuple(brought["std"]))
+    return _kept(model, size or datasets.default_size(data), mean, std, runs), {}
 
 
-def _kept(module: nn.Module, size_px: int, normalization: Any, runs: Path) -> str:
+def _kept(
+    module: nn.Module, size_px: int, mean: tuple[float, ...], std: tuple[float, ...], runs: Path
+) -> str:
     """A module as a folder of edgeres, named by its contents."""
     from edgeres import terminal
     from edgeres.disk import file_sha256
     from edgeres.models import weights
     from edgeres.network.from_torch import from_module
 
-    mean, std = (tuple(float(v) for v in part) for part in normalization)
-    if said := preprocessing.above_one([*mean]):
-        raise BadInput(f"mean: {said}")
     read = from_module(module, size_px, mean=mean, std=std)
     for note in read.notes:
         terminal.say(note)
@@ -400,8 +421,14 @@ def _data(data: Any, runs: Path) -> str | None:
         return data
     if not isinstance(data, Mapping):
         raise BadInput("data is NAME[:PATH], or a mapping with x_train, y_train, x_test, y_test")
-    packed, arrays = io.BytesIO(), {str(k): np.asarray(v) for k, v in data.items()}
-    np.savez_compressed(packed, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    packed = io.BytesIO()
+    if odd := sorted(map(str, set(data) - _ARRAYS)):
+        raise BadInput(f"data: '{odd[0]}' isn't one of {', '.join(sorted(_ARRAYS))}")
+    try:
+        arrays: Any = {key: np.asarray(value) for key, value in data.items()}
+        np.savez_compressed(packed, allow_pickle=False, **arrays)
+    except ValueError as error:  # of several lengths, or objects
+        raise BadInput(f"data: not arrays of numbers: {error}") from error
     content = packed.getvalue()
     path = runs / "arrays" / f"{hashlib.sha256(content).hexdigest()[:16]}.npz"
     with storage_errors(path):
@@ -410,18 +437,48 @@ def _data(data: Any, runs: Path) -> str | None:
     return f"arrays:{path}"
 
 
-def _brought(
-    preprocess: str | None, mean: Sequence[float] | None, std: Sequence[float] | None
-) -> dict[str, Any]:
-    said = {"preprocess": preprocess, "mean": list(mean) if mean else None,
-            "std": list(std) if std else None}  # fmt: skip
-    return {key: value for key, value in said.items() if value is not None}
+def _brought(preprocess: str | None, mean: Any, std: Any) -> dict[str, Any]:
+    """What is said of how images are prepared, as settings of a section.
+
+    Raises:
+        BadInput: half of it or twice, no such name, or numbers that can't be meant.
+    """
+    if preprocess is not None and (mean is not None or std is not None):
+        raise BadInput("preprocess says mean and std by name; leave one of them out")
+    if (mean is None) != (std is None):
+        raise BadInput("mean and std go together; give both, or preprocess='imagenet'")
+    if preprocess is not None:
+        if preprocess not in preprocessing.WAYS:
+            raise unknown("preprocess", preprocess, preprocessing.WAYS)
+        return {"preprocess": preprocess}
+    return {} if mean is None else {"mean": _numbers("mean", mean), "std": _numbers("std", std)}
+
+
+def _numbers(name: str, value: Any) -> list[float]:
+    import numpy as np
+
+    try:
+        found = [float(v) for v in np.asarray(value, float).reshape(-1)]
+    except (TypeError, ValueError):
+        found = []
+    if len(found) not in (1, 3):
+        raise BadInput(f"{name}: one number or three for red, green, blue, e.g. 0.5")
+    if said := preprocessing.above_one(found):
+        raise BadInput(f"{name}: {said}")
+    return found
 
 
 def _overrides(settings: Settings | None) -> list[str]:
     import json
 
-    return [f"{key}={json.dumps(value)}" for key, value in (settings or {}).items()]
+    def plain(value: Any) -> Any:
+        if isinstance(value, PathLike):
+            return str(value)
+        if hasattr(value, "tolist"):  # numpy's and PyTorch's numbers
+            return value.tolist()
+        raise BadInput(f"settings: {value!r:.80} can't be a recipe's value")
+
+    return [f"{key}={json.dumps(value, default=plain)}" for key, value in (settings or {}).items()]
 
 
 def _path(what: Result | str | PathLike[str]) -> str:
@@ -459,7 +516,7 @@ def _measurement(report: Mapping[str, Any]) -> Measurement:
     latency, memory = report.get("latency") or {}, report.get("memory") or {}
     runtime = report.get("runtime") or {}
     return Measurement(
-        str(report["device"]["name"]), report["target"],
+        report["device"], report["target"],
         f"{runtime.get('name', '')} {runtime.get('version', '')}".strip(),
         latency.get("median_ns"), latency.get("p90_ns"), latency.get("n"),
         memory.get("peak_rss_bytes"),

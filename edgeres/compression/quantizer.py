@@ -110,7 +110,10 @@ def layers(graph_module: GraphModule) -> Iterator[Layer]:
         if kind in (*_JOINING, "concat") and not _stands_alone(node):
             name = f"{name}.{kind}"
         names[last] = name
-        sources = tuple(names.get(_maker(data), "input") for data in _read(node, kind))
+        makers = map(_maker, _read(node, kind))
+        # What no layer makes stays float, under a name that no tensor of a table has.
+        sources = tuple("input" if m.op == "placeholder" else names.get(m, f"({m.name})")
+                        for m in makers)  # fmt: skip
         yield Layer(name, kind, node, last, sources)
 
 

@@ -23,6 +23,7 @@ NEEDS_PATH = True
 
 _MOST_BYTES = 4 << 30  # of one array
 _MOST_CLASSES = 100_000
+_MOST_PX = 4096
 _PARTS = ("train", "val", "test")
 
 
@@ -47,7 +48,7 @@ def own_size(path: Path | None) -> int:
         ):
             old = npy.read_magic(array) == (1, 0)
             shape, *_ = (npy.read_array_header_1_0 if old else npy.read_array_header_2_0)(array)
-            return int(shape[1])
+            return int(shape[1]) if 0 < shape[1] <= _MOST_PX else SIZE
     except Exception:  # `read` says what is wrong with it
         return SIZE
 
@@ -80,19 +81,23 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     Raises:
         BadInput: it isn't such a file, or an array is missing.
     """
-    import numpy as np
+    from numpy.lib import format as npy
 
     wanted = {f"{kind}_{part}.npy" for kind in "xy" for part in _PARTS} | {"classes.npy"}
     try:
         with open_regular(path) as stream, zipfile.ZipFile(stream) as packed:
-            sizes = {info.filename: info.file_size for info in packed.infolist()}
-            large = [name for name in wanted if sizes.get(name, 0) > _MOST_BYTES]
-            if large:
-                raise BadInput(f"{path}: {large[0]} is larger than {_MOST_BYTES >> 30} GiB; give "
-                               "the pictures as a folder: imagefolder:PATH")  # fmt: skip
-            stream.seek(0)
-            with np.load(stream, allow_pickle=False) as found:
-                arrays: dict[str, Any] = {n: found[n] for n in found.files if f"{n}.npy" in wanted}
+            arrays: dict[str, Any] = {}
+            for info in packed.infolist():
+                name = info.filename
+                if name not in wanted:
+                    continue
+                if info.file_size > _MOST_BYTES:
+                    raise BadInput(
+                        f"{path}: {name} is larger than {_MOST_BYTES >> 30} GiB; give the pictures "
+                        "as a folder: imagefolder:PATH"
+                    )
+                with packed.open(info) as array:
+                    arrays[name.removesuffix(".npy")] = npy.read_array(array, allow_pickle=False)
     except BadInput:
         raise
     except Exception as error:  # zip and the npy header each have their own
@@ -117,10 +122,11 @@ def _samples(path: Path, part: str, found: dict[str, np.ndarray], size_px: int) 
     shape = images.shape
     if shape[3:] == (1,):
         images = images[..., 0]
-    square = images.ndim in (3, 4) and shape[1] == shape[2] > 0
+    square = images.ndim in (3, 4) and 0 < shape[1] == shape[2] <= _MOST_PX
     if images.dtype != np.uint8 or not square or images.shape[3:] not in ((), (3,)):
         raise BadInput(f"{path}: x_{part} is {images.dtype} {shape}; uint8 (N, H, H) or "
-                       "(N, H, H, 3) is expected, 0 to 255, channels last")  # fmt: skip
+                       "(N, H, H, 3) is expected, 0 to 255, channels last, of at most "
+                       f"{_MOST_PX:,} px")  # fmt: skip
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.dtype.kind not in "iu" or labels.shape != (len(images),):

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from edgeres.errors import BadInput
 from edgeres.network import document
-from edgeres.network.graph import INPUT, Network, Node, Value
+from edgeres.network.graph import INPUT, Network, Node, Value, width
 from edgeres.network.module import NetworkModule
+from edgeres.network.ops import LARGEST
 from edgeres.types import Preprocess
 
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
@@ -24,6 +25,10 @@ Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 _MOST_JOINED = 4  # by one concatenation: XNNPACK takes few
+_CLOSE = 1e-3  # of the largest answer: far more than the order of sums makes
+_MOST_PICKED = 1 << 26  # weights of fixed convolutions in a network
+_ENDING = ("conv2d", "linear", "batch_norm", "add", "avg_pool", "global_avg_pool")  # in a ReLU
+_MOVING = ("concat", "max_pool", "flatten", "unflatten")  # make no numbers of their own
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,8 @@ class Walk:
     _around: set[str] = field(default_factory=set)  # what operations stand in
     _numbers: Counter[str] = field(default_factory=Counter)
     _weights: set[str] = field(default_factory=set)
+    _cuts: dict[Node, str] = field(default_factory=dict)  # without its name -> its name
+    _picked: int = 0  # weights of fixed convolutions, so far
     # A name -> what it picks channels of, how many that has, and which.
     _picks: dict[str, tuple[str, int, Sequence[int]]] = field(default_factory=dict)
 
@@ -147,10 +154,7 @@ class Walk:
         channels, vector = shape[0], len(shape) == 1
         if vector:  # a convolution reads a map
             source = self.put("unflatten", [source], f"{base}.unflatten")
-        values: dict[str, Value] = {
-            "in": channels, "out": channels, "kernel": (1, 1), "stride": (1, 1), "padding": (0, 0),
-            "dilation": (1, 1), "groups": channels, "bias": True, "trained": False,
-        }  # fmt: skip
+        values = _fixed_point(channels, channels, groups=channels, bias=True)
         shift = self.put("conv2d", [source], f"{base}.shift", **values)
         self.tensors[f"{shift}.weight"] = torch.full((channels, 1, 1, 1), alpha)
         self.tensors[f"{shift}.bias"] = torch.full((channels,), beta)
@@ -158,14 +162,17 @@ class Walk:
         return self.put("flatten", [gate], f"{base}.flatten") if vector else gate
 
     def cut(self, op: str, source: str, base: str, **attributes: Value) -> str:
-        """An operation that cuts values off: of what a concatenation joins, before it joins that,
-        for a concatenation only moves numbers."""
+        """An operation that cuts values off, in front of what only moves them: the same numbers,
+        and a layer ends with it."""
         before = self.nodes.get(source)
-        if before is None or before.op != "concat":
-            return self.put(op, [source], base, **attributes)
-        parts = [self.put(op, [part], f"{base}.part{number}", **attributes)
+        if before is None or before.op not in _MOVING:
+            key = Node.of("", op, (source,), **attributes)
+            if key not in self._cuts:  # one of several that are the same
+                self._cuts[key] = self.put(op, [source], base, **attributes)
+            return self._cuts[key]
+        parts = [self.cut(op, part, f"{base}.part{number}", **attributes)
                  for number, part in enumerate(before.inputs)]  # fmt: skip
-        return self.put("concat", parts, f"{base}.concat")
+        return self.put(before.op, parts, f"{base}.{before.op}", **before.values)
 
     def concat(self, parts: Sequence[tuple[str, int]], base: str) -> str:
         """Maps one behind another along their channels.
@@ -178,7 +185,7 @@ class Walk:
         """
         names = []
         for name, count in parts:
-            node = self.nodes.get(name)
+            node = self.nodes.get(self._maker(name))
             free = node is not None and node.op != "sigmoid"
             names.append(name if free else self._fixed(name, count, range(count),
                                                        self.free(f"{base}.same")))  # fmt: skip
@@ -191,15 +198,25 @@ class Walk:
         inside = any(name.startswith(f"{base}.") for name in self._around | set(self.nodes))
         return self.put("concat", names, f"{base}.all" if inside else base)
 
+    def _maker(self, name: str) -> str:
+        """What made a value's numbers, through what only moves those of one value."""
+        while (node := self.nodes.get(name)) is not None and node.op in _MOVING[1:]:
+            name = node.inputs[0]
+        return name
+
     def _joined(self, parts: list[str]) -> list[str]:
         """With what an earlier concatenation joined already, as those of DenseNet do."""
+        if len(parts) <= _MOST_JOINED:
+            return parts
         joined: dict[str, tuple[str, ...]] = {}
         for node in self.nodes.values():
             if node.op == "concat":
-                joined[node.name] = tuple(n for i in node.inputs for n in joined.get(i, (i,)))
+                names = tuple(n for i in node.inputs for n in joined.get(i, (i,)))
+                if len(names) <= len(parts):
+                    joined[node.name] = names
         known = {names: name for name, names in joined.items()
                  if names == tuple(parts[: len(names)])}  # fmt: skip
-        if len(parts) <= _MOST_JOINED or not known:
+        if not known:
             return parts
         longest = max(known, key=len)
         return [known[longest], *parts[len(longest) :]]
@@ -209,7 +226,12 @@ class Walk:
 
         Args:
             count: how many the map has.
+
+        Raises:
+            ValueError: it hasn't these, or they are more than any network has.
         """
+        if not 0 < len(channels) <= LARGEST or not 0 < count <= LARGEST:
+            raise ValueError(f"{len(channels)} of {count} channels")
         if list(channels) == list(range(count)):
             return source
         self.notes.append("slices and shuffles of channels are 1x1 convolutions of zeros and ones, "
@@ -222,15 +244,14 @@ class Walk:
         if source in self._picks:
             source, count, before = self._picks[source]
             channels = [before[channel] for channel in channels]
-        values: dict[str, Value] = {
-            "in": count, "out": len(channels), "kernel": (1, 1), "stride": (1, 1),
-            "padding": (0, 0), "dilation": (1, 1), "groups": 1, "bias": False, "trained": False,
-        }  # fmt: skip
+        self._picked += count * len(channels)
+        if not 0 <= min(channels) <= max(channels) < count or self._picked > _MOST_PICKED:
+            raise ValueError(f"{len(channels)} of {count} channels")
         self._picks[name] = source, count, channels
         weight = torch.zeros(len(channels), count, 1, 1)
         weight[range(len(channels)), list(channels)] = 1
         self.tensors[f"{name}.weight"] = weight
-        return self.put("conv2d", [source], name, **values)
+        return self.put("conv2d", [source], name, **_fixed_point(count, len(channels)))
 
     def dropped(self, share: float) -> None:
         """Say that a dropout is left out."""
@@ -267,6 +288,29 @@ class Walk:
             name in self.nodes or name in self._around or any(n in self.nodes for n in _outer(name))
         )
 
+    def _apart(self, nodes: tuple[Node, ...], output: str) -> tuple[Node, ...]:
+        """With a depthwise convolution of ones in front of what cuts values off that are read
+        elsewhere, too: the same numbers, and in integers a layer ends with it."""
+        readers = Counter(name for node in nodes for name in node.inputs)
+        readers[output] += 1
+        channels, vectors = {INPUT: 3}, _vectors(nodes)
+        found = []
+        for node in nodes:
+            channels[node.name] = width(node, channels)
+            (source, *_) = node.inputs
+            before = self.nodes.get(source)
+            alone = readers[source] == 1 and before is not None and before.op in _ENDING
+            if node.op in ("relu", "clamp") and not alone and source not in vectors:
+                count, name = channels[source], self.free(f"{node.name}_same")
+                values = _fixed_point(count, count, groups=count)
+                found.append(Node.of(name, "conv2d", (source,), **values))
+                self.tensors[f"{name}.weight"] = torch.ones(count, 1, 1, 1)
+                self.notes.append("a ReLU whose input is read elsewhere, too, is behind a "
+                                  "depthwise convolution of ones: the same numbers")  # fmt: skip
+                node = Node(node.name, node.op, (name,), node.attributes)
+            found.append(node)
+        return tuple(found)
+
     def finished(
         self, output: str | None, answer: tuple[int, ...], size_px: int, name: str,
         normalization: Normalization,
@@ -286,7 +330,7 @@ class Walk:
                            "classes)")  # fmt: skip
         if output is None or output == INPUT:
             raise BadInput(f"{self.where}: its output isn't made of its image")
-        nodes = _reaching(tuple(self.nodes.values()), output)
+        nodes = self._apart(_reaching(tuple(self.nodes.values()), output), output)
         network = Network(
             _plain(name), nodes, output, answer[1], Preprocess(size_px, *normalization)
         )
@@ -302,6 +346,62 @@ class Walk:
             said = str(error).splitlines()[-1].strip()[:200]
             raise BadInput(f"{self.where}: tensors and operations don't fit: {said}") from error
         return Imported(module, tuple(dict.fromkeys(self.notes)), self.fixed_size)
+
+
+def _vectors(nodes: tuple[Node, ...]) -> set[str]:
+    """Which values are vectors."""
+    found: set[str] = set()
+    for node in nodes:
+        of_vectors = node.op != "unflatten" and not found.isdisjoint(node.inputs)
+        if node.op in ("linear", "flatten") or of_vectors:
+            found.add(node.name)
+    return found
+
+
+def trial_images(count: int, size_px: int) -> Tensor:
+    """What a network that was read is asked with, beside the one that it was read from: noise and
+    soft blots, (count, 3, H, H), the same at every call."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randn(count, 3, max(1, size_px // 8), max(1, size_px // 8), generator=generator)
+    noise = torch.randn(count, 3, size_px, size_px, generator=generator)
+    return noise / 4 + nn.functional.interpolate(coarse, size=(size_px, size_px), mode="bilinear")
+
+
+def require_same(where: str, ours: Tensor, theirs: Tensor) -> None:
+    """Refuse a network whose answers aren't those of what it was read from.
+
+    Whatever its graph says, and however much of it is known: nobody gets another function.
+
+    Raises:
+        BadInput: they differ.
+    """
+    if not bool(torch.isfinite(theirs).all()):
+        return  # who fills the network with these numbers refuses them
+    largest = float(theirs.abs().max())
+    off = float((ours - theirs).abs().max())
+    if ours.shape != theirs.shape or not off <= _CLOSE * largest + 1e-6:
+        raise BadInput(f"{where}: as a graph of known operations it gives other answers than by "
+                       f"itself (off by {off:.3g}, and its largest is {largest:.3g}); this is a "
+                       "fault of edgeres: please report it")  # fmt: skip
+
+
+def turned(rows: int, columns: int) -> list[int]:
+    """A table's numbers column by column: what a channel shuffle does with channels.
+
+    Raises:
+        ValueError: they are more than any network has.
+    """
+    if not 0 < rows * columns <= LARGEST:
+        raise ValueError(f"{rows} x {columns} channels")
+    return [row * columns + column for column in range(columns) for row in range(rows)]
+
+
+def _fixed_point(
+    channels: int, out: int, *, groups: int = 1, bias: bool = False
+) -> dict[str, Value]:
+    """The attributes of a 1x1 convolution that isn't trained."""
+    return {"in": channels, "out": out, "kernel": (1, 1), "stride": (1, 1), "padding": (0, 0),
+            "dilation": (1, 1), "groups": groups, "bias": bias, "trained": False}  # fmt: skip
 
 
 def conv_attributes(

@@ -16,7 +16,7 @@ FAMILY = "graph"
 SCHEMA = 3
 
 _MOST_NODES = 20_000
-_NAME = re.compile(r"[A-Za-z_][\w-]{0,99}(\.[\w-]{1,100}){0,30}", re.ASCII)
+_NAME = re.compile(r"[\w][\w-]{0,99}(\.[\w-]{1,100}){0,30}", re.ASCII)
 
 
 def to_json(network: Network) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from edgeres.network.graph import Network, Node, Value
+from edgeres.network.graph import INPUT, Network, Node, Value, width
 from edgeres.network.module import NetworkModule
 
 
@@ -73,12 +73,9 @@ def _depthwise(
 
 def _channels(network: Network) -> dict[str, int]:
     """How many channels each value has."""
-    found = {"input": 3}
+    found = {INPUT: 3}
     for node in network.nodes:
-        first = sum(found[name] for name in node.inputs[: None if node.op == "concat" else 1])
-        found[node.name] = node.number("out") if node.op in ("conv2d", "linear") else first
-        if node.op == "mul":  # a gate may have one channel
-            found[node.name] = max(found[name] for name in node.inputs)
+        found[node.name] = width(node, found)
     return found
 
 

@@ -18,7 +18,7 @@ import torch
 
 from edgeres import preprocessing
 from edgeres.errors import BadInput
-from edgeres.network import _onnx
+from edgeres.network import _onnx, onnx_file
 from edgeres.network._onnx import BATCH, Call, Program
 from edgeres.network._walk import (
     Imported,
@@ -27,24 +27,32 @@ from edgeres.network._walk import (
     as_shape,
     conv_attributes,
     require_image,
+    require_same,
+    trial_images,
+    turned,
 )
 from edgeres.network.graph import INPUT, Node, Value
+from edgeres.network.ops import LARGEST
 
 _MOST_PIXELS = 4096
 _FORGETTABLE = 64 << 20  # bytes that constants may make beside those that are stored
 
 
-def from_onnx(path: Path, size_px: int, given: Normalization | None = None) -> Imported:
+def from_onnx(
+    path: Path, size_px: int, given: Normalization | None = None, *, compare: bool = False
+) -> Imported:
     """Read an ONNX file of float numbers.
 
     Args:
         size_px: of the images, where the file takes any.
         given: what it is fed with, in the order of its channels; None: what it says itself. What
             it does to its images before anything else comes on top.
+        compare: ask onnxruntime, too.
 
     Raises:
         BadInput: it isn't a network of one float32 image and one vector of logits, is quantized,
-            or an operation isn't known; it is named, with the node it stands in.
+            or an operation isn't known; it is named, with the node it stands in. Or onnxruntime's
+            answers to a few images aren't those of what was read.
     """
     program = _onnx.read(path)
     where, shape = str(path), tuple(program.shape)
@@ -78,7 +86,38 @@ def from_onnx(path: Path, size_px: int, given: Normalization | None = None) -> I
                           "is trained on, it needs a lower learning rate (0.002 in place of 0.01: "
                           "prune.train.learning_rate, teacher.train.learning_rate)")  # fmt: skip
     read = walk.finished(output, (0, *answer), shape[2], path.stem, total or ((0.5,), (0.5,)))
+    if compare and (note := _compared(path, walk, read)):
+        read = replace(read, notes=(*read.notes, note))
     return replace(read, normalization=total)
+
+
+def _compared(path: Path, walk: _Import, read: Imported) -> str | None:
+    """Ask onnxruntime and the network the same.
+
+    Returns:
+        Why that couldn't be done, for people.
+    """
+    import onnxruntime
+
+    x = trial_images(walk.batch or 2, read.module.spec.preprocess.size_px)
+    fed = x.permute(0, 2, 3, 1) if walk.program.image in walk.nhwc else x
+    onnxruntime.set_default_logger_severity(4)
+    try:
+        content = onnx_file.contents(path, onnx_file.load(path))
+        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        theirs = torch.from_numpy(session.run(None, {walk.program.image: fed.numpy()})[0])
+    except Exception as error:  # onnxruntime has an exception class per status code
+        first = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        return f"its answers weren't compared with onnxruntime's, which can't run it: {first}"
+    factor, shift = (torch.from_numpy(v).float().view(3, 1, 1) for v in walk.affected())
+    with torch.no_grad():
+        ours = read.module(x * factor + shift)
+    ends = {call.outputs[0]: call.kind for call in walk.program.calls if call.outputs}
+    for name in walk.last:
+        ours = ours.softmax(1) if ends[name] == "Softmax" else ours.log_softmax(1)
+    require_same(str(path), ours, theirs.reshape(ours.shape) if theirs.numel() == ours.numel()
+                 else theirs)  # fmt: skip
+    return None
 
 
 def _said(metadata: Any, where: str) -> Normalization | None:
@@ -161,6 +200,7 @@ class _Import(Walk):
     affine: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     last: set[str] = field(default_factory=set)
     _readers: Counter[str] = field(default_factory=Counter)
+    _uses: dict[str, int] = field(default_factory=dict)  # the same, under all of a value's names
     _fed: tuple[np.ndarray, np.ndarray] | None = None
     _spare: int = _FORGETTABLE
 
@@ -173,6 +213,7 @@ class _Import(Walk):
         self._spare += sum(value.nbytes for value in self.constants.values())
         self.own([_onnx.dotted(name, keep_last=True) for name in self.constants])
         self._readers.update(name for call in self.program.calls for name in call.inputs)
+        self._uses = _uses(self.program)
         self._readers[self.program.answer] += 1
         for call in self.program.calls:
             try:
@@ -302,7 +343,7 @@ class _Import(Walk):
             "trained", True
         ):  # fmt: skip
             return False
-        if self._readers[call.input(position)] != 1 or call.input(position) in self.padded:
+        if self._uses[call.input(position)] != 1 or call.input(position) in self.padded:
             return False
         bias = _per_channel(self.constant(call, 1 - position), len(self.shapes[name]) + 1,
                             call.input(position) in self.nhwc, node.number("out"))  # fmt: skip
@@ -337,6 +378,10 @@ class _Import(Walk):
         self.affine[call.outputs[0]] = factor, shift
         return True
 
+    def affected(self) -> tuple[np.ndarray, np.ndarray]:
+        """What the file does to its images first: a factor and a shift per channel."""
+        return self._fed if self._fed is not None else (np.ones(3), np.zeros(3))
+
     def normalizes(self) -> Normalization | None:
         """mean and std of what the file is given; None: it takes its images as they are.
 
@@ -349,6 +394,22 @@ class _Import(Walk):
         if not (np.isfinite(self._fed).all() and (factor > 0).all()):
             raise BadInput(f"{self.where}: multiplies its images by what isn't above 0")
         return tuple((-shift / factor).tolist()), tuple((1 / factor).tolist())
+
+
+def _uses(program: Program) -> dict[str, int]:
+    """How many nodes compute with each value, whatever names it has; the answer is one, too."""
+    first: dict[str, str] = {}
+    for call in program.calls:
+        if call.kind in _RENAMING and call.inputs:
+            own = first.get(call.inputs[0], call.inputs[0])
+            first |= dict.fromkeys(call.outputs, own)
+    uses: Counter[str] = Counter()
+    for call in program.calls:
+        beside = call.inputs[1:] if call.kind in _RENAMING else call.inputs
+        uses.update(first.get(name, name) for name in beside)
+    uses[first.get(program.answer, program.answer)] += 1
+    names = {*first, *first.values(), *uses}
+    return {name: uses[first.get(name, name)] for name in names}
 
 
 def _ordinal(position: int) -> str:
@@ -400,7 +461,9 @@ def _made(node: Node, given: list[tuple[int, ...]]) -> tuple[int, ...]:
     if op == "concat":
         if len({shape[1:] for shape in given}) != 1 or any(len(shape) != 3 for shape in given):
             raise ValueError(f"{op} of {given}")
-        return (sum(shape[0] for shape in given), *first[1:])
+        if (count := sum(shape[0] for shape in given)) > LARGEST:
+            raise ValueError(f"{op} to {count} channels")
+        return (count, *first[1:])
     if op in ("add", "mul"):
         whole = np.broadcast_shapes(*given) if len({len(g) for g in given}) == 1 else ()
         if not whole or (op == "add" and given[0] != given[1]) or whole not in given:
@@ -693,8 +756,7 @@ def _reshape(walk: _Import, call: Call) -> None:
     shape = walk.shapes[table.source if table else walk.values[call.inputs[0]]]
     if table is not None and tuple(after) == shape:
         rows, columns = table.rows
-        order = ([r * columns + c for c in range(columns) for r in range(rows)] if table.turned
-                 else range(rows * columns))  # fmt: skip
+        order = turned(rows, columns) if table.turned else range(rows * columns)
         name = walk.named(call, "shuffle")
         walk.give(call, walk.pick(table.source, rows * columns, order, name))
     elif table is None and len(after) == 4 and tuple(after[2:]) == before[1:]:
@@ -796,6 +858,9 @@ def _softmax(walk: _Import, call: Call) -> None:
     walk.last.add(call.outputs[0])
 
 
+# What may give a value another name.
+_RENAMING = ("Identity", "Transpose", "Cast", "Dropout", "Reshape", "Flatten", "Squeeze",
+             "Unsqueeze", "Slice", "Split", "Concat", "Pad", "Softmax", "LogSoftmax")  # fmt: skip
 _CALLS: dict[str, Callable[[_Import, Call], None]] = {
     "Conv": _conv, "Gemm": _gemm, "MatMul": _matmul, "BatchNormalization": _norm, "Pad": _pad,
     "Relu": _simple("relu"), "Sigmoid": _simple("sigmoid"), "Clip": _clip,

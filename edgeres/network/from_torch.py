@@ -20,7 +20,16 @@ from edgeres.disk import read_bounded, require_stored
 from edgeres.errors import BadInput
 from edgeres.network import _pt2
 from edgeres.network._pt2 import Call, Program, Ref
-from edgeres.network._walk import Imported, Walk, as_shape, conv_attributes, require_image
+from edgeres.network._walk import (
+    Imported,
+    Walk,
+    as_shape,
+    conv_attributes,
+    require_image,
+    require_same,
+    trial_images,
+    turned,
+)
 from edgeres.network.graph import INPUT, Value
 
 _MOST = 8 << 30
@@ -37,7 +46,8 @@ def from_module(
         mean, std: what its images are normalized with, in units of pixel / 255.
 
     Raises:
-        BadInput: `torch.export` can't trace it, or an operation isn't known; it is named.
+        BadInput: `torch.export` can't trace it, or an operation isn't known; it is named. Or its
+            own answers to a few images aren't those of what was read.
     """
     modes = {module: module.training for module in model.modules()}
     image = torch.zeros(2, 3, size_px, size_px)
@@ -49,13 +59,18 @@ def from_module(
             program = torch.export.export(model.eval(), (image,), dynamic_shapes=shapes)
             saved = BytesIO()
             torch.export.save(_contiguous(program), saved)
+        with torch.no_grad():
+            theirs = model(trial_images(2, size_px))
     except Exception as error:  # whatever its own code raises
         said = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
         raise BadInput(f"{name}: torch.export can't read this module: {said}") from error
     finally:
         for module, training in modes.items():
             module.training = training
-    return _imported(_pt2.read(saved.getvalue(), name), name, name, mean, std)
+    read = _imported(_pt2.read(saved.getvalue(), name), name, name, mean, std)
+    with torch.no_grad():
+        require_same(name, read.module(trial_images(2, size_px)), theirs)
+    return read
 
 
 def from_pt2(path: Path, *, mean: tuple[float, ...], std: tuple[float, ...]) -> Imported:
@@ -113,7 +128,9 @@ class _Import(Walk):
 
     program: Program = field(kw_only=True)
     values: dict[str, str] = field(default_factory=dict)  # of the program -> of the network
-    storage: dict[str, str] = field(default_factory=dict)  # a view -> what it is a view of
+    # A view -> what it is a view of, and whether it surely has all of its numbers in their order
+    storage: dict[str, tuple[str, bool]] = field(default_factory=dict)
+    stale: set[str] = field(default_factory=set)  # changed in place, who knows how
     padded: dict[str, _Pads] = field(default_factory=dict)  # what only a convolution may read
     # Channels as a table, on the way of being shuffled -> their map, the table, whether it's turned
     tables: dict[str, tuple[str, tuple[int, int], bool]] = field(default_factory=dict)
@@ -146,18 +163,25 @@ class _Import(Walk):
             before: what that was.
         """
         ref = call.arguments.get("self", call.arguments.get("input"))
-        kind = call.target.partition(".")[0]
-        if not isinstance(ref, Ref) or before is None or not call.results:
+        kind, writes = call.target.partition(".")[0], call.target.partition(".")[0].endswith("_")
+        if not isinstance(ref, Ref) or not call.results:
             return
-        (result, *_), root = call.results, self.storage.get(ref.name, ref.name)
-        if kind in _VIEWS or kind.endswith("_"):
-            self.storage |= dict.fromkeys(call.results, root)
-        if kind.endswith("_"):
-            for name in [n for n in self.values if self.storage.get(n, n) == root]:
-                if self.values[name] == before:
-                    self.values[name] = self.values[result]
-                elif name != result:
-                    del self.values[name]  # of another shape: whoever reads it is refused
+        root, whole = self.storage.get(ref.name, (ref.name, True))
+        if kind in _VIEWS or writes:
+            same = whole and (writes or _VIEWS[kind])
+            self.storage |= dict.fromkeys(call.results, (root, same))
+        if not writes:
+            return
+        (result, *_) = call.results
+        named = {*self.values, *self.padded, *self.tables} - {result}
+        for name in (n for n in named if self.storage.get(n, (n, True))[0] == root):
+            both = whole and self.storage.get(name, (name, True))[1]
+            if name == ref.name or (both and self.values.get(name) == before):
+                self.values[name] = self.values[result]
+            else:  # perhaps a copy, perhaps a part: whoever reads it is refused
+                self.stale.add(name)
+                for known in (self.values, self.padded, self.tables):
+                    known.pop(name, None)  # type: ignore[attr-defined]
 
     def refused(self, call: Call, why: str) -> BadInput:
         place = f" in '{call.scope}'" if call.scope else ""
@@ -172,6 +196,9 @@ class _Import(Walk):
         """The network's name of one of a call's arguments."""
         if isinstance(ref, Ref) and ref.name in self.padded:
             raise self.refused(call, f"{call.target} of a padded map isn't known")
+        if isinstance(ref, Ref) and ref.name in self.stale:
+            raise self.refused(call, f"{call.target} of what was changed in place under another "
+                                     "name (say inplace=False there) isn't known")  # fmt: skip
         if not isinstance(ref, Ref) or ref.name not in self.values:
             raise self.refused(call, f"{call.target} reads what isn't made of the image, which is "
                                      "not known")  # fmt: skip
@@ -314,7 +341,7 @@ def _slices(walk: _Import, call: Call) -> None:
     first, base = 0, walk.base(call.scope, kind)
     if kind in ("slice", "narrow"):
         first = int(given.get("start") or 0)
-        first += shape[1] if first < 0 else 0
+        first = max(0, first + shape[1] if first < 0 else first)
     for number, result in enumerate(call.results):
         size = walk.program.shapes[result][1]  # as torch.export found it
         name = walk.free(f"{base}.part{number}" if len(call.results) > 1 else base)
@@ -324,7 +351,10 @@ def _slices(walk: _Import, call: Call) -> None:
 
 def _turned(walk: _Import, call: Call) -> None:
     """The step of a channel shuffle between two reshapes."""
-    x = walk.tables.get(call.arguments["self"].name)
+    ref = call.arguments["self"]
+    x = walk.tables.get(ref.name)
+    if ref.name in walk.stale:
+        walk.named(call, ref)  # refuses it
     if x is None or sorted(int(call.arguments[k]) % 5 for k in ("dim0", "dim1")) != [1, 2]:
         raise walk.refused(call, f"{call.target} isn't known but in a channel shuffle")
     walk.tables[call.results[0]] = (*x[:2], not x[2])
@@ -334,25 +364,22 @@ def _shuffled(walk: _Import, call: Call) -> bool:
     """Whether a reshape begins or ends a channel shuffle."""
     before, after = walk.program.shapes[call.arguments["self"].name], walk.shape(call)
     if len(before) == 4 and len(after) == 5 and after[3:] == before[2:]:
-        rows = (after[1], after[2])
-        walk.tables[call.results[0]] = walk.value(call, "self"), rows, False
+        walk.tables[call.results[0]] = walk.value(call, "self"), (after[1], after[2]), False
         return True
     table = walk.tables.get(call.arguments["self"].name)
     if table is None or len(after) != 4 or after[2:] != before[3:]:
         return False
-    x, (rows_, columns), turned = table
-    order = [r * columns + c for c in range(columns) for r in range(rows_)] if turned else \
-        range(rows_ * columns)  # fmt: skip
+    x, (rows, columns), is_turned = table
+    order = turned(rows, columns) if is_turned else range(rows * columns)
     name = walk.base(call.scope, "shuffle")
-    walk.values[call.results[0]] = walk.pick(x, rows_ * columns, order, name)
+    walk.values[call.results[0]] = walk.pick(x, rows * columns, order, name)
     return True
 
 
 def _shuffle(walk: _Import, call: Call) -> None:
     count, groups = walk.shape(call)[1], int(call.arguments["groups"])
-    each = count // groups
-    order = [g * each + c for c in range(each) for g in range(groups)]
     x, name = walk.value(call, "self"), walk.base(call.scope, "shuffle")
+    order = turned(groups, count // groups)
     walk.values[call.results[0]] = walk.pick(x, count, order, name)
 
 
@@ -514,10 +541,12 @@ def _ignored(walk: _Import, call: Call) -> None:
     """A check of sizes, which makes nothing."""
 
 
-# What gives another view of the same numbers, in evaluation mode.
-_VIEWS = ("alias", "contiguous", "dropout", "feature_dropout", "flatten", "view", "reshape",
-          "squeeze", "chunk", "split", "split_with_sizes", "slice", "narrow",
-          "transpose")  # fmt: skip
+# What gives another view of the same numbers, in evaluation mode, or perhaps a copy; and whether it
+# surely is a view of all of them in their order.
+_VIEWS = {"alias": True, "dropout": True, "feature_dropout": True, "view": True, "squeeze": True,
+          "contiguous": False, "flatten": False, "reshape": False, "chunk": False, "split": False,
+          "split_with_sizes": False, "slice": False, "narrow": False,
+          "transpose": False}  # fmt: skip
 _CALLS: dict[str, Callable[[_Import, Call], None]] = {
     "conv2d.default": _conv, "conv2d.padding": _conv, "linear.default": _linear,
     "batch_norm.default": _norm,

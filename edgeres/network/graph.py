@@ -141,3 +141,17 @@ class Network:
                 found[source].append(node.name)
         found[self.output].append("")
         return found
+
+
+def width(node: Node, channels: Mapping[str, int]) -> int:
+    """How many channels an operation makes.
+
+    Args:
+        channels: of what it reads, by name.
+    """
+    read = [channels[name] for name in node.inputs]
+    if node.op in ("conv2d", "linear"):
+        return node.number("out")
+    if node.op == "concat":
+        return sum(read)
+    return max(read) if node.op == "mul" else read[0]  # a gate may have one channel

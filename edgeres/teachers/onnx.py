@@ -99,7 +99,7 @@ def network(path: Path, wanted: Wanted) -> Found:
     given = None
     if wanted.mean is not None and wanted.std is not None:
         given = wanted.mean[::turned], wanted.std[::turned]
-    read = from_onnx(path, wanted.size_px or wanted.data_px, given)
+    read = from_onnx(path, wanted.size_px or wanted.data_px, given, compare=True)
     notes: list[str] = []
     if read.normalization is not None:
         mean, std = (values[::turned] for values in read.normalization)

@@ -16,6 +16,8 @@ from network.nets import Mobile, of
 
 import edgeres
 from edgeres.errors import BadInput
+from edgeres.measurement import protocol
+from edgeres.measurement.runners import Preset
 
 PX = 16
 
@@ -73,10 +75,21 @@ def test_what_would_have_to_be_guessed_is_asked_for(tmp_path: Path) -> None:
         ({"preprocess": "half"}, "a module needs data"),
         ({"data": "digits", "preprocess": "imagnet"}, r"unknown preprocess 'imagnet'"),
         ({"data": "digits", "mean": [123.0], "std": [58.0]}, "123 is above 1"),
+        ({"data": "digits", "mean": np.array(0.5)}, "mean and std go together"),
+        ({"data": "digits", "mean": "red", "std": 0.5}, "mean: one number or three"),
+        ({"data": "digits", "mean": 0.5, "std": 0.5, "preprocess": "half"}, "leave one of them"),
         ({"data": [1, 2], "preprocess": "half"}, "a mapping with x_train"),
+        ({"data": {"x_train": [[1], [2, 3]]}, "preprocess": "half"}, "not arrays of numbers"),
+        ({"data": {"file": [1]}, "preprocess": "half"}, "'file' isn't one of"),
+        (
+            {"data": "digits", "preprocess": "half", "settings": {"seed": model}},
+            "can't be a recipe",
+        ),
     ):
         with pytest.raises(BadInput, match=said):
             edgeres.quantize(model, runs=tmp_path, **given)
+    with pytest.raises(BadInput, match="a function's result, not int"):
+        edgeres.quantize(3, data="digits", preprocess="half", runs=tmp_path)
     with pytest.raises(AttributeError, match="no attribute 'quantise'"):
         edgeres.quantise  # noqa: B018
 
@@ -85,6 +98,38 @@ def test_the_package_is_light_until_a_function_is_asked_for() -> None:
     code = "import sys, edgeres; print('torch' in sys.modules, 'numpy' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.split() == ["False", "False"]
+
+
+def test_a_chain_of_functions_and_a_run_as_the_teacher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(protocol.PRESETS, "quick", Preset(16, 0.01, 1.0, 0.1, sessions=2))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "resnet8").mkdir()  # a folder that happens to be there isn't the architecture
+    short = {"data.size": np.int64(8), "teacher.train.epochs": 2, "distill.train.epochs": 2}
+    student = edgeres.distill("resnet8", "resnet8-w0.5", data="digits", settings=short)
+    assert [s.name for s in student.steps] == ["teacher", "distill"]
+    assert student.last.model == "resnet8-w0.5" and 0 < student.last.interval[0] < student.last.top1
+    again = edgeres.distill(student, "resnet8-w0.25", data="digits", settings={
+        "data.size": 8, "distill.train.epochs": 1, "teacher.near_chance": "go on",
+        "teacher.train.epochs": 0})  # fmt: skip
+    assert [s.model for s in again.steps] == ["resnet8-w0.5", "resnet8-w0.25"]
+    slim = edgeres.prune(student, budget="macs=0.7",
+                         settings={"prune.train.epochs": 1, "prune.max_drop": 100})  # fmt: skip
+    assert slim.last.macs is not None and student.last.macs is not None
+    assert slim.last.macs <= 0.7 * student.last.macs
+    made = edgeres.export(edgeres.quantize(slim.path.name, method="ptq"), ["onnx-int8"])
+    measured = edgeres.benchmark(made, preset="quick")
+    assert [(m.device, m.target) for m in measured] == [("host", "onnx-int8")]
+    assert (
+        measured[0].median_ns and measured[0].median_ns > 0 and "onnxruntime" in measured[0].runtime
+    )
+    (found,) = edgeres.verify(made.path.name)
+    assert found.passed
+    assert edgeres.run("quickstart", {"data.size": 8, "teacher.train.epochs": 1,
+                                      "distill": None, "prune": None, "quantize": None,
+                                      "export": None, "verify": None, "benchmark": None,
+                                      "report": None}).steps[0].name == "teacher"  # fmt: skip
 
 
 def test_the_documented_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,6 +61,7 @@ def test_grey_images_column_labels_and_an_own_validation_split(tmp_path: Path) -
      ({"x_val": np.zeros((1, 12, 12), np.uint8)}, "no array y_val in it"),
      ({"x_train": np.zeros((10, 3, 12, 12), np.uint8)}, r"x_train is uint8 \(10, 3, 12, 12\)"),
      ({"x_train": np.zeros((10, 12, 12, 3))}, r"x_train is float64 .* 0 to 255, channels last"),
+     ({"x_train": np.zeros((0, 9000, 9000, 3), np.uint8)}, "of at most 4,096 px"),
      ({"y_train": np.zeros(9, int)}, r"y_train is int64 \(9,\); whole numbers \(10,\)"),
      ({"y_test": np.full(10, -1)}, "y_test holds -1"),
      ({"y_test": np.full(10, 10**8)}, "a label is 100,000,000"),
@@ -83,6 +84,11 @@ def test_no_object_is_unpickled_and_no_pipe_waited_for(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "a") as packed:
         packed.writestr("classes.npy", header.getvalue() + evil)
     with pytest.raises(BadInput, match="can't be read as an"):
+        datasets.load(f"arrays:{path}")
+    written(path, x_train=None)
+    with zipfile.ZipFile(path, "a") as packed:
+        packed.writestr("x_train", b"raw")  # without .npy it is no array
+    with pytest.raises(BadInput, match="no array x_train in it"):
         datasets.load(f"arrays:{path}")
     os.mkfifo(tmp_path / "pipe.npz")
     for name, said in (("pipe.npz", "no such file"), ("none.npz", "no such file")):

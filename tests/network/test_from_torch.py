@@ -15,7 +15,8 @@ import torch
 from network.nets import Gated, Joined, Mobile, Ported, Split, of, saved
 from torch import Tensor, nn
 
-from edgeres.compression.graph import concatenated
+from edgeres.compression import ptq
+from edgeres.compression.graph import concatenated, wiring
 from edgeres.errors import BadInput
 from edgeres.models import modules, spec, weights
 from edgeres.models.pixels import of_pixels
@@ -189,6 +190,33 @@ class _Overwritten(_Rows):
 def test_a_slice_changed_in_place_is_refused_or_right() -> None:
     with pytest.raises(BadInput, match=r"isn't made of the image|isn't known"):
         from_module(_Overwritten(), 16)
+
+
+class _Behind(nn.Module):
+    """ReLUs behind pools and long concatenations; a pooled image and a pooled gate in one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(27, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pool = nn.functional.max_pool2d
+        y = self.conv(x)
+        long = torch.relu(torch.cat((y, y, y, y, y), 1))
+        gate = pool(torch.sigmoid(y)[:, :1], 2)
+        z = torch.cat((pool(x, 2)[:, :2], gate, torch.relu(pool(y, 3, 2, 1)), pool(long, 2)), 1)
+        return self.fc(torch.relu(torch.flatten(z.mean((2, 3), keepdim=True), 1)))
+
+
+def test_every_layer_knows_what_it_reads() -> None:
+    theirs = of(_Behind)
+    ours = modules.fold_batchnorm(from_module(theirs, 16).module)
+    wires = wiring(ours.spec)
+    assert {s for w in wires for s in w.sources} <= {"input", *(w.name for w in wires)}
+    assert [w.name for w in wires if "input" in w.sources and w.kind != "conv"] == []
+    assert concatenated(ours.spec)
+    folded, scales = ptq.quantize(ours, torch.randint(0, 256, (16, 3, 16, 16), dtype=torch.uint8))
+    assert {w.name for w in wires} <= set(scales) and folded.spec == ours.spec
 
 
 class _OwnScales(nn.Module):
