@@ -6,6 +6,8 @@ PIP_FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv pip install --quiet
+# Images set it; then each process would compile the libraries anew, as uv installs them uncompiled.
+export PYTHONDONTWRITEBYTECODE :=
 APT_PACKAGES := chromium qemu-user-static mmdebstrap arch-test openssh-server openssh-client libusb-1.0-0
 
 .PHONY: quickstart test test-matrix test-lowest lint format bench schema lock clean

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,11 @@ pytest_plugins = (
     "beds.arm_board", "beds.bundles", "beds.jetson_board", "beds.phone", "beds.zoo",
 )  # fmt: skip
 PX = 16
+
+# Where the environment says so, as images do, each of hundreds of processes would compile what it
+# imports: TensorFlow in 14 s in place of 5.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def images(count: int, px: int = PX, seed: int = 0) -> torch.Tensor:
