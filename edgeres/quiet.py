@@ -1,4 +1,7 @@
-"""Converters that print: keep their chatter off the terminal, and quote it when they fail."""
+"""Converters that print: keep their chatter off the terminal, and quote it when they fail.
+
+And those that import, if they find it, what isn't used here.
+"""
 
 from __future__ import annotations
 
@@ -57,3 +60,16 @@ def quiet(doing: str) -> Iterator[None]:
             os.close(kept[0])
             os.close(kept[1])
             logging.disable(before)
+
+
+@contextmanager
+def without(*packages: str) -> Iterator[None]:
+    """Import something as if these weren't installed; one that is loaded already stays."""
+    barred = {*packages} - sys.modules.keys()
+    for name in barred:
+        sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for name in barred:
+            del sys.modules[name]

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from edgeres.errors import BadInput
+from edgeres.quiet import without
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,7 +106,8 @@ def _serve(path: Path, threads: int) -> None:
 
 def _load(path: Path, threads: int) -> Any:
     """The network as a function; not by TensorFlow's loader, which runs what else a file holds."""
-    import tensorflow as tf
+    with without("keras", "jax", "sklearn"):  # a graph needs none: half of the time to load
+        import tensorflow as tf
 
     from edgeres.targets._savedmodel_read import runnable
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeres.errors import BadInput
-from edgeres.quiet import quiet
+from edgeres.quiet import quiet, without
 from edgeres.targets import Session, Source, Tracer, _schemes, require
 from edgeres.targets import _mil_package as packages
 from edgeres.targets._graph import FileGraph
@@ -181,18 +181,10 @@ def _describe(package: Any, source: Source, precision: str) -> None:
 
 def _coremltools() -> Any:
     require("coreml-int8")
-    # It imports these if it finds them, for converters of their models that aren't used here:
-    # fifteen seconds with all of them.
+    # For converters of their models that aren't used here: fifteen seconds with all of them.
     unused = ("tensorflow", "executorch", "sklearn", "transformers", "xgboost")
-    barred = set() if "coremltools" in sys.modules else {*unused} - sys.modules.keys()
-    for name in barred:
-        sys.modules[name] = None  # type: ignore[assignment]
-    try:
-        with quiet("importing coremltools"):
-            import coremltools
-    finally:
-        for name in barred:
-            del sys.modules[name]
+    with without(*unused), quiet("importing coremltools"):
+        import coremltools
     return coremltools
 
 

@@ -25,6 +25,7 @@ from typing import IO, Any
 import numpy as np
 
 from edgeres.errors import BadInput
+from edgeres.quiet import without
 
 # Layers that compute and do nothing else; a file with another one could bring code.
 PLAIN = frozenset(
@@ -114,7 +115,8 @@ def _serve(path: Path) -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what TensorFlow prints is no answer
     _require_plain(_config(path))
-    import keras
+    with without("jax", "sklearn"):
+        import keras
 
     model = keras.saving.load_model(path, compile=False, safe_mode=True)
     if len(model.inputs) != 1 or len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
