@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -24,6 +25,13 @@ PX = 16
 # imports: TensorFlow in 14 s in place of 5.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def needs(package: str) -> None:
+    """Skip what needs a package that isn't installed, without loading it: Core ML's converter,
+    where edgeres doesn't load it, loads TensorFlow and others, too."""
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed", allow_module_level=True)
 
 
 def images(count: int, px: int = PX, seed: int = 0) -> torch.Tensor:

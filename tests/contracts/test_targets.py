@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import images
+from conftest import images, needs
 
 from edgeres import targets
 from edgeres.compression import graph
@@ -32,7 +32,7 @@ INTEGER_TOLERANCE = 5
 def test_contract(name: str, quantized: tuple, tmp_path: Path) -> None:
     model, folded, scales = quantized
     target, precision = targets.load(name)
-    pytest.importorskip(target.PACKAGE)
+    needs(target.PACKAGE)
     integer = targets.is_integer(precision)
     scales = targets.scales_for(name, scales) if integer else None
     source = targets.Source(folded if integer else fold_batchnorm(model), scales, METADATA)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import needs
 from e2e.test_model_matrix import FLOAT, PRUNED, PX, TUNED, train
 from e2e.test_model_matrix import data as data
 from in_process import edgeres
@@ -74,7 +75,7 @@ def certified(
         if gated and name.startswith("executorch"):
             continue  # XNNPACK's sigmoid stays float there; its gate says so (docs/models.md)
         target, precision = targets.load(name)
-        pytest.importorskip(target.PACKAGE)
+        needs(target.PACKAGE)
         own = targets.scales_for(name, scales)
         with torch.no_grad():
             expected = integers.integer_graph(folded, own)(x).numpy()
@@ -139,7 +140,7 @@ def test_pruned_and_trained_in_integers(trained: tuple, data: tuple, tmp_path: P
 def test_float_files_are_exactly_the_network(name: str, trained: tuple, tmp_path: Path) -> None:
     model, theirs = trained
     target, precision = targets.load(name)
-    pytest.importorskip(target.PACKAGE)
+    needs(target.PACKAGE)
     folded = modules.fold_batchnorm(model)
     source = targets.Source(folded, None)
     path = tmp_path / f"net{target.SUFFIX}"

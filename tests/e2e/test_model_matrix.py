@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import needs
 
 from edgeres import targets
 from edgeres.compression import budgets, criteria, graph
@@ -90,7 +91,7 @@ def test_pruned_trained_and_verified_in_integers(name: str, data: tuple, tmp_pat
     reference = Reference(folded, scales, expected, before, test.images, test.labels)
     for target_name in TARGETS:
         target, precision = targets.load(target_name)
-        pytest.importorskip(target.PACKAGE)
+        needs(target.PACKAGE)
         path = tmp_path / f"m{target.SUFFIX}"
         ends = target.export(targets.Source(folded, scales), precision, path)
         exported = ExportedFile(target_name, path.name, file_sha256(path), 0, *ends)

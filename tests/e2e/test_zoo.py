@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import needs
 from torch import nn
 
 from edgeres import targets
@@ -103,7 +104,7 @@ def _certified(
     if name.startswith("executorch") and any(w.kind == "sigmoid" for w in wiring(folded.spec)):
         pytest.skip("XNNPACK has no integer sigmoid; its gate says so")
     data, (module, precision) = images(), targets.load(name)
-    pytest.importorskip(module.PACKAGE)
+    needs(module.PACKAGE)
     own, x = targets.scales_for(name, scales), prepared(data.images, folded.spec.preprocess)
     with torch.no_grad():
         expected = integers.integer_graph(folded, own)(x).numpy()

@@ -11,16 +11,19 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from conftest import needs
 
 from edgeres import devices
 from edgeres.devices import apple
 from edgeres.errors import BadInput, DeviceError
 from edgeres.measurement.runners import Preset, coreml
+from edgeres.targets.coreml import _coremltools
 
-pytest.importorskip("coremltools")
+needs("coremltools")
 
 
 def test_coremltools_offers_what_is_called() -> None:
+    _coremltools()
     from coremltools.models.ml_program.experimental import (
         async_wrapper,
         perf_utils,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import images, network
+from conftest import images, needs, network
 
 from edgeres.compression import graph, ptq
 from edgeres.errors import BadInput
@@ -24,7 +24,8 @@ from edgeres.types import QuantParams, ScaleTable
 from edgeres.verification.layers import check
 from edgeres.verification.scales import name_layers
 
-ct = pytest.importorskip("coremltools")
+needs("coremltools")
+ct = coreml._coremltools()
 pytestmark = pytest.mark.skipif(sys.platform == "darwin", reason="Core ML itself runs here")
 
 MODEL = "Data/com.apple.CoreML/model.mlmodel"

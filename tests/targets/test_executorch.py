@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import images, network
+from conftest import images, needs, network
 
 from edgeres import targets
 from edgeres.compression import graph, ptq
@@ -24,7 +24,7 @@ from edgeres.verification.certificate import Reference, certify
 from edgeres.verification.gates import integer_gates
 from edgeres.verification.scales import audit
 
-pytest.importorskip("executorch", reason="edgeres[executorch] is not installed")
+needs("executorch")
 
 LABELS = "\n".join(f"clàss {n}" for n in range(10))
 METADATA = {

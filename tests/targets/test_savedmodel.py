@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import images, network
+from conftest import images, needs, network
 
 from edgeres import targets
 from edgeres.disk import file_sha256, folder_size
@@ -27,7 +27,7 @@ from edgeres.types import ExportedFile
 from edgeres.verification import selftest
 from edgeres.verification.certificate import Reference, certify
 
-pytest.importorskip("tensorflow", reason="edgeres[tensorflow] is not installed")
+needs("tensorflow")
 
 METADATA = {
     "edgeres.labels": "\n".join(f"clàss {n}" for n in range(10)),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import needs
 from network.nets import Joined, of
 from torch import Tensor, nn
 
@@ -44,7 +45,7 @@ def files(joined: tuple, tmp_path_factory: Any) -> Callable[[str], tuple]:
 
     def file(name: str) -> tuple:
         target, precision = targets.load(name)
-        pytest.importorskip(target.PACKAGE)
+        needs(target.PACKAGE)
         table = targets.scales_for(name, scales) if targets.is_integer(precision) else None
         source = targets.Source(folded if table else modules.fold_batchnorm(joined[0]), table)
         path = tmp_path_factory.mktemp(name) / f"m{target.SUFFIX}"

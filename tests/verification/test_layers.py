@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import images, network
+from conftest import images, needs, network
 from torch.fx import Interpreter
 
 from edgeres.compression import graph, ptq
@@ -83,7 +83,7 @@ def test_swapped_channels_and_missing_layers(quantized: tuple, traced: tuple) ->
 
 def test_core_ml_takes_images_as_they_are(tmp_path: Path) -> None:
     """Rounded to float16, with ImageNet's normalization, 7 in 1,000 values get another code."""
-    pytest.importorskip("coremltools")
+    needs("coremltools")
     plain = network("resnet8")
     seen = Preprocess(16, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     model = resnet.ResNet(dataclasses.replace(plain.spec, preprocess=seen))
