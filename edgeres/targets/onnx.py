@@ -34,8 +34,9 @@ ANY_BATCH = True
 SCHEMES = {"int8": _schemes.as_trained}
 layer_file = _onnx_layer.write
 
-_OPSET = 20  # from 21, QuantizeLinear's output_dtype clashes with edited zero points
-_FORMAT_VERSION = 9  # the oldest with this operator set, so that onnxruntime 1.17 reads it
+_OPSET = 19  # the newest that Rockchip's compiler takes; older files have 20
+_KNOWN_OPSETS = (_OPSET, 20)
+_FORMAT_VERSION = 9  # the oldest with this operator set, so that onnxruntime 1.15 reads it
 # What onnxruntime does last on x86: other memory layouts for the same operations. Reading and
 # tracing stop before it: tensors stay (N, C, H, W), weights (O, I, kH, kW), and a Transpose is one
 # that the file asks for. Integer kernels give the same codes in either layout.
@@ -117,7 +118,7 @@ def structure(path: Path, source: Source, precision: str) -> Structure:
         BadInput: not an ONNX file.
     """
     ends = "uint8" if precision == "int8" else "float32"
-    return structures.structure(path, source, structures.Form({"": _OPSET}, ends))
+    return structures.structure(path, source, structures.Form({"": _KNOWN_OPSETS}, ends))
 
 
 def as_stored(path: Path) -> FileGraph:

@@ -30,7 +30,7 @@ ANY_BATCH = True
 SCHEMES = {"int8": _schemes.as_trained}
 beside, whole = onnx.beside, onnx.whole
 
-_OPSETS = {"": 20, "com.microsoft": 1}  # the optimizer lists all that it knows
+_OPSETS = {"": (19, 20), "com.microsoft": (1,)}  # the optimizer lists all that it knows
 
 
 def export(source: Source, precision: str, path: Path) -> tuple[TensorSpec, TensorSpec]:

@@ -35,7 +35,7 @@ SCHEMES = {"int8": _schemes.symmetric}
 beside, whole = onnx.beside, onnx.whole
 
 _READER = "tensorrt_rtx_bindings"
-_OPSET = 17  # what TensorRT 8.6 (JetPack 6.0) reads; these operators are the same in 20
+_OPSET = 17  # what TensorRT 8.6 (JetPack 6.0) reads; these operators are the same in 19
 _BUILD_SECONDS = 600
 _FREE = ("Relu", "Reshape", "Flatten", "Squeeze", "MaxPool", "Identity")  # change no scale
 
@@ -67,7 +67,7 @@ def structure(path: Path, source: Source, precision: str) -> Structure:  # noqa:
     Raises:
         BadInput: not an ONNX file.
     """
-    return structures.structure(path, source, structures.Form({"": _OPSET}, "float32"))
+    return structures.structure(path, source, structures.Form({"": (_OPSET,)}, "float32"))
 
 
 def session(path: Path, threads: int = 1) -> Session | None:

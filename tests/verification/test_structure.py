@@ -247,7 +247,7 @@ ONNX = {
     "a second output": (of_onnx(lambda m: m.graph.output.append(
         onnx.helper.make_tensor_value_info(node(m, "Conv").output[0], 1, ["batch", 16, 16, 16]))),
         "it has 2 outputs"),
-    "another operator set": (of_onnx(lambda m: setattr(m.opset_import[0], "version", 19)),
+    "another operator set": (of_onnx(lambda m: setattr(m.opset_import[0], "version", 18)),
                              "its operator sets are"),
     "a note of Windows' tools": (
         of_onnx(lambda m: m.metadata_props.add(key="Image.BitmapPixelFormat", value="Bgr8")),
