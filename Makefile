@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv pip install --quiet
 # Images set it; then each process would compile the libraries anew, as uv installs them uncompiled.
 export PYTHONDONTWRITEBYTECODE :=
-APT_PACKAGES := chromium qemu-user-static mmdebstrap arch-test openssh-server openssh-client libusb-1.0-0
+APT_PACKAGES := chromium qemu-user-static mmdebstrap arch-test openssh-server openssh-client libusb-1.0-0 libvulkan1
 
 .PHONY: quickstart test test-matrix test-lowest lint format bench schema lock clean
 
@@ -16,9 +16,9 @@ quickstart: $(VENV)/.installed
 	$(BIN)/edgeres run quickstart
 
 test: $(VENV)/.installed-dev $(VENV)-tflite-runtime/.installed $(VENV)-mlflow/.installed $(VENV)-zoo/.installed \
-    debian-packages
+    $(VENV)-runtimes/.installed debian-packages
 	@# Two workers with a thread each: with more, they wait for one another.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
+	EDGERES_RUNTIMES=$(VENV)-runtimes OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
 
 # 26 networks of torchvision's and timm's own code to every int8 file: an hour on two cores.
 test-matrix: $(VENV)/.installed-dev $(VENV)-zoo/.installed
@@ -52,7 +52,7 @@ lock: $(VENV)/bin/uv
 	mv requirements.new requirements.lock
 
 clean:
-	rm -rf $(VENV) $(VENV)-tflite-runtime $(VENV)-mlflow $(VENV)-zoo runs build dist
+	rm -rf $(VENV) $(VENV)-tflite-runtime $(VENV)-mlflow $(VENV)-zoo $(VENV)-runtimes runs build dist
 
 # pip, whose settings and PIP_FLAGS say where a build of torch is, brings that; uv, many times faster, the rest.
 $(VENV)/bin/uv: constraints.txt
@@ -80,6 +80,10 @@ $(VENV)-tflite-runtime/.installed: | $(VENV)/bin/uv
 $(VENV)-zoo/.installed: | $(VENV)/bin/uv
 	-$(UV) --python $(BIN)/python --target $(VENV)-zoo --no-deps \
 	  torchvision==0.29.1 timm==1.0.31 huggingface-hub==2.4.0 pyyaml==6.0.4 && touch $@
+
+# The runtimes that files are asked on and that are small and free; where they don't install, their tests skip.
+$(VENV)-runtimes/.installed: $(wildcard edgeres/runtimes/locks/*.txt) | $(VENV)/.installed-dev
+	-EDGERES_RUNTIMES=$(VENV)-runtimes $(BIN)/edgeres runtimes install tflm openvino ethos-u55-128 && touch $@
 
 # A real MLflow server to track runs to; it pins another protobuf than the converters.
 $(VENV)-mlflow/.installed: | $(VENV)/bin/uv

@@ -72,11 +72,19 @@ _EXPORT = {
 }  # fmt: skip
 _GATE = {"name": text, "measured?": number, "comparison": one_of(">=", "<=", "=="),
          "limit": number, "unit?": text, "passed": truth}  # fmt: skip
+_ON_RUNTIME = {
+    "runtime": text, "how": text, "passed": truth, "version": text, "device": text,
+    "taken?": count, "refused": [text], "memory_bytes": {"*": count}, "cycles?": count,
+    "error": text, "n?": count, "agreement?": share, "equal_images?": count,
+    "worst_codes?": number, "test?": counted, "divergence?": {"layer": text, "worst": number},
+    "compiled": [door.is_plain],
+}  # fmt: skip
 _CERTIFIED = {
     "target": text, "passed": truth, "gates": [_GATE], "agreement?": share, "worst_codes?": number,
     "against_float?": {"agreement": share}, "test?": counted, "discordant?": list_of(count, 2, 2),
     "scales?": {"compared": count, "equal": count}, "layers?": [{"name": text}],
     "residual_adds?": [text], "float_operators?": [text], "notes?": [text], "run_by?": text,
+    "runtimes?": [_ON_RUNTIME],
 }  # fmt: skip
 _REPORT = {
     "target": text, "device": text, "size_bytes?": count,

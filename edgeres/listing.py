@@ -19,7 +19,7 @@ def rows(what: str, runs: Path) -> list[dict[str, Any]]:
     """
     lists: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "recipes": _recipes, "models": _models, "datasets": _datasets, "targets": _targets,
-        "devices": _devices, "runs": lambda: _runs(runs),
+        "runtimes": _runtimes, "devices": _devices, "runs": lambda: _runs(runs),
     }  # fmt: skip
     if what not in lists:
         raise unknown("list", what, lists)
@@ -90,6 +90,20 @@ def _targets() -> list[dict[str, Any]]:
         found.append({"target": name, "needs": f"{module.EXTRA or '-'}{missing}",
                       "run here by": module.RUNTIME, "for": module.SUMMARY})  # fmt: skip
     return found
+
+
+def _runtimes() -> list[dict[str, Any]]:
+    from edgeres import runtimes
+
+    rows = []
+    for name, own in runtimes.names().items():
+        module, why = runtimes.module(own), runtimes.missing(name)
+        formats = dict.fromkeys(target.split("-")[0] for target in module.TAKES)
+        own_licence = ", licence of its own" if getattr(module, "ACCEPT", False) else ""
+        here = "yes" if why is None else "not installed" if "isn't installed" in why else "no"
+        rows.append({"runtime": name, "here": here, "takes": ", ".join(formats),
+                     "about": module.SUMMARY + own_licence})  # fmt: skip
+    return rows
 
 
 def _devices() -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from edgeres import __version__, terminal
-from edgeres.cli import _limits, chain, files, here, runs
+from edgeres.cli import _limits, chain, files, here, runs, runtimes
 from edgeres.cli._options import Command, labelled
 from edgeres.commands import examples
 from edgeres.errors import EdgeresError
@@ -43,9 +43,14 @@ _runs = typer.Typer(
     help="Look at runs, and keep order among them.", no_args_is_help=True,
     context_settings=_OPTIONS, rich_markup_mode=None,
 )  # fmt: skip
+_runtimes = typer.Typer(
+    help="Install runtimes that files are asked on.", no_args_is_help=True,
+    context_settings=_OPTIONS, rich_markup_mode=None,
+)  # fmt: skip
 _OF_RUNS = (runs.show_, runs.note, runs.rename, runs.delete)
 for _group, _functions in (
     (app, _COMMANDS), (_devices, (here.probe, here.discover)), (_runs, _OF_RUNS),
+    (_runtimes, (runtimes.install, runtimes.remove)),
 ):  # fmt: skip
     for _function in _functions:
         _name = _function.__name__.rstrip("_")
@@ -53,6 +58,7 @@ for _group, _functions in (
 app.command("bench", cls=Command, hidden=True, epilog=examples.epilog("benchmark"))(files.benchmark)
 app.add_typer(_devices, name="devices")
 app.add_typer(_runs, name="runs")
+app.add_typer(_runtimes, name="runtimes")
 
 
 def _version(value: bool) -> None:

@@ -37,6 +37,24 @@ AllowInvalid = Annotated[
 JUnit = Annotated[Path | None, typer.Option(help="Write the results there as JUnit XML, for CI.")]
 
 
+On = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="RUNTIME",
+        help="Also ask these; repeat, or name,name. See `edgeres list runtimes`.",
+        autocompletion=complete.runtimes,
+    ),
+]
+Compiled = Annotated[
+    Path | None, typer.Option(help="Folder for what those runtimes compile; else not kept.")
+]
+
+
+def _names(on: list[str] | None) -> tuple[str, ...]:
+    parts = (name.strip() for given in on or () for name in given.split(","))
+    return tuple(dict.fromkeys(name for name in parts if name))
+
+
 def _tolerated(what: str) -> Any:
     return typer.Option(min=0, help=f"Tolerated: {what}, as a share of A's.")
 
@@ -105,13 +123,15 @@ def inspect(
             help="A model file of anybody's: .tflite, .onnx, .mlpackage, .pte, a SavedModel."
         ),
     ],
+    on: On = None,
+    compiled: Compiled = None,
     as_json: Json = False,
 ) -> None:
     """Show a model file's operators, types and scales."""
     from edgeres.commands import files
     from edgeres.text import files as text
 
-    show(files.inspected(file), as_json, text.inspect)
+    show(files.inspected(file, _names(on), compiled), as_json, text.inspect)
 
 
 def verify(
@@ -129,6 +149,8 @@ def verify(
         bool,
         typer.Option("--self-test", help="Plant faults in copies; each must be caught."),
     ] = False,
+    on: On = None,
+    compiled: Compiled = None,
     public_key: Annotated[
         Path | None,
         typer.Option(help="Of a bundle's signer (PEM); it must be signed with it then."),
@@ -152,16 +174,19 @@ def verify(
         raise BadInput("--junit is for files, runs and bundles, not for --self-test")
     rows, cases = text.self_test if self_test else text.verify, xml.verify
     if what and len(what) == 1 and checking.is_bundle(Path(what[0])):
-        if self_test or against:
-            raise BadInput("--self-test and --against are for files and runs; a bundle has its own "
-                           "golden test")  # fmt: skip
+        if self_test or against or on:
+            raise BadInput("--self-test, --against and --on are for files and runs; a bundle has "
+                           "its own golden test")  # fmt: skip
         result = bundle.checked(Path(what[0]), public_key, require_signature)
         rows, cases = text.checked_bundle, xml.bundle
     elif public_key or require_signature:
         raise BadInput("--public-key and --require-signature are for one bundle (a .zip or folder)")
+    elif self_test:
+        if on:
+            raise BadInput("--on and --self-test are two checks; ask for one at a time")
+        result = files.self_tested(what or [], against, runs, quiet)
     else:
-        check = files.self_tested if self_test else files.verified
-        result = check(what or [], against, runs, quiet)
+        result = files.verified(what or [], against, runs, quiet, _names(on), compiled)
     if junit:
         xml.write(junit, "edgeres verify", cases(result))
     show(result, as_json, rows)

@@ -26,6 +26,13 @@ def devices(start: str) -> list[str]:
     return _fitting(start, module.names)
 
 
+def runtimes(start: str) -> list[str]:
+    """Runtimes that can be asked."""
+    from edgeres import runtimes as module
+
+    return _fitting(start, module.names)
+
+
 def datasets(start: str) -> list[str]:
     """Data sets."""
     from edgeres import datasets as module
@@ -42,7 +49,7 @@ def models(start: str) -> list[str]:
 
 def lists(start: str) -> list[str]:
     """What `edgeres list` lists."""
-    known = ("recipes", "models", "datasets", "targets", "devices", "runs")
+    known = ("recipes", "models", "datasets", "targets", "runtimes", "devices", "runs")
     return _fitting(start, lambda: known)
 
 

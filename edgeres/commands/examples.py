@@ -47,9 +47,13 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "edgeres recalibrate net.pth --model resnet20-A \\\n"
         "    --data imagefolder:photos --out recalibrated",
     ),
-    "inspect": ("edgeres inspect model.tflite", "edgeres inspect model.onnx --json"),
+    "inspect": (
+        "edgeres inspect model.tflite",
+        "edgeres inspect model.tflite --on ethos-u55-128",
+    ),
     "verify": (
         "edgeres verify",
+        "edgeres verify --on tflm,openvino,qnn-htp",
         "edgeres verify model.tflite --against quickstart-7a886b04c19d",
         "edgeres verify quickstart-android.zip --require-signature",
     ),
@@ -101,6 +105,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "clean": ("edgeres clean --dry-run",),
     "probe": ("edgeres devices probe host", "edgeres devices probe board@pi.local"),
     "discover": ("edgeres devices discover",),
+    "install": (
+        "edgeres runtimes install tflm ethos-u55-128",
+        "edgeres runtimes install qnn-htp --accept-licence",
+    ),
+    "remove": ("edgeres runtimes remove qnn-htp",),
 }
 
 

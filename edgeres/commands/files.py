@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgeres import scratch, stages, targets
+from edgeres import runtimes, scratch, stages, targets
 from edgeres.artifact import Artifact
-from edgeres.disk import contents_digest, file_sha256, folder_size
+from edgeres.disk import contents_digest, copy_whole, file_sha256, folder_size
 from edgeres.errors import BadInput, DeviceError
 from edgeres.progress import Progress
 from edgeres.proof import require_related
@@ -21,12 +21,39 @@ from edgeres.targets._conversion import examine, listed
 from edgeres.types import exported_file, to_json
 
 
-def inspected(file: Path) -> dict[str, Any]:
-    """What is in a model file, as stored, and what its runtime makes of it."""
+def inspected(file: Path, on: Sequence[str] = (), compiled: Path | None = None) -> dict[str, Any]:
+    """What is in a model file, as stored, and what its runtime makes of it.
+
+    Args:
+        on: further runtimes that look at it; compiled: where what they compile goes.
+
+    Raises:
+        BadInput: no such runtime, or one that doesn't take such files.
+        MissingComponent: a runtime can't be asked here.
+    """
     kind, _ = targets.of_file(file)
+    for name in on:
+        runtimes.require(name)
     found = listed(file)
-    return {"file": str(file), "format": kind, "target": f"{kind}-{found['precision']}",
-            **_identity(file, found), **found}  # fmt: skip
+    target = f"{kind}-{found['precision']}"
+    asked = [_looked_at(name, file, target, compiled) for name in on]
+    return {"file": str(file), "format": kind, "target": target, **_identity(file, found), **found,
+            **({"runtimes": asked} if asked else {})}  # fmt: skip
+
+
+def _looked_at(name: str, file: Path, target: str, compiled: Path | None) -> dict[str, Any]:
+    _require_takes(name, [target])
+    with scratch.folder("runtime") as folder:
+        (answer,) = runtimes.ask(name, [(file, None)], folder)
+        kept = runtimes.kept(answer, compiled)
+    how = runtimes.load(name).HOW
+    return {"runtime": name, "how": how, **runtimes.described(answer), "compiled": kept}
+
+
+def _require_takes(name: str, found: Sequence[str]) -> None:
+    takes = runtimes.load(name).TAKES
+    if not set(takes).intersection(found):
+        raise BadInput(f"--on {name}: takes {', '.join(takes)}, and this is {', '.join(found)}")
 
 
 def _identity(path: Path, found: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,13 +65,31 @@ def _identity(path: Path, found: Mapping[str, Any]) -> dict[str, Any]:
             "size_bytes": folder_size(path) + more}  # fmt: skip
 
 
-def verified(what: Sequence[str], against: str | None, runs: Path, quiet: bool) -> dict[str, Any]:
+def verified(
+    what: Sequence[str],
+    against: str | None,
+    runs: Path,
+    quiet: bool,
+    on: Sequence[str] = (),
+    compiled: Path | None = None,
+) -> dict[str, Any]:
     """Verify a run's files anew, or single files against a run.
 
     A run needs only its own artifacts; nothing is trained.
+
+    Args:
+        on: further runtimes that are asked; compiled: where what they compile goes.
+
+    Raises:
+        BadInput: there is no such run or runtime, or a runtime takes none of the files.
+        MissingComponent: a runtime can't be asked here.
     """
+    for name in on:
+        runtimes.require(name)
     run, exports = _exports(what, against, runs)
-    return _verify(run, exports, quiet)
+    for name in on:
+        _require_takes(name, list(exports))
+    return _verify(run, exports, quiet, on, compiled)
 
 
 def self_tested(
@@ -115,7 +160,10 @@ def _input_type(artifact: Artifact) -> str:
     return exported_file(artifact.facts["exported"]).input.dtype
 
 
-def _verify(run: Run, exports: Mapping[str, Artifact], quiet: bool) -> dict[str, Any]:
+def _verify(
+    run: Run, exports: Mapping[str, Artifact], quiet: bool, on: Sequence[str],
+    compiled: Path | None,
+) -> dict[str, Any]:  # fmt: skip
     from edgeres.recipe import VerifySection
 
     module: Any = stages.load("verify")
@@ -124,7 +172,17 @@ def _verify(run: Run, exports: Mapping[str, Artifact], quiet: bool) -> dict[str,
         progress.started("verify", "")
         context = stages.Context(0, folder, progress.tick)
         section = run.recipe.verify or VerifySection()
+        if on:
+            section = section.model_copy(update={"on": tuple(on)})
         facts = module.run(section, _inputs(run, exports), folder, context)
+        made = folder / "compiled"
+        if compiled is not None and made.is_dir():
+            compiled.mkdir(parents=True, exist_ok=True)
+            for one in sorted(made.iterdir()):
+                copy_whole(one, compiled / one.name)
+    if compiled is None:
+        for found in (found for row in facts["files"] for found in row.get("runtimes", ())):
+            found["compiled"] = []
     return {"run": str(run.path), **facts, "failures": module.failures(facts)}
 
 

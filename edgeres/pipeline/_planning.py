@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from edgeres import devices, stages, targets, teachers
+from edgeres import devices, runtimes, stages, targets, teachers
 from edgeres.artifact import Artifact, artifact_key, library_versions
 from edgeres.errors import BadInput, unknown
 from edgeres.recipe import LabelsSection, Recipe
@@ -160,9 +160,19 @@ def _preflight(recipe: Recipe) -> None:
         targets.require(name)
     for name in recipe.benchmark.devices if recipe.benchmark else ():
         devices.load(name)
+    for name in recipe.verify.on if recipe.verify else ():
+        _check_runtime(name, recipe)
     if recipe.prune and recipe.prune.latency:
         devices.load(recipe.prune.device)
         targets.require(recipe.prune.target)
+
+
+def _check_runtime(name: str, recipe: Recipe) -> None:
+    takes = runtimes.load(name).TAKES
+    exported = recipe.export.targets if recipe.export else ()
+    if not set(takes).intersection(exported):
+        raise BadInput(f"verify.on: {name} takes {', '.join(takes)}; add one to export.targets")
+    runtimes.require(name)
 
 
 def _check_teacher(recipe: Recipe) -> None:

@@ -92,6 +92,7 @@ def verification(report: Report) -> Markup | None:
     return section(
         "verification", "Verification",
         _tables.verification(found["files"]),
+        _tables.runtimes(found["files"]),
         tag("ul", *notes, class_="notes") if notes else None,
         note("Every file is compared with the network it was written from, on the test images: "
               "the same scales, the same answers, and integer arithmetic where it says int8. Each "

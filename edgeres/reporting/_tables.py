@@ -9,6 +9,7 @@ from edgeres.reporting import _units
 from edgeres.reporting._headline import is_noise
 from edgeres.reporting._markup import Child, Markup, join, tag
 from edgeres.statistics import mcnemar
+from edgeres.text.runtimes import sentences
 
 Row = Mapping[str, Any]
 _CLASSES_SHOWN = 20
@@ -107,6 +108,38 @@ _FOUND: dict[str, Callable[[Row], str | None]] = {
     if row.get("scales") else None,
     "Run by": lambda row: row.get("run_by") or None,
 }  # fmt: skip
+
+
+def runtimes(rows: Sequence[Row]) -> Markup | None:
+    """A row per file and runtime; None if none was asked."""
+    asked = [(row, found) for row in rows for found in row.get("runtimes") or ()]
+    columns = [("File", ""), ("Runtime", ""), ("Verdict", ""), ("Same top-1 as its network", "n"),
+               ("Images with the same codes", "n"), ("Worst difference", "n"), ("Top-1", "n"),
+               ("Memory", ""), ("Cycles", "n"), ("What it is, and what it says", "")]  # fmt: skip
+    body = [tag("tr", tag("th", row["target"], scope="row"), *_on_runtime(found))
+            for row, found in asked]  # fmt: skip
+    return table("On other runtimes", columns, body) if body else None
+
+
+def _on_runtime(found: Row) -> list[Markup]:
+    test, equal = found.get("test"), found.get("equal_images")
+    unit = "codes" if equal is not None else ""
+    worst = found.get("worst_codes")
+    memory = [f"{kind} {_units.size(n)}" for kind, n in found["memory_bytes"].items()]
+    cycles, numbers = found.get("cycles"), {"class_": "n"}
+    return [
+        tag("td", found["runtime"]),
+        tag("td", badge("passed", "good") if found["passed"] else badge("failed", "bad")),
+        tag("td", _units.percent(found.get("agreement"), 2), **numbers),
+        tag("td", f"{equal:,} of {found['n']:,}" if equal is not None else _units.NONE, **numbers),
+        tag(
+            "td", f"{_units.number(worst)} {unit}" if worst is not None else _units.NONE, **numbers
+        ),
+        tag("td", _units.percent(test["correct"] / test["n"]) if test else _units.NONE, **numbers),
+        tag("td", ", ".join(memory) or _units.NONE),
+        tag("td", f"{cycles:,}" if cycles is not None else _units.NONE, **numbers),
+        tag("td", "; ".join(sentences(found))),
+    ]
 
 
 def per_class(found: Row, chosen: Sequence[str]) -> tuple[Markup, bool]:

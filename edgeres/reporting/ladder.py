@@ -134,11 +134,19 @@ def _verification(by_step: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | 
     if not facts:
         return None
     names = ("target", "passed", "gates", "scales", "float_operators", "notes", "test",
-             "against_float", "discordant", "residual_adds", "layers", "run_by")  # fmt: skip
+             "against_float", "discordant", "residual_adds", "layers", "run_by",
+             "runtimes")  # fmt: skip
     return {
         "passed": facts["passed"],
-        "files": [{name: row.get(name) for name in names} for row in facts["files"]],
-    }
+        "files": [{**{name: row.get(name) for name in names}, "gates": _own_gates(row)}
+                  for row in facts["files"]],
+    }  # fmt: skip
+
+
+def _own_gates(row: Mapping[str, Any]) -> list[Any]:
+    """A file's gates without those of other runtimes, which have a table of their own."""
+    asked = tuple(f"{found['runtime']}: " for found in row.get("runtimes") or ())
+    return [gate for gate in row["gates"] if not gate["name"].startswith(asked)]
 
 
 def _confidences(artifacts: Sequence[Mapping[str, Any]]) -> dict[str, Sequence[float]]:

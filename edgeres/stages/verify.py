@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres import targets
+from edgeres import runtimes, targets
 from edgeres.artifact import Artifact
 from edgeres.recipe import VerifySection
 from edgeres.stages import Context, _checkpoint, keyed_as_is
@@ -16,11 +16,20 @@ from edgeres.types import exported_file, to_json
 
 if TYPE_CHECKING:
     from edgeres.verification.certificate import Certificate, Reference
+    from edgeres.verification.runtimes import Verdict
 
 VERSION = 5
 LIBRARIES = ("torch", "ai-edge-litert", "onnxruntime", "coremltools")
-keyed = keyed_as_is
 _SELF_TEST_SAMPLES = 64
+
+
+def keyed(section: VerifySection) -> dict[str, Any]:
+    """The section, and the packages of the runtimes that are asked."""
+    document = keyed_as_is(section)
+    if not section.on:
+        del document["on"], document["on_samples"]
+        return document
+    return document | {"on": {name: runtimes.identity(name) for name in section.on}}
 
 
 def run(
@@ -30,18 +39,22 @@ def run(
     import numpy as np
 
     from edgeres.verification.certificate import certify
+    from edgeres.verification.runtimes import fits, judge
 
     files = {role: a for role, a in inputs.items() if a.stage == "export"}
     rows, documents = [], []
     for name, artifact in files.items():
         exported = exported_file(artifact.facts["exported"])
-        certificate = certify(
-            artifact.file(exported.file), exported,
-            reference(name, inputs, section.samples), section, context.tick,
-        )  # fmt: skip
+        file, expected = artifact.file(exported.file), reference(name, inputs, section.samples)
+        certificate = certify(file, exported, expected, section, context.tick)
         if certificate.logits is not None:
             np.save(out / f"logits-{name}.npy", certificate.logits)
-        rows.append(row(certificate))
+        verdicts = [
+            judge(other, file, exported, expected, section.on_samples,
+                  out / "compiled" / other, context.tick)
+            for other in section.on if fits(other, name)
+        ]  # fmt: skip
+        rows.append(row(certificate, verdicts))
         origin = _origin(name, inputs)
         documents.append({"file": to_json(exported), "origin": origin.digest, **rows[-1]})
     text = json.dumps({"schema": 2, "files": documents}, indent=1)
@@ -97,13 +110,14 @@ def _origin(name: str, inputs: Mapping[str, Artifact]) -> Artifact:
     return inputs["quantize" if targets.is_integer(precision) else "model"]
 
 
-def row(certificate: Certificate) -> dict[str, Any]:
-    """A certificate as JSON-ready facts."""
+def row(certificate: Certificate, asked: Sequence[Verdict] = ()) -> dict[str, Any]:
+    """A certificate, and what other runtimes say of the file, as JSON-ready facts."""
+    gates = [*certificate.gates, *(gate for verdict in asked for gate in verdict.gates)]
     audit, measured, before = certificate.audit, certificate.parity, certificate.float_parity
     return {
         "target": certificate.target,
-        "passed": certificate.passed,
-        "gates": [{**to_json(g), "passed": g.passed} for g in certificate.gates],
+        "passed": all(gate.passed for gate in gates),
+        "gates": [{**to_json(g), "passed": g.passed} for g in gates],
         "agreement": measured.agreement if measured else None,
         "bit_equal": measured.equal if measured else None,
         "worst_codes": measured.worst if measured else None,
@@ -118,7 +132,23 @@ def row(certificate: Certificate) -> dict[str, Any]:
         "operators": certificate.graph.operators(),
         "run_by": certificate.run_by,
         "notes": list(certificate.notes),
+        **({"runtimes": [runtime_row(verdict) for verdict in asked]} if asked else {}),
     }
+
+
+def runtime_row(verdict: Verdict) -> dict[str, Any]:
+    """What a runtime says of a file, as JSON-ready facts."""
+    answer, parity = verdict.answer, verdict.parity
+    return {
+        "runtime": verdict.runtime, "how": verdict.how, "passed": verdict.passed,
+        **runtimes.described(answer),
+        "n": parity.n if parity else None,
+        "agreement": parity.agreement if parity else None,
+        "equal_images": verdict.equal_images,
+        "worst_codes": parity.worst if parity else None,
+        "test": to_json(verdict.accuracy), "divergence": to_json(verdict.divergence),
+        "compiled": verdict.compiled,
+    }  # fmt: skip
 
 
 def failures(facts: Mapping[str, Any]) -> list[str]:

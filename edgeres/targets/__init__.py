@@ -127,6 +127,8 @@ class Target(Protocol):
     # `read` is with it.
     # Optional, of a format that may keep weights in other files: `beside(path) -> list[Path]`,
     # those files, and `whole(path, folder) -> Path`, one file with everything.
+    # Optional: `cut(path, tensor, out) -> bool` writes the file's beginning, up to the output of a
+    # `FileOp` (False: it can't end there), so that a runtime can be asked where it departs.
     # Optional: `layer_file(shape, path) -> (input, output)` writes one int8 layer by itself, from
     # which tables of latencies are measured.
 

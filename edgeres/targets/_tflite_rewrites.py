@@ -48,6 +48,23 @@ def expose(model: Any) -> list[int]:
     return indices
 
 
+def end_at(model: Any, tensor: str) -> bool:
+    """Make a tensor the main graph's only output, and take out what comes after it.
+
+    False, and nothing is changed, where no operation of the main graph makes one of that name.
+    """
+    graph = model.subgraphs[0]
+    for number, op in enumerate(graph.operators):
+        for index in map(int, op.outputs):
+            if index >= 0 and file.tensor_name(index, graph.tensors[index]) == tensor:
+                graph.operators = graph.operators[: number + 1]
+                graph.outputs = [index]
+                model.signatureDefs = None  # they describe the outputs that were
+                drop_unused(model)
+                return True
+    return False
+
+
 def _may_be_zero(model: Any, graph: Any, op: Any) -> bool:
     import numpy as np
 

@@ -169,6 +169,32 @@ def tracer(path: Path) -> Tracer | None:
         return tracer_of(path, executed(path, onnx_file.load(path)))
 
 
+def cut(path: Path, tensor: str, out: Path) -> bool:
+    """Write the file's beginning, up to codes that it computes; False if there are none."""
+    model = onnx_file.load(path)
+    graph = model.graph
+    maker = next((n for n in graph.node if tensor in n.output), None)
+    if maker is None or maker.op_type != "QuantizeLinear":
+        return False
+    zero = next((i for i in graph.initializer if i.name == onnx_file.input_name(maker, 2)), None)
+    if zero is None:
+        return False
+    needed, kept = {tensor}, []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            kept.append(node)
+    constants = [value for value in graph.initializer if value.name in needed]
+    for field, values in (("node", kept[::-1]), ("initializer", constants)):
+        del getattr(graph, field)[:]
+        getattr(graph, field).extend(values)
+    del graph.output[:], graph.value_info[:]
+    graph.output.add(name=tensor).type.tensor_type.elem_type = zero.data_type
+    with storage_errors(out):
+        out.write_bytes(onnx_file.contents(path, model))
+    return True
+
+
 def tracer_of(path: Path, model: Any) -> Tracer:
     """Run `model`, a form of the file at `path`, as it stands."""
     known = {value.name for value in model.graph.output}

@@ -95,6 +95,16 @@ def tracer(path: Path) -> Tracer | None:
     return _Tracer(path, data, names)
 
 
+def cut(path: Path, tensor: str, out: Path) -> bool:
+    """Write the file's beginning, up to a tensor that it computes; False if there is none."""
+    model = file.load(path.read_bytes(), path)
+    if not rewrites.end_at(model, tensor):
+        return False
+    with storage_errors(out):
+        out.write_bytes(file.pack(model))
+    return True
+
+
 def _converted(source: Source, precision: str) -> bytes:
     import litert_torch
     import torch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgeres.text import accuracy, kilobytes, milliseconds, start, table, tensor
+from edgeres.text import accuracy, kilobytes, milliseconds, runtimes, start, table, tensor
 
 _SHOWN = 8  # names of a long list
 
@@ -40,7 +40,8 @@ def inspect(result: Mapping[str, Any]) -> str:
     listed = "\n".join(f"{name:<{width}}{value}" for name, value in rows.items())
     islands = [f"in float: {name}" for name in floats[:_SHOWN]]
     more = [f"… and {len(floats) - _SHOWN} more"] if len(floats) > _SHOWN else []
-    return "\n".join([listed, *islands, *more, "", layers(result["layers"])])
+    asked = [runtimes.inspected(found) for found in result.get("runtimes") or ()]
+    return "\n".join([listed, *islands, *more, *asked, "", layers(result["layers"])])
 
 
 def _counted(operators: Mapping[str, int]) -> str:
@@ -78,7 +79,7 @@ def verify(result: Mapping[str, Any]) -> str:
     listed = table(rows, tuple(rows[0]))
     failed = [f"failed: {sentence}" for sentence in result["failures"]]
     notes = [f"note: {f['target']}: {n}" for f in result["files"] for n in f["notes"]]
-    return "\n".join([listed, *failed, *notes])
+    return "\n".join([listed, *failed, *notes, *runtimes.verdicts(result["files"])])
 
 
 def self_test(result: Mapping[str, Any]) -> str:

@@ -128,6 +128,32 @@ def test_verify_from_the_run_folder_and_a_tampered_file(chain: tuple[Path, dict]
     assert "bad.tflite" in failed.stdout + failed.stderr or "FAILED" in failed.stdout
 
 
+def test_other_runtimes_are_asked_about_a_runs_files(
+    chain: tuple[Path, dict], tmp_path: Path
+) -> None:
+    folder, result = chain
+    on = ("--on", "litert-builtin,onnxruntime-unoptimized")
+    done = edgeres("verify", result["run"], *on, "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    rows = {row["target"]: row for row in json.loads(done.stdout)["files"]}
+    assert [r["runtime"] for r in rows["tflite-int8"]["runtimes"]] == ["litert-builtin"]
+    assert [r["runtime"] for r in rows["onnx-int8"]["runtimes"]] == ["onnxruntime-unoptimized"]
+    assert "runtimes" not in rows["coreml-int8"]
+    for row in (rows["tflite-int8"], rows["onnx-int8"]):
+        (asked,) = row["runtimes"]
+        assert asked["agreement"] >= 0.98 and asked["n"] == row["test"]["n"]
+        names = [gate["name"] for gate in row["gates"]]
+        assert f"{asked['runtime']}: top-1 agreement" in names
+    shown = edgeres("verify", result["run"], *on, cwd=folder)
+    assert re.search(r"^litert-builtin +tflite-int8 +passed ", shown.stdout, re.M)
+    refused = edgeres("verify", result["run"], "--on", "rk3588x", cwd=folder)
+    assert refused.returncode == 2 and "did you mean 'rk3588'" in refused.stderr
+    file = next(Path(folder, result["run"]).glob("artifacts/export*/*.onnx"), None) or next(
+        (folder / "runs").rglob("*-int8.onnx"))  # fmt: skip
+    wrong = edgeres("inspect", file, "--on", "litert-builtin", cwd=folder)
+    assert wrong.returncode == 2 and "takes tflite-int8" in wrong.stderr
+
+
 def test_a_copied_run_folder_is_all_that_verify_needs(
     chain: tuple[Path, dict], tmp_path: Path
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from edgeres.recipe.sections.fields import (
@@ -14,6 +14,7 @@ from edgeres.recipe.sections.fields import (
     Section,
     Share,
     Text,
+    _unique,
 )
 
 
@@ -61,6 +62,17 @@ class VerifySection(Section):
     half_tolerance: Annotated[
         float, Field(ge=0, le=1e3, description="float16 files: largest difference of a logit.")
     ] = 0.1
+    on: Annotated[
+        tuple[Text, ...],
+        AfterValidator(_unique),
+        Field(
+            description="Other runtimes that are asked, too; `edgeres list runtimes`.",
+            json_schema_extra=_UNIQUE,
+        ),
+    ] = ()
+    on_samples: Annotated[
+        int, Field(ge=1, description="How many test images each of those answers, at most.")
+    ] = 1000
 
 
 class BenchmarkSection(Section):

@@ -1,0 +1,341 @@
+"""Runtimes: what runs or compiles a file elsewhere, asked on this machine.
+
+A module in this folder is one runtime (or a family of them, `NAMES`), found by its file name. Its
+`ask` runs in a process of its own, in an environment of its own (`_environment`), so that a crash,
+a hang or a vendor's globals stay there; a file and images flow in, an `Answer` flows out.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import pkgutil
+import platform
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from edgeres import scratch
+from edgeres.disk import copy_whole, read_bounded
+from edgeres.errors import MissingComponent, unknown
+from edgeres.runtimes import _environment
+from edgeres.shape import count, list_of, text, wrong
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_LIMIT_S = 1800.0
+_POLL_S = 0.05
+_REPLY_BYTES, _ANSWER_BYTES, _LAST_BYTES = 4 << 20, 1 << 30, 64 << 10
+_REPLY = {
+    "version?": text, "device?": text, "taken?": count, "refused?": list_of(text, 0, 10_000),
+    "memory_bytes?": {"*": count}, "cycles?": count, "error?": text,
+}  # fmt: skip
+
+
+class Module(Protocol):
+    """What a module in this folder provides.
+
+    It is loaded in the runtime's environment, too, where edgeres isn't: nothing of edgeres is
+    imported, and what the runtime brings only inside functions.
+
+    Optional: `ACCEPT = True`, its licence has to be accepted before it is installed; `GLIBC`, the
+    lowest version of the C library; `missing() -> str | None`, what else this machine lacks. A
+    file of its name in `locks` lists its packages; without one it is asked in edgeres' own
+    environment.
+    """
+
+    SUMMARY: str
+    NAMES: Mapping[str, str]  # what a person calls it -> the option that `ask` gets
+    TAKES: tuple[str, ...]  # targets
+    HOW: str  # whether it computes, simulates or estimates
+    LICENCE: str
+    LIMITS: Mapping[str, float]  # default gates: agreement, worst_codes; empty without answers
+
+    def ask(self, question: Any) -> dict[str, Any]:
+        """What it says of a file (`_child.Question`).
+
+        Returns:
+            version, device, taken (operators; None: all that aren't refused), refused (a sentence
+            for each), memory_bytes (kind -> bytes), cycles, outputs (raw, one row per image), or
+            error.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a runtime says of one file; what it doesn't say is None or empty.
+
+    Attributes:
+        taken: operators that it computes itself; refused: a sentence for each that it doesn't.
+        memory_bytes: kind of memory -> bytes. cycles: of one inference.
+        outputs: raw, one row per image. compiled: files that it made.
+        error: why there is no answer: its own sentence, or how it ended.
+    """
+
+    version: str = ""
+    device: str = ""
+    taken: int | None = None
+    refused: tuple[str, ...] = ()
+    memory_bytes: Mapping[str, int] = field(default_factory=dict)
+    cycles: int | None = None
+    outputs: np.ndarray | None = None
+    compiled: tuple[Path, ...] = ()
+    error: str = ""
+
+
+def described(answer: Answer) -> dict[str, Any]:
+    """An answer as JSON-ready facts, without outputs and files."""
+    return {
+        "version": answer.version, "device": answer.device, "taken": answer.taken,
+        "refused": list(answer.refused), "memory_bytes": dict(answer.memory_bytes),
+        "cycles": answer.cycles, "error": answer.error,
+    }  # fmt: skip
+
+
+def kept(answer: Answer, folder: Path | None) -> list[str]:
+    """Copy what was compiled to a folder; the names, none if there is no folder."""
+    if folder is None or not answer.compiled:
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in answer.compiled:
+        copy_whole(file, folder / file.name)
+    return [file.name for file in answer.compiled]
+
+
+def modules() -> tuple[str, ...]:
+    """The runtimes, by module name."""
+    return tuple(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+
+
+def module(name: str) -> Module:
+    """A runtime's module by its own name."""
+    return cast("Module", importlib.import_module(f"edgeres.runtimes.{name}"))
+
+
+@cache
+def names() -> dict[str, str]:
+    """What a person may ask -> the module that answers."""
+    return {name: m for m in modules() for name in module(m).NAMES}
+
+
+def load(name: str) -> Module:
+    """The module of a runtime such as `tflm`.
+
+    Raises:
+        BadInput: no such runtime.
+    """
+    if name not in names():
+        raise unknown("runtime", name, names())
+    return module(names()[name])
+
+
+def missing(name: str) -> str | None:
+    """Why a runtime can't be asked here, and the mend; None if it can.
+
+    Raises:
+        BadInput: no such runtime.
+    """
+    found, own = load(name), names()[name]
+    if _environment.lock(own) is not None:
+        if unfit := unfitting(own):
+            return unfit
+        if not _environment.installed(own):
+            return f"it isn't installed: edgeres runtimes install {name}"
+    lacks = getattr(found, "missing", None)
+    return cast("str | None", lacks()) if lacks else None
+
+
+def unfitting(own: str) -> str | None:
+    """Why a module's packages can't be had on this machine; None if they can."""
+    if platform.system() != "Linux" or platform.machine() != "x86_64":
+        return "its packages are for Linux on x86-64"
+    wanted = getattr(module(own), "GLIBC", (0, 0))
+    said = platform.libc_ver()[1].split(".")
+    have = tuple(int(part) for part in said[:2] if part.isdigit())
+    if have and have < wanted:
+        return (f"it needs glibc {'.'.join(map(str, wanted))} or newer; this system has "
+                f"{'.'.join(said)}")  # fmt: skip
+    return None
+
+
+def require(name: str) -> None:
+    """Make sure that a runtime can be asked.
+
+    Raises:
+        BadInput: no such runtime.
+        MissingComponent: it can't be asked here; names the mend.
+    """
+    if why := missing(name):
+        raise MissingComponent(f"runtime '{name}' can't be asked: {why}")
+
+
+def identity(name: str) -> str:
+    """What a runtime's answers depend on beside the file: its packages."""
+    return _environment.digest(names()[name])
+
+
+def ask(
+    name: str,
+    files: Sequence[tuple[Path, np.ndarray | None]],
+    folder: Path,
+    waiting: Callable[[], None] = lambda: None,
+    limit_s: float = _LIMIT_S,
+) -> list[Answer]:
+    """Ask a runtime about files, one after the other.
+
+    In one process, and in a new one after each crash: the files before may be why.
+
+    Args:
+        files: with images (N, ...) in the file's own type and layout, or None: only looked at.
+        folder: an empty one; what is compiled stays in it.
+        waiting: called every now and then; may raise to give up.
+        limit_s: for one process, in seconds.
+
+    Raises:
+        BadInput, MissingComponent: as `require`.
+    """
+    import numpy as np
+
+    require(name)
+    own = names()[name]
+    jobs = []
+    for number, (path, images) in enumerate(files):
+        given = ""
+        if images is not None:
+            given = str(folder / f"images-{number}.npy")
+            np.save(given, images, allow_pickle=False)
+        jobs.append({"path": str(path.resolve()), "images": given})
+    ends: dict[int, str] = {}
+    todo = list(range(len(jobs)))
+    while todo:
+        job = {"name": name, "files": {str(number): jobs[number] for number in todo}}
+        (folder / "job.json").write_text(json.dumps(job), "utf-8")
+        end = _run(own, folder, waiting, limit_s)
+        left = [number for number in todo if not (folder / f"reply-{number}.json").is_file()]
+        if left[:1] == todo[:1]:  # nothing before it can be why
+            ends[left.pop(0)] = end
+        todo = left
+    return [_answer(folder, number, images, ends.get(number, ""))
+            for number, (_, images) in enumerate(files)]  # fmt: skip
+
+
+def _run(own: str, folder: Path, waiting: Callable[[], None], limit_s: float) -> str:
+    """Let it answer; how it ended, if not well."""
+    child = Path(__file__).with_name("_child.py")
+    with (folder / "said.txt").open("wb") as said, scratch.folder("runtime") as work:
+        process = subprocess.Popen(
+            [str(_environment.python(own)), "-I", str(child), str(_source(own)), str(folder)],
+            stdin=subprocess.PIPE, stdout=said, stderr=subprocess.STDOUT, cwd=work,
+            env=_environment.variables(work), start_new_session=True,
+        )  # fmt: skip
+        begin, late = time.monotonic(), False
+        try:
+            while process.poll() is None and not late:
+                waiting()
+                time.sleep(_POLL_S)
+                late = time.monotonic() - begin > limit_s
+        finally:
+            _environment.kill_group(process)
+    if late:
+        return f"no answer within {limit_s:g} s"
+    if process.returncode == 0:
+        return "it ended without an answer"
+    how = (f"it crashed ({signal.Signals(-process.returncode).name})" if process.returncode < 0
+           else f"it stopped with code {process.returncode}")  # fmt: skip
+    return f"{how}; its last words: {_last_words(folder / 'said.txt')}"
+
+
+def _source(own: str) -> Path:
+    return Path(__file__).with_name(f"{own}.py")
+
+
+def _last_words(path: Path) -> str:
+    with path.open("rb") as said:
+        said.seek(max(0, path.stat().st_size - _LAST_BYTES))
+        lines = said.read().decode("utf-8", "replace").strip().splitlines()
+    return lines[-1].strip()[-300:] if lines else "none"
+
+
+def _answer(folder: Path, number: int, images: np.ndarray | None, end: str) -> Answer:
+    reply = folder / f"reply-{number}.json"
+    if not reply.is_file():
+        return Answer(error=end)
+    said = json.loads(read_bounded(reply, _REPLY_BYTES, "answer"))
+    if misfit := wrong(_REPLY, said):
+        return Answer(error=f"its answer can't be read ({misfit})")
+    outputs = None
+    answers = folder / f"answers-{number}.npy"
+    if images is not None and answers.is_file():
+        outputs = _outputs(answers, len(images))
+        if outputs is None:
+            return Answer(error="its answers aren't one row of numbers for each image")
+    below = folder / f"compiled-{number}"
+    compiled = tuple(sorted(p for p in below.iterdir() if p.is_file() and not p.is_symlink()))
+    return Answer(
+        said.get("version", ""), said.get("device", ""), said.get("taken"),
+        tuple(said.get("refused", ())), said.get("memory_bytes", {}), said.get("cycles"),
+        outputs, compiled, said.get("error", ""),
+    )  # fmt: skip
+
+
+def _outputs(path: Path, n: int) -> np.ndarray | None:
+    import numpy as np
+
+    if path.stat().st_size > _ANSWER_BYTES:
+        return None
+    try:
+        found: np.ndarray = np.load(path, allow_pickle=False)
+    except (ValueError, OSError):
+        return None
+    numbers = found.dtype.kind in "iuf" and found.ndim >= 2 and len(found) == n
+    return found if numbers and math.prod(found.shape) else None
+
+
+def install(name: str, accept: bool, say: Callable[[str], None]) -> None:
+    """Make a runtime's environment, with the packages that its lock file pins by hash.
+
+    Args:
+        accept: a licence that has to be accepted is.
+        say: gets a line for people.
+
+    Raises:
+        BadInput: no such runtime.
+        MissingComponent: it can't be had on this machine, its licence isn't accepted, or the
+            packages can't be installed (the sentence says why).
+    """
+    found, own = load(name), names()[name]
+    if _environment.lock(own) is None:
+        require(name)
+        say(f"{name}: nothing to install, it comes with edgeres")
+        return
+    if unfit := unfitting(own):
+        raise MissingComponent(f"runtime '{name}' can't be installed: {unfit}")
+    if _environment.installed(own):
+        say(f"{name}: installed already")
+        return
+    if getattr(found, "ACCEPT", False) and not accept:
+        raise MissingComponent(
+            f"runtime '{name}' has a licence of its own: {found.LICENCE}; read it, and install "
+            f"with --accept-licence: edgeres runtimes install {name} --accept-licence"
+        )
+    say(f"{name}: licence {found.LICENCE}")
+    _environment.make(name, own)
+    say(f"{name}: installed in {_environment.place(own)}")
+
+
+def remove(name: str) -> bool:
+    """Delete a runtime's environment; whether there was one.
+
+    Raises:
+        BadInput: no such runtime.
+    """
+    load(name)
+    return _environment.remove(names()[name])

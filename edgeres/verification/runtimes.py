@@ -1,0 +1,165 @@
+"""A file on another runtime: which operators it takes, and how far its answers are.
+
+A file, the network it was written from and a runtime's name flow in; a verdict flows out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgeres import runtimes, scratch, targets
+from edgeres.runtimes import Answer
+from edgeres.training.inference import prepared
+from edgeres.types import Accuracy, ExportedFile, Gate
+from edgeres.verification.certificate import Reference
+from edgeres.verification.parity import Parity, compare
+from edgeres.verification.scales import name_layers
+
+_CUT_IMAGES = 4
+_ONE_CODE = 1.0
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Where a runtime departs from the file's own runtime here.
+
+    Attributes:
+        layer: the first one whose codes differ by more than the gate's limit (or by more than one
+            code, where none does); worst: by how much.
+    """
+
+    layer: str
+    worst: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a runtime says of one file.
+
+    Attributes:
+        answer: without its outputs; parity: against the network's own, None without answers.
+        equal_images: how many images have the same output codes, all of them.
+        compiled: names of the files that were kept.
+    """
+
+    runtime: str
+    how: str
+    answer: Answer
+    gates: tuple[Gate, ...]
+    parity: Parity | None
+    equal_images: int | None
+    accuracy: Accuracy | None
+    divergence: Divergence | None
+    compiled: list[str]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every gate is met."""
+        return all(gate.passed for gate in self.gates)
+
+
+def fits(name: str, target: str) -> bool:
+    """Whether a runtime takes a target's files."""
+    return target in runtimes.load(name).TAKES
+
+
+def judge(
+    name: str,
+    path: Path,
+    exported: ExportedFile,
+    reference: Reference,
+    samples: int,
+    keep: Path | None,
+    tick: Callable[[int, int, str], None],
+) -> Verdict:
+    """Ask a runtime about an exported file.
+
+    Args:
+        samples: how many of the reference's images it answers, at most.
+        keep: where what it compiles goes; None if nowhere.
+
+    Raises:
+        MissingComponent: the runtime can't be asked here.
+    """
+    module = runtimes.load(name)
+    n = min(samples, len(reference.images))
+    images = _encoded(reference, exported, n)
+
+    def waiting() -> None:
+        tick(0, n, f"asking {name}")
+
+    with scratch.folder("runtime") as folder:
+        (answer,) = runtimes.ask(name, [(path, images)], folder, waiting)
+        kept = runtimes.kept(answer, keep)
+    if answer.outputs is not None and answer.outputs[0].size != reference.logits.shape[1]:
+        answer = Answer(error=f"it gives {answer.outputs[0].size} values an image instead of "
+                              f"{reference.logits.shape[1]}")  # fmt: skip
+    if answer.error:
+        gate = Gate(f"{name}: takes the file", 0, "==", 1)
+        return Verdict(name, module.HOW, answer, (gate,), None, None, None, None, kept)
+    gates = [Gate(f"{name}: operators not taken", len(answer.refused), "==", 0)]
+    if answer.outputs is None:
+        return Verdict(name, module.HOW, answer, tuple(gates), None, None, None, None, kept)
+    logits = targets.decode(answer.outputs.reshape(n, -1), exported.output)
+    step = reference.step()
+    parity = compare(reference.logits[:n], logits, step)
+    gates.append(
+        Gate(f"{name}: top-1 agreement", parity.agreement, ">=", module.LIMITS["agreement"])
+    )
+    equal, divergence = None, None
+    if step is not None:
+        worst = module.LIMITS["worst_codes"]
+        gates.append(Gate(f"{name}: worst difference", parity.worst, "<=", worst, "codes"))
+        equal = int((np.abs(reference.logits[:n] - logits) < step / 2).all(1).sum())
+        if not all(gate.passed for gate in gates):
+            divergence = _divergence(name, path, exported, reference, waiting)
+    right = logits.argmax(1) == reference.labels[:n].numpy()
+    accuracy = Accuracy(int(right.sum()), n)
+    return Verdict(
+        name, module.HOW, answer, tuple(gates), parity, equal, accuracy, divergence, kept
+    )
+
+
+def _encoded(reference: Reference, exported: ExportedFile, n: int) -> np.ndarray:
+    x = prepared(reference.images[:n], reference.model.spec.preprocess).contiguous().numpy()
+    return targets.encode(x, exported.input)
+
+
+def _divergence(
+    name: str, path: Path, exported: ExportedFile, reference: Reference,
+    waiting: Callable[[], None],
+) -> Divergence | None:  # fmt: skip
+    """The first layer whose codes differ, on a few images; None if it can't be found."""
+    target, _ = targets.load(exported.target)
+    cut = getattr(target, "cut", None)
+    if cut is None:
+        return None
+    assert reference.scales is not None
+    graph = target.read(path)
+    layers = name_layers(graph, reference.model, reference.scales)
+    images = _encoded(reference, exported, min(_CUT_IMAGES, len(reference.images)))
+    with scratch.folder("cut") as folder, scratch.folder("runtime") as work:
+        files = []
+        for number, op in enumerate(graph.ops):
+            short = folder / f"{number}{path.suffix}"
+            if op.output in layers and cut(path, op.output, short):
+                files.append((layers[op.output], short))
+        answers = runtimes.ask(name, [(file, images) for _, file in files], work, waiting)
+        found = []
+        for (layer, file), answer in zip(files, answers, strict=True):
+            session = target.session(file)
+            if session is not None and answer.outputs is not None:
+                own = session.run(images).astype(np.int64)
+                other = answer.outputs.astype(np.int64)
+                if own.size == other.size:
+                    worst = float(np.abs(own.ravel() - other.ravel()).max())
+                    found.append(Divergence(layer, worst))
+    limit = runtimes.load(name).LIMITS["worst_codes"]
+    for most in (limit, _ONE_CODE):
+        if first := next((d for d in found if d.worst > most), None):
+            return first
+    return None

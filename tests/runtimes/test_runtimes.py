@@ -1,0 +1,245 @@
+"""Files are asked on other runtimes, really, and what stands in the way is one sentence."""
+
+from __future__ import annotations
+
+import ast
+import re
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import images
+from in_process import edgeres
+
+from edgeres import runtimes, targets
+from edgeres.compression.integers import integer_graph
+from edgeres.disk import file_sha256
+from edgeres.errors import BadInput, MissingComponent
+from edgeres.runtimes import _environment
+from edgeres.training.inference import predict, prepared
+from edgeres.types import ExportedFile
+from edgeres.verification.certificate import Reference
+from edgeres.verification.runtimes import Verdict, judge
+
+ANSWERING = ("litert-builtin", "litert-reference", "onnxruntime-unoptimized", "tflm", "openvino")
+_N = 24
+Asked = Callable[..., Verdict]
+
+
+def needs(name: str) -> None:
+    if why := runtimes.missing(name):
+        pytest.skip(f"{name}: {why}")
+
+
+@pytest.fixture(scope="module")
+def exported(
+    quantized: tuple, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], tuple[Path, ExportedFile, Reference]]:
+    """A target's name -> an int8 file of the shared network, and what it must reproduce."""
+    model, folded, scales = quantized
+    sample, spec = images(_N), model.spec.preprocess
+    logits = predict(integer_graph(folded, scales), sample, spec).numpy()
+    before = predict(model, sample, spec).numpy()
+    labels = torch.from_numpy(logits.argmax(1))
+    reference = Reference(folded, scales, logits, before, sample, labels)
+    made: dict[str, tuple[Path, ExportedFile, Reference]] = {}
+
+    def file(name: str) -> tuple[Path, ExportedFile, Reference]:
+        if name not in made:
+            target, precision = targets.load(name)
+            path = tmp_path_factory.mktemp(name) / f"m{target.SUFFIX}"
+            first, last = target.export(targets.Source(folded, scales, {}), precision, path)
+            about = ExportedFile(name, path.name, file_sha256(path), 1, first, last)
+            made[name] = path, about, reference
+        return made[name]
+
+    return file
+
+
+@pytest.fixture
+def ask(exported: Callable, tmp_path: Path) -> Asked:
+    def asked(name: str, target: str, path: Path | None = None) -> Verdict:
+        needs(name)
+        known, about, reference = exported(target)
+        return judge(name, path or known, about, reference, _N, tmp_path / "kept", lambda *_: None)
+
+    return asked
+
+
+@pytest.mark.parametrize("own", runtimes.modules())
+def test_a_module_provides_what_is_asked_of_it(own: str) -> None:
+    module = runtimes.module(own)
+    assert module.SUMMARY and module.HOW and module.LICENCE
+    assert set(module.TAKES) <= set(targets.names())
+    assert set(module.LIMITS) in ({"agreement", "worst_codes"}, set())
+    tree = ast.parse(runtimes._source(own).read_text())
+    imported = [n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
+    assert not any((name or "").startswith("edgeres") for name in imported), "it isn't there"
+    if locked := _environment.lock(own):
+        named = re.findall(r"^(\S+)==(\S+)", locked.read_text(), re.M)
+        blocks = re.split(r"^(?=\S+==)", locked.read_text(), flags=re.M)[1:]
+        assert len(named) == len(blocks) > 0
+        assert all("--hash=sha256:" in block for block in blocks)
+
+
+def test_a_name_belongs_to_one_module() -> None:
+    every = [name for own in runtimes.modules() for name in runtimes.module(own).NAMES]
+    assert len(every) == len(set(every)) == len(runtimes.names())
+
+
+@pytest.mark.parametrize("name", ANSWERING)
+def test_a_files_answers_on_a_runtime(name: str, ask: Asked) -> None:
+    target = next(t for t in runtimes.load(name).TAKES if t in ("tflite-int8", "onnx-int8"))
+    found = ask(name, target)
+    assert found.passed, found
+    assert found.parity is not None and found.parity.n == _N
+    assert found.equal_images is not None
+    assert found.accuracy is not None and found.accuracy.correct >= _N - 1
+    assert found.answer.version
+    if name == "tflm":
+        assert 5_000 < found.answer.memory_bytes["arena"] < 200_000
+
+
+@pytest.mark.parametrize("name", ANSWERING)
+def test_another_networks_file_is_caught_and_its_layer_named(
+    name: str, ask: Asked, exported: Callable, tmp_path: Path
+) -> None:
+    """The file of a network whose second stage was changed: the runtime computes that, honestly."""
+    target = next(t for t in runtimes.load(name).TAKES if t in ("tflite-int8", "onnx-int8"))
+    path, _, reference = exported(target)
+    weight = reference.model.state_dict()["layer2.0.conv2.bias"]
+    before = weight.clone()
+    weight += 3.0
+    try:
+        wrong = tmp_path / path.name
+        module, precision = targets.load(target)
+        module.export(targets.Source(reference.model, reference.scales, {}), precision, wrong)
+    finally:
+        weight.copy_(before)
+    found = ask(name, target, wrong)
+    failed = [gate.name for gate in found.gates if not gate.passed]
+    assert f"{name}: worst difference" in failed, found.gates
+
+
+def test_the_gpu_and_where_it_departs(ask: Asked) -> None:
+    """LiteRT's GPU computes a strided 1x1 convolution before an add wrongly; it has to be seen."""
+    found = ask("litert-gpu", "tflite-int8")
+    assert found.answer.error == ""
+    assert not found.passed and found.parity is not None and found.parity.worst > 4
+    assert found.divergence is not None
+    assert found.divergence.layer.startswith("layer2.0.")
+
+
+def test_vela_says_memory_cycles_and_what_the_cpu_gets(ask: Asked, tmp_path: Path) -> None:
+    found = ask("ethos-u55-128", "tflite-int8")
+    assert found.passed and found.parity is None
+    assert found.answer.cycles is not None and 10_000 < found.answer.cycles < 10_000_000
+    assert found.answer.memory_bytes["SRAM"] > 1000
+    assert found.compiled == ["m_vela.tflite"]
+    assert b"ethos-u" in (tmp_path / "kept" / "m_vela.tflite").read_bytes()
+
+
+def test_a_float_file_is_refused_by_the_npu_operator_by_operator(
+    quantized: tuple, tmp_path: Path
+) -> None:
+    needs("ethos-u55-128")
+    folded = quantized[1]
+    path = tmp_path / "f.tflite"
+    targets.load("tflite-fp32")[0].export(targets.Source(folded, None, {}), "fp32", path)
+    (folder := tmp_path / "asked").mkdir()
+    (answer,) = runtimes.ask("ethos-u55-128", [(path, None)], folder)
+    assert answer.taken == 0 and len(answer.refused) > 10
+    assert any(words.startswith("CONV_2D") and "Float32" in words for words in answer.refused)
+
+
+@pytest.mark.parametrize("target", ["tflite-int8", "onnx-int8"])
+def test_a_file_cut_at_a_layer_gives_that_layers_codes(
+    target: str, exported: Callable, tmp_path: Path
+) -> None:
+    path, about, reference = exported(target)
+    module, _ = targets.load(target)
+    x = prepared(reference.images[:2], reference.model.spec.preprocess).contiguous().numpy()
+    given = targets.encode(x, about.input)
+    traced = module.tracer(path).run(given)
+    cut = 0
+    for number, op in enumerate(module.read(path).ops):
+        short = tmp_path / f"{number}{path.suffix}"
+        if op.output in traced and module.cut(path, op.output, short):
+            codes = module.session(short).run(given)
+            codes = (
+                codes.transpose(0, 3, 1, 2)
+                if about.input.layout == "NHWC" and codes.ndim == 4
+                else codes
+            )
+            assert np.array_equal(codes, traced[op.output]), op
+            cut += 1
+    assert cut >= 10
+    assert not module.cut(path, "no such tensor", tmp_path / "none")
+
+
+# What a runtime may do instead of answering: its module's code, and the sentence.
+MISBEHAVING = {
+    "a crash": ("print('last thing'); import os, signal; sys.stdout.flush(); "
+                "os.kill(os.getpid(), signal.SIGSEGV)", 
+                "it crashed (SIGSEGV); its last words: last thing"),
+    "an exit": ("import os; os._exit(3)", "it stopped with code 3; its last words: none"),
+    "a hang": ("import time; time.sleep(60)", "no answer within 1 s"),
+    "an error": ("raise ValueError('first line\\nsecond line')", "first line"),
+    "a traceback in an error": ("raise ValueError('Traceback:\\n  here\\nKeyError: the reason')",
+                                "KeyError: the reason"),
+    "a wrong answer": ("return {'taken': 'many'}", "its answer can't be read"),
+    "numbers of other images": ("import numpy; return {'outputs': numpy.zeros((1, 10))}",
+                                "its answers aren't one row of numbers for each image"),
+    "objects": ("import numpy; return {'outputs': numpy.array([[object()]] * 2)}",
+                "Object arrays cannot be saved"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", MISBEHAVING)
+def test_what_a_runtime_does_stays_there(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, words = MISBEHAVING[what]
+    module = tmp_path / "vendor.py"
+    body = textwrap.indent("\n".join(part.strip() for part in code.split("; ")), "        ")
+    module.write_text("import sys\nNAMES = {'litert-builtin': ''}\ndef ask(question):\n"
+                      f"    if question.file.endswith('bad'):\n{body}\n"
+                      "    return {'version': 'v', 'taken': 1}\n")  # fmt: skip
+    monkeypatch.setattr(runtimes, "_source", lambda own: module)
+    (folder := tmp_path / "asked").mkdir()
+    files = [(tmp_path / name, np.zeros((2, 3), np.int8)) for name in ("a", "bad", "b")]
+    first, bad, last = runtimes.ask("litert-builtin", files, folder, limit_s=1)
+    assert words in bad.error and bad.outputs is None
+    assert first.error == last.error == "" and last.taken == 1
+
+
+def test_a_runtime_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGERES_RUNTIMES", str(tmp_path / "empty"))
+    with pytest.raises(MissingComponent, match="isn't installed: edgeres runtimes install tflm"):
+        runtimes.require("tflm")
+    with pytest.raises(BadInput, match=r"unknown runtime 'tfml' \(did you mean 'tflm'\?\)"):
+        runtimes.require("tfml")
+    file = tmp_path / "m.tflite"
+    file.write_bytes(b"")
+    done = edgeres("inspect", file, "--on", "tflm", cwd=tmp_path)
+    assert done.returncode == 4 and "edgeres runtimes install tflm" in done.stderr
+    done = edgeres("runtimes", "install", "qnn-htp", cwd=tmp_path)
+    assert done.returncode == 4 and "--accept-licence" in done.stderr and "Qualcomm" in done.stderr
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
+    for name in ("UV_INDEX_URL", "UV_DEFAULT_INDEX", "PIP_INDEX_URL"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    done = edgeres("runtimes", "install", "tflm", cwd=tmp_path)
+    assert done.returncode == 4, done.stderr
+    assert "can't be installed" in done.stderr and "network" in done.stderr
+    assert not list((tmp_path / "empty").glob("*/bin"))
+
+
+def test_a_system_that_is_too_old_is_told_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.libc_ver", lambda: ("glibc", "2.31"))
+    assert runtimes.missing("qnn-htp") == "it needs glibc 2.35 or newer; this system has 2.31"
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert runtimes.missing("tflm") == "its packages are for Linux on x86-64"
