@@ -52,7 +52,6 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "edgeres inspect model.tflite --on ethos-u55-128",
     ),
     "verify": (
-        "edgeres verify",
         "edgeres verify --on tflm,openvino,qnn-htp",
         "edgeres verify model.tflite --against quickstart-7a886b04c19d",
         "edgeres verify quickstart-android.zip --require-signature",

@@ -34,6 +34,7 @@ ALLOWED = {
     "targets/": _EXPORTED,
     "teachers/__init__.py": f"{_STAGED}, or one that `Artifact.folder` has checked",
     "teachers/keras.py": _STAGED, "teachers/onnx.py": _STAGED, "teachers/_download.py": _CACHE,
+    "runtimes/": "a fresh folder that a runtime's process shares; `_child.py` runs without edgeres",
     "tracking/tensorboard.py": "a folder that it has just made itself",
     "training/keeper.py": _WORK, "training/label_cache.py": f"{_WORK}, or a checked artifact",
     "verification/selftest.py": "a copy in a fresh folder, to plant faults in",
