@@ -281,6 +281,9 @@ def export(
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Check each file against the model.")
     ] = True,
+    gpu: Annotated[
+        bool, typer.Option("--gpu", help="TFLite int8 in the form that GPUs compute rightly.")
+    ] = False,
     architecture: Architecture = None,
     mean: Mean = None,
     std: Std = None,
@@ -306,7 +309,7 @@ def export(
     targets = target or ["tflite-int8"]
     brought = chain.brought(mean, std, size, preprocess, weights, new_head)
     result = chain.exported(
-        model, architecture, data, runs, overrides, targets, quiet, brought, {"data.size": imgsz},
-        verify,
+        model, architecture, data, runs, overrides, targets, quiet, brought,
+        {"data.size": imgsz, "export.gpu": gpu or None}, verify,
     )  # fmt: skip
     show(chain.copied(result, out, targets), as_json, text.export)

@@ -28,7 +28,14 @@ from edgeres.types import (
 VERSION = 5
 LIBRARIES = ("torch", "torchao", "litert-torch", "ai-edge-litert", "onnx", "onnxscript",
              "onnxruntime", "coremltools")  # fmt: skip
-keyed = keyed_as_is
+
+
+def keyed(section: ExportSection) -> dict[str, Any]:
+    """The section; a form that is the usual one isn't named."""
+    document = keyed_as_is(section)
+    if not section.gpu:
+        del document["gpu"]
+    return document
 
 
 def run(
@@ -48,7 +55,7 @@ def run(
     path = out / f"{spec.name}-{precision}{target.SUFFIX}"
     found = convert(
         origin.folder(), scales, name, path, metadata(origin, inputs["data"], section.licence),
-        lambda: context.tick(0, 0, f"writing {path.name}"),
+        lambda: context.tick(0, 0, f"writing {path.name}"), section.gpu,
     )  # fmt: skip
     exported = ExportedFile(
         name, path.name, file_sha256(path), folder_size(path),

@@ -44,11 +44,13 @@ class Source:
         model: batch norm folded, evaluation mode.
         scales: as the precision needs them (`scales_for`); None for a float file.
         metadata: text that goes into the file where the format has a place for it.
+        gpu: in the form that GPU delegates compute rightly, where the format knows one.
     """
 
     model: Classifier
     scales: ScaleTable | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    gpu: bool = False
 
 
 class Session(Protocol):

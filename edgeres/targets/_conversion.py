@@ -41,6 +41,7 @@ def convert(
     path: Path,
     metadata: Mapping[str, str],
     waiting: Callable[[], None],
+    gpu: bool = False,
 ) -> dict[str, Any]:
     """Write `path` from a checkpoint folder; return what the file holds, JSON-ready.
 
@@ -48,12 +49,13 @@ def convert(
         model: folder of a saved model; folded on the way if it isn't.
         scales: as the target needs them; None for a float file.
         waiting: called every now and then; may raise to give up.
+        gpu: as `Source.gpu`.
 
     Raises:
         EdgeresError: what the converter raised; ConversionFailed if it crashed or hangs.
     """
     job = {"model": str(model), "scales": to_json(scales), "target": target, "path": str(path),
-           "metadata": dict(metadata)}  # fmt: skip
+           "metadata": dict(metadata), "gpu": gpu}  # fmt: skip
     return _in_a_child(job, f"writing {path.name}", "converter", _LIMIT_S, waiting)
 
 
@@ -179,7 +181,9 @@ def _export(job: dict[str, Any]) -> dict[str, Any]:
     table = job["scales"]
     scales = {k: p for k, v in table.items() if (p := quant_params(v))} if table else None
     path = Path(job["path"])
-    first, last = module.export(targets.Source(model, scales, job["metadata"]), precision, path)
+    first, last = module.export(
+        targets.Source(model, scales, job["metadata"], job["gpu"]), precision, path
+    )
     return {"input": to_json(first), "output": to_json(last),
             "graph": described(module.read(path))}  # fmt: skip
 

@@ -48,6 +48,35 @@ def expose(model: Any) -> list[int]:
     return indices
 
 
+def wide_strided(model: Any) -> None:
+    """Write int8 1x1 convolutions with stride 2 as 2x2 ones, whose further weights are 0.
+
+    They give the same codes. LiteRT's GPU accelerator computes the first kind as if its stride were
+    1 where an addition follows (docs/runtimes.md). Of an odd size they stay: the larger window
+    would reach over the edge.
+    """
+    import numpy as np
+
+    graph = model.subgraphs[0]
+    for op in graph.operators:
+        if file.kind(model, op) != "CONV_2D":
+            continue
+        image, weight = (graph.tensors[i] for i in op.inputs[:2])
+        strides = (op.builtinOptions.strideH, op.builtinOptions.strideW)
+        even = not any(int(size) % 2 for size in image.shape[1:3])
+        if strides != (2, 2) or list(weight.shape[1:3]) != [1, 1] or weight.type != 9 or not even:
+            continue
+        stored = file.constant(model, weight)
+        assert stored is not None
+        made, _, _, read = map(int, weight.shape)
+        wide = np.zeros((made, 2, 2, read), np.int8)
+        wide[:, 0, 0] = stored.view(np.int8).reshape(made, read)
+        buffer = type(model.buffers[weight.buffer])()
+        buffer.data = wide.reshape(-1).view(np.uint8)
+        model.buffers.append(buffer)
+        weight.buffer, weight.shape = len(model.buffers) - 1, np.array(wide.shape, np.int32)
+
+
 def end_at(model: Any, tensor: str) -> bool:
     """Make a tensor the main graph's only output, and take out what comes after it.
 

@@ -51,6 +51,8 @@ def export(source: Source, precision: str, path: Path) -> tuple[TensorSpec, Tens
         rewrites.zero_padding(model)
         if precision == "int16x8":
             precisions.mend_int16(model)
+        if source.gpu and precision == "int8":
+            rewrites.wide_strided(model)
         if precision in _FROM_FLOAT:
             model = _FROM_FLOAT[precision](file.pack(model))
         rewrites.drop_unused(model)

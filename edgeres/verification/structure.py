@@ -20,7 +20,7 @@ from edgeres.targets._palette import LARGEST_PLAIN, PALETTE_BITS, palette
 from edgeres.targets._structure import Step, Structure
 from edgeres.types import QuantParams, ScaleTable
 from edgeres.verification.known import Known, operations
-from edgeres.verification.scales import codes, same_params, shown
+from edgeres.verification.scales import codes, same_params, shown, trimmed
 
 _OF_WEIGHTS = ("conv", "linear")
 _FLOATING = ("float16", "float32")
@@ -217,13 +217,16 @@ class _Walk:
         groups = step.groups
         if groups is None and step.weight is not None:
             groups = value.shape[0] // step.weight.shape[1]
+        kernel = step.kernel
+        if step.weight is not None:  # zeros below and to the right change nothing
+            kernel = trimmed(step.weight, (*step.weight.shape[:2], *known.kernel)).shape[2:]
         for what, ours, theirs in (
-            ("kernel", step.kernel, known.kernel), ("stride", step.stride, known.stride),
+            ("kernel", kernel, known.kernel), ("stride", step.stride, known.stride),
             ("dilation", step.dilation, known.dilation), ("groups", groups, known.groups),
         ):  # fmt: skip
             if ours != theirs:
                 return f"its {what} is {ours}, the network's {theirs}"
-        spans = [d * (k - 1) + 1 for d, k in zip(known.dilation, known.kernel, strict=True)]
+        spans = [d * (k - 1) + 1 for d, k in zip(known.dilation, step.kernel, strict=True)]
         sizes = [a + n + b for n, a, b in zip(value.shape[1:], value.padding[:2],
                                               value.padding[2:], strict=True)]  # fmt: skip
         own = step.padding if step.padding is not None else _same_padding(sizes, spans, step.stride)
@@ -263,6 +266,7 @@ class _Walk:
                 return f"its weights' scale isn't the trained one ({shown(self.scales[name])})"
         else:
             expected = self.weights[name]
+        stored = trimmed(stored, expected.shape)
         if stored.shape != expected.shape:
             return f"its weights are {stored.shape}, the network's {expected.shape}"
         if name in self.scales:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 import textwrap
 from collections.abc import Callable
@@ -18,11 +19,14 @@ from edgeres import runtimes, targets
 from edgeres.compression.integers import integer_graph
 from edgeres.disk import file_sha256
 from edgeres.errors import BadInput, MissingComponent
+from edgeres.recipe import VerifySection
 from edgeres.runtimes import _environment
+from edgeres.targets import _tflite_file as flatbuffer
 from edgeres.training.inference import predict, prepared
 from edgeres.types import ExportedFile
-from edgeres.verification.certificate import Reference
+from edgeres.verification.certificate import Reference, certify
 from edgeres.verification.runtimes import Verdict, judge
+from edgeres.verification.structure import mismatches
 
 ANSWERING = ("litert-builtin", "litert-reference", "onnxruntime-unoptimized", "tflm", "openvino")
 _N = 24
@@ -131,6 +135,33 @@ def test_the_gpu_and_where_it_departs(ask: Asked) -> None:
     assert not found.passed and found.parity is not None and found.parity.worst > 4
     assert found.divergence is not None
     assert found.divergence.layer.startswith("layer2.0.")
+
+
+def test_the_form_for_gpus_is_right_there_and_the_same_network(
+    ask: Asked, exported: Callable, tmp_path: Path
+) -> None:
+    _, about, reference = exported("tflite-int8")
+    module, precision = targets.load("tflite-int8")
+    path = tmp_path / "gpu.tflite"
+    source = targets.Source(reference.model, reference.scales, {}, gpu=True)
+    module.export(source, precision, path)
+    about = dataclasses.replace(about, file=path.name, sha256=file_sha256(path))
+    limits = VerifySection(agreement=1.0, worst_codes=0)
+    certificate = certify(path, about, reference, limits, lambda *_: None)
+    assert certificate.passed, certificate.notes
+    # A weight in the part that has to be zero is another network's.
+    model = flatbuffer.load(path.read_bytes(), path)
+    tensor = next(t for t in model.subgraphs[0].tensors if list(t.shape)[1:3] == [2, 2])
+    stored = np.array(model.buffers[tensor.buffer].data)
+    stored[-1] = 1
+    model.buffers[tensor.buffer].data = stored
+    (wrong := tmp_path / "wrong.tflite").write_bytes(flatbuffer.pack(model))
+    strange = mismatches(module.structure(wrong, source, precision), reference.model,
+                         reference.scales, precision)  # fmt: skip
+    assert any("its kernel is (2, 2), the network's (1, 1)" in words for words in strange), strange
+    found = ask("litert-gpu", "tflite-int8", path)
+    assert found.passed, found
+    assert found.parity is not None and found.parity.worst <= 1
 
 
 def test_vela_says_memory_cycles_and_what_the_cpu_gets(ask: Asked, tmp_path: Path) -> None:

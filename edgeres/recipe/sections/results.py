@@ -28,6 +28,10 @@ class ExportSection(Section):
         Literal["any", "pixels"],
         Field(description="pixels: int8 files take raw bytes; the first layer has mean and std."),
     ] = "any"
+    gpu: Annotated[
+        bool,
+        Field(description="TFLite int8: the form that LiteRT's GPU computes rightly."),
+    ] = False
     licence: Annotated[Text | None, Field(description="Goes into the files, e.g. Apache-2.0.")] = (
         None
     )
