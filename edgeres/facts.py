@@ -77,7 +77,7 @@ _ON_RUNTIME = {
     "taken?": count, "refused": [text], "memory_bytes": {"*": count}, "cycles?": count,
     "error": text, "n?": count, "agreement?": share, "equal_images?": count,
     "worst_codes?": number, "test?": counted, "divergence?": {"layer": text, "worst": number},
-    "compiled": [door.is_plain],
+    "compiled": [door.is_plain], "hint?": text,
 }  # fmt: skip
 _CERTIFIED = {
     "target": text, "passed": truth, "gates": [_GATE], "agreement?": share, "worst_codes?": number,

@@ -46,7 +46,8 @@ class Module(Protocol):
     imported, and what the runtime brings only inside functions.
 
     Optional: `ACCEPT = True`, its licence has to be accepted before it is installed; `GLIBC`, the
-    lowest version of the C library; `missing() -> str | None`, what else this machine lacks. A
+    lowest version of the C library; `missing() -> str | None`, what else this machine lacks;
+    `HINT`, what to try where answers are too far away. A
     file of its name in `locks` lists its packages; without one it is asked in edgeres' own
     environment.
     """
