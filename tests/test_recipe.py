@@ -347,9 +347,9 @@ def test_extending_nothing_names_the_line(write: Any, value: str, line: str) -> 
         ("train: 3", "2: train: should be a mapping of settings, not 3"),
         ("distill: true", "2: distill: should be a mapping of settings, not true"),
         ("quantize: {method: qatt}",
-         "2: quantize.method: unknown value 'qatt' (did you mean 'qat'?); known: qat, ptq"),
+         "2: quantize.method: unknown value 'qatt' (did you mean 'qat'?); known: qat, ptq, file"),
         ("quantize: {method: [1]}",
-         "2: quantize.method: unknown value a list; known: qat, ptq"),
+         "2: quantize.method: unknown value a list; known: qat, ptq, file"),
         ("version: 2", "2: version: unknown value 2; known: 1"),
         ("train:\n  augment:\n  - crop\n  - flop",
          "5: train.augment.1: unknown value 'flop' (did you mean 'flip'?); "

@@ -211,7 +211,9 @@ def search(
 
 def quantize(
     model: Model = None,
-    method: Annotated[str, typer.Option(help="qat or ptq.")] = "qat",
+    method: Annotated[
+        str, typer.Option(help="qat, ptq, or file (the scales of a quantized file).")
+    ] = "qat",
     scheme: Annotated[str, typer.Option(help="w8a8, w8a8-symmetric or w8a16.")] = "w8a8",
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Only measure each layer quantized alone.")

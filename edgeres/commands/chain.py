@@ -7,7 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres import contract, pipeline, preprocessing, procs, registry, targets, terminal
+from edgeres import (
+    contract,
+    datasets,
+    pipeline,
+    preprocessing,
+    procs,
+    registry,
+    targets,
+    terminal,
+)
 from edgeres.artifact import Artifact, load
 from edgeres.disk import copy_whole, storage_errors
 from edgeres.errors import BadInput
@@ -17,6 +26,7 @@ from edgeres.store import Store
 
 if TYPE_CHECKING:
     from edgeres.recipe import Recipe
+    from edgeres.teachers import Peeked
 
 _WEIGHTS = {".pth", ".pt", ".pt2", ".th", ".tar", ".ckpt", ".bin", ".safetensors", ".onnx"}
 _AFTER = {"prune": ("quantize", "export"), "quantize": ("export",), "export": ()}
@@ -123,10 +133,24 @@ def continued(
         document["verify"] = {}
         integer = any(targets.is_integer(targets.load(t)[1]) for t in section["targets"])
         if integer and not document.get("quantize"):
-            document["quantize"] = {"method": "ptq"}
-            terminal.say("the model is not quantized yet: post-training quantization")
+            own = peeked(document)
+            document["quantize"] = {"method": "file" if own and own.quantized else "ptq"}
+            terminal.say("the file is quantized already: its own scales are kept"
+                         if own and own.quantized else
+                         "the model is not quantized yet: post-training quantization")  # fmt: skip
     given = _said({"data": data, **(settings or {})})
     return load_mapping(document, [*given, *(overrides or [])], "the command line")
+
+
+def peeked(document: Mapping[str, Any]) -> Peeked | None:
+    """What the file says of itself that a recipe's last network is, as it is; None: another is."""
+    from edgeres import teachers
+
+    teacher = document.get("teacher") or {}
+    if document.get("distill") or document.get("prune"):
+        return None
+    file = teacher.get("checkpoint")
+    return teachers.peek(f"checkpoint:{file}" if file else str(teacher.get("model", "")))
 
 
 def _said(settings: Mapping[str, Any]) -> list[str]:
@@ -198,6 +222,9 @@ def exported(
     if model is None:
         model = str(find_run(None, runs).path)
         terminal.say(f"using {model} (the newest run)")
+    if data is None and not any(text.startswith("data") for text in overrides or ()):
+        data, more = _noise(origin(model, architecture, runs, brought), runs)
+        overrides = [*more, *(overrides or [])]
     recipe = continued(
         model, architecture, data, runs, "export", overrides, {"targets": names}, brought, settings
     )
@@ -208,6 +235,21 @@ def exported(
     had = given is not None and "verify" in given.artifacts
     added = _added(given, Path(result["run"])) if given else None
     return {**result, "added_to": added, "own_verification": had}
+
+
+def _noise(document: Mapping[str, Any], runs: Path) -> tuple[str | None, list[str]]:
+    """Images to compare files on where there are no others, and nothing is to be calibrated.
+
+    Returns:
+        A data source, and what else is to be set; None and nothing where the model has data, or
+        needs some.
+    """
+    own = peeked(document) if "data" not in document else None
+    if own is None or not own.quantized:
+        return None, []
+    terminal.say("no --data: the files are compared on noise, and what is right or wrong says "
+                 "nothing")  # fmt: skip
+    return datasets.noise(runs / "arrays", own.classes, own.size_px), ["teacher.near_chance=go on"]
 
 
 def _added(run: Run, made: Path) -> str | None:

@@ -40,7 +40,7 @@ _JOINING = ("add", "mul")
 _ENDLESS = ("mul", "sigmoid", "concat")  # with no ReLU of their own behind them
 _MOVING = (_A.max_pool2d.default, _A.flatten.using_ints, _A.view.default)
 # The only codes that TFLite computes a sigmoid into.
-_SIGMOID = {"int8": QuantParams((2.0**-8,), (-128,), "int8"),
+SIGMOID = {"int8": QuantParams((2.0**-8,), (-128,), "int8"),
             "int16": QuantParams((2.0**-15,), (0,), "int16")}  # fmt: skip
 _ANNOTATION = "quantization_annotation"
 
@@ -79,7 +79,7 @@ class Layer:
 
     def fixed(self, dtype: str) -> QuantParams | None:
         """The only scale that every runtime accepts for its output of this type, if it has one."""
-        return _SIGMOID[dtype] if self.kind == "sigmoid" else None
+        return SIGMOID[dtype] if self.kind == "sigmoid" else None
 
     @property
     def data(self) -> tuple[Node, ...]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib
+import io
 import pkgutil
 import unicodedata
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from edgeres.datasets import _splits
-from edgeres.disk import open_regular
+from edgeres.disk import open_regular, storage_errors, write_whole
 from edgeres.errors import BadInput, unknown
 from edgeres.types import Resize
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 _CHUNK_BYTES = 1 << 20
+_NOISE = 256  # images of each split
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,21 @@ def parse(source: str) -> tuple[str, Path | None]:
     if not path.strip():
         raise BadInput(f"data '{name}' needs a folder: write {name}:PATH")
     return name, Path(path.strip()).expanduser()
+
+
+def noise(folder: Path, classes: int, size_px: int) -> str:
+    """A source of random images and labels, the same each time, as a file below a folder."""
+    import numpy as np
+
+    draw, packed, shape = np.random.default_rng(0), io.BytesIO(), (_NOISE, size_px, size_px, 3)
+    arrays = {f"x_{part}": draw.integers(0, 256, shape, np.uint8) for part in ("train", "test")}
+    labels, names = np.arange(_NOISE) % min(classes, 10), [str(number) for number in range(classes)]
+    np.savez(packed, allow_pickle=False, y_train=labels, y_test=labels, classes=names, **arrays)
+    path = folder / f"noise-{classes}-{size_px}.npz"
+    with storage_errors(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(path, packed.getvalue())
+    return f"arrays:{path}"
 
 
 def default_size(source: str) -> int:

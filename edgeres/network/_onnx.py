@@ -27,8 +27,7 @@ _OWN_DOMAINS = ("", "ai.onnx")
 _RESERVED = frozenset((*dir(nn.Module()), "input", "spec", "_steps", "weight", "bias",
                        "running_mean", "running_var"))  # fmt: skip
 _SCOPES = "pkg.torch.onnx.name_scopes"
-_INTEGER = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger",
-            "MatMulInteger", "QGemm", "MatMulNBits")  # fmt: skip
+_DYNAMIC = ("DynamicQuantizeLinear", "ConvInteger", "MatMulInteger", "MatMulNBits")
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,7 @@ class Program:
     Attributes:
         image, answer: names of its one input and its one output.
         shape: of the image; 0 is an axis that isn't fixed.
+        image_type: as numpy calls it: float32, or int8 or uint8 of a file of integers.
         opset: version of the standard operators.
         constants: stored tensors by their names.
         metadata: what the file says of itself.
@@ -75,13 +75,15 @@ class Program:
     opset: int
     constants: Mapping[str, np.ndarray]
     metadata: Mapping[str, str]
+    image_type: str = "float32"
 
 
 def read(path: Path) -> Program:
-    """Read a file of float numbers.
+    """Read a file.
 
     Raises:
-        BadInput: it isn't one, is quantized, doesn't have one input and one output, or is damaged.
+        BadInput: it isn't one, is quantized without scales of its own for its activations, doesn't
+            have one input and one output, or is damaged.
     """
     model = onnx_file.load(path)
     try:
@@ -97,11 +99,10 @@ def _program(model: Any, where: str) -> Program:
     graph = model.graph
     if len(graph.node) > _MOST_NODES:
         raise BadInput(f"{where}: has more than {_MOST_NODES:,} operations")
-    integer = {n.op_type for n in graph.node
-               if n.op_type in _INTEGER or n.op_type.startswith("QLinear")}  # fmt: skip
-    if integer:
-        raise BadInput(f"{where}: is quantized already ({', '.join(sorted(integer))}); give the "
-                       "float network that it was made from")  # fmt: skip
+    if dynamic := {n.op_type for n in graph.node if n.op_type in _DYNAMIC}:
+        raise BadInput(f"{where}: is quantized, and finds scales while it runs "
+                       f"({', '.join(sorted(dynamic))}); give the float network that it was made "
+                       "from")  # fmt: skip
     images = onnx_file.inputs(model)
     if len(images) != 1 or len(graph.output) != 1:
         raise BadInput(f"{where}: has {len(images)} inputs and {len(graph.output)} outputs; a "
@@ -113,8 +114,9 @@ def _program(model: Any, where: str) -> Program:
     if any(function.domain in _OWN_DOMAINS for function in model.functions):
         raise BadInput(f"{where}: gives standard operators another meaning")
     tensor = images[0].type.tensor_type
-    if tensor.elem_type != onnx.TensorProto.FLOAT:
-        kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+    kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+    kind = "float32" if kind == "float" else kind
+    if kind not in ("float32", "int8", "uint8"):
         raise BadInput(f"{where}: takes {kind}; a network here takes float32 images")
     constants = {_text(t.name): array(t) for t in graph.initializer}
     calls = _calls(graph.node)
@@ -124,7 +126,7 @@ def _program(model: Any, where: str) -> Program:
         raise BadInput(f"{where}: two things in it are called '{twice[0][:80]}'")
     shape = tuple(max(0, d.dim_value) for d in tensor.shape.dim)
     return Program(calls, names[0], shape, _text(graph.output[0].name), opset, constants,
-                   onnx_file.metadata(model))  # fmt: skip
+                   onnx_file.metadata(model), kind)  # fmt: skip
 
 
 def array(tensor: Any) -> np.ndarray:

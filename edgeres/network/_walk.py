@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +19,7 @@ from edgeres.network import document
 from edgeres.network.graph import INPUT, Network, Node, Value, width
 from edgeres.network.module import NetworkModule
 from edgeres.network.ops import LARGEST
-from edgeres.types import Preprocess
+from edgeres.types import Preprocess, QuantParams
 
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 """mean and std as R, G, B, in units of pixel / 255."""
@@ -32,6 +33,24 @@ _MOVING = ("concat", "max_pool", "flatten", "unflatten")  # make no numbers of t
 
 
 @dataclass(frozen=True)
+class Integers:
+    """What a file that is quantized already says of its codes, all as int8.
+
+    Attributes:
+        scales: an operation -> of what it makes; `input`; `<layer>.weight`.
+        biases: `<layer>.bias` -> its codes, in steps of input scale * weight scale.
+        strange: why the known graph can't have the same codes, a sentence each.
+        asked: codes of a few images (N, 3, H, H) and the file's own of its answers (N, classes);
+            None where it couldn't be asked.
+    """
+
+    scales: Mapping[str, QuantParams]
+    biases: Mapping[str, np.ndarray]
+    strange: tuple[str, ...]
+    asked: tuple[np.ndarray, np.ndarray] | None
+
+
+@dataclass(frozen=True)
 class Imported:
     """What was read.
 
@@ -40,12 +59,14 @@ class Imported:
         notes: what was left out or changed, a sentence each.
         fixed_size: it is right for images of the size it was exported with only.
         normalization: what the file says of its images; None: nothing.
+        integers: of a file that is quantized already.
     """
 
     module: NetworkModule
     notes: tuple[str, ...]
     fixed_size: bool
     normalization: Normalization | None = None
+    integers: Integers | None = None
 
 
 @dataclass
@@ -346,6 +367,20 @@ class Walk:
             said = str(error).splitlines()[-1].strip()[:200]
             raise BadInput(f"{self.where}: tensors and operations don't fit: {said}") from error
         return Imported(module, tuple(dict.fromkeys(self.notes)), self.fixed_size)
+
+
+def maker(network: Network, name: str) -> str:
+    """The operation that made a value's codes: the others move them, or end them."""
+    by_name = network.by_name
+    while name in by_name and by_name[name].op in (*_MOVING[1:], "relu", "clamp"):
+        name = by_name[name].inputs[0]
+    return name
+
+
+def trial_codes(count: int, size_px: int) -> np.ndarray:
+    """What a file of integers is asked with: noise, int8 (count, 3, H, H)."""
+    draw = np.random.default_rng(0)
+    return draw.integers(-128, 128, (count, 3, size_px, size_px), np.int8)
 
 
 def _vectors(nodes: tuple[Node, ...]) -> set[str]:

@@ -1,6 +1,7 @@
-"""From ONNX: a float file of anybody's in, a network and its tensors out; nothing runs it.
+"""From ONNX: a file of anybody's in, a network and its tensors out; nothing runs it.
 
-What isn't in the table below is refused by name, with the node it stands in.
+Of a file of integers, what its codes stand for comes out, too (`_integers`). What isn't in the
+table below is refused by name, with the node it stands in.
 """
 
 from __future__ import annotations
@@ -18,30 +19,38 @@ import torch
 
 from edgeres import preprocessing
 from edgeres.errors import BadInput
-from edgeres.network import _onnx, onnx_file
+from edgeres.network import _integers, _onnx, onnx_file
 from edgeres.network._onnx import BATCH, Call, Program
 from edgeres.network._walk import (
     Imported,
+    Integers,
     Normalization,
     Walk,
     as_shape,
     conv_attributes,
+    maker,
     require_image,
     require_same,
+    trial_codes,
     trial_images,
     turned,
 )
-from edgeres.network.graph import INPUT, Node, Value
+from edgeres.network.graph import INPUT, Network, Node, Value
 from edgeres.network.ops import LARGEST
+from edgeres.types import QuantParams
+
+Ask = Callable[[np.ndarray], np.ndarray]
+"""What answers as a file does: images (N, 3, H, H) as it takes them -> its answers."""
 
 _MOST_PIXELS = 4096
+_TRIALS = 16  # images that a file of integers is asked about
 _FORGETTABLE = 64 << 20  # bytes that constants may make beside those that are stored
 
 
 def from_onnx(
     path: Path, size_px: int, given: Normalization | None = None, *, compare: bool = False
 ) -> Imported:
-    """Read an ONNX file of float numbers.
+    """Read an ONNX file.
 
     Args:
         size_px: of the images, where the file takes any.
@@ -50,11 +59,32 @@ def from_onnx(
         compare: ask onnxruntime, too.
 
     Raises:
-        BadInput: it isn't a network of one float32 image and one vector of logits, is quantized,
-            or an operation isn't known; it is named, with the node it stands in. Or onnxruntime's
-            answers to a few images aren't those of what was read.
+        BadInput: it isn't a network of one image and one vector of logits, or an operation isn't
+            known; it is named, with the node it stands in. Or onnxruntime's answers to a few images
+            aren't those of what was read.
     """
-    program = _onnx.read(path)
+    return of_program(path, _onnx.read(path), size_px, given, _runtime if compare else None)
+
+
+def of_program(
+    path: Path, program: Program, size_px: int, given: Normalization | None = None,
+    runtime: Callable[[Path], Ask] | None = None,
+) -> Imported:  # fmt: skip
+    """The network of a program, wherever it comes from.
+
+    Args:
+        size_px, given: as `from_onnx` takes them.
+        runtime: loads what answers as the file itself does; None: nothing is asked.
+
+    Raises:
+        BadInput: as `from_onnx`.
+    """
+    stored = None
+    if _integers.is_integer({call.kind for call in program.calls}):
+        program, stored = _integers.in_floats(program, str(path))
+    elif program.image_type != "float32":
+        raise BadInput(f"{path}: takes {program.image_type}; a network here takes float32 images, "
+                       "or codes")  # fmt: skip
     where, shape = str(path), tuple(program.shape)
     nhwc = len(shape) == 4 and shape[3] == 3 and shape[1] != 3
     if nhwc:
@@ -71,7 +101,10 @@ def from_onnx(
     answer = walk.shapes.get(output, ()) if output else ()
     own = walk.normalizes()
     said = given or _said(program.metadata, where)
-    if said is None and own is not None:
+    if said is None and program.image_type != "float32":
+        assert stored is not None
+        said = _of_codes(walk, stored.scales[program.image])
+    elif said is None and own is not None:
         said = _guessed(own)
         walk.notes.append(
             f"normalizes its images itself, as for pixels from 0 to {1 if said[1][0] == 1 else 255}"
@@ -86,38 +119,98 @@ def from_onnx(
                           "is trained on, it needs a lower learning rate (0.002 in place of 0.01: "
                           "prune.train.learning_rate, teacher.train.learning_rate)")  # fmt: skip
     read = walk.finished(output, (0, *answer), shape[2], path.stem, total or ((0.5,), (0.5,)))
-    if compare and (note := _compared(path, walk, read)):
-        read = replace(read, notes=(*read.notes, note))
-    return replace(read, normalization=total)
+    integers = None if stored is None else walk.integers(read.module.spec, stored)
+    if runtime is not None:
+        try:
+            integers = _compared(walk, read, integers, runtime(path))
+        except _Silent as error:
+            note = f"its answers weren't compared with its runtime's, which can't run it: {error}"
+            read = replace(read, notes=(*read.notes, note))
+    return replace(read, normalization=total, integers=integers)
 
 
-def _compared(path: Path, walk: _Import, read: Imported) -> str | None:
-    """Ask onnxruntime and the network the same.
+class _Silent(Exception):
+    """A runtime doesn't answer."""
 
-    Returns:
-        Why that couldn't be done, for people.
-    """
+
+def _runtime(path: Path) -> Ask:
     import onnxruntime
 
-    x = trial_images(walk.batch or 2, read.module.spec.preprocess.size_px)
-    fed = x.permute(0, 2, 3, 1) if walk.program.image in walk.nhwc else x
-    onnxruntime.set_default_logger_severity(4)
-    try:
+    def ask(images: np.ndarray) -> np.ndarray:
+        onnxruntime.set_default_logger_severity(4)
         content = onnx_file.contents(path, onnx_file.load(path))
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-        theirs = torch.from_numpy(session.run(None, {walk.program.image: fed.numpy()})[0])
-    except Exception as error:  # onnxruntime has an exception class per status code
-        first = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        return f"its answers weren't compared with onnxruntime's, which can't run it: {first}"
+        (image,) = session.get_inputs()
+        return np.asarray(session.run(None, {image.name: images})[0])
+
+    return ask
+
+
+def _compared(
+    walk: _Import, read: Imported, integers: Integers | None, ask: Ask
+) -> Integers | None:
+    """Ask the file's own runtime and the network the same.
+
+    Of a file of integers only the runtime is asked: its answers are for who knows the graph of
+    integers.
+
+    Raises:
+        BadInput: the network is another one.
+        _Silent: the runtime doesn't answer.
+    """
+    size_px = read.module.spec.preprocess.size_px
+    if integers is not None:
+        return replace(integers, asked=_asked(walk, read.module.spec, integers, ask))
+    x = trial_images(walk.batch or 2, size_px)
+    theirs = torch.from_numpy(_answers(walk, ask, x.numpy()))
     factor, shift = (torch.from_numpy(v).float().view(3, 1, 1) for v in walk.affected())
     with torch.no_grad():
         ours = read.module(x * factor + shift)
     ends = {call.outputs[0]: call.kind for call in walk.program.calls if call.outputs}
     for name in walk.last:
         ours = ours.softmax(1) if ends[name] == "Softmax" else ours.log_softmax(1)
-    require_same(str(path), ours, theirs.reshape(ours.shape) if theirs.numel() == ours.numel()
+    require_same(walk.where, ours, theirs.reshape(ours.shape) if theirs.numel() == ours.numel()
                  else theirs)  # fmt: skip
     return None
+
+
+def _asked(
+    walk: _Import, network: Network, integers: Integers, ask: Ask
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Codes of a few images and those of the file's answers; None: they say nothing of the
+    network's, as there is a softmax behind them, or something before the first codes."""
+    image, answer = (integers.scales.get(key) for key in (INPUT, maker(network, network.output)))
+    if image is None or answer is None or walk.last or walk.normalizes() is not None:
+        return None
+    codes = trial_codes(walk.batch or _TRIALS, network.preprocess.size_px)
+    fed: np.ndarray = (codes.astype(np.float32) - image.zero_point[0]) * np.float32(image.scale[0])
+    if walk.program.image_type != "float32":
+        fed = (codes.astype(np.int16) + (128 if walk.program.image_type == "uint8" else 0)).astype(
+            walk.program.image_type
+        )
+    given = _answers(walk, ask, fed).reshape(len(codes), -1)
+    if given.dtype.kind == "f":
+        found = np.rint(given / np.float32(answer.scale[0])) + answer.zero_point[0]
+    else:
+        found = given.astype(np.int16) - (128 if given.dtype == np.uint8 else 0)
+    return codes, found.clip(-128, 127).astype(np.int8)
+
+
+def _answers(walk: _Import, ask: Ask, images: np.ndarray) -> np.ndarray:
+    """Of a runtime, to images (N, 3, H, H) of the file's own type."""
+    fed = images.transpose(0, 2, 3, 1) if walk.program.image in walk.nhwc else images
+    try:
+        return ask(np.ascontiguousarray(fed))
+    except Exception as error:  # each runtime has exceptions of its own
+        said = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise _Silent(said) from error
+
+
+def _of_codes(walk: _Import, params: QuantParams) -> Normalization:
+    """mean and std with which the codes of a pixel is what it is, or 128 less."""
+    walk.notes.append("takes codes, which are assumed to be pixels (0 to 255, or 128 less): what "
+                      "else they are, --preprocess or --mean and --std say")  # fmt: skip
+    return ((params.zero_point[0] + 128) / 255,), (1 / (255 * params.scale[0]),)
 
 
 def _said(metadata: Any, where: str) -> Normalization | None:
@@ -186,6 +279,7 @@ class _Import(Walk):
         padded: values of the file -> what zeros are to be around them: top, left, bottom, right.
         affine: values of the file that are the image, times something, plus something.
         last: values of the file that are its answer only.
+        kept: tensors of the network -> the stored ones that they are.
     """
 
     program: Program = field(kw_only=True)
@@ -199,6 +293,7 @@ class _Import(Walk):
     padded: dict[str, tuple[int, ...]] = field(default_factory=dict)
     affine: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     last: set[str] = field(default_factory=set)
+    kept: dict[str, str] = field(default_factory=dict)
     _readers: Counter[str] = field(default_factory=Counter)
     _uses: dict[str, int] = field(default_factory=dict)  # the same, under all of a value's names
     _fed: tuple[np.ndarray, np.ndarray] | None = None
@@ -327,13 +422,38 @@ class _Import(Walk):
     ) -> None:
         """An operation with tensors, whose weight is the node's second input."""
         source = self.value(call)
-        stored = self.origin.get(call.inputs[1], call.inputs[1])
+        stored, bias = (self.origin.get(name, name) for name in (call.inputs[1], call.input(2)))
+        if not stored.endswith(".weight") and bias.endswith(".bias"):
+            stored = f"{bias.removesuffix('.bias')}.weight"  # the other lost its name
         kept = {key: torch.from_numpy(np.array(v, np.float32)) for key, v in tensors.items()}
         weight = _onnx.dotted(stored, keep_last=True)
         owner, _, leaf = weight.rpartition(".")
         if not owner or leaf != "weight":
             weight = _onnx.dotted(stored).replace(".", "_")  # told from others, no name
-        self.give(call, self.layer(op, source, kept, weight, self.named(call, op), **attributes))
+        name = self.layer(op, source, kept, weight, self.named(call, op), **attributes)
+        self.give(call, name)
+        for key, position in (("weight", 1), ("bias", 2)):
+            if call.input(position):
+                of = call.inputs[position]
+                self.kept[f"{name}.{key}"] = self.origin.get(of, of)
+
+    def integers(self, network: Network, stored: _integers.Stored) -> Integers:
+        """What the codes of a file of integers are in the network that was made of it."""
+        strange, known = list(stored.strange), {INPUT, *network.by_name}
+        strange += [f"the batch norm '{node.name}' isn't folded into a convolution"
+                    for node in network.nodes if node.op == "batch_norm"]  # fmt: skip
+        scales: dict[str, QuantParams] = {}
+        for value, name in self.values.items():
+            key = maker(network, name)
+            params = stored.scales.get(value) if key in known else None
+            if params is not None and scales.setdefault(key, params) != params:
+                strange.append(f"the codes of '{key}' are rounded to other codes behind it, "
+                               f"in '{value[:80]}'")  # fmt: skip
+        kept = {tensor: name for tensor, name in self.kept.items()
+                if tensor.rpartition(".")[0] in known}  # fmt: skip
+        weights = {t: stored.scales[n] for t, n in kept.items() if n in stored.scales}
+        biases = {t: stored.biases[n] for t, n in kept.items() if n in stored.biases}
+        return Integers(scales | weights, biases, tuple(dict.fromkeys(strange)), None)
 
     def biased(self, call: Call, position: int) -> bool:
         """Whether adding a constant could become the bias of the layer before it."""

@@ -128,7 +128,7 @@ def _exports(recipe: Recipe, model: str) -> list[Step]:
 
 def _wants_labels(section: Any) -> bool:
     """Whether the teacher is to be asked beforehand, and asked at all."""
-    idle = getattr(section, "loss", "") == "none" or getattr(section, "method", "") == "ptq"
+    idle = getattr(section, "loss", "") == "none" or getattr(section, "method", "qat") != "qat"
     return section.cache is not None and not idle
 
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from edgeres.artifact import Artifact
 from edgeres.errors import BadInput
-from edgeres.facts import CALIBRATION
+from edgeres.facts import CALIBRATION, SCALES
 from edgeres.stages import keyed_as_is
-from edgeres.types import Preprocess, to_json
+from edgeres.types import Preprocess, ScaleTable, quant_params, to_json
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from edgeres.training.views import Labelled
 
 LIBRARIES = ("torch", "numpy")
+SCALES_FILE = "scales.json"
 _BATCH = 250
 
 
@@ -161,6 +162,17 @@ def answers(artifact: Artifact, data: Artifact, name: str = "test_logits.npy") -
         StorageError: they are damaged, or of other data.
     """
     return artifact.read_array(name, data.facts["counts"]["test"], class_count(data))
+
+
+def read_scales(artifact: Artifact) -> ScaleTable:
+    """The scales of a quantize artifact, or of a network that came with its own."""
+    table = artifact.read_json(SCALES_FILE, SCALES)
+    return {name: params for name, data in table.items() if (params := quant_params(data))}
+
+
+def write_scales(out: Path, scales: ScaleTable) -> None:
+    """The scales that a network is quantized with."""
+    (out / SCALES_FILE).write_text(json.dumps(to_json(scales), indent=1), "utf-8")
 
 
 def keyed(section: NetworkSection) -> dict[str, Any]:

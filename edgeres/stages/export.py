@@ -11,15 +11,13 @@ from edgeres import __version__, contract, targets
 from edgeres.artifact import Artifact
 from edgeres.disk import file_sha256, folder_size
 from edgeres.errors import BadInput
-from edgeres.facts import SCALES
 from edgeres.models import spec as specs
 from edgeres.recipe import ExportSection
 from edgeres.stages import Context, keyed_as_is
+from edgeres.stages._checkpoint import read_scales
 from edgeres.types import (
     ExportedFile,
     Preprocess,
-    ScaleTable,
-    quant_params,
     resize_rule,
     tensor_spec,
     to_json,
@@ -66,12 +64,6 @@ def run(
     document = contract.whole(spec.preprocess, rule, exported.input, data["classes"])
     (out / contract.FILE).write_text(json.dumps(document, indent=1), "utf-8")
     return {"exported": to_json(exported), "preprocess": to_json(spec.preprocess), **found}
-
-
-def read_scales(quantized: Artifact) -> ScaleTable:
-    """The trained scales of a quantize artifact."""
-    table = quantized.read_json("scales.json", SCALES)
-    return {name: params for name, data in table.items() if (params := quant_params(data))}
 
 
 def metadata(origin: Artifact, data: Artifact, licence: str | None) -> dict[str, str]:

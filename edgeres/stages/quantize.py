@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeres.artifact import Artifact
+from edgeres.errors import BadInput
 from edgeres.recipe import QuantizeSection
 from edgeres.stages import Context, _checkpoint, keyed_as_is
-from edgeres.types import ScaleTable, to_json
+from edgeres.types import ScaleTable
 
 if TYPE_CHECKING:
     from edgeres.models.modules import Classifier
@@ -25,7 +25,7 @@ _VIEWS = 4  # of each image
 def keyed(section: QuantizeSection) -> dict[str, Any]:
     """The section; PTQ has no training settings."""
     document = keyed_as_is(section)
-    if section.method == "ptq":
+    if section.method != "qat":
         kept = ("method", "scheme", "ranges", "exclude", "input")
         document = {name: document[name] for name in kept}
     if section.input == "any":
@@ -39,14 +39,18 @@ def run(
     """Calibrate, train if asked, keep what is better on validation; evaluate the quantized graph.
 
     Training starts from the calibrated network, which is the first candidate.
+
+    Raises:
+        BadInput: as `ptq.quantize`; the network has no scales of its own, which it is to keep.
     """
     from edgeres.compression import ptq
-    from edgeres.compression.integers import integer_graph
     from edgeres.models import weights
     from edgeres.models.pixels import of_pixels
 
     data = inputs["data"]
     model = weights.load(inputs["model"].folder())
+    if section.method == "file":
+        return _kept(section, model, inputs, out)
     train, validation, test = _checkpoint.splits(data)
     notes: list[str] = []
     if section.input == "pixels" and model.spec.preprocess.input_quantization() is None:
@@ -67,15 +71,42 @@ def run(
         folded, scales = candidates[best]
         chosen = {"kept": best, "judged_on": judge, "judged_n": len(held_out.labels),
                   "judged_correct": correct}  # fmt: skip
-    (out / "scales.json").write_text(json.dumps(to_json(scales), indent=1), "utf-8")
+    return _written(section, folded, scales, inputs, out, history) | chosen | {"notes": notes}
+
+
+def _kept(
+    section: QuantizeSection, model: Classifier, inputs: Mapping[str, Artifact], out: Path
+) -> dict[str, Any]:
+    """The network with the scales that its file had."""
+    from edgeres.models.modules import fold_batchnorm
+
+    origin = inputs["model"]
+    if not origin.has(_checkpoint.SCALES_FILE):
+        why = next((note for note in origin.facts.get("notes", ()) if "is quantized" in note),
+                   f"what {origin.stage} left has none")  # fmt: skip
+        raise BadInput("quantize.method: file keeps the scales of a file that is quantized "
+                       f"already: {why}; to calibrate, say quantize.method=ptq")  # fmt: skip
+    if section.exclude or section.scheme != "w8a8" or section.input != "any":
+        raise BadInput("quantize.method: file keeps all as it is; leave out scheme, exclude and "
+                       "input, or say quantize.method=ptq")  # fmt: skip
+    scales = _checkpoint.read_scales(origin)
+    return _written(section, fold_batchnorm(model), scales, inputs, out, [])
+
+
+def _written(
+    section: QuantizeSection, folded: Classifier, scales: ScaleTable,
+    inputs: Mapping[str, Artifact], out: Path, history: list[dict[str, Any]],
+) -> dict[str, Any]:  # fmt: skip
+    from edgeres.compression.integers import integer_graph
+
+    _checkpoint.write_scales(out, scales)
     quantized = integer_graph(folded, scales)
-    facts = _checkpoint.write(out, folded, data, history=history, answers=quantized,
+    facts = _checkpoint.write(out, folded, inputs["data"], history=history, answers=quantized,
                               source=inputs["model"].facts["source"])  # fmt: skip
     kept = [n.removesuffix(".weight") for n in folded.state_dict()
             if n.endswith(".weight") and n not in scales]  # fmt: skip
-    return facts | chosen | {
-        "notes": notes, "method": section.method, "scheme": section.scheme, "float_layers": kept,
-    }  # fmt: skip
+    return facts | {"notes": [], "method": section.method, "scheme": section.scheme,
+                    "float_layers": kept}  # fmt: skip
 
 
 def _folded(before: Classifier, after: Classifier, split: Labelled) -> str:

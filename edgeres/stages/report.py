@@ -125,7 +125,7 @@ def _explained(inputs: Mapping[str, Artifact]) -> dict[str, Any] | None:
     from edgeres.compression.graph import quantized_graph
     from edgeres.models import weights
     from edgeres.reporting import gradcam
-    from edgeres.stages.export import read_scales
+    from edgeres.stages._checkpoint import read_scales
 
     first, last = chain[0], chain[-1]
     models = [weights.load(artifact.folder()) for artifact in (first, last)]

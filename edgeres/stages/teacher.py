@@ -16,9 +16,11 @@ from edgeres.types import Accuracy
 
 if TYPE_CHECKING:
     from edgeres.models.modules import Classifier
+    from edgeres.network._walk import Integers
 
-VERSION = 5
+VERSION = 6
 LIBRARIES = _checkpoint.LIBRARIES
+_UNHELD = "is quantized, and is read as float numbers, as its codes can't be kept"
 
 
 def keyed(section: TeacherSection) -> dict[str, Any]:
@@ -94,19 +96,37 @@ def _loaded(
     when = section.new_head.replace if section.ensemble is None else "never"
     asked = replace(wanted(section, data), new_head=when)
     found = teachers.source(source).fetch(rest, asked, out)
+    notes = list(found.notes)
     if found.network is not None:
         history, said = _tuned(section, found.network, found.replaced, data, context)
+        if found.integers is not None and not history:
+            notes.append(_scales(found.network, found.integers, out))
         facts = _checkpoint.write(out, found.network, data, history=history, source=source,
                                   device=section.train.device) | said  # fmt: skip
     else:
         facts = _checkpoint.write_answers(out, teachers.load(out), data, source=source)
         facts |= {"model": found.name, "parameters": found.parameters}
     advice = [] if found.replaced is not None else _checkpoint.advice(teachers.load(out), data)
-    facts["notes"] = [*found.notes, *advice]
+    facts["notes"] = [*notes, *advice]
     if section.near_chance == "stop":
         _require_better_than_chance(facts, data, out)
     claimed = section.claimed if section.claimed is not None else found.claimed
     return facts | {"claimed": claimed}
+
+
+def _scales(network: Classifier, integers: Integers, out: Path) -> str:
+    """Keep the scales that a network came with, for `quantize.method: file`; what is to be said."""
+    from edgeres.compression import given
+
+    try:
+        folded, scales, said = given.held(network, integers)
+    except BadInput as error:
+        return f"{_UNHELD}: {error}"
+    known = network.state_dict()  # its biases are the file's codes now
+    known |= {k: v for k, v in folded.state_dict().items() if k in known}
+    network.load_state_dict(known)
+    _checkpoint.write_scales(out, scales)
+    return said
 
 
 def _tuned(

@@ -11,7 +11,8 @@ from edgeres import runtimes, targets
 from edgeres.artifact import Artifact
 from edgeres.recipe import VerifySection
 from edgeres.stages import Context, _checkpoint, keyed_as_is
-from edgeres.stages.export import metadata, read_scales
+from edgeres.stages._checkpoint import read_scales
+from edgeres.stages.export import metadata
 from edgeres.types import exported_file, to_json
 
 if TYPE_CHECKING:

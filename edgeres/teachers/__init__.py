@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from edgeres.artifact import Artifact
     from edgeres.models.modules import Classifier
+    from edgeres.network._walk import Integers
     from edgeres.recipe import TeacherSection
     from edgeres.training.answers import Teacher
 
@@ -58,6 +59,20 @@ class Wanted:
 
 
 @dataclass(frozen=True)
+class Peeked:
+    """What a file that holds a graph says before anything is asked of it.
+
+    Attributes:
+        size_px: of its images; 224 where it takes any.
+        quantized: it has codes, and scales of its own for them.
+    """
+
+    classes: int
+    size_px: int
+    quantized: bool
+
+
+@dataclass(frozen=True)
 class Found:
     """A teacher as a source found it.
 
@@ -68,6 +83,7 @@ class Found:
         claimed: top-1 that its publisher states, 0 to 1.
         notes: what was chosen, left out or assumed, a sentence each.
         replaced: how many classes its last layer had, where it was replaced by one of zeros.
+        integers: what its file says of its codes, where that is quantized and nothing was changed.
     """
 
     name: str
@@ -76,6 +92,7 @@ class Found:
     claimed: float | None = None
     notes: tuple[str, ...] = ()
     replaced: int | None = None
+    integers: Integers | None = None
 
 
 class Source(Protocol):
@@ -83,7 +100,8 @@ class Source(Protocol):
 
     `precheck(rest, wanted)`, where a module has it, looks at the weights before there are data,
     with 0 as their classes, and raises as `fetch` would. `unknown(rest)`, where it has that, says
-    why one of its teachers is a black box; None: it is a network.
+    why one of its teachers is a black box; None: it is a network. `peek(rest)`, where it has that,
+    gives a `Peeked` of a file that holds a graph; None: of any other.
     """
 
     SUMMARY: str
@@ -145,6 +163,13 @@ def black_box(section: TeacherSection) -> str | None:
     if unknown is not None:
         return unknown(found[1])  # type: ignore[no-any-return]
     return f"{found[0]}: is a black box" if module.BLACK_BOX else None
+
+
+def peek(model: str) -> Peeked | None:
+    """What the file of `SOURCE:REST` says of itself; None: nothing that is known."""
+    name, _, rest = model.partition(":")
+    look = getattr(source(name), "peek", None) if name in names() else None
+    return look(rest) if look is not None else None
 
 
 def check(section: TeacherSection) -> None:

@@ -104,8 +104,10 @@ def imported(
         model = modules.with_outputs(model, torch.tensor(wanted.outputs))
     spec = dataclasses.replace(model.spec, preprocess=Preprocess(asked, *normalization))
     model = weights.fill(spec, model.state_dict(), where)  # refuses broken numbers
+    own_layers = replaced is None and wanted.outputs is None and wanted.channels != "bgr"
     return Found(model.spec.name, model, replaced=replaced, notes=tuple(notes),
-                 claimed=None if replaced or wanted.outputs else claimed)  # fmt: skip
+                 claimed=None if replaced or wanted.outputs else claimed,
+                 integers=read.integers if own_layers else None)  # fmt: skip
 
 
 def _prepared(

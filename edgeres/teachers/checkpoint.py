@@ -13,7 +13,7 @@ from typing import Any
 from edgeres.disk import file_sha256
 from edgeres.errors import BadInput
 from edgeres.models.spec import default_preprocess
-from edgeres.teachers import Found, Wanted, onnx, torch
+from edgeres.teachers import Found, Peeked, Wanted, onnx, torch
 from edgeres.types import Preprocess
 
 SUMMARY = "a .pth, .pt, .pt2, .onnx or .safetensors file, or a folder of edgeres: checkpoint:FILE"
@@ -56,6 +56,11 @@ def _importer(path: Path) -> Callable[[Path, Wanted], Found] | None:
     if torch.is_program(path):
         return torch.network
     return onnx.network if onnx.is_onnx(path) else None
+
+
+def peek(rest: str) -> Peeked | None:
+    """What a file that holds a graph, too, says of itself."""
+    return onnx.peek(rest) if onnx.is_onnx(Path(rest)) else None
 
 
 def keyed(rest: str) -> Any:

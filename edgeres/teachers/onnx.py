@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from edgeres.disk import file_sha256
 from edgeres.errors import BadInput
 from edgeres.models.spec import default_preprocess
-from edgeres.teachers import Found, Wanted, describe
+from edgeres.teachers import Found, Peeked, Wanted, describe
 from edgeres.types import Preprocess, to_json
 
 if TYPE_CHECKING:
@@ -71,19 +71,32 @@ def unknown(rest: str) -> str | None:
     path = Path(rest)
     if not path.is_file():
         return "no such file"
+    read = _read(path)
+    return read if isinstance(read, str) else None
+
+
+def peek(rest: str) -> Peeked | None:
+    """What a file says of itself; None: it is a black box, or isn't there."""
+    read = _read(Path(rest)) if Path(rest).is_file() else ""
+    return None if isinstance(read, str) else read
+
+
+def _read(path: Path) -> Peeked | str:
+    """What a file says of itself, or why it isn't known."""
     seen = path.stat()
-    return _unknown(path, seen.st_mtime_ns, seen.st_size)
+    return _read_once(path, seen.st_mtime_ns, seen.st_size)
 
 
 @functools.lru_cache(maxsize=8)
-def _unknown(path: Path, changed: int, size: int) -> str | None:
+def _read_once(path: Path, changed: int, size: int) -> Peeked | str:
     from edgeres.network.from_onnx import from_onnx
 
     try:
-        from_onnx(path, _ANY_SIZE)
+        read = from_onnx(path, _ANY_SIZE)
     except BadInput as error:
         return str(error).removeprefix(f"{path}: ")
-    return None
+    spec = read.module.spec
+    return Peeked(spec.classes, spec.preprocess.size_px, read.integers is not None)
 
 
 def network(path: Path, wanted: Wanted) -> Found:

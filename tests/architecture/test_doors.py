@@ -29,7 +29,7 @@ ALLOWED = {
     "measurement/latency_table.py": _CACHE, "measurement/runners/": "a fresh folder for a device",
     "stages/benchmark.py": f"{_STAGED}; {_WORK}",
     **dict.fromkeys((f"stages/{name}.py" for name in (
-        "_checkpoint", "budgets", "data", "export", "prune", "quantize", "report", "verify"
+        "_checkpoint", "budgets", "data", "export", "prune", "report", "verify"
     )), _STAGED),
     "targets/": _EXPORTED,
     "teachers/__init__.py": f"{_STAGED}, or one that `Artifact.folder` has checked",

@@ -130,8 +130,11 @@ class QuantizeSection(Section):
     """The network gets int8 weights and activations."""
 
     method: Annotated[
-        Literal["qat", "ptq"],
-        Field(description="qat trains with quantization; ptq calibrates only."),
+        Literal["qat", "ptq", "file"],
+        Field(
+            description="qat trains with quantization; ptq calibrates only; file keeps the scales "
+            "of the quantized file that the network came from."
+        ),
     ] = "qat"
     scheme: Annotated[
         Literal["w8a8", "w8a8-symmetric", "w8a16"],
