@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from edgeres.recipe import Recipe
     from edgeres.teachers import Peeked
 
-_WEIGHTS = {".pth", ".pt", ".pt2", ".th", ".tar", ".ckpt", ".bin", ".safetensors", ".onnx"}
+_WEIGHTS = {".pth", ".pt", ".pt2", ".th", ".tar", ".ckpt", ".bin", ".safetensors", ".onnx",
+            ".tflite"}  # fmt: skip
 _AFTER = {"prune": ("quantize", "export"), "quantize": ("export",), "export": ()}
 
 

@@ -64,11 +64,13 @@ class Stored:
         scales: of values and of stored weights, as int8.
         biases: codes of stored biases.
         strange: why the known graph can't have the same codes, a sentence each.
+        logits: what is asked answers before the softmax at the end, if there is one.
     """
 
     scales: Mapping[str, QuantParams]
     biases: Mapping[str, np.ndarray]
     strange: tuple[str, ...]
+    logits: bool = False
 
 
 def is_integer(kinds: set[str]) -> bool:

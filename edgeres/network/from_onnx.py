@@ -63,26 +63,29 @@ def from_onnx(
             known; it is named, with the node it stands in. Or onnxruntime's answers to a few images
             aren't those of what was read.
     """
-    return of_program(path, _onnx.read(path), size_px, given, _runtime if compare else None)
+    program = _onnx.read(path)
+    ask = _runtime(path) if compare else None
+    if not _integers.is_integer({call.kind for call in program.calls}):
+        return of_program(path, program, size_px, given, ask)
+    program, stored = _integers.in_floats(program, str(path))
+    return of_program(path, program, size_px, given, ask, stored)
 
 
 def of_program(
     path: Path, program: Program, size_px: int, given: Normalization | None = None,
-    runtime: Callable[[Path], Ask] | None = None,
+    ask: Ask | None = None, stored: _integers.Stored | None = None,
 ) -> Imported:  # fmt: skip
     """The network of a program, wherever it comes from.
 
     Args:
         size_px, given: as `from_onnx` takes them.
-        runtime: loads what answers as the file itself does; None: nothing is asked.
+        ask: what answers as the file itself does; None: nothing is asked.
+        stored: what its codes stand for, if it has some.
 
     Raises:
         BadInput: as `from_onnx`.
     """
-    stored = None
-    if _integers.is_integer({call.kind for call in program.calls}):
-        program, stored = _integers.in_floats(program, str(path))
-    elif program.image_type != "float32":
+    if stored is None and program.image_type != "float32":
         raise BadInput(f"{path}: takes {program.image_type}; a network here takes float32 images, "
                        "or codes")  # fmt: skip
     where, shape = str(path), tuple(program.shape)
@@ -120,9 +123,9 @@ def of_program(
                           "prune.train.learning_rate, teacher.train.learning_rate)")  # fmt: skip
     read = walk.finished(output, (0, *answer), shape[2], path.stem, total or ((0.5,), (0.5,)))
     integers = None if stored is None else walk.integers(read.module.spec, stored)
-    if runtime is not None:
+    if ask is not None:
         try:
-            integers = _compared(walk, read, integers, runtime(path))
+            integers = _compared(walk, read, integers, ask, stored is not None and stored.logits)
         except _Silent as error:
             note = f"its answers weren't compared with its runtime's, which can't run it: {error}"
             read = replace(read, notes=(*read.notes, note))
@@ -147,7 +150,7 @@ def _runtime(path: Path) -> Ask:
 
 
 def _compared(
-    walk: _Import, read: Imported, integers: Integers | None, ask: Ask
+    walk: _Import, read: Imported, integers: Integers | None, ask: Ask, logits: bool
 ) -> Integers | None:
     """Ask the file's own runtime and the network the same.
 
@@ -160,7 +163,9 @@ def _compared(
     """
     size_px = read.module.spec.preprocess.size_px
     if integers is not None:
-        return replace(integers, asked=_asked(walk, read.module.spec, integers, ask))
+        said = not walk.last or logits
+        asked = _asked(walk, read.module.spec, integers, ask) if said else None
+        return replace(integers, asked=asked)
     x = trial_images(walk.batch or 2, size_px)
     theirs = torch.from_numpy(_answers(walk, ask, x.numpy()))
     factor, shift = (torch.from_numpy(v).float().view(3, 1, 1) for v in walk.affected())
@@ -178,11 +183,12 @@ def _asked(
     walk: _Import, network: Network, integers: Integers, ask: Ask
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Codes of a few images and those of the file's answers; None: they say nothing of the
-    network's, as there is a softmax behind them, or something before the first codes."""
+    network's, as there is something before the first codes."""
     image, answer = (integers.scales.get(key) for key in (INPUT, maker(network, network.output)))
-    if image is None or answer is None or walk.last or walk.normalizes() is not None:
+    if image is None or answer is None or walk.normalizes() is not None:
         return None
-    codes = trial_codes(walk.batch or _TRIALS, network.preprocess.size_px)
+    step = walk.batch or _TRIALS
+    codes = trial_codes(-(-_TRIALS // step) * step, network.preprocess.size_px)
     fed: np.ndarray = (codes.astype(np.float32) - image.zero_point[0]) * np.float32(image.scale[0])
     if walk.program.image_type != "float32":
         fed = (codes.astype(np.int16) + (128 if walk.program.image_type == "uint8" else 0)).astype(
@@ -199,8 +205,10 @@ def _asked(
 def _answers(walk: _Import, ask: Ask, images: np.ndarray) -> np.ndarray:
     """Of a runtime, to images (N, 3, H, H) of the file's own type."""
     fed = images.transpose(0, 2, 3, 1) if walk.program.image in walk.nhwc else images
+    step = walk.batch or len(fed)
     try:
-        return ask(np.ascontiguousarray(fed))
+        return np.concatenate([ask(np.ascontiguousarray(fed[i : i + step]))
+                               for i in range(0, len(fed), step)])  # fmt: skip
     except Exception as error:  # each runtime has exceptions of its own
         said = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise _Silent(said) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgeres.targets import _tflite_file as file
+from edgeres.network import tflite_file as file
 
 _CUSTOM = 32  # BuiltinOperator.CUSTOM
 # Custom operators that LiteRT's own resolver knows.

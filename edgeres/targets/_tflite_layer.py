@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeres.models.shapes import LayerShape
-from edgeres.targets import _tflite_file as file
+from edgeres.network import tflite_file as file
 from edgeres.types import QuantParams, TensorSpec
 
 if TYPE_CHECKING:

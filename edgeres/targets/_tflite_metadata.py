@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from edgeres.targets import _tflite_file as file
+from edgeres.network import tflite_file as file
 from edgeres.targets._tflite_versions import oldest_runtime
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
-from edgeres.targets import _tflite_file as file
+from edgeres.network import tflite_file as file
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule

@@ -5,14 +5,12 @@ Foreign files come through here too: every size, index and name in them may be a
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeres.errors import BadInput
+from edgeres.network import tflite_file as file
 from edgeres.targets import _tflite_custom
-from edgeres.targets import _tflite_file as file
 from edgeres.targets import _tflite_metadata as metadata
 from edgeres.targets._graph import FileGraph, FileOp, Role
 from edgeres.targets._tflite_versions import newer, oldest_runtime
@@ -28,24 +26,10 @@ _ROLES: dict[str, Role] = {
     "PADV2": "move", "RESHAPE": "move", "MAX_POOL_2D": "move", "TRANSPOSE": "transpose",
     "QUANTIZE": "boundary", "DEQUANTIZE": "boundary",
 }  # fmt: skip
-_TYPES = {0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 6: "bool", 7: "int16",
-          9: "int8", 10: "float64", 17: "int4", 18: "bfloat16", 19: "int2", 20: "uint4",
-          21: "float8_e4m3fn", 22: "float8_e5m2"}  # fmt: skip
 _FLOATING = ("float32", "float16", "float64", "bfloat16", "float8_e4m3fn", "float8_e5m2")
 # What converters and runtimes tell one another, and the standard metadata, which is no text.
 _FOR_RUNTIMES = (metadata.RUNTIME, metadata.STANDARD, "keep_stablehlo_constant",
                  "CONVERSION_METADATA")  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Tensor:
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    buffer: int
-    constant: bool
-    data: np.ndarray | None  # None if computed, or stored in a form that isn't read here
-    quantization: QuantParams | None
 
 
 def graph_of(model: Any, path: Path) -> FileGraph:
@@ -64,7 +48,7 @@ def graph_of(model: Any, path: Path) -> FileGraph:
         quantization: dict[str, QuantParams] = {}
         seen: set[int] = set()  # buffers: what several operations share is counted once
         for number, subgraph in enumerate(model.subgraphs):
-            tensors = [_tensor(model, i, t, number) for i, t in enumerate(subgraph.tensors)]
+            tensors = [file.stored(model, i, t, number) for i, t in enumerate(subgraph.tensors)]
             ops += _operations(model, subgraph, tensors, seen)
             quantization |= {t.name: t.quantization for t in tensors
                              if t.quantization and not t.constant}  # fmt: skip
@@ -83,9 +67,11 @@ def graph_of(model: Any, path: Path) -> FileGraph:
         raise file.damaged(path, error) from error
 
 
-def _operations(model: Any, subgraph: Any, tensors: list[_Tensor], seen: set[int]) -> list[FileOp]:
+def _operations(
+    model: Any, subgraph: Any, tensors: list[file.Stored], seen: set[int]
+) -> list[FileOp]:
     ops = []
-    unpacked: dict[int, _Tensor] = {}  # a DEQUANTIZE's output -> the constant that it unpacks
+    unpacked: dict[int, file.Stored] = {}  # a DEQUANTIZE's output -> the constant that it unpacks
     for number, op in enumerate(subgraph.operators):
         indices = [int(i) for i in op.inputs if i >= 0] if op.inputs is not None else []
         inputs = [unpacked.get(i, tensors[i]) for i in indices]
@@ -104,7 +90,7 @@ def _operations(model: Any, subgraph: Any, tensors: list[_Tensor], seen: set[int
 
 
 def _operation(
-    kind: str, number: int, inputs: list[_Tensor], outputs: list[_Tensor], size: int
+    kind: str, number: int, inputs: list[file.Stored], outputs: list[file.Stored], size: int
 ) -> FileOp:
     role = _ROLES.get(kind, "other")
     output = outputs[0].name if outputs else ""
@@ -146,41 +132,7 @@ def _pytorch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (1, shape[3], shape[1], shape[2]) if len(shape) == 4 else (1, shape[1])
 
 
-def _tensor(model: Any, index: int, tensor: Any, subgraph: int) -> _Tensor:
-    dtype = _TYPES.get(tensor.type, f"type{tensor.type}")
-    shape = tuple(int(v) for v in tensor.shape) if tensor.shape is not None else ()
-    raw = file.constant(model, tensor)
-    readable = raw is not None and tensor.sparsity is None
-    data = _values(raw, dtype, shape) if readable else None
-    name = file.tensor_name(index, tensor, subgraph)
-    return _Tensor(
-        name, dtype, shape, tensor.buffer, raw is not None, data, _quantization(tensor, dtype)
-    )
-
-
-def _values(raw: np.ndarray, dtype: str, shape: tuple[int, ...]) -> np.ndarray | None:
-    import numpy as np
-
-    if dtype == "int4":  # two in a byte, the lower half first
-        low, high = (raw << 4).view(np.int8) >> 4, raw.view(np.int8) >> 4
-        values = np.stack([low, high], -1).reshape(-1)[: math.prod(shape)]
-    elif dtype in np.sctypeDict:
-        values = np.frombuffer(raw.tobytes(), dtype)
-    else:
-        return None
-    return values.reshape(shape)
-
-
-def _quantization(tensor: Any, dtype: str) -> QuantParams | None:
-    q = tensor.quantization
-    if q is None or q.scale is None or not len(q.scale):
-        return None
-    zeros = (0,) * len(q.scale) if q.zeroPoint is None else tuple(int(z) for z in q.zeroPoint)
-    axis = int(q.quantizedDimension) if len(q.scale) > 1 else None
-    return QuantParams(tuple(float(s) for s in q.scale), zeros, dtype, axis)
-
-
-def _io(tensor: _Tensor) -> TensorSpec:
+def _io(tensor: file.Stored) -> TensorSpec:
     shape = tensor.shape
     layout = "NC"
     if len(shape) == 4:  # some converters keep PyTorch's order

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgeres.targets import _tflite_file as file
+from edgeres.network import tflite_file as file
 
 _RELUS = (1, 3)  # ActivationFunctionType RELU, RELU6
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres.targets import _tflite_file as file
+from edgeres.network import tflite_file as file
 from edgeres.targets import _tflite_metadata as metadata
 from edgeres.targets import _tflite_read as reading
 from edgeres.targets._structure import Step, Structure, notes_left_over
@@ -104,7 +104,7 @@ class _Reader:
     def __init__(self, model: Any, types: tuple[str, ...]):
         self.model, self.types = model, types
         self.graph = model.subgraphs[0]
-        self.tensors = [reading._tensor(model, i, t, 0) for i, t in enumerate(self.graph.tensors)]
+        self.tensors = [file.stored(model, i, t) for i, t in enumerate(self.graph.tensors)]
         self.unpacked: dict[int, Any] = {}  # a DEQUANTIZE's output -> the constant that it unpacks
         self.strange: list[str] = []
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from edgeres.disk import storage_errors
 from edgeres.errors import EdgeresError
+from edgeres.network import tflite_file as file
 from edgeres.quiet import quiet
 from edgeres.targets import Session, Source, Tracer, _schemes
-from edgeres.targets import _tflite_file as file
 from edgeres.targets import _tflite_layer as layer
 from edgeres.targets import _tflite_metadata as metadata
 from edgeres.targets import _tflite_precisions as precisions

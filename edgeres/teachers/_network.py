@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from edgeres import preprocessing
 from edgeres.errors import BadInput
 from edgeres.models import foreign, modules, recognition, weights
+from edgeres.models.spec import default_preprocess
 from edgeres.network._walk import Imported, Normalization
 from edgeres.teachers import Found, Wanted
 from edgeres.teachers._black_box import check_outputs
@@ -64,6 +66,29 @@ def found(
     said_too = [said] if said else []
     return Found(spec.name, network, claimed=None if replaced else claimed, replaced=replaced,
                  notes=(*notes, *said_too))  # fmt: skip
+
+
+def of_graph(read_file: Callable[..., Imported], path: Path, wanted: Wanted) -> Found:
+    """The network of a file that an importer reads, with the data's classes where there are any.
+
+    Args:
+        read_file: as `from_onnx.from_onnx` is called.
+
+    Raises:
+        BadInput: as it does, and where classes or sizes aren't those that are wanted.
+    """
+    turned = -1 if wanted.channels == "bgr" else 1  # what is said is of R, G, B; the file isn't
+    given = None
+    if wanted.mean is not None and wanted.std is not None:
+        given = wanted.mean[::turned], wanted.std[::turned]
+    read = read_file(path, wanted.size_px or wanted.data_px, given, compare=True)
+    notes: list[str] = []
+    if read.normalization is not None:
+        mean, std = (values[::turned] for values in read.normalization)
+    else:
+        own = default_preprocess(wanted.data_px)
+        mean, std, notes = normalization(wanted, own, None)
+    return imported(read, wanted, str(path), (mean, std), notes)
 
 
 def imported(

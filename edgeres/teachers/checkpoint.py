@@ -13,10 +13,13 @@ from typing import Any
 from edgeres.disk import file_sha256
 from edgeres.errors import BadInput
 from edgeres.models.spec import default_preprocess
-from edgeres.teachers import Found, Peeked, Wanted, onnx, torch
+from edgeres.teachers import Found, Peeked, Wanted, onnx, tflite, torch
 from edgeres.types import Preprocess
 
-SUMMARY = "a .pth, .pt, .pt2, .onnx or .safetensors file, or a folder of edgeres: checkpoint:FILE"
+SUMMARY = (
+    "a .pth, .pt, .pt2, .onnx, .tflite or .safetensors file, or a folder of edgeres: "
+    "checkpoint:FILE"
+)
 BLACK_BOX = False
 
 
@@ -55,11 +58,15 @@ def _importer(path: Path) -> Callable[[Path, Wanted], Found] | None:
     """What reads a file that holds a graph, too."""
     if torch.is_program(path):
         return torch.network
+    if tflite.is_tflite(path):
+        return tflite.network
     return onnx.network if onnx.is_onnx(path) else None
 
 
 def peek(rest: str) -> Peeked | None:
     """What a file that holds a graph, too, says of itself."""
+    if tflite.is_tflite(Path(rest)):
+        return tflite.peek(rest)
     return onnx.peek(rest) if onnx.is_onnx(Path(rest)) else None
 
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from edgeres.disk import file_sha256
 from edgeres.errors import BadInput
-from edgeres.models.spec import default_preprocess
 from edgeres.teachers import Found, Peeked, Wanted, describe
 from edgeres.types import Preprocess, to_json
 
@@ -108,18 +107,7 @@ def network(path: Path, wanted: Wanted) -> Found:
     from edgeres.network.from_onnx import from_onnx
     from edgeres.teachers import _network
 
-    turned = -1 if wanted.channels == "bgr" else 1  # what is said is of R, G, B; the file isn't
-    given = None
-    if wanted.mean is not None and wanted.std is not None:
-        given = wanted.mean[::turned], wanted.std[::turned]
-    read = from_onnx(path, wanted.size_px or wanted.data_px, given, compare=True)
-    notes: list[str] = []
-    if read.normalization is not None:
-        mean, std = (values[::turned] for values in read.normalization)
-    else:
-        own = default_preprocess(wanted.data_px)
-        mean, std, notes = _network.normalization(wanted, own, None)
-    return _network.imported(read, wanted, str(path), (mean, std), notes)
+    return _network.of_graph(from_onnx, path, wanted)
 
 
 def fetch(rest: str, wanted: Wanted, out: Path) -> Found:

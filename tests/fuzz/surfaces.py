@@ -431,6 +431,22 @@ def _weights(run: Path) -> list[Surface]:
             model(torch.zeros(1, 3, 16, 16)) if model.spec.preprocess.size_px == 16 else model.spec
         )
 
+    def integers(path: Path) -> object:
+        """What is held of a file is the graph of integers."""
+        import torch
+
+        from edgeres.compression import given
+        from edgeres.compression.integers import integer_graph
+        from edgeres.network.from_onnx import from_onnx
+        from edgeres.network.from_tflite import from_tflite
+
+        read = (from_tflite if path.suffix == ".tflite" else from_onnx)(path, 16)
+        if read.integers is None or read.module.spec.preprocess.size_px > 32:
+            return read
+        folded, scales, _ = given.held(read.module, read.integers)
+        px = read.module.spec.preprocess.size_px
+        return integer_graph(folded, scales)(torch.zeros(1, 3, px, px))
+
     def pickled() -> list[bytes]:
         import torch
 
@@ -449,6 +465,8 @@ def _weights(run: Path) -> list[Surface]:
         Surface("spec.json of a graph", lambda: [_graph()], graph, ".json", mutate.mutated_json),
         Surface("program .pt2", lambda: [_program()], program, ".pt2", _inside),
         Surface("network .onnx", lambda: [_onnx()], onnx_program, ".onnx", _rewired),
+        Surface("integers .onnx", _integers, integers, ".onnx", _rewired),
+        Surface("network .tflite", lambda: _tflite(run), integers, ".tflite", _relinked),
     ]  # fmt: skip
 
 
@@ -475,6 +493,72 @@ def _onnx() -> bytes:
         return exported(of(Gated), Path(folder) / "net.onnx").read_bytes()
 
 
+@functools.cache
+def _integers() -> list[bytes]:
+    """Files of onnxruntime's quantizer, in both forms."""
+    import tempfile
+
+    from network.integer_files import by_quantize_static
+    from network.nets import Mobile, of
+    from network.onnx_files import exported
+
+    with tempfile.TemporaryDirectory() as folder:
+        source = exported(of(Mobile), Path(folder) / "net.onnx")
+        return [by_quantize_static(source, Path(folder) / "int8.onnx", form).read_bytes()
+                for form in ("QDQ", "QOperator")]  # fmt: skip
+
+
+def _tflite(run: Path) -> list[bytes]:
+    """The int8 file of the stored run."""
+    folder = run / "artifacts" / "export-tflite-int8"
+    return [path.read_bytes() for path in sorted(folder.glob("*.tflite"))]
+
+
+def _relinked(seed: bytes, rng: random.Random) -> bytes:
+    """Operations, options, shapes and scales changed, still a flatbuffer; or bytes changed."""
+    from edgeres.network import tflite_file as file
+
+    if rng.random() < 0.3:
+        return mutate.mutated(seed, rng)
+    model = file.unpack(seed)
+    (graph,) = model.subgraphs
+    whole = [0, 1, -1, 2, 3, 7, 255, (1 << 31) - 1]
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        op, tensor, what = rng.choice(graph.operators), rng.choice(graph.tensors), rng.randrange(7)
+        if what == 0:
+            op.opcodeIndex = rng.randrange(len(model.operatorCodes))
+        elif what == 1:
+            model.operatorCodes[op.opcodeIndex].builtinCode = rng.randrange(160)
+        elif what == 2:
+            indices = [*map(int, op.inputs)]
+            indices[rng.randrange(len(indices))] = rng.choice(
+                [*range(len(graph.tensors)), -1, 1 << 20]
+            )
+            op.inputs = np.asarray(indices, np.int32)
+        elif what == 3 and op.builtinOptions is not None:
+            numbers = [k for k, v in vars(op.builtinOptions).items() if isinstance(v, int | float)]
+            for key in numbers[:1] and [rng.choice(numbers)]:
+                setattr(op.builtinOptions, key, rng.choice(whole))
+        elif what == 4 and tensor.shape is not None and len(tensor.shape):
+            shape = [*map(int, tensor.shape)]
+            shape[rng.randrange(len(shape))] = rng.choice(whole)
+            tensor.shape = np.asarray(shape, np.int32)
+        elif (
+            what == 5 and tensor.quantization is not None and tensor.quantization.scale is not None
+        ):
+            scale = np.array(tensor.quantization.scale)
+            scale[rng.randrange(len(scale))] = rng.choice(
+                [0.0, -1.0, np.nan, np.inf, 1e30, 1e-38, 0.5]
+            )
+            tensor.quantization.scale = scale
+        else:
+            tensor.type = rng.randrange(20)
+    try:
+        return file.pack(model)
+    except Exception:  # a number that its field can't hold
+        return mutate.mutated(seed, rng)
+
+
 def _rewired(seed: bytes, rng: random.Random) -> bytes:
     """Nodes, attributes, names and shapes changed, still protobuf; or bytes changed."""
     import onnx
@@ -491,7 +575,8 @@ def _rewired(seed: bytes, rng: random.Random) -> bytes:
     ]
     kinds = [node.op_type for node in graph.node] + [
         "Add", "Sub", "Div", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Shape", "Gather", "Concat", "Slice",
-        "Pad", "Cast", "MatMul", "ReduceMean", "Softmax", "Dropout", "Identity", "Constant", "Loop", "QLinearConv"]  # fmt: skip
+        "Pad", "Cast", "MatMul", "ReduceMean", "Softmax", "Dropout", "Identity", "Constant", "Loop", "QLinearConv",
+        "QuantizeLinear", "DequantizeLinear", "QLinearMatMul"]  # fmt: skip
     whole = [0, 1, -1, 2, 3, 7, 1 << 31, -(1 << 63), (1 << 63) - 1]
     for _ in range(rng.choice((1, 1, 2, 4))):
         node, what = rng.choice(graph.node), rng.randrange(8)

@@ -18,8 +18,9 @@ from edgeres.commands import files
 from edgeres.errors import BadInput
 from edgeres.measurement import protocol
 from edgeres.models.shapes import LayerShape
-from edgeres.targets import _tflite_file, tflite
+from edgeres.network import tflite_file
 from edgeres.targets import onnx as onnx_target
+from edgeres.targets import tflite
 from edgeres.targets._conversion import examine, listed
 
 LAYER = LayerShape("conv", "conv", 3, 8, px=4, kernel=3)
@@ -28,9 +29,9 @@ LAYER = LayerShape("conv", "conv", 3, 8, px=4, kernel=3)
 def layer(path: Path, change: Callable[[Any], object]) -> Path:
     """A TFLite file of one int8 convolution, changed."""
     tflite.layer_file(LAYER, path)
-    model = _tflite_file.unpack(path.read_bytes())
+    model = tflite_file.unpack(path.read_bytes())
     change(model)
-    path.write_bytes(_tflite_file.pack(model))
+    path.write_bytes(tflite_file.pack(model))
     return path
 
 

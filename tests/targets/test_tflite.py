@@ -23,7 +23,7 @@ from edgeres.errors import BadInput
 from edgeres.models import resnet, spec
 from edgeres.models.modules import complexity
 from edgeres.models.resnet import ResNet, fold_batchnorm
-from edgeres.targets import _tflite_file as file
+from edgeres.network import tflite_file as file
 from edgeres.targets import _tflite_rewrites as rewrites
 from edgeres.targets import tflite
 from edgeres.training.inference import prepared

@@ -17,8 +17,8 @@ from conftest import images
 from edgeres import targets
 from edgeres.errors import BadInput
 from edgeres.models.resnet import fold_batchnorm
+from edgeres.network import tflite_file as tflite
 from edgeres.targets import _faults
-from edgeres.targets import _tflite_file as tflite
 from edgeres.training.inference import prepared
 from edgeres.verification.structure import mismatches
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from edgeres.network import tflite_file as file
 from edgeres.targets import _faults
-from edgeres.targets import _tflite_file as file
 
 
 def cut_identity(path: Path, number: int, operand: int) -> None:

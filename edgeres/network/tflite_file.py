@@ -6,13 +6,40 @@ always give the same bytes.
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeres.errors import BadInput
+from edgeres.types import QuantParams
 
+if TYPE_CHECKING:
+    import numpy as np
+
+TYPES = {0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 6: "bool", 7: "int16",
+          9: "int8", 10: "float64", 17: "int4", 18: "bfloat16", 19: "int2", 20: "uint4",
+          21: "float8_e4m3fn", 22: "float8_e5m2"}  # fmt: skip
 _MARK = b"TFL3"
 _ALIGNMENT = 16  # `force_align` of a buffer's data in the schema; kernels may rely on it
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor.
+
+    Attributes:
+        buffer: where its numbers are stored.
+        data: None if it is computed, or stored in a form that isn't read here.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    buffer: int
+    constant: bool
+    data: np.ndarray | None
+    quantization: QuantParams | None
 
 
 def load(data: bytes, path: Path) -> Any:
@@ -88,6 +115,45 @@ def tensor_name(index: int, tensor: Any, subgraph: int = 0) -> str:
     """A unique, short name: converters repeat names, and end them in the module that matters."""
     prefix = f"s{subgraph}." if subgraph else ""
     return f"{prefix}{index}:{clean(tensor.name).rsplit('.', 1)[-1]}"
+
+
+def stored(model: Any, index: int, tensor: Any, subgraph: int = 0) -> Stored:
+    """A tensor by itself.
+
+    Raises:
+        ValueError: it holds more or fewer numbers than its shape says.
+    """
+    dtype = TYPES.get(tensor.type, f"type{tensor.type}")
+    shape = tuple(int(v) for v in tensor.shape) if tensor.shape is not None else ()
+    raw = constant(model, tensor)
+    readable = raw is not None and tensor.sparsity is None
+    data = _numbers(raw, dtype, shape) if readable else None
+    name = tensor_name(index, tensor, subgraph)
+    return Stored(
+        name, dtype, shape, tensor.buffer, raw is not None, data, _quantization(tensor, dtype)
+    )
+
+
+def _numbers(raw: np.ndarray, dtype: str, shape: tuple[int, ...]) -> np.ndarray | None:
+    import numpy as np
+
+    if dtype == "int4":  # two in a byte, the lower half first
+        low, high = (raw << 4).view(np.int8) >> 4, raw.view(np.int8) >> 4
+        values = np.stack([low, high], -1).reshape(-1)[: math.prod(shape)]
+    elif dtype in np.sctypeDict:
+        values = np.frombuffer(raw.tobytes(), dtype)
+    else:
+        return None
+    return values.reshape(shape)
+
+
+def _quantization(tensor: Any, dtype: str) -> QuantParams | None:
+    q = tensor.quantization
+    if q is None or q.scale is None or not len(q.scale):
+        return None
+    zeros = (0,) * len(q.scale) if q.zeroPoint is None else tuple(int(z) for z in q.zeroPoint)
+    axis = int(q.quantizedDimension) if len(q.scale) > 1 else None
+    return QuantParams(tuple(float(s) for s in q.scale), zeros, dtype, axis)
 
 
 def constant(model: Any, tensor: Any) -> Any:
