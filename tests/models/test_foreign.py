@@ -233,7 +233,7 @@ def of(make: Callable[[ResNet, Path], Any], name: str = "resnet8") -> Any:
 
 
 def other_kinds(path: Path) -> None:
-    path.write_bytes(b"\x1c\x00\x00\x00TFL3" + bytes(400))
+    path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(400))
 
 
 OTHER = network(seed=9).state_dict()
@@ -304,8 +304,8 @@ KINDS: dict[str, tuple[Any, str]] = {
     "a normalizing layer in front": (of(normalizing), "loads"),
     "TorchScript": (of(scripted), r"is a TorchScript program.*torch\.jit\.load"),
     "torch.export (.pt2)": (of(program), "loads"),
-    "ONNX": (of(onnx_file), "loads"),
-    "TFLite, Keras and other files": (other_kinds, "is a TFLite model, no checkpoint"),
+    "ONNX, TFLite": (of(onnx_file), "loads"),
+    "Keras and other files": (other_kinds, "is an HDF5 file, as Keras writes it, no checkpoint"),
     "quantized": (
         saved(lambda m: {k: v.to(torch.int8) if k == "conv1.weight" else v for k, v in
                          m.state_dict().items()}), "whole numbers, as quantized networks do"),

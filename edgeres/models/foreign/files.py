@@ -17,7 +17,7 @@ MOST_BYTES = 8 << 30
 _ONNX = "as a network it is onnx:FILE"
 # What other files begin with, at which byte; what they are; the mend.
 _OTHERS: tuple[tuple[int, bytes, str, str], ...] = (
-    (4, b"TFL3", "a TFLite model", "give the checkpoint that it was made from"),
+    (4, b"TFL3", "a TFLite model", "as a network it is tflite:FILE"),
     (4, b"ET12", "an ExecuTorch program", "give the checkpoint that it was made from"),
     (0, b"\x89HDF", "an HDF5 file, as Keras writes it", "as a teacher it is keras:FILE"),
     (0, b"GGUF", "a GGUF file", "give the checkpoint that it was made from"),
