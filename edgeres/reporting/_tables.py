@@ -123,7 +123,7 @@ def runtimes(rows: Sequence[Row]) -> Markup | None:
 
 def _on_runtime(found: Row) -> list[Markup]:
     test, equal = found.get("test"), found.get("equal_images")
-    unit = "codes" if equal is not None else ""
+    unit = "codes" if equal is not None else "logits"
     worst = found.get("worst_codes")
     memory = [f"{kind} {_units.size(n)}" for kind, n in found["memory_bytes"].items()]
     cycles, numbers = found.get("cycles"), {"class_": "n"}

@@ -19,9 +19,9 @@ from edgeres import runtimes, targets
 from edgeres.compression.integers import integer_graph
 from edgeres.disk import file_sha256
 from edgeres.errors import BadInput, MissingComponent
+from edgeres.network import tflite_file as flatbuffer
 from edgeres.recipe import VerifySection
 from edgeres.runtimes import _environment
-from edgeres.targets import _tflite_file as flatbuffer
 from edgeres.training.inference import predict, prepared
 from edgeres.types import ExportedFile
 from edgeres.verification.certificate import Reference, certify
