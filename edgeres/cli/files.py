@@ -50,8 +50,12 @@ Compiled = Annotated[
 ]
 
 
-def _names(on: list[str] | None) -> tuple[str, ...]:
-    parts = (name.strip() for given in on or () for name in given.split(","))
+def _names(on: list[str] | None, compiled: Path | None) -> tuple[str, ...]:
+    parts = [name.strip() for given in on or () for name in given.split(",")]
+    if on is not None and not any(parts):
+        raise BadInput("--on names no runtime; `edgeres list runtimes` shows them")
+    if compiled and not on:
+        raise BadInput("--compiled is for what the runtimes of --on compile; name some")
     return tuple(dict.fromkeys(name for name in parts if name))
 
 
@@ -131,7 +135,7 @@ def inspect(
     from edgeres.commands import files
     from edgeres.text import files as text
 
-    show(files.inspected(file, _names(on), compiled), as_json, text.inspect)
+    show(files.inspected(file, _names(on, compiled), compiled), as_json, text.inspect)
 
 
 def verify(
@@ -172,6 +176,7 @@ def verify(
 
     if junit and self_test:
         raise BadInput("--junit is for files, runs and bundles, not for --self-test")
+    asked = _names(on, compiled)
     rows, cases = text.self_test if self_test else text.verify, xml.verify
     if what and len(what) == 1 and checking.is_bundle(Path(what[0])):
         if self_test or against or on:
@@ -186,7 +191,7 @@ def verify(
             raise BadInput("--on and --self-test are two checks; ask for one at a time")
         result = files.self_tested(what or [], against, runs, quiet)
     else:
-        result = files.verified(what or [], against, runs, quiet, _names(on), compiled)
+        result = files.verified(what or [], against, runs, quiet, asked, compiled)
     if junit:
         xml.write(junit, "edgeres verify", cases(result))
     show(result, as_json, rows)

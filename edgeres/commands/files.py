@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgeres import runtimes, scratch, stages, targets
+from edgeres import runtimes, scratch, stages, targets, terminal
 from edgeres.artifact import Artifact
-from edgeres.disk import contents_digest, copy_whole, file_sha256, folder_size
+from edgeres.disk import contents_digest, file_sha256, folder_size
 from edgeres.errors import BadInput, DeviceError
 from edgeres.progress import Progress
 from edgeres.proof import require_related
@@ -45,9 +45,9 @@ def _looked_at(name: str, file: Path, target: str, compiled: Path | None) -> dic
     _require_takes(name, [target])
     with scratch.folder("runtime") as folder:
         (answer,) = runtimes.ask(name, [(file, None)], folder)
-        kept = runtimes.kept(answer, compiled)
-    how = runtimes.load(name).HOW
-    return {"runtime": name, "how": how, **runtimes.described(answer), "compiled": kept}
+        kept = runtimes.kept(answer, compiled / name if compiled else None)
+    said = {"runtime": name, "how": runtimes.how(name), **runtimes.described(answer)}
+    return {**said, "compiled": kept}
 
 
 def _require_takes(name: str, found: Sequence[str]) -> None:
@@ -89,6 +89,10 @@ def verified(
     run, exports = _exports(what, against, runs)
     for name in on:
         _require_takes(name, list(exports))
+    section = run.recipe.verify
+    for name in section.on if section else ():
+        if why := runtimes.missing(name):
+            terminal.say(f"note: {name}, which the recipe names, isn't asked: {why}")
     return _verify(run, exports, quiet, on, compiled)
 
 
@@ -172,14 +176,12 @@ def _verify(
         progress.started("verify", "")
         context = stages.Context(0, folder, progress.tick)
         section = run.recipe.verify or VerifySection()
-        if on:
-            section = section.model_copy(update={"on": tuple(on)})
+        own = (name for name in section.on if runtimes.missing(name) is None)
+        section = section.model_copy(update={"on": tuple(dict.fromkeys((*own, *on)))})
         facts = module.run(section, _inputs(run, exports), folder, context)
-        made = folder / "compiled"
-        if compiled is not None and made.is_dir():
-            compiled.mkdir(parents=True, exist_ok=True)
-            for one in sorted(made.iterdir()):
-                copy_whole(one, compiled / one.name)
+        if compiled is not None:
+            for file in sorted((folder / "compiled").glob("*/*")):
+                runtimes.keep([file], compiled / file.parent.name)
     if compiled is None:
         for found in (found for row in facts["files"] for found in row.get("runtimes", ())):
             found["compiled"] = []

@@ -158,6 +158,8 @@ def _preflight(recipe: Recipe) -> None:
         teachers.check_architecture(recipe.distill.student)
     for name in recipe.export.targets if recipe.export else ():
         targets.require(name)
+    if recipe.export and recipe.export.gpu and "tflite-int8" not in recipe.export.targets:
+        raise BadInput("export.gpu is for tflite-int8, which isn't one of export.targets")
     for name in recipe.benchmark.devices if recipe.benchmark else ():
         devices.load(name)
     for name in recipe.verify.on if recipe.verify else ():

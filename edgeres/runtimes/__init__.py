@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import importlib
 import json
-import math
 import pkgutil
 import platform
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from edgeres import scratch
-from edgeres.disk import copy_whole, read_bounded
-from edgeres.errors import MissingComponent, unknown
+from edgeres.disk import copy_whole, file_sha256, read_bounded, storage_errors
+from edgeres.errors import BadInput, MissingComponent, unknown
 from edgeres.runtimes import _environment
 from edgeres.shape import count, list_of, text, wrong
 
@@ -47,7 +46,8 @@ class Module(Protocol):
 
     Optional: `ACCEPT = True`, its licence has to be accepted before it is installed; `GLIBC`, the
     lowest version of the C library; `missing() -> str | None`, what else this machine lacks;
-    `HINT`, what to try where answers are too far away. A
+    `HINT`, what to try where answers are too far away; `COMPILED`, names that only compile, and
+    how. A
     file of its name in `locks` lists its packages; without one it is asked in edgeres' own
     environment.
     """
@@ -57,7 +57,7 @@ class Module(Protocol):
     TAKES: tuple[str, ...]  # targets
     HOW: str  # whether it computes, simulates or estimates
     LICENCE: str
-    LIMITS: Mapping[str, float]  # default gates: agreement, worst_codes; empty without answers
+    LIMITS: Mapping[str, float]  # gates: agreement, worst_codes; of names that give answers
 
     def ask(self, question: Any) -> dict[str, Any]:
         """What it says of a file (`_child.Question`).
@@ -103,12 +103,22 @@ def described(answer: Answer) -> dict[str, Any]:
 
 def kept(answer: Answer, folder: Path | None) -> list[str]:
     """Copy what was compiled to a folder; the names, none if there is no folder."""
-    if folder is None or not answer.compiled:
-        return []
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in answer.compiled:
-        copy_whole(file, folder / file.name)
-    return [file.name for file in answer.compiled]
+    if folder is not None and answer.compiled:
+        keep(answer.compiled, folder)
+        return [file.name for file in answer.compiled]
+    return []
+
+
+def keep(files: Iterable[Path], folder: Path) -> None:
+    """Copy files into a folder, whatever else is in it.
+
+    Raises:
+        StorageError: it can't be made, or written to.
+    """
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            copy_whole(file, folder / file.name)
 
 
 def modules() -> tuple[str, ...]:
@@ -178,16 +188,33 @@ def require(name: str) -> None:
         raise MissingComponent(f"runtime '{name}' can't be asked: {why}")
 
 
+def answers(name: str) -> bool:
+    """Whether a runtime gives answers; one that doesn't only compiles."""
+    return name not in getattr(load(name), "COMPILED", {})
+
+
+def how(name: str) -> str:
+    """Whether a runtime computes, simulates or only compiles."""
+    module = load(name)
+    return cast("str", getattr(module, "COMPILED", {}).get(name, module.HOW))
+
+
 def identity(name: str) -> str:
-    """What a runtime's answers depend on beside the file: its packages."""
-    return _environment.digest(names()[name])
+    """What a runtime's answers depend on beside the file: its module and its packages.
+
+    Raises:
+        BadInput: no such runtime.
+    """
+    load(name)
+    own = names()[name]
+    return f"{file_sha256(_source(own))[:12]} {_environment.digest(own)}"
 
 
 def ask(
     name: str,
     files: Sequence[tuple[Path, np.ndarray | None]],
     folder: Path,
-    waiting: Callable[[], None] = lambda: None,
+    waiting: Callable[[int], None] = lambda done: None,
     limit_s: float = _LIMIT_S,
 ) -> list[Answer]:
     """Ask a runtime about files, one after the other.
@@ -197,8 +224,8 @@ def ask(
     Args:
         files: with images (N, ...) in the file's own type and layout, or None: only looked at.
         folder: an empty one; what is compiled stays in it.
-        waiting: called every now and then; may raise to give up.
-        limit_s: for one process, in seconds.
+        waiting: called every now and then with the images done; may raise to give up.
+        limit_s: for one image, or for compiling, in seconds.
 
     Raises:
         BadInput, MissingComponent: as `require`.
@@ -228,7 +255,7 @@ def ask(
             for number, (_, images) in enumerate(files)]  # fmt: skip
 
 
-def _run(own: str, folder: Path, waiting: Callable[[], None], limit_s: float) -> str:
+def _run(own: str, folder: Path, waiting: Callable[[int], None], limit_s: float) -> str:
     """Let it answer; how it ended, if not well."""
     child = Path(__file__).with_name("_child.py")
     with (folder / "said.txt").open("wb") as said, scratch.folder("runtime") as work:
@@ -237,10 +264,12 @@ def _run(own: str, folder: Path, waiting: Callable[[], None], limit_s: float) ->
             stdin=subprocess.PIPE, stdout=said, stderr=subprocess.STDOUT, cwd=work,
             env=_environment.variables(work), start_new_session=True,
         )  # fmt: skip
-        begin, late = time.monotonic(), False
+        begin, late, done = time.monotonic(), False, -1
         try:
             while process.poll() is None and not late:
-                waiting()
+                if (now := _done(folder)) != done:
+                    begin, done = time.monotonic(), now
+                waiting(max(done, 0))
                 time.sleep(_POLL_S)
                 late = time.monotonic() - begin > limit_s
         finally:
@@ -249,9 +278,19 @@ def _run(own: str, folder: Path, waiting: Callable[[], None], limit_s: float) ->
         return f"no answer within {limit_s:g} s"
     if process.returncode == 0:
         return "it ended without an answer"
-    how = (f"it crashed ({signal.Signals(-process.returncode).name})" if process.returncode < 0
-           else f"it stopped with code {process.returncode}")  # fmt: skip
-    return f"{how}; its last words: {_last_words(folder / 'said.txt')}"
+    code = process.returncode
+    known = {member.value: member.name for member in signal.Signals}
+    end = (f"it crashed ({known.get(-code, f'signal {-code}')})" if code < 0
+           else f"it stopped with code {code}")  # fmt: skip
+    return f"{end}; its last words: {_last_words(folder / 'said.txt')}"
+
+
+def _done(folder: Path) -> int:
+    """How many images it says that it has answered."""
+    try:
+        return int(read_bounded(folder / "progress", 20, "number"))
+    except (OSError, ValueError, BadInput):
+        return -1
 
 
 def _source(own: str) -> Path:
@@ -266,19 +305,26 @@ def _last_words(path: Path) -> str:
 
 
 def _answer(folder: Path, number: int, images: np.ndarray | None, end: str) -> Answer:
-    reply = folder / f"reply-{number}.json"
-    if not reply.is_file():
+    if not (folder / f"reply-{number}.json").is_file():
         return Answer(error=end)
-    said = json.loads(read_bounded(reply, _REPLY_BYTES, "answer"))
+    try:
+        return _read(folder, number, images)
+    except Exception as error:  # whatever a process that may be taken over has written
+        return Answer(error=f"its answer can't be read ({type(error).__name__})")
+
+
+def _read(folder: Path, number: int, images: np.ndarray | None) -> Answer:
+    said = json.loads(read_bounded(folder / f"reply-{number}.json", _REPLY_BYTES, "answer"))
     if misfit := wrong(_REPLY, said):
         return Answer(error=f"its answer can't be read ({misfit})")
-    outputs = None
-    answers = folder / f"answers-{number}.npy"
-    if images is not None and answers.is_file():
+    outputs, answers = None, folder / f"answers-{number}.npy"
+    if images is not None and answers.exists():
         outputs = _outputs(answers, len(images))
         if outputs is None:
             return Answer(error="its answers aren't one row of numbers for each image")
     below = folder / f"compiled-{number}"
+    if below.is_symlink():
+        return Answer(error="its folder is a link")
     compiled = tuple(sorted(p for p in below.iterdir() if p.is_file() and not p.is_symlink()))
     return Answer(
         said.get("version", ""), said.get("device", ""), said.get("taken"),
@@ -288,16 +334,14 @@ def _answer(folder: Path, number: int, images: np.ndarray | None, end: str) -> A
 
 
 def _outputs(path: Path, n: int) -> np.ndarray | None:
+    import io
+
     import numpy as np
 
-    if path.stat().st_size > _ANSWER_BYTES:
-        return None
-    try:
-        found: np.ndarray = np.load(path, allow_pickle=False)
-    except (ValueError, OSError):
-        return None
-    numbers = found.dtype.kind in "iuf" and found.ndim >= 2 and len(found) == n
-    return found if numbers and math.prod(found.shape) else None
+    data = io.BytesIO(read_bounded(path, _ANSWER_BYTES, "array"))
+    found: np.ndarray = np.lib.format.read_array(data, allow_pickle=False)
+    rows = found.dtype.kind in "iuf" and found.ndim >= 2 and len(found) == n
+    return found if rows and found.size and np.isfinite(found).all() else None
 
 
 def install(name: str, accept: bool, say: Callable[[str], None]) -> None:

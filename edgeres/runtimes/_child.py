@@ -15,7 +15,7 @@ import resource
 import shutil
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,10 @@ class Question:
 
     Attributes:
         name, option: which of the module's runtimes, and what it is there (`NAMES`).
-        images: (N, ...) as the file takes them, one by one; None if only the file is looked at.
+        images: as the file takes them, to be gone through one by one; None if only the file is
+            looked at.
         folder: where what it compiles goes.
-        said: what the process, C++ included, has printed since the last call.
+        said: what the process, C++ included, has printed since the question began.
     """
 
     file: str
@@ -38,6 +39,18 @@ class Question:
     images: Any
     folder: str
     said: Callable[[], str]
+
+
+class Counted:
+    """Images, (...) each; how many were taken is kept in a file."""
+
+    def __init__(self, images: Any, progress: Path):
+        self.images, self.progress = images, progress
+
+    def __iter__(self) -> Iterator[Any]:
+        for done, image in enumerate(self.images):
+            self.progress.write_text(str(done), "utf-8")
+            yield image
 
 
 def main(module: str, folder: Path) -> None:
@@ -68,7 +81,8 @@ def _asked(runtime: Any, name: str, file: dict[str, Any], folder: Path) -> dict[
     if file["images"]:
         import numpy as np
 
-        images = np.load(file["images"], allow_pickle=False)
+        loaded = np.load(file["images"], allow_pickle=False)
+        images = Counted(loaded, folder.parent / "progress")
     shutil.rmtree(folder, ignore_errors=True)  # what a process that crashed left
     folder.mkdir()
     question = Question(file["path"], name, runtime.NAMES[name], images, str(folder), _said())
@@ -95,7 +109,7 @@ def _said() -> Callable[[], str]:
         sys.stdout.flush()
         with Path("/proc/self/fd/1").open("rb") as said:
             said.seek(begin)
-            return said.read(1 << 20).decode("utf-8", "replace")
+            return said.read(16 << 20).decode("utf-8", "replace")
 
     return read
 

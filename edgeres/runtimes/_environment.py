@@ -53,7 +53,7 @@ def place(own: str) -> Path:
 
 def installed(own: str) -> bool:
     """Whether a module's environment is there, whole."""
-    return (place(own) / _DONE).is_file()
+    return (place(own) / _DONE).is_file() and python(own).exists()
 
 
 def python(own: str) -> Path:
@@ -97,14 +97,14 @@ def make(name: str, own: str) -> None:
 
 
 def remove(own: str) -> bool:
-    """Delete a module's environment; whether there was one."""
-    folder = place(own)
-    if lock(own) is None or not folder.is_dir():
-        return False
-    with storage_errors(folder), FileLock(folder.parent / f"{folder.name}.lock"):
-        (folder / _DONE).unlink(missing_ok=True)
-        shutil.rmtree(folder)
-    return True
+    """Delete a module's environments, those of other versions, too; whether there was one."""
+    place_ = place(own)
+    found = [p for p in place_.parent.glob(f"{own}-*") if p.is_dir() and not p.is_symlink()]
+    for folder in found if lock(own) is not None else ():
+        with storage_errors(folder), FileLock(folder.parent / f"{folder.name}.lock"):
+            (folder / _DONE).unlink(missing_ok=True)
+            shutil.rmtree(folder)
+    return bool(found)
 
 
 def _commands(name: str, folder: Path, locked: Path) -> tuple[list[str], list[str]]:

@@ -19,9 +19,12 @@ NAMES = {
                  "85-128", "85-256", "85-512", "85-1024", "85-2048")
 }  # fmt: skip
 TAKES = ("tflite-int8", "tflite-int16x8")
-HOW = "compiled; memory and cycles are Vela's estimates, answers are tflm's"
+HOW = "Vela"
+COMPILED = dict.fromkeys(
+    NAMES, "compiled; memory and cycles are Vela's estimates, answers are tflm's"
+)
 LICENCE = "Apache-2.0"
-LIMITS: dict[str, float] = {}  # no answers
+LIMITS: dict[str, float] = {}
 
 
 def ask(question: Any) -> dict[str, Any]:

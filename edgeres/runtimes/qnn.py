@@ -16,7 +16,8 @@ NAMES = {
     "qnn-sm8750": "69 79",
 }  # fmt: skip
 TAKES = ("onnx-int8",)
-HOW = "qnn-htp: Qualcomm's simulator; qnn-sm8750 and others: compiled for that SoC"
+HOW = "Qualcomm's simulator"
+COMPILED = {name: "compiled for that SoC; answers are qnn-htp's" for name in NAMES if NAMES[name]}
 LICENCE = "Qualcomm's, proprietary (Qualcomm_LICENSE.pdf in onnxruntime-qnn); onnxruntime: MIT"
 ACCEPT = True
 GLIBC = (2, 35)

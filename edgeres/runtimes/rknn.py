@@ -41,15 +41,17 @@ def ask(question: Any) -> dict[str, Any]:
             return {"error": (why or ["it can't be compiled"])[-1][-200:]}
     said = question.said()
     rows = [m.groups() for m in map(_ROW.search, said.splitlines()) if m]
+    if not rows:
+        return {"error": "its compiler doesn't say which operators it takes"}
     working = [row for row in rows if row[0] not in ("InputOperator", "OutputOperator", "Reshape")]
     memory = dict(re.findall(r"Total (Internal|Weight) Memory Size: ([\d.]+)KB", said))
     found: dict[str, Any] = {
         "version": f"rknn-toolkit2 {importlib.metadata.version('rknn-toolkit2')}",
         "device": "simulator",
-        "taken": sum(row[1] == "NPU" for row in working) if rows else None,
+        "taken": sum(row[1] == "NPU" for row in working),
         "refused": [f"{row[5]}"[:80] for row in working if row[1] != "NPU"],
         "memory_bytes": {k.lower(): round(float(v) * 1024) for k, v in memory.items()},
-        "cycles": sum(int(row[4]) for row in rows) if rows else None,
+        "cycles": sum(int(row[4]) for row in rows),
     }
     if question.images is not None:
         import numpy as np

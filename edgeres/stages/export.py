@@ -31,7 +31,7 @@ LIBRARIES = ("torch", "torchao", "litert-torch", "ai-edge-litert", "onnx", "onnx
 def keyed(section: ExportSection) -> dict[str, Any]:
     """The section; a form that is the usual one isn't named."""
     document = keyed_as_is(section)
-    if not section.gpu:
+    if not section.gpu or section.targets != ("tflite-int8",):
         del document["gpu"]
     return document
 

@@ -5,6 +5,7 @@ Every function changes a `ModelT` in place.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from edgeres.network import tflite_file as file
@@ -62,19 +63,26 @@ def wide_strided(model: Any) -> None:
         if file.kind(model, op) != "CONV_2D":
             continue
         image, weight = (graph.tensors[i] for i in op.inputs[:2])
-        strides = (op.builtinOptions.strideH, op.builtinOptions.strideW)
+        options = op.builtinOptions
+        strides = (options.strideH, options.strideW)
+        plain = options.dilationHFactor == options.dilationWFactor == 1
         even = not any(int(size) % 2 for size in image.shape[1:3])
-        if strides != (2, 2) or list(weight.shape[1:3]) != [1, 1] or weight.type != 9 or not even:
+        if not (even and plain):
+            continue
+        if strides != (2, 2) or list(weight.shape[1:3]) != [1, 1] or weight.type != 9:
             continue
         stored = file.constant(model, weight)
         assert stored is not None
         made, _, _, read = map(int, weight.shape)
         wide = np.zeros((made, 2, 2, read), np.int8)
         wide[:, 0, 0] = stored.view(np.int8).reshape(made, read)
+        other = copy.copy(weight)  # another operation may read the old one
         buffer = type(model.buffers[weight.buffer])()
         buffer.data = wide.reshape(-1).view(np.uint8)
         model.buffers.append(buffer)
-        weight.buffer, weight.shape = len(model.buffers) - 1, np.array(wide.shape, np.int32)
+        other.buffer, other.shape = len(model.buffers) - 1, np.array(wide.shape, np.int32)
+        graph.tensors.append(other)
+        op.inputs = np.array([op.inputs[0], len(graph.tensors) - 1, *op.inputs[2:]], np.int32)
 
 
 def end_at(model: Any, tensor: str) -> bool:

@@ -12,14 +12,16 @@ _SHOWN = 4  # sentences of one runtime
 
 def verdicts(files: Sequence[Mapping[str, Any]]) -> list[str]:
     """A row per file and runtime, then what was refused and where answers depart."""
-    rows, said = [], []
+    rows, said, introduced = [], [], []
     for file in files:
         for found in file.get("runtimes") or ():
             rows.append({"runtime": found["runtime"], "target": file["target"],
                          "verdict": "passed" if found["passed"] else "FAILED",
                          **_answers(found), **_costs(found)})  # fmt: skip
-            said += [f"{found['runtime']}: {words}" for words in sentences(found)]
-    return ["", table(rows, tuple(rows[0])), *said] if rows else []
+            who, *rest = sentences(found)
+            introduced.append(f"{found['runtime']}: {who}")
+            said += [f"{found['runtime']}, {file['target']}: {words}" for words in rest]
+    return ["", table(rows, tuple(rows[0])), *dict.fromkeys(introduced), *said] if rows else []
 
 
 def inspected(found: Mapping[str, Any]) -> str:
@@ -29,7 +31,7 @@ def inspected(found: Mapping[str, Any]) -> str:
     operators = (f"{taken} operators taken, " if taken is not None else "") + (
         f"{len(found['refused'])} refused" if found["refused"] else "none refused"
     )
-    first = "refused" if found["error"] else "; ".join([operators, *costs])
+    first = "no answer" if found["error"] else "; ".join([operators, *costs])
     return "\n".join([f"{found['runtime']}: {first}", *(f"  {s}" for s in sentences(found))])
 
 
@@ -38,7 +40,7 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
     who = ", ".join(part for part in (found["version"], found["device"]) if part)
     said = [f"{who} ({found['how']})" if who else found["how"]]
     if found["error"]:
-        said.append(f"doesn't take the file: {start(found['error'], 200)}")
+        said.append(f"no answer: {start(found['error'], 200)}")
     refused = found["refused"]
     said += [f"not taken: {start(words, 160)}" for words in refused[:_SHOWN]]
     said += [f"… and {len(refused) - _SHOWN} more not taken"] if len(refused) > _SHOWN else []

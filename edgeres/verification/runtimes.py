@@ -6,7 +6,7 @@ A file, the network it was written from and a runtime's name flow in; a verdict 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from edgeres.verification.scales import name_layers
 
 _CUT_IMAGES = 4
 _ONE_CODE = 1.0
+_FLOAT_SHARE = 0.05  # OpenVINO computes a float32 file in bfloat16 where a CPU can
 
 
 @dataclass(frozen=True)
@@ -85,43 +86,54 @@ def judge(
     Raises:
         MissingComponent: the runtime can't be asked here.
     """
-    module = runtimes.load(name)
     n = min(samples, len(reference.images))
     images = _encoded(reference, exported, n)
 
-    def waiting() -> None:
-        tick(0, n, f"asking {name}")
+    def waiting(done: int) -> None:
+        tick(done, n, f"asking {name}")
 
     with scratch.folder("runtime") as folder:
         (answer,) = runtimes.ask(name, [(path, images)], folder, waiting)
         kept = runtimes.kept(answer, keep)
-    if answer.outputs is not None and answer.outputs[0].size != reference.logits.shape[1]:
-        answer = Answer(error=f"it gives {answer.outputs[0].size} values an image instead of "
-                              f"{reference.logits.shape[1]}")  # fmt: skip
+    if not answer.error and answer.outputs is not None:
+        answer = replace(answer, error=_unfit(answer.outputs, exported, reference))
+    if not answer.error and answer.outputs is None and runtimes.answers(name):
+        answer = replace(answer, error="it gives no answers")
+    how = runtimes.how(name)
     if answer.error:
-        gate = Gate(f"{name}: takes the file", 0, "==", 1)
-        return Verdict(name, module.HOW, answer, (gate,), None, None, None, None, kept)
+        gate = Gate(f"{name}: gives an answer", 0, "==", 1)
+        return Verdict(name, how, answer, (gate,), None, None, None, None, kept)
     gates = [Gate(f"{name}: operators not taken", len(answer.refused), "==", 0)]
     if answer.outputs is None:
-        return Verdict(name, module.HOW, answer, tuple(gates), None, None, None, None, kept)
+        return Verdict(name, how, answer, tuple(gates), None, None, None, None, kept)
+    expected = reference.logits[:n]
     logits = targets.decode(answer.outputs.reshape(n, -1), exported.output)
-    step = reference.step()
-    parity = compare(reference.logits[:n], logits, step)
-    gates.append(
-        Gate(f"{name}: top-1 agreement", parity.agreement, ">=", module.LIMITS["agreement"])
-    )
+    step, limits = reference.step(), runtimes.load(name).LIMITS
+    parity = compare(expected, logits, step)
+    gates.append(Gate(f"{name}: top-1 agreement", parity.agreement, ">=", limits["agreement"]))
+    worst = f"{name}: worst difference"
     equal, divergence = None, None
-    if step is not None:
-        worst = module.LIMITS["worst_codes"]
-        gates.append(Gate(f"{name}: worst difference", parity.worst, "<=", worst, "codes"))
-        equal = int((np.abs(reference.logits[:n] - logits) < step / 2).all(1).sum())
+    if step is None:
+        share = parity.worst / float(np.ptp(expected) or 1.0)
+        gates.append(Gate(worst, share, "<=", _FLOAT_SHARE, "of the logits' range"))
+    else:
+        gates.append(Gate(worst, parity.worst, "<=", limits["worst_codes"], "codes"))
+        equal = int((np.abs(expected - logits) < step / 2).all(1).sum())
         if not all(gate.passed for gate in gates):
             divergence = _divergence(name, path, exported, reference, waiting)
     right = logits.argmax(1) == reference.labels[:n].numpy()
     accuracy = Accuracy(int(right.sum()), n)
-    return Verdict(
-        name, module.HOW, answer, tuple(gates), parity, equal, accuracy, divergence, kept
-    )
+    return Verdict(name, how, answer, tuple(gates), parity, equal, accuracy, divergence, kept)
+
+
+def _unfit(outputs: np.ndarray, exported: ExportedFile, reference: Reference) -> str:
+    """Why answers can't be this file's; empty if they can."""
+    values = outputs[0].size
+    if values != reference.logits.shape[1]:
+        return f"it gives {values} values an image instead of {reference.logits.shape[1]}"
+    if exported.output.quantization and (outputs != np.rint(outputs)).any():
+        return "it gives real numbers where the file has codes"
+    return ""
 
 
 def _encoded(reference: Reference, exported: ExportedFile, n: int) -> np.ndarray:
@@ -131,7 +143,7 @@ def _encoded(reference: Reference, exported: ExportedFile, n: int) -> np.ndarray
 
 def _divergence(
     name: str, path: Path, exported: ExportedFile, reference: Reference,
-    waiting: Callable[[], None],
+    waiting: Callable[[int], None],
 ) -> Divergence | None:  # fmt: skip
     """The first layer whose codes differ, on a few images; None if it can't be found."""
     target, _ = targets.load(exported.target)

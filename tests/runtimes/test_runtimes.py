@@ -19,6 +19,7 @@ from edgeres import runtimes, targets
 from edgeres.compression.integers import integer_graph
 from edgeres.disk import file_sha256
 from edgeres.errors import BadInput, MissingComponent
+from edgeres.models.modules import fold_batchnorm
 from edgeres.network import tflite_file as flatbuffer
 from edgeres.recipe import VerifySection
 from edgeres.runtimes import _environment
@@ -186,6 +187,47 @@ def test_a_float_file_is_refused_by_the_npu_operator_by_operator(
     assert any(words.startswith("CONV_2D") and "Float32" in words for words in answer.refused)
 
 
+def test_what_is_compiled_stays_beside_what_is_there(exported: Callable, tmp_path: Path) -> None:
+    needs("ethos-u55-128")
+    path, _, _ = exported("tflite-int8")
+    (own := tmp_path / "out" / "ethos-u55-128" / "mine.c").parent.mkdir(parents=True)
+    own.write_text("mine")
+    on = ("--on", "ethos-u55-128,ethos-u85-256", "--compiled", "out")
+    done = edgeres("inspect", path, *on, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert own.read_text() == "mine"
+    made = [
+        tmp_path / "out" / name / "m_vela.tflite" for name in ("ethos-u55-128", "ethos-u85-256")
+    ]
+    assert made[0].read_bytes() != made[1].read_bytes()
+    (tmp_path / "file").write_text("")
+    done = edgeres("inspect", path, *on[:2], "--compiled", "file", cwd=tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    for wrong, words in (((*on[2:],), "--on"), (("--on", " ,"), "names no runtime")):
+        done = edgeres("inspect", path, *wrong, cwd=tmp_path)
+        assert done.returncode == 2 and words in done.stderr
+
+
+def test_a_float_files_values_are_judged_too(
+    quantized: tuple, exported: Callable, tmp_path: Path
+) -> None:
+    """Answers with the same winners, a thousand times larger."""
+    model, _, reference = quantized[0], quantized[1], exported("tflite-int8")[2]
+    floats = fold_batchnorm(model)
+    logits = predict(floats, reference.images, model.spec.preprocess).numpy()
+    expected = dataclasses.replace(reference, model=floats, scales=None, logits=logits)
+    module, precision = targets.load("tflite-fp32")
+    with torch.no_grad():
+        floats.fc.weight *= 1000
+        floats.fc.bias *= 1000
+    path = tmp_path / "f.tflite"
+    ends = module.export(targets.Source(floats, None, {}), precision, path)
+    about = ExportedFile("tflite-fp32", path.name, file_sha256(path), 1, *ends)
+    found = judge("litert-builtin", path, about, expected, _N, None, lambda *_: None)
+    assert found.parity is not None and found.parity.agreement == 1
+    assert [g.name for g in found.gates if not g.passed] == ["litert-builtin: worst difference"]
+
+
 @pytest.mark.parametrize("target", ["tflite-int8", "onnx-int8"])
 def test_a_file_cut_at_a_layer_gives_that_layers_codes(
     target: str, exported: Callable, tmp_path: Path
@@ -224,6 +266,15 @@ MISBEHAVING = {
     "a wrong answer": ("return {'taken': 'many'}", "its answer can't be read"),
     "numbers of other images": ("import numpy; return {'outputs': numpy.zeros((1, 10))}",
                                 "its answers aren't one row of numbers for each image"),
+    "no numbers": ("import numpy; return {'outputs': numpy.full((2, 10), numpy.nan)}",
+                   "its answers aren't one row of numbers for each image"),
+    "broken JSON": ("import os, pathlib; "
+                    "pathlib.Path(question.folder, '../reply-1.json').write_text('[' * 9999); "
+                    "os._exit(0)", "its answer can't be read"),
+    "another signal": ("import os; os.kill(os.getpid(), 40)", "it crashed (signal 40)"),
+    "a link for a folder": ("import os; os.rmdir(question.folder); "
+                            "os.symlink('/etc', question.folder); return {}",
+                            "its folder is a link"),
     "objects": ("import numpy; return {'outputs': numpy.array([[object()]] * 2)}",
                 "Object arrays cannot be saved"),
 }  # fmt: skip
