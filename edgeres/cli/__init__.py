@@ -33,7 +33,7 @@ _OPTIONS = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     name="edgeres", no_args_is_help=True, rich_markup_mode=None,
     pretty_exceptions_enable=False, context_settings=_OPTIONS,
-    help="Distill, prune, quantize, export, verify and benchmark ResNets for edge devices.",
+    help="Distill, prune, quantize, export, verify and benchmark networks for edge devices.",
     epilog=examples.epilog("edgeres"),
 )  # fmt: skip
 _devices = typer.Typer(
