@@ -30,6 +30,8 @@ def text(found: list[dict[str, Any]]) -> str:
     """Rows as a table."""
     if found and "int8_bytes" in found[0]:
         return _models_text(found)
+    if found and "runtime" in found[0]:
+        return _runtimes_text(found)
     return table(found, tuple(found[0])) if found else "none"
 
 
@@ -99,11 +101,22 @@ def _runtimes() -> list[dict[str, Any]]:
     for name, own in runtimes.names().items():
         module, why = runtimes.module(own), runtimes.missing(name)
         formats = dict.fromkeys(target.split("-")[0] for target in module.TAKES)
-        own_licence = ", licence of its own" if getattr(module, "ACCEPT", False) else ""
+        own_licence = ", own licence" if getattr(module, "ACCEPT", False) else ""
         here = "yes" if why is None else "not installed" if "isn't installed" in why else "no"
         rows.append({"runtime": name, "here": here, "takes": ", ".join(formats),
                      "about": module.SUMMARY + own_licence})  # fmt: skip
     return rows
+
+
+def _runtimes_text(found: list[dict[str, Any]]) -> str:
+    """A row for all that differ only in name."""
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for row in found:
+        alike.setdefault((row["here"], row["takes"], row["about"]), []).append(row["runtime"])
+    rows = [{"runtime": names[0], "here": here, "takes": takes, "about": about}
+            for (here, takes, about), names in alike.items()]  # fmt: skip
+    more = [f"like {names[0]}: {', '.join(names[1:])}" for names in alike.values() if names[1:]]
+    return "\n".join([table(rows, tuple(rows[0])), "", *more])
 
 
 def _devices() -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-SUMMARY = "Arm Ethos-U, by Vela: NPUs of microcontrollers"
+SUMMARY = "Arm Ethos-U NPUs, by Vela"
 NAMES = {
     f"ethos-u{name}": f"ethos-u{name}"
     for name in ("55-32", "55-64", "55-128", "55-256", "65-256", "65-512",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-SUMMARY = "LiteRT without XNNPACK: boards and old Android versions"
+SUMMARY = "LiteRT without XNNPACK"
 NAMES = {
     "litert-builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES",
     "litert-reference": "BUILTIN_REF",

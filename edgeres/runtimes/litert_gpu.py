@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-SUMMARY = "LiteRT on GPUs (WebGPU): Android phones"
+SUMMARY = "LiteRT on GPUs"
 NAMES = {"litert-gpu": "gpu"}
 TAKES = ("tflite-int8", "tflite-fp32", "tflite-fp16")
 HOW = "the same shaders, on this machine's GPU or a software one"

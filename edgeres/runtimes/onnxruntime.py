@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-SUMMARY = "onnxruntime's CPU kernels, its optimizer switched off"
+SUMMARY = "onnxruntime, its optimizer off"
 NAMES = {"onnxruntime-unoptimized": "plain"}
 TAKES = ("onnx-int8", "onnx-fp32", "qoperator-int8", "tensorrt-int8")
 HOW = "the same kernels"

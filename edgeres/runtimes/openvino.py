@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-SUMMARY = "OpenVINO: Intel's CPUs"
+SUMMARY = "OpenVINO, Intel's CPUs"
 NAMES = {"openvino": "CPU"}
 TAKES = ("onnx-int8", "onnx-fp32", "tflite-int8", "tflite-fp32")
 HOW = "its own kernels for this CPU"

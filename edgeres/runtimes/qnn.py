@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-SUMMARY = "Qualcomm HTP (Hexagon NPU): Snapdragon phones and PCs"
+SUMMARY = "Qualcomm HTP, Snapdragon's NPU"
 # SoC -> Qualcomm's numbers of the SoC and of its HTP's architecture
 NAMES = {
     "qnn-htp": "", "qnn-sm8450": "36 69", "qnn-sm8550": "43 73", "qnn-sm8650": "57 75",

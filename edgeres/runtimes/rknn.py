@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-SUMMARY = "Rockchip NPUs: Radxa, Orange Pi and other boards"
+SUMMARY = "Rockchip NPUs"
 NAMES = {name: name for name in ("rk3562", "rk3566", "rk3568", "rk3576", "rk3588")}
 TAKES = ("onnx-int8",)
 HOW = "compiled, and answered by Rockchip's simulator; cycles are its estimate"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-SUMMARY = "TFLite Micro: microcontrollers"
+SUMMARY = "TFLite Micro, microcontrollers"
 NAMES = {"tflm": "tflm"}
 TAKES = ("tflite-int8", "tflite-int16x8", "tflite-fp32")
 HOW = "its reference kernels, on this machine"

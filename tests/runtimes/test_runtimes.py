@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import json
 import re
 import textwrap
 from collections.abc import Callable
@@ -325,3 +326,11 @@ def test_a_system_that_is_too_old_is_told_before(monkeypatch: pytest.MonkeyPatch
     assert runtimes.missing("qnn-htp") == "it needs glibc 2.35 or newer; this system has 2.31"
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     assert runtimes.missing("tflm") == "its packages are for Linux on x86-64"
+
+
+def test_the_list_names_each_one(tmp_path: Path) -> None:
+    shown = edgeres("list", "runtimes", cwd=tmp_path).stdout
+    assert set(runtimes.names()) <= set(re.findall(r"[a-z0-9-]+", shown))
+    assert max(len(line) for line in shown.split("\n\n")[0].splitlines()) <= 100
+    rows = json.loads(edgeres("list", "runtimes", "--json", cwd=tmp_path).stdout)
+    assert [row["runtime"] for row in rows] == list(runtimes.names())
