@@ -95,12 +95,14 @@ def _targets() -> list[dict[str, Any]]:
 
 
 def _runtimes() -> list[dict[str, Any]]:
-    from edgeres import runtimes
+    from edgeres import runtimes, targets
 
     rows = []
     for name, own in runtimes.names().items():
         module, why = runtimes.module(own), runtimes.missing(name)
-        formats = dict.fromkeys(target.split("-")[0] for target in module.TAKES)
+        formats = dict.fromkeys(
+            targets.load(target)[0].SUFFIX.rsplit(".", 1)[-1] for target in module.TAKES
+        )
         own_licence = ", own licence" if getattr(module, "ACCEPT", False) else ""
         here = "yes" if why is None else "not installed" if "isn't installed" in why else "no"
         rows.append({"runtime": name, "here": here, "takes": ", ".join(formats),
