@@ -22,7 +22,7 @@ test: $(VENV)/.installed-dev $(VENV)-tflite-runtime/.installed $(VENV)-mlflow/.i
 
 # 26 networks of torchvision's and timm's own code to every int8 file: an hour on two cores.
 test-matrix: $(VENV)/.installed-dev $(VENV)-zoo/.installed
-	EDGERES_MATRIX=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/e2e/test_zoo.py -n 2 --dist load -rA
+	EDGERES_MATRIX=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/e2e/test_zoo.py tests/e2e/test_file_in_file_out.py -n 2 --dist load -rA
 
 # The lowest versions that pyproject.toml declares; LOWEST="--cpu --find-links FOLDER" for a CPU's torch.
 test-lowest: $(VENV)/bin/uv

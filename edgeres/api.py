@@ -306,16 +306,22 @@ def load(path: str | PathLike[str], runs: str | PathLike[str] = _RUNS) -> Result
 
 
 def verify(
-    result: Result | str | PathLike[str], *, runs: str | PathLike[str] = _RUNS, quiet: bool = True
-) -> tuple[Certificate, ...]:
+    result: Result | str | PathLike[str], *, on: str | Sequence[str] = (),
+    runs: str | PathLike[str] = _RUNS, quiet: bool = True,
+) -> tuple[Certificate, ...]:  # fmt: skip
     """Verify a run's files anew; see `edgeres verify`. What failed is in the certificates.
 
+    Args:
+        on: other runtimes that are asked, too (docs/runtimes.md).
+
     Raises:
-        BadInput: it has no files, or they were changed.
+        BadInput: it has no files, they were changed, or there is no such runtime.
+        MissingComponent: a runtime can't be asked here; names the mend.
     """
     from edgeres.commands import files
 
-    found = files.verified([_path(result)], None, Path(runs), quiet)
+    names = (on,) if isinstance(on, str) else tuple(on)
+    found = files.verified([_path(result)], None, Path(runs), quiet, names)
     return tuple(map(_certificate, found["files"]))
 
 

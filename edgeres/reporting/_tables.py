@@ -70,8 +70,7 @@ def verification(rows: Sequence[Row]) -> Markup:
     """Gates down, files across."""
     names = dict.fromkeys(gate["name"] for row in rows for gate in row["gates"])
     columns = [("Gate", ""), *((row["target"], "") for row in rows)]
-    verdicts = [tag("td", badge("passed", "good") if row["passed"] else badge("failed", "bad"))
-                for row in rows]  # fmt: skip
+    verdicts = [tag("td", _verdict(row)) for row in rows]
     body = [tag("tr", tag("th", "Verdict", scope="row"), *verdicts)]
     for name in names:
         found = [next((g for g in row["gates"] if g["name"] == name), None) for row in rows]
@@ -108,6 +107,14 @@ _FOUND: dict[str, Callable[[Row], str | None]] = {
     if row.get("scales") else None,
     "Run by": lambda row: row.get("run_by") or None,
 }  # fmt: skip
+
+
+def _verdict(row: Row) -> Markup:
+    """A file's own gates are listed below it; those of other runtimes aren't."""
+    if row["passed"]:
+        return badge("passed", "good")
+    elsewhere = all(gate["passed"] for gate in row["gates"]) and row.get("runtimes")
+    return badge("failed on another runtime" if elsewhere else "failed", "bad")
 
 
 def runtimes(rows: Sequence[Row]) -> Markup | None:

@@ -124,7 +124,7 @@ def test_a_chain_of_functions_and_a_run_as_the_teacher(
     assert (
         measured[0].median_ns and measured[0].median_ns > 0 and "onnxruntime" in measured[0].runtime
     )
-    (found,) = edgeres.verify(made.path.name)
+    (found,) = edgeres.verify(made.path.name, on="onnxruntime-unoptimized")
     assert found.passed
     assert edgeres.run("quickstart", {"data.size": 8, "teacher.train.epochs": 1,
                                       "distill": None, "prune": None, "quantize": None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,21 +75,25 @@ def ends_of(path: Path) -> tuple[QuantParams, QuantParams]:
     return scales["input"], scales[given.last(folded)]
 
 
+FILES = [
+    (ours("qoperator-int8"), "tflite-int8"),
+    (static("QDQ"), "onnx-int8"),
+    (tensorflows(keras_files.residual, "int8"), "tflite-int8"),
+    (by_ai_edge_quantizer, "tflite-int8"),
+]
+MORE = [  # `make test-matrix`
+    (ours("onnx-int8"), "onnx-int8"),
+    (ours("tflite-int8"), "onnx-int8"),
+    (static("QDQ", per_channel=False), "qoperator-int8"),
+    (static("QOperator"), "onnx-int8"),
+    (static("QOperator", per_channel=False), "onnx-int8"),
+    (tensorflows(keras_files.separable, "float32"), "tflite-int8"),
+]
+
+
 @pytest.mark.parametrize(
-    ("make", "target"),
-    [
-        (ours("onnx-int8"), "onnx-int8"),
-        (ours("qoperator-int8"), "tflite-int8"),
-        (ours("tflite-int8"), "onnx-int8"),
-        (static("QDQ"), "onnx-int8"),
-        (static("QDQ", per_channel=False), "qoperator-int8"),
-        (static("QOperator"), "onnx-int8"),
-        (static("QOperator", per_channel=False), "onnx-int8"),
-        (tensorflows(keras_files.residual, "int8"), "tflite-int8"),
-        (tensorflows(keras_files.separable, "float32"), "tflite-int8"),
-        (by_ai_edge_quantizer, "tflite-int8"),
-    ],
-)  # fmt: skip
+    ("make", "target"), [*FILES, *(MORE if os.environ.get("EDGERES_MATRIX") else ())]
+)
 def test_a_quantized_file_comes_out_with_its_codes(
     make: Callable[[Path], Path], target: str, tmp_path: Path
 ) -> None:
