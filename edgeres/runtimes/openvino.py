@@ -9,7 +9,7 @@ NAMES = {"openvino": "CPU"}
 TAKES = ("onnx-int8", "onnx-fp32", "tflite-int8", "tflite-fp32")
 HOW = "its own kernels for this CPU"
 LICENCE = "Apache-2.0"
-LIMITS = {"agreement": 0.98, "worst_codes": 8.0}
+LIMITS = {"agreement": 0.98, "worst_codes": 16.0}
 
 
 def ask(question: Any) -> dict[str, Any]:

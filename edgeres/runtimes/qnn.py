@@ -21,7 +21,7 @@ COMPILED = {name: "compiled for that SoC; answers are qnn-htp's" for name in NAM
 LICENCE = "Qualcomm's, proprietary (Qualcomm_LICENSE.pdf in onnxruntime-qnn); onnxruntime: MIT"
 ACCEPT = True
 GLIBC = (2, 35)
-LIMITS = {"agreement": 0.98, "worst_codes": 8.0}
+LIMITS = {"agreement": 0.98, "worst_codes": 16.0}
 
 
 def ask(question: Any) -> dict[str, Any]:
