@@ -104,7 +104,7 @@ def _runtimes() -> list[dict[str, Any]]:
             targets.load(target)[0].SUFFIX.rsplit(".", 1)[-1] for target in module.TAKES
         )
         own_licence = ", own licence" if getattr(module, "ACCEPT", False) else ""
-        here = "yes" if why is None else "not installed" if "isn't installed" in why else "no"
+        here = "yes" if why is None else "no" if runtimes.installed(name) else "not installed"
         rows.append({"runtime": name, "here": here, "takes": ", ".join(formats),
                      "about": module.SUMMARY + own_licence})  # fmt: skip
     return rows

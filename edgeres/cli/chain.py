@@ -312,6 +312,6 @@ def export(
     brought = chain.brought(mean, std, size, preprocess, weights, new_head)
     result = chain.exported(
         model, architecture, data, runs, overrides, targets, quiet, brought,
-        {"data.size": imgsz, "export.gpu": gpu or None}, verify,
+        {"data.size": imgsz, "export.gpu": chain.for_gpus(gpu, targets)}, verify,
     )  # fmt: skip
     show(chain.copied(result, out, targets), as_json, text.export)

@@ -43,4 +43,5 @@ def remove(names: Names) -> None:
 
     for name in names:
         gone = runtimes.remove(name)
-        terminal.out(f"{name}: {'removed' if gone else 'there was nothing to remove'}")
+        also = f", and with it {', '.join(others)}" if (others := runtimes.sisters(name)) else ""
+        terminal.out(f"{name}: {f'removed{also}' if gone else 'there was nothing to remove'}")

@@ -203,6 +203,13 @@ def training(
             f"{stage}.train.batch_size": batch, "data.size": image_px}  # fmt: skip
 
 
+def for_gpus(asked: bool, names: Sequence[str]) -> bool | None:
+    """`export.gpu`: as asked; else the recipe's (None), but for targets that have no such form."""
+    if asked:
+        return True
+    return None if "tflite-int8" in names else False
+
+
 def exported(
     model: str | None, architecture: str | None, data: str | None, runs: Path,
     overrides: Sequence[str] | None, names: Sequence[str], quiet: bool,

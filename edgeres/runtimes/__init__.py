@@ -164,6 +164,18 @@ def missing(name: str) -> str | None:
     return cast("str | None", lacks()) if lacks else None
 
 
+def installed(name: str) -> bool:
+    """Whether a runtime's packages are there, or could not be on this machine."""
+    own = names()[name]
+    own_packages = _environment.lock(own) is not None and unfitting(own) is None
+    return not own_packages or _environment.installed(own)
+
+
+def sisters(name: str) -> list[str]:
+    """The other runtimes that have the same environment."""
+    return [other for other, own in names().items() if own == names()[name] and other != name]
+
+
 def unfitting(own: str) -> str | None:
     """Why a module's packages can't be had on this machine; None if they can."""
     if platform.system() != "Linux" or platform.machine() != "x86_64":

@@ -24,7 +24,6 @@ def ask(question: Any) -> dict[str, Any]:
     resolver = getattr(OpResolverType, question.option)
     interpreter = Interpreter(
         question.file, num_threads=1, experimental_op_resolver_type=resolver,
-        experimental_preserve_all_tensors=False,
     )  # fmt: skip
     interpreter.allocate_tensors()
     found: dict[str, Any] = {

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from edgeres.verification.layers import LayerCheck
     from edgeres.verification.parity import Parity
 
-_COMPRESSED = ("dynamic", "palettized")  # other weights than the network's: only answers count
-_FINER = {"int16x8": 16}  # limits are in int8 codes; a 16-bit code is 1/256 of one
+COMPRESSED = ("dynamic", "palettized")  # other weights than the network's: only answers count
+FINER = {"int16x8": 16}  # limits are in int8 codes; a 16-bit code is 1/256 of one
 
 
 def integer_gates(graph: FileGraph, model: Classifier, chosen: Collection[str] = ()) -> list[Gate]:
@@ -67,10 +67,10 @@ def layer_gates(
 
 def difference_gates(found: Parity, precision: str, limits: VerifySection) -> list[Gate]:
     """How far the answers may be from the network's; compressed weights are other weights."""
-    if precision in _COMPRESSED:
+    if precision in COMPRESSED:
         return []
     if targets.is_integer(precision):
-        finer = _FINER.get(precision, 1)
+        finer = FINER.get(precision, 1)
         worst, mean = limits.worst_codes * finer, limits.mean_codes * finer
         return [
             Gate("worst difference", found.worst, "<=", worst, "codes"),
@@ -102,7 +102,7 @@ def required(target: str) -> Mapping[str, tuple[Comparison, float | None]]:
         "parts that are not the network's": ("==", 0),
         "top-1 agreement": (">=", None),
     }
-    if precision not in _COMPRESSED:
+    if precision not in COMPRESSED:
         found["worst difference"] = ("<=", None)
     if getattr(module, "ANY_BATCH", False):
         found["worst difference in a batch"] = ("<=", 1 if targets.is_integer(precision) else None)

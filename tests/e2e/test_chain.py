@@ -154,6 +154,19 @@ def test_other_runtimes_are_asked_about_a_runs_files(
     assert wrong.returncode == 2 and "takes tflite-int8" in wrong.stderr
 
 
+def test_the_form_for_gpus_is_for_the_files_that_have_it(chain: tuple[Path, dict]) -> None:
+    folder, result = chain
+    wrong = edgeres("export", result["run"], "--target", "onnx-int8", "--gpu", cwd=folder)
+    assert wrong.returncode == 2 and "export.gpu is for tflite-int8" in wrong.stderr
+    made = result["run"]
+    for target, options in (("tflite-int8", ["--gpu"]), ("onnx-int8", [])):  # of each other's runs
+        done = edgeres("export", made, "--target", target, *options, "--json", cwd=folder)
+        assert done.returncode == 0, done.stderr
+        made = json.loads(done.stdout)["run"]
+        recipe = (folder / made / "recipe.lock.yaml").read_text()
+        assert ("gpu: true" in recipe) == bool(options)
+
+
 def test_a_copied_run_folder_is_all_that_verify_needs(
     chain: tuple[Path, dict], tmp_path: Path
 ) -> None:

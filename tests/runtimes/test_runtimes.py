@@ -166,6 +166,30 @@ def test_the_form_for_gpus_is_right_there_and_the_same_network(
     assert found.parity is not None and found.parity.worst <= 1
 
 
+def test_limits_are_in_int8_codes_and_leave_compressed_weights_alone(
+    quantized: tuple, exported: Callable, tmp_path: Path
+) -> None:
+    """A code of int16x8 is finer, and dynamic weights are others than the network's."""
+    model, folded, scales = quantized
+    _, _, reference = exported("tflite-int8")
+    floats = fold_batchnorm(model)
+    for name, network, table in (
+        ("tflite-int16x8", folded, targets.scales_for("tflite-int16x8", scales)),
+        ("tflite-dynamic", floats, None),
+    ):
+        target, precision = targets.load(name)
+        path = tmp_path / f"{precision}.tflite"
+        ends = target.export(targets.Source(network, table, {}), precision, path)
+        graph = integer_graph(network, table) if table else network
+        logits = predict(graph, reference.images, model.spec.preprocess).numpy()
+        about = ExportedFile(name, path.name, file_sha256(path), 1, *ends)
+        expected = dataclasses.replace(reference, model=network, scales=table, logits=logits)
+        found = judge("litert-builtin", path, about, expected, _N, None, lambda *_: None)
+        limits = {gate.name.split(": ")[1]: gate.limit for gate in found.gates}
+        assert limits.get("worst difference") == (256 if table else None)
+        assert found.passed, found
+
+
 def test_vela_says_memory_cycles_and_what_the_cpu_gets(ask: Asked, tmp_path: Path) -> None:
     found = ask("ethos-u55-128", "tflite-int8")
     assert found.passed and found.parity is None
