@@ -12,7 +12,7 @@ from edgeres.commands import complete
 Names = Annotated[
     list[str],
     typer.Argument(
-        metavar="RUNTIME...",
+        metavar="RUNTIME",
         help="See `edgeres list runtimes`.",
         autocompletion=complete.runtimes,
     ),
