@@ -18,7 +18,7 @@ quickstart: $(VENV)/.installed
 test: $(VENV)/.installed-dev $(VENV)-tflite-runtime/.installed $(VENV)-mlflow/.installed $(VENV)-zoo/.installed \
     $(VENV)-runtimes/.installed debian-packages
 	@# Two workers with a thread each: with more, they wait for one another.
-	EDGERES_RUNTIMES=$(VENV)-runtimes OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
+	EDGERES_RUNTIMES=$(abspath $(VENV)-runtimes) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
 
 # 26 networks of torchvision's and timm's own code to every int8 file: an hour on two cores.
 test-matrix: $(VENV)/.installed-dev $(VENV)-zoo/.installed
@@ -83,7 +83,7 @@ $(VENV)-zoo/.installed: | $(VENV)/bin/uv
 
 # The runtimes that files are asked on and that are small and free; where they don't install, their tests skip.
 $(VENV)-runtimes/.installed: $(wildcard edgeres/runtimes/locks/*.txt) | $(VENV)/.installed-dev
-	-EDGERES_RUNTIMES=$(VENV)-runtimes $(BIN)/edgeres runtimes install tflm openvino ethos-u55-128 && touch $@
+	-EDGERES_RUNTIMES=$(abspath $(VENV)-runtimes) $(BIN)/edgeres runtimes install tflm openvino ethos-u55-128 && touch $@
 
 # A real MLflow server to track runs to; it pins another protobuf than the converters.
 $(VENV)-mlflow/.installed: | $(VENV)/bin/uv
