@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edgeres.compression import portable
 from edgeres.compression.graph import storable
 
 _DIGITS = 11  # of a float16 number
@@ -22,7 +23,7 @@ def activation_grid(bounds: Tensor, scheme: str) -> tuple[Tensor, Tensor]:
     # An Apple GPU has no float64: there a scale may be a step of float16 off.
     exact = bounds.float() if bounds.device.type == "mps" else bounds.double()
     low, high = exact[0].clamp_max(0), exact[1].clamp_min(0)
-    if scheme == "w8a8":
+    if scheme in ("w8a8", portable.SCHEME):
         scale = storable(((high - low) / 255).float())
         return scale, (-128 - low / scale).round().clamp(-128, 127).float()
     size = torch.maximum(-low, high)

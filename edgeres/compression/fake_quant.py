@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgeres.compression import device_quant
+from edgeres.compression import device_quant, portable
 from edgeres.compression.graph import storable, weight_scale
 from edgeres.compression.ties import untied
 from edgeres.types import QuantParams
@@ -30,11 +30,12 @@ _LIMITS = {"int8": (-128, 127), "int16": (-32768, 32767)}
 def activation_params(low: float, high: float, scheme: str = "w8a8") -> QuantParams:
     """Scale and zero point of a tensor with values from `low` to `high`; zero gets a code.
 
-    `w8a8`: 255 steps between the two, any zero point (Jacob et al. 2018, section 3).
+    `w8a8`, `w8a8-portable`: 255 steps between the two, any zero point (Jacob et al. 2018, section
+    3).
     `w8a8-symmetric`: 127 steps up to the larger of the two sizes, zero point 0; `w8a16`: 32767.
     """
     low, high = min(low, 0.0), max(high, 0.0)
-    if scheme == "w8a8":
+    if scheme in ("w8a8", portable.SCHEME):
         scale = storable(torch.tensor((high - low) / 255)).item()
         return QuantParams((scale,), (max(-128, min(127, round(-128 - low / scale))),), "int8")
     if scheme == "w8a8-symmetric":
@@ -105,7 +106,7 @@ class Range(nn.Module):
         """Begin with the range of these parameters."""
         (scale,), (zero,) = params.scale, params.zero_point
         low, high = _LIMITS[params.dtype]
-        if self.scheme != "w8a8":  # whose codes are symmetric but for the lowest
+        if self.scheme not in ("w8a8", portable.SCHEME):  # codes are symmetric but for the lowest
             low = -high
         self.bounds.copy_(torch.tensor([(low - zero) * scale, (high - zero) * scale]))
         if self.step is not None:
@@ -257,29 +258,54 @@ class _Weight(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(_ctx: Any, weight: Tensor, factor: Tensor | None) -> Tensor:
-        if factor is None:
-            steps = weight_scale(weight)
-        else:
-            size = factor.abs().clamp_min(1e-20)
-            steps = weight_scale(weight, size) / size
-        column = steps.view(-1, *[1] * (weight.ndim - 1))
+    def forward(_ctx: Any, weight: Tensor, factor: Tensor | None, ratio: Tensor | None) -> Tensor:
+        size = None if factor is None else factor.abs().clamp_min(1e-20)
+        if ratio is not None:
+            return portable.rounded(weight, ratio if size is None else ratio / size)
+        steps = weight_scale(weight, size)
+        column = (steps if size is None else steps / size).view(-1, *[1] * (weight.ndim - 1))
         return weight.div(column).round_().mul_(column)
 
     @staticmethod
     def backward(_ctx: Any, *grads: Tensor) -> Any:
-        return grads[0], None
+        return grads[0], None, None
 
 
-def unfolded_weight(weight: Tensor, gamma: Tensor, variance: Tensor, eps: float) -> Tensor:
+class Ratio(nn.Module):
+    """What a layer's weights are rounded by, beside themselves: written scale / read scale.
+
+    Args:
+        read, written: of the tensors around it; they belong to another module.
+    """
+
+    def __init__(self, read: Range, written: Range):
+        super().__init__()
+        self.ends = (read, written)
+
+    def forward(self) -> Tensor:
+        """(1,), on the device of its ranges; NaN while one of them is only looking."""
+        read, written = self.ends
+        if read.looking or written.looking:
+            return torch.full_like(read.live[:1], torch.nan)
+        if read.live.device.type != "cpu":
+            return written.live[:1] / read.live[:1]
+        return torch.tensor([written.params().scale[0] / read.params().scale[0]])
+
+
+def unfolded_weight(
+    weight: Tensor, gamma: Tensor, variance: Tensor, eps: float, ratio: Tensor | None = None
+) -> Tensor:
     """What a convolution before batch norm trains with.
 
     Batch norm multiplies each output channel by `gamma / sqrt(variance + eps)`; rounding the
     folded weight and dividing by that factor is the same as rounding the weight with a step
     divided by it. So nothing is divided but the steps, and batch norm stays as it is.
+
+    Args:
+        ratio: of the scheme whose weight scales depend on it, see `Ratio`.
     """
     factor = gamma.detach() * torch.rsqrt(variance + eps)
-    return _Weight.apply(weight, factor)  # type: ignore[no-any-return, no-untyped-call]
+    return _Weight.apply(weight, factor, ratio)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def folded_weight(weight: Tensor, gamma: Tensor, variance: Tensor, eps: float) -> Tensor:
@@ -296,6 +322,6 @@ def folded_bias(
     return beta - centre * gamma * torch.rsqrt(variance + eps)
 
 
-def plain_weight(weight: Tensor) -> Tensor:
+def plain_weight(weight: Tensor, ratio: Tensor | None = None) -> Tensor:
     """A weight without batch norm after it."""
-    return _Weight.apply(weight, None)  # type: ignore[no-any-return, no-untyped-call]
+    return _Weight.apply(weight, None, ratio)  # type: ignore[no-any-return, no-untyped-call]

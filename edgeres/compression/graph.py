@@ -19,7 +19,7 @@ from torchao.quantization.pt2e.observer import ObserverBase
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 from torchao.quantization.pt2e.quantizer import QuantizationSpec
 
-from edgeres.compression import biases, rounding
+from edgeres.compression import biases, portable, rounding
 from edgeres.compression.quantizer import CLAMPS, RELU, ResidualQuantizer, layers
 from edgeres.compression.rounding import Moments
 from edgeres.errors import BadInput
@@ -239,7 +239,9 @@ def storable(scale: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def snap(model: Classifier, scales: ScaleTable, moments: Moments | None = None) -> None:
+def snap(
+    model: Classifier, scales: ScaleTable, moments: Moments | None = None, scheme: str = "w8a8"
+) -> None:
     """Round folded weights to their int8 grid and biases to the int32 one, in place.
 
     Weights go to the nearest code, or, with the moments of their layers' inputs, to those that
@@ -248,7 +250,8 @@ def snap(model: Classifier, scales: ScaleTable, moments: Moments | None = None) 
     On its grid a weight gets the same code from every converter, whichever way it rounds halves,
     and a bias loses nothing when a runtime stores it as int32 (of step input scale * weight scale).
     Scales that an operation prescribes are put into the table, and weight scales with which biases
-    fit and are the same in every format (`biases`).
+    fit and are the same in every format (`biases`), or with which all kernels round alike
+    (`portable`, if that is the scheme).
 
     Raises:
         BadInput: a bias that fits into int32 with no storable scale.
@@ -261,6 +264,15 @@ def snap(model: Classifier, scales: ScaleTable, moments: Moments | None = None) 
             continue
         weight, bias = state[f"{layer.name}.weight"], state.get(f"{layer.name}.bias")
         params, source = scales[f"{layer.name}.weight"], scales.get(layer.source)
+        moment = (moments or {}).get(layer.name)
+        if scheme == portable.SCHEME and source and layer.name in scales:
+            ends = source.scale[0], scales[layer.name].scale[0]
+            codes, steps, sums = portable.fitted(weight, bias, *ends, moment)
+            scales[f"{layer.name}.weight"] = replace(params, scale=tuple(steps.tolist()))
+            weight.copy_(codes * steps.view(-1, *[1] * (weight.ndim - 1)))
+            if bias is not None and sums is not None:
+                bias.copy_(sums * steps * source.scale[0])
+            continue
         steps = torch.tensor(params.scale, dtype=torch.float64)
         if bias is not None and source:
             steps = storable(biases.roomy(weight, bias, steps, source)).double()
@@ -272,8 +284,8 @@ def snap(model: Classifier, scales: ScaleTable, moments: Moments | None = None) 
             bias.copy_(found)
         scales[f"{layer.name}.weight"] = replace(params, scale=tuple(steps.tolist()))
         column = steps.view(-1, *[1] * (weight.ndim - 1))
-        if moments and layer.name in moments:
-            codes = rounding.rounded(weight, steps, moments[layer.name], *WEIGHT_RANGE)
+        if moment is not None:
+            codes = rounding.rounded(weight, steps, moment, *WEIGHT_RANGE)
         else:
             codes = (weight / column).round().clamp(*WEIGHT_RANGE)
         weight.copy_(codes * column)

@@ -14,7 +14,7 @@ from torch.fx import GraphModule, Node
 from torchao.quantization.pt2e.observer import HistogramObserver, PerChannelMinMaxObserver
 from torchao.quantization.pt2e.quantizer import QuantizationSpec
 
-from edgeres.compression import rounding
+from edgeres.compression import portable, rounding
 from edgeres.compression.exclusions import Kept, kept_float
 from edgeres.compression.fake_quant import activation_params
 from edgeres.compression.graph import (
@@ -62,6 +62,7 @@ def quantize(
             `exclude` that fits no layer.
     """
     require_finite(model)
+    model = portable.sums_only(model) if scheme == portable.SCHEME else model
     kept = kept_float(model, exclude)
     folded = fold_batchnorm(model.eval())
     names = {"input", *(layer.name for layer in wiring(folded.spec))} - kept.tensors
@@ -73,10 +74,10 @@ def quantize(
         table = {name: activation_params(*ends) for name, ends in found.items()}
     exact = folded.spec.preprocess.input_quantization()
     table |= {"input": exact} if exact else {}
-    if scheme != "w8a8":
+    if scheme not in ("w8a8", portable.SCHEME):
         table = {name: _in_scheme(params, scheme) for name, params in table.items()}
     scales = weight_scales(folded, kept.layers) | without_ties(folded.spec, table)
-    snap(folded, scales, rounding.moments(folded, images))
+    snap(folded, scales, rounding.moments(folded, images), scheme)
     return folded, scales
 
 

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from edgeres.compression import exclusions, ties
+from edgeres.compression import exclusions, portable, ties
 from edgeres.compression.fake_quant import Range
 from edgeres.compression.graph import concatenated, snap, weight_scales
 from edgeres.compression.qat_graph import QatNetwork
@@ -49,7 +49,8 @@ class QatModel:
         self, model: Classifier, *, freeze_observers: float, freeze_batchnorm: float,
         scheme: str = "w8a8", exclude: Sequence[str] = (), learned_steps: bool = False,
     ):  # fmt: skip
-        self.model = model
+        self.model = model = portable.sums_only(model) if scheme == portable.SCHEME else model
+        self.scheme = scheme
         self.freeze_observers, self.freeze_batchnorm = freeze_observers, freeze_batchnorm
         self.kept = exclusions.kept_float(model, exclude)
         exact = model.spec.preprocess.input_quantization() if scheme != "w8a16" else None
@@ -122,7 +123,7 @@ class QatModel:
         folded = fold_batchnorm(self.model.eval())
         scales = weight_scales(folded, self.kept.layers)
         scales |= {one.tensor: one.params() for one in self.network.ranges}
-        snap(folded, scales)
+        snap(folded, scales, scheme=self.scheme)
         return folded, scales
 
     def _end_epoch(self, history: Sequence[Mapping[str, Any]]) -> None:

@@ -14,16 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
-from edgeres.compression import fake_quant
+from edgeres.compression import fake_quant, portable
 from edgeres.compression.exclusions import Kept
-from edgeres.compression.fake_quant import Range
+from edgeres.compression.fake_quant import Range, Ratio
 from edgeres.compression.graph import export_program
-from edgeres.compression.quantizer import ACTIVATIONS, RELU, image_input, layers
+from edgeres.compression.quantizer import ACTIVATIONS, RELU, Layer, image_input, layers
 from edgeres.models.modules import Classifier
 
 _A = torch.ops.aten
 _BATCHNORM = (_A.batch_norm.default, _A._native_batch_norm_legit.default)
-_RANGES = "ranges"
+_RANGES, _RATIOS = "ranges", "ratios"
 
 
 class QatNetwork(nn.Module):
@@ -42,6 +42,7 @@ class QatNetwork(nn.Module):
         super().__init__()
         self.program: GraphModule = export_program(model.train()).module()
         self.program.add_module(_RANGES, nn.ModuleDict())
+        self.program.add_module(_RATIOS, nn.Module())
         # Kept out of the registry: they share every parameter with `program`.
         graphs = [_rewritten(self.program, kept, make, fold) for fold in (False, True)]
         self._forms = tuple(GraphModule(self.program, graph) for graph in graphs)
@@ -88,6 +89,7 @@ def _rewritten(
     found = list(layers(work))
     ranges = program.get_submodule(_RANGES)
     work.add_module(_RANGES, ranges)
+    work.add_module(_RATIOS, program.get_submodule(_RATIOS))
     _quantize_after(graph, image_input(work), "input", ranges, make)
     for layer in found:
         if layer.name not in kept.tensors:
@@ -96,7 +98,8 @@ def _rewritten(
             made.apart = layer.kind == "sigmoid"  # its gradient is computed from its answer
     for layer in found:
         if layer.weighted:
-            _weigh(graph, layer.node, fold, rounded=layer.name not in kept.layers)
+            ratio = _ratio(graph, layer, ranges, program.get_submodule(_RATIOS))
+            _weigh(graph, layer.node, fold, layer.name not in kept.layers, ratio)
     for node in list(graph.nodes):
         if fold and node.target in _BATCHNORM:  # one that stands alone
             node.update_arg(5, False)
@@ -124,7 +127,21 @@ def _quantize_after(
     return made
 
 
-def _weigh(graph: Graph, node: Node, fold: bool, rounded: bool) -> None:
+def _ratio(graph: Graph, layer: Layer, ranges: nn.Module, ratios: nn.Module) -> Node | None:
+    """What the layer's weights are rounded by, if the scheme asks for it."""
+    keys = [name.replace(".", "_") for name in (layer.source, layer.name)]
+    read, written = (getattr(ranges, key, None) for key in keys)
+    if not (isinstance(read, Range) and isinstance(written, Range)):
+        return None
+    if written.scheme != portable.SCHEME:
+        return None
+    if not hasattr(ratios, keys[1]):
+        ratios.add_module(keys[1], Ratio(read, written))
+    with graph.inserting_before(layer.node):
+        return graph.call_module(f"{_RATIOS}.{keys[1]}", ())
+
+
+def _weigh(graph: Graph, node: Node, fold: bool, rounded: bool, ratio: Node | None) -> None:
     """Round a layer's weight; fold the batch norm after it."""
     x, weight, *rest = node.args
     after = list(node.users)
@@ -138,10 +155,10 @@ def _weigh(graph: Graph, node: Node, fold: bool, rounded: bool) -> None:
             weight = graph.call_function(fake_quant.folded_weight, (weight, gamma, variance, eps))
         if rounded and bn is not None and not fold:
             _, gamma, _, _, variance, _, _, eps, *_ = bn.args
-            known = (weight, gamma, variance, eps)
+            known = (weight, gamma, variance, eps, ratio)
             weight = graph.call_function(fake_quant.unfolded_weight, known)
         elif rounded:
-            weight = graph.call_function(fake_quant.plain_weight, (weight,))
+            weight = graph.call_function(fake_quant.plain_weight, (weight, ratio))
     node.args = (x, weight, *rest)
     if bn is not None and fold:
         bn.replace_all_uses_with(node)

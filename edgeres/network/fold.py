@@ -18,7 +18,7 @@ from edgeres.network.module import NetworkModule
 @torch.no_grad()
 def folded(model: NetworkModule) -> NetworkModule:
     """In evaluation mode; the model is left as it was."""
-    network, into = _structure(model.spec, _channels(model.spec))
+    network, into = _structure(model.spec, channels_of(model.spec))
     state = {k: v.detach().clone() for k, v in model.state_dict().items()}
     for name, target in into.items():
         norm = model.get_submodule(name)
@@ -52,18 +52,19 @@ def _structure(network: Network, channels: dict[str, int]) -> tuple[Network, dic
                 instead[node.name] = into[node.name] = before.name
                 continue
             into[node.name] = node.name
-            node = _depthwise(node, node.number("features"), (1, 1), (1, 1), bias=True)
+            node = depthwise(node, node.number("features"), (1, 1), (1, 1), bias=True)
         elif node.op == "avg_pool":
             size = node.pair("kernel_size")
-            node = _depthwise(node, channels[node.name], size, node.pair("stride"), bias=False)
+            node = depthwise(node, channels[node.name], size, node.pair("stride"), bias=False)
         nodes[node.name] = Node(node.name, node.op, inputs, node.attributes)
     output = instead.get(network.output, network.output)
     return network.with_nodes(tuple(nodes.values()), output), into
 
 
-def _depthwise(
+def depthwise(
     node: Node, channels: int, kernel: tuple[int, int], stride: tuple[int, int], *, bias: bool
 ) -> Node:
+    """A convolution of each channel by itself in an operation's place, trained if it has a bias."""
     values: dict[str, Value] = {
         "in": channels, "out": channels, "kernel": kernel, "stride": stride, "padding": (0, 0),
         "dilation": (1, 1), "groups": channels, "bias": bias, "trained": bias,
@@ -71,7 +72,7 @@ def _depthwise(
     return Node.of(node.name, "conv2d", node.inputs, **values)
 
 
-def _channels(network: Network) -> dict[str, int]:
+def channels_of(network: Network) -> dict[str, int]:
     """How many channels each value has."""
     found = {INPUT: 3}
     for node in network.nodes:

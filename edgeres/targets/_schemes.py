@@ -1,10 +1,11 @@
 """Scale tables for runtimes that need other codes: the trained ranges, written differently.
 
-Weights stay as they are; only activations change. A table that already fits comes back unchanged.
+Weights' codes stay as they are. A table that already fits comes back unchanged.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 
 from edgeres.types import QuantParams, ScaleTable
@@ -18,6 +19,12 @@ def as_trained(table: ScaleTable) -> ScaleTable:
 def symmetric(table: ScaleTable) -> ScaleTable:
     """Zero point 0 everywhere (TensorRT): a range [low, high] becomes max(|low|, |high|) / 127."""
     return {name: params if params.zero_point[0] == 0 else _widened(params, "int8", 127)
+            for name, params in table.items()}  # fmt: skip
+
+
+def halves(table: ScaleTable) -> ScaleTable:
+    """Scales that are float16 numbers (Core ML): those of w8a8-portable go to the nearest one."""
+    return {name: dataclasses.replace(params, scale=tuple(map(_float16, params.scale)))
             for name, params in table.items()}  # fmt: skip
 
 
@@ -41,6 +48,10 @@ def _widened(params: QuantParams, dtype: str, largest: int) -> QuantParams:
     (scale,), (zero,) = params.scale, params.zero_point
     bound = max(abs(-128 - zero), abs(127 - zero)) * scale
     return QuantParams((_float32(bound / largest),), (0,), dtype)
+
+
+def _float16(value: float) -> float:
+    return struct.unpack("e", struct.pack("e", value))[0]
 
 
 def _float32(value: float) -> float:

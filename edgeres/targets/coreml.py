@@ -31,7 +31,7 @@ SUFFIX = ".mlpackage"
 PACKAGE = "coremltools"
 EXTRA = "coreml"
 RUNTIME = "Core ML" if sys.platform == "darwin" else "interpreter"
-SCHEMES = {"int8": _schemes.as_trained}
+SCHEMES = {"int8": _schemes.halves}
 
 _DATE = "com.github.apple.coremltools.conversion_date"
 

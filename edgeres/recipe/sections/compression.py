@@ -137,10 +137,11 @@ class QuantizeSection(Section):
         ),
     ] = "qat"
     scheme: Annotated[
-        Literal["w8a8", "w8a8-symmetric", "w8a16"],
+        Literal["w8a8", "w8a8-portable", "w8a8-symmetric", "w8a16"],
         Field(
-            description="int8 weights per channel; activations per tensor: int8, int8 with zero "
-            "point 0, or int16."
+            description="int8 weights per channel; activations per tensor: int8 (portable: with "
+            "scales of which all integer kernels make the same codes), int8 with zero point 0, or "
+            "int16."
         ),
     ] = "w8a8"
     ranges: Annotated[

@@ -1,0 +1,182 @@
+"""Grids on which every kind of integer kernel gives the same codes, for every image.
+
+A kernel multiplies a sum of products by `input scale * weight scale / output scale` and rounds.
+XNNPACK, onnxruntime and ExecuTorch do it once, in float32; LiteRT's own kernels, TFLite Micro and
+CMSIS-NN do it twice, in fixed point. They differ where a sum lies halfway between two codes, or
+nearly so. Here no sum does:
+
+- The multiplier is `2^-k * (1 - 2^-23)` with a whole k, so that codes end at whole sums.
+- Codes of weights are even and those of biases odd. Then every sum is odd, and a half code, which
+  is 2^(k-1), even, is none. The nearest sum is 2^-k of a code away, far more than float32 loses.
+- The multiplier's 31 bits are all ones but the last few: the first of the two roundings in fixed
+  point gives a sum below 2^22 back as it is.
+
+So all operations are convolutions, linear layers and what only moves codes, and residual adds,
+whose scales `ties` chooses: an average pool becomes a convolution of fixed weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import torch
+from torch import Tensor
+
+from edgeres.compression import rounding
+from edgeres.models.modules import Classifier
+from edgeres.network import from_torch
+from edgeres.network.fold import channels_of, depthwise
+from edgeres.network.graph import Node
+from edgeres.network.module import NetworkModule
+
+SCHEME = "w8a8-portable"
+_MOST = 63  # of a weight, in steps of two codes
+_BELOW_ONE = 1 - 2.0**-23
+_LEAST, _SHIFT = 2, 13  # of k: below, half a code is odd; above, sums pass 2^22 before codes end
+_BIAS = 2.0**21  # in sums
+_AREA = 256  # of a pool: more taps cost more than a mean
+
+
+def sums_only(model: Classifier) -> NetworkModule:
+    """The same function, whose sums are those of layers with a bias.
+
+    Args:
+        model: with or without batch norm; left as it was.
+
+    Returns:
+        In evaluation mode. A pool of more than 256 pixels stays one.
+    """
+    made = _as_network(model)
+    state = {k: v.detach().clone() for k, v in made.state_dict().items()}
+    spec, nodes = made.spec, []
+    users, by_name, widths, areas = spec.users(), spec.by_name, channels_of(spec), _areas(made)
+    for node in spec.nodes:
+        if node.op in ("avg_pool", "global_avg_pool") and math.prod(areas[node.name]) <= _AREA:
+            size, channels = areas[node.name], widths[node.name]
+            stride = node.pair("stride") if node.op == "avg_pool" else (1, 1)
+            node = depthwise(node, channels, size, stride, bias=True).changed(trained=False)
+            state[f"{node.name}.weight"] = torch.full((channels, 1, *size), 1 / math.prod(size))
+        if node.op in ("conv2d", "linear") and not _moves(node):
+            normed = [by_name[n].op for n in users[node.name] if n] == ["batch_norm"]
+            if f"{node.name}.bias" not in state and not normed:
+                node = node.changed(bias=True)
+                state[f"{node.name}.bias"] = torch.zeros(node.number("out"))
+        nodes.append(node)
+    found = NetworkModule(spec.with_nodes(tuple(nodes)))
+    found.load_state_dict(state)
+    return found.eval()
+
+
+def _as_network(model: Classifier) -> NetworkModule:
+    if isinstance(model, NetworkModule):
+        return model
+    spec = model.spec
+    px = spec.preprocess.size_px
+    read = from_torch.from_module(model, px, name=spec.name).module
+    fixed = {name.rpartition(".")[0] for name, p in model.named_parameters() if not p.requires_grad}
+    nodes = [n.changed(trained=n.name not in fixed) if n.op == "conv2d" else n
+             for n in read.spec.nodes]  # fmt: skip
+    network = dataclasses.replace(read.spec, nodes=tuple(nodes), preprocess=spec.preprocess)
+    made = NetworkModule(network)
+    made.load_state_dict(read.state_dict())
+    return made.eval()
+
+
+def _areas(model: NetworkModule) -> dict[str, tuple[int, int]]:
+    """Over how many rows and columns each average pool goes."""
+    found: dict[str, tuple[int, int]] = {}
+    hooks = []
+    for node in model.spec.nodes:
+        if node.op == "avg_pool":
+            found[node.name] = node.pair("kernel_size")
+        elif node.op == "global_avg_pool":
+            hooks.append(model.get_submodule(node.name).register_forward_pre_hook(
+                lambda _, args, name=node.name: found.update({name: tuple(args[0].shape[2:])})
+            ))  # fmt: skip
+    px = model.spec.preprocess.size_px
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, 3, px, px))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def _moves(node: Node) -> bool:
+    """Whether it only picks channels, as `graph.concatenated` has it."""
+    v = node.values
+    return (node.op == "conv2d" and not v["trained"] and not v["bias"]
+            and (v["groups"], v["kernel"]) == (1, (1, 1)))  # fmt: skip
+
+
+def fitted(
+    weight: Tensor, bias: Tensor | None, read: float, written: float, moment: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Codes on the grid, and its scales.
+
+    Each channel has the finest scale that clips none of its weights, or the next finer one where
+    that changes its outputs less.
+
+    Args:
+        weight: (O, ...).
+        bias: (O,), or None.
+        read, written: scales of the tensors that the layer reads and writes.
+        moment: of the layer's inputs (`rounding.Moments`); None rounds to nearest.
+
+    Returns:
+        Weights' codes as `weight`, their scales (O,), biases' codes (O,) or None; float64.
+    """
+    values, ratio = weight.double(), torch.tensor([written / read], dtype=torch.float64)
+    most = torch.full_like(values.flatten(1)[:, 0], _SHIFT)
+    if bias is not None:
+        most = most.minimum((_BIAS * written / bias.double().abs()).log2().floor())
+    codes, scale = _better(values, ratio, most, moment)
+    scale = scale.float().double()
+    if bias is None:
+        return 2 * codes, scale, None
+    return 2 * codes, scale, 2 * (bias.double() / (2 * scale * read) - 0.5).round() + 1
+
+
+def rounded(weight: Tensor, ratio: Tensor) -> Tensor:
+    """On the grid, each weight by itself: what a training computes with.
+
+    Args:
+        weight: (O, ...).
+        ratio: output scale / input scale, (1,), or (O,) if each channel is yet to be multiplied;
+            NaN while it isn't known, and weights stay as they are.
+    """
+    codes, scale = _better(weight, ratio, torch.full_like(weight.flatten(1)[:, 0], _SHIFT), None)
+    return torch.where(ratio.isnan().any(), weight, codes.mul_(_column(2 * scale, weight)))
+
+
+def _better(
+    weight: Tensor, ratio: Tensor, most: Tensor, moment: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Codes in steps of two, and scales, (O,); `most` is the largest k of each channel."""
+    unit = ratio * _BELOW_ONE
+    values = weight.flatten(1)
+    peaks = torch.maximum(values.amax(1), -values.amin(1)).clamp_min(1e-30)
+    widest = (2 * _MOST * unit / peaks).log2().floor().minimum(most).clamp_min(_LEAST)
+    finer = (widest + 1).minimum(most).clamp_min(_LEAST)
+    (wide, cost), (fine, less) = (_coded(weight, unit * 2.0**-k, moment) for k in (widest, finer))
+    better = less < cost
+    scale = unit * 2.0 ** -torch.where(better, finer, widest)
+    return torch.where(_column(better, weight), fine, wide), scale
+
+
+def _column(values: Tensor, weight: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (weight.ndim - 1))
+
+
+def _coded(weight: Tensor, scale: Tensor, moment: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Codes in steps of two, and what they cost each channel, (O,)."""
+    column = _column(2 * scale, weight)
+    if moment is None:
+        codes = (weight / column).round().clamp(-_MOST, _MOST)
+        return codes, (weight - codes * column).square().flatten(1).sum(1)
+    codes = rounding.rounded(weight, 2 * scale, moment, -_MOST, _MOST)
+    groups, width, _ = moment.shape
+    left = (weight - codes * column).flatten(1).view(groups, -1, width)
+    return codes, ((left @ moment.double()) * left).sum(2).flatten()
