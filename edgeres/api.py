@@ -306,13 +306,14 @@ def load(path: str | PathLike[str], runs: str | PathLike[str] = _RUNS) -> Result
 
 
 def verify(
-    result: Result | str | PathLike[str], *, on: str | Sequence[str] = (),
+    result: Result | str | PathLike[str], *, on: str | Sequence[str] = (), prove: bool = False,
     runs: str | PathLike[str] = _RUNS, quiet: bool = True,
 ) -> tuple[Certificate, ...]:  # fmt: skip
     """Verify a run's files anew; see `edgeres verify`. What failed is in the certificates.
 
     Args:
         on: other runtimes that are asked, too (docs/runtimes.md).
+        prove: every image must have the same codes in every kind of kernel (docs/proof.md).
 
     Raises:
         BadInput: it has no files, they were changed, or there is no such runtime.
@@ -321,7 +322,7 @@ def verify(
     from edgeres.commands import files
 
     names = (on,) if isinstance(on, str) else tuple(on)
-    found = files.verified([_path(result)], None, Path(runs), quiet, names)
+    found = files.verified([_path(result)], None, Path(runs), quiet, names, None, prove)
     return tuple(map(_certificate, found["files"]))
 
 

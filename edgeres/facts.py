@@ -79,12 +79,16 @@ _ON_RUNTIME = {
     "worst_codes?": number, "test?": counted, "divergence?": {"layer": text, "worst": number},
     "compiled": [door.is_plain], "hint?": text,
 }  # fmt: skip
+_PROOF = {
+    "holds": truth, "sums": count, "pairs": count, "channels": count, "differing": count,
+    "witnesses": [text], "unproven": [text], "seconds": number, "runtimes": [text],
+}  # fmt: skip
 _CERTIFIED = {
     "target": text, "passed": truth, "gates": [_GATE], "agreement?": share, "worst_codes?": number,
     "against_float?": {"agreement": share}, "test?": counted, "discordant?": list_of(count, 2, 2),
     "scales?": {"compared": count, "equal": count}, "layers?": [{"name": text}],
     "residual_adds?": [text], "float_operators?": [text], "notes?": [text], "run_by?": text,
-    "runtimes?": [_ON_RUNTIME],
+    "runtimes?": [_ON_RUNTIME], "proof?": _PROOF,
 }  # fmt: skip
 _REPORT = {
     "target": text, "device": text, "size_bytes?": count,

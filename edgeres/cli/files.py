@@ -155,6 +155,12 @@ def verify(
     ] = False,
     on: On = None,
     compiled: Compiled = None,
+    prove: Annotated[
+        bool,
+        typer.Option(
+            "--prove", help="Every image must have the same codes in every kind of kernel."
+        ),
+    ] = False,
     public_key: Annotated[
         Path | None,
         typer.Option(help="Of a bundle's signer (PEM); it must be signed with it then."),
@@ -179,19 +185,19 @@ def verify(
     asked = _names(on, compiled)
     rows, cases = text.self_test if self_test else text.verify, xml.verify
     if what and len(what) == 1 and checking.is_bundle(Path(what[0])):
-        if self_test or against or on:
-            raise BadInput("--self-test, --against and --on are for files and runs; a bundle has "
-                           "its own golden test")  # fmt: skip
+        if self_test or against or on or prove:
+            raise BadInput("--self-test, --against, --on and --prove are for files and runs; a "
+                           "bundle has its own golden test")  # fmt: skip
         result = bundle.checked(Path(what[0]), public_key, require_signature)
         rows, cases = text.checked_bundle, xml.bundle
     elif public_key or require_signature:
         raise BadInput("--public-key and --require-signature are for one bundle (a .zip or folder)")
     elif self_test:
-        if on:
-            raise BadInput("--on and --self-test are two checks; ask for one at a time")
+        if on or prove:
+            raise BadInput("--on or --prove and --self-test are two checks; ask for one at a time")
         result = files.self_tested(what or [], against, runs, quiet)
     else:
-        result = files.verified(what or [], against, runs, quiet, asked, compiled)
+        result = files.verified(what or [], against, runs, quiet, asked, compiled, prove)
     if junit:
         xml.write(junit, "edgeres verify", cases(result))
     show(result, as_json, rows)

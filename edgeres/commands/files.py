@@ -72,6 +72,7 @@ def verified(
     quiet: bool,
     on: Sequence[str] = (),
     compiled: Path | None = None,
+    prove: bool = False,
 ) -> dict[str, Any]:
     """Verify a run's files anew, or single files against a run.
 
@@ -79,6 +80,7 @@ def verified(
 
     Args:
         on: further runtimes that are asked; compiled: where what they compile goes.
+        prove: ask for the same codes in every kind of kernel, for every image.
 
     Raises:
         BadInput: there is no such run or runtime, or a runtime takes none of the files.
@@ -93,7 +95,7 @@ def verified(
     for name in section.on if section else ():
         if why := runtimes.missing(name):
             terminal.say(f"note: {name}, which the recipe names, isn't asked: {why}")
-    return _verify(run, exports, quiet, on, compiled)
+    return _verify(run, exports, quiet, on, compiled, prove)
 
 
 def self_tested(
@@ -166,7 +168,7 @@ def _input_type(artifact: Artifact) -> str:
 
 def _verify(
     run: Run, exports: Mapping[str, Artifact], quiet: bool, on: Sequence[str],
-    compiled: Path | None,
+    compiled: Path | None, prove: bool,
 ) -> dict[str, Any]:  # fmt: skip
     from edgeres.recipe import VerifySection
 
@@ -177,7 +179,9 @@ def _verify(
         context = stages.Context(0, folder, progress.tick)
         section = run.recipe.verify or VerifySection()
         own = (name for name in section.on if runtimes.missing(name) is None)
-        section = section.model_copy(update={"on": tuple(dict.fromkeys((*own, *on)))})
+        section = section.model_copy(update={
+            "on": tuple(dict.fromkeys((*own, *on))), "prove": prove or section.prove,
+        })  # fmt: skip
         facts = module.run(section, _inputs(run, exports), folder, context)
         if compiled is not None:
             for file in sorted((folder / "compiled").glob("*/*")):

@@ -12,6 +12,7 @@ from edgeres.reporting import _charts, _evidence, _figures, _network, _plots, _t
 from edgeres.reporting._figures import CURVES
 from edgeres.reporting._markup import Child, Markup, join, tag
 from edgeres.reporting._parts import chart, figure, note, section
+from edgeres.text import every_input
 
 Report = Mapping[str, Any]
 
@@ -94,6 +95,7 @@ def verification(report: Report) -> Markup | None:
         _tables.verification(found["files"]),
         _tables.runtimes(found["files"]),
         tag("ul", *notes, class_="notes") if notes else None,
+        *(note(words) for words in every_input.proofs(found["files"]) if words),
         note("Every file is compared with the network it was written from, on the test images: "
               "the same scales, the same answers, and integer arithmetic where it says int8. Each "
               "layer of an int8 file is also recomputed from the codes that the file really fed "

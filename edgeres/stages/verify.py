@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from edgeres import runtimes, targets
 from edgeres.artifact import Artifact
+from edgeres.errors import BadInput
 from edgeres.recipe import VerifySection
 from edgeres.stages import Context, _checkpoint, keyed_as_is
 from edgeres.stages._checkpoint import read_scales
 from edgeres.stages.export import metadata
-from edgeres.types import exported_file, to_json
+from edgeres.types import Gate, exported_file, to_json
 
 if TYPE_CHECKING:
     from edgeres.verification.certificate import Certificate, Reference
+    from edgeres.verification.every_input import Proof
     from edgeres.verification.runtimes import Verdict
 
-VERSION = 5
+VERSION = 6
 LIBRARIES = ("torch", "ai-edge-litert", "onnxruntime", "coremltools")
 _SELF_TEST_SAMPLES = 64
 
@@ -27,6 +29,8 @@ _SELF_TEST_SAMPLES = 64
 def keyed(section: VerifySection) -> dict[str, Any]:
     """The section, and the packages of the runtimes that are asked."""
     document = keyed_as_is(section)
+    if not section.prove:
+        del document["prove"]
     if not section.on:
         del document["on"], document["on_samples"]
         return document
@@ -36,7 +40,11 @@ def keyed(section: VerifySection) -> dict[str, Any]:
 def run(
     section: VerifySection, inputs: Mapping[str, Artifact], out: Path, context: Context
 ) -> dict[str, Any]:
-    """Certify every export among the inputs (role: target) beside `data`, `model`, `quantize`."""
+    """Certify every export among the inputs (role: target) beside `data`, `model`, `quantize`.
+
+    Raises:
+        BadInput: as `certify`; or a proof is asked for, and no file has the trained scales.
+    """
     import numpy as np
 
     from edgeres.verification.certificate import certify
@@ -44,6 +52,7 @@ def run(
 
     files = {role: a for role, a in inputs.items() if a.stage == "export"}
     rows, documents = [], []
+    proof = _proof(section, list(files), inputs)
     for name, artifact in files.items():
         exported = exported_file(artifact.facts["exported"])
         file, expected = artifact.file(exported.file), reference(name, inputs, section.samples)
@@ -55,12 +64,46 @@ def run(
                   out / "compiled" / other, context.tick)
             for other in section.on if fits(other, name)
         ]  # fmt: skip
-        rows.append(row(certificate, verdicts))
+        rows.append(row(certificate, verdicts, proof.get(name)))
+        if section.prove and name in proof:
+            _require(proof[name], rows[-1])
         origin = _origin(name, inputs)
         documents.append({"file": to_json(exported), "origin": origin.digest, **rows[-1]})
     text = json.dumps({"schema": 2, "files": documents}, indent=1)
     (out / "verify.json").write_text(text, "utf-8")
     return {"passed": all(row["passed"] for row in rows), "files": rows}
+
+
+def _proof(
+    section: VerifySection, names: Sequence[str], inputs: Mapping[str, Artifact]
+) -> dict[str, Proof]:
+    """What is known of every image, for each target whose files have the trained scales."""
+    from edgeres.compression.portable import SCHEME
+    from edgeres.models import weights
+    from edgeres.verification.every_input import prove
+
+    origin = inputs.get("quantize")
+    if not (section.prove or (origin is not None and origin.facts["scheme"] == SCHEME)):
+        return {}
+    found: dict[str, Proof] = {}
+    if origin is not None:
+        trained = read_scales(origin)
+        held = [name for name in names if targets.is_integer(targets.load(name)[1])
+                and targets.scales_for(name, trained) == trained]  # fmt: skip
+        if held:
+            found = dict.fromkeys(held, prove(weights.load(origin.folder()), trained))
+    if section.prove and not found:
+        raise BadInput("verify.prove asks about files that compute in int8 with the trained "
+                       f"scales, of which there is none: {', '.join(names)}")  # fmt: skip
+    return found
+
+
+def _require(proof: Proof, certified: dict[str, Any]) -> None:
+    """Its gates: a recipe that asks for a proof is held to it."""
+    gates = [Gate("layers that kernels round differently", len(proof.witnesses), "==", 0),
+             Gate("operations without a proof", len(proof.unproven), "==", 0)]  # fmt: skip
+    certified["gates"] += [{**to_json(gate), "passed": gate.passed} for gate in gates]
+    certified["passed"] = certified["passed"] and proof.holds
 
 
 def self_test(
@@ -111,8 +154,11 @@ def _origin(name: str, inputs: Mapping[str, Artifact]) -> Artifact:
     return inputs["quantize" if targets.is_integer(precision) else "model"]
 
 
-def row(certificate: Certificate, asked: Sequence[Verdict] = ()) -> dict[str, Any]:
-    """A certificate, and what other runtimes say of the file, as JSON-ready facts."""
+def row(
+    certificate: Certificate, asked: Sequence[Verdict] = (), proof: Proof | None = None
+) -> dict[str, Any]:
+    """A certificate, what other runtimes say of the file, and what is known of every image, as
+    JSON-ready facts."""
     gates = [*certificate.gates, *(gate for verdict in asked for gate in verdict.gates)]
     audit, measured, before = certificate.audit, certificate.parity, certificate.float_parity
     return {
@@ -134,6 +180,7 @@ def row(certificate: Certificate, asked: Sequence[Verdict] = ()) -> dict[str, An
         "run_by": certificate.run_by,
         "notes": list(certificate.notes),
         **({"runtimes": [runtime_row(verdict) for verdict in asked]} if asked else {}),
+        **({"proof": proof.facts()} if proof else {}),
     }
 
 
@@ -154,8 +201,6 @@ def runtime_row(verdict: Verdict) -> dict[str, Any]:
 
 def failures(facts: Mapping[str, Any]) -> list[str]:
     """`tflite-int8: top-1 agreement 0.93, needs >= 0.99` for each gate that was not met."""
-    from edgeres.types import Gate
-
     return [
         f"{row['target']}: "
         + Gate(g["name"], g["measured"], g["comparison"], g["limit"], g["unit"]).sentence()

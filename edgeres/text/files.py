@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgeres.text import accuracy, kilobytes, milliseconds, runtimes, start, table, tensor
+from edgeres.text import (
+    accuracy,
+    every_input,
+    kilobytes,
+    milliseconds,
+    runtimes,
+    start,
+    table,
+    tensor,
+)
 
 _SHOWN = 8  # names of a long list
 
@@ -79,7 +88,8 @@ def verify(result: Mapping[str, Any]) -> str:
     listed = table(rows, tuple(rows[0]))
     failed = [f"failed: {sentence}" for sentence in result["failures"]]
     notes = [f"note: {f['target']}: {n}" for f in result["files"] for n in f["notes"]]
-    return "\n".join([listed, *failed, *notes, *runtimes.verdicts(result["files"])])
+    asked = [*runtimes.verdicts(result["files"]), *every_input.proofs(result["files"])]
+    return "\n".join([listed, *failed, *notes, *asked])
 
 
 def self_test(result: Mapping[str, Any]) -> str:

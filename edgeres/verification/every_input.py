@@ -14,6 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,6 +77,18 @@ class Proof:
     def holds(self) -> bool:
         """Whether every image gets the same codes from every kind of kernel."""
         return not (self.witnesses or self.unproven)
+
+    def facts(self) -> dict[str, Any]:
+        """As JSON has it."""
+        adding = {name for kind in ADDS for name in kind.runtimes}
+        every = dict.fromkeys(name for kind in KERNELS for name in kind.runtimes)
+        return {
+            "holds": self.holds, "sums": self.sums, "pairs": self.pairs,
+            "channels": self.channels, "differing": self.differing,
+            "witnesses": [witness.sentence() for witness in self.witnesses],
+            "unproven": list(self.unproven), "seconds": self.seconds,
+            "runtimes": [name for name in every if name in adding or not self.pairs],
+        }  # fmt: skip
 
 
 def prove(model: Classifier, scales: ScaleTable) -> Proof:

@@ -1,4 +1,4 @@
-"""How integer kernels round, kind by kind: whole sums in, codes out; numpy only.
+"""How integer kernels round, kind by kind: whole sums in, codes out.
 
 Each kind multiplies a sum by a real number, `input scale * weight scale / output scale`, in its own
 way. Tests ask the real kernels about every sum of one-operator files.
@@ -158,7 +158,7 @@ ADDS = (
               lambda a, b, s: _add_float(a, b, s, side=-1)),
     AddKernel("float32, at its most", ("onnxruntime",),
               lambda a, b, s: _add_float(a, b, s, side=1)),
-    AddKernel("fixed point, rounded twice", ("LiteRT's own kernels and reference", "TFLite Micro"),
+    AddKernel("fixed point, rounded twice", ("LiteRT's own kernels", "LiteRT's reference", "TFLite Micro"),
               lambda a, b, s: _add_fixed(a, b, s, away=True)),
     AddKernel("fixed point, halves up at first", ("CMSIS-NN",),
               lambda a, b, s: _add_fixed(a, b, s, away=False)),

@@ -77,6 +77,13 @@ class VerifySection(Section):
     on_samples: Annotated[
         int, Field(ge=1, description="How many test images each of those answers, at most.")
     ] = 1000
+    prove: Annotated[
+        bool,
+        Field(
+            description="Integer kernels of all kinds must make the same codes for every image: "
+            "each sum that a layer can have goes through each. Scheme w8a8-portable holds it."
+        ),
+    ] = False
 
 
 class BenchmarkSection(Section):
