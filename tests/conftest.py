@@ -12,8 +12,11 @@ import pytest
 import torch
 
 from edgeres.compression import ptq
+from edgeres.compression.integers import integer_graph
 from edgeres.models import resnet, spec
 from edgeres.models.resnet import ResNet
+from edgeres.network.module import NetworkModule
+from edgeres.training.inference import prepared
 from edgeres.types import ScaleTable
 
 pytest_plugins = (
@@ -56,6 +59,17 @@ def quantized() -> tuple[ResNet, ResNet, ScaleTable]:
     model = network("resnet8")
     folded, scales = ptq.quantize(model, images(64))
     return model, folded, scales
+
+
+@pytest.fixture(scope="session")
+def portable() -> tuple[NetworkModule, ScaleTable, np.ndarray, np.ndarray]:
+    """A network of w8a8-portable, its scales, images as it takes them, and its answers."""
+    folded, scales = ptq.quantize(network("resnet8"), images(32), scheme="w8a8-portable")
+    x = prepared(images(32, seed=3), folded.spec.preprocess).contiguous()
+    with torch.no_grad():
+        answers = integer_graph(folded, scales)(x)
+    assert isinstance(folded, NetworkModule)
+    return folded, scales, x.numpy(), answers.numpy()
 
 
 @pytest.fixture

@@ -135,7 +135,7 @@ def _verification(by_step: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | 
         return None
     names = ("target", "passed", "gates", "scales", "float_operators", "notes", "test",
              "against_float", "discordant", "residual_adds", "layers", "run_by",
-             "runtimes")  # fmt: skip
+             "runtimes", "proof")  # fmt: skip
     return {
         "passed": facts["passed"],
         "files": [{**{name: row.get(name) for name in names}, "gates": _own_gates(row)}

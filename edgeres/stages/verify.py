@@ -88,8 +88,7 @@ def _proof(
     found: dict[str, Proof] = {}
     if origin is not None:
         trained = read_scales(origin)
-        held = [name for name in names if targets.is_integer(targets.load(name)[1])
-                and targets.scales_for(name, trained) == trained]  # fmt: skip
+        held = [name for name in names if targets.as_trained(name)]
         if held:
             found = dict.fromkeys(held, prove(weights.load(origin.folder()), trained))
     if section.prove and not found:

@@ -199,6 +199,14 @@ def scales_for(name: str, trained: ScaleTable) -> ScaleTable:
     return module.SCHEMES[precision](trained)
 
 
+def as_trained(name: str) -> bool:
+    """Whether files of a target such as `tflite-int8` compute with the trained scales."""
+    from edgeres.targets import _schemes
+
+    module, precision = load(name)
+    return module.SCHEMES.get(precision) is _schemes.as_trained
+
+
 def require_scheme(name: str, scheme: str) -> None:
     """Make sure that a target such as `tflite-int8` can hold what a scheme trains.
 

@@ -154,6 +154,31 @@ def test_other_runtimes_are_asked_about_a_runs_files(
     assert wrong.returncode == 2 and "takes tflite-int8" in wrong.stderr
 
 
+def test_a_proof_for_every_image_is_asked_for(chain: tuple[Path, dict]) -> None:
+    """Scales of any size have sums that kernels round differently; portable ones have none."""
+    folder, result = chain
+    done = edgeres("verify", result["run"], "--prove", cwd=folder)
+    assert done.returncode == 1
+    assert "failed: tflite-int8: layers that kernels round differently" in done.stdout
+    assert "failed: coreml" not in done.stdout  # whose kernels are none of those
+    assert re.search(r"conv1, channel 0: the sum -?\d+ becomes ", done.stdout)
+    settings = ("quantize.scheme=w8a8-portable", "quantize.method=ptq", "verify.prove=true",
+                "export.targets=[tflite-int8, onnx-int8]")  # fmt: skip
+    again = [word for setting in settings for word in ("--set", setting)]
+    done = edgeres("run", "tiny.yaml", *again, "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)
+    for row in made["artifacts"]["verify"]["facts"]["files"]:
+        assert row["bit_equal"] == 1.0
+        assert row["proof"]["holds"] and row["proof"]["sums"] > 1_000_000
+        assert "layers that kernels round differently" in [g["name"] for g in row["gates"]]
+    report = Path(folder, made["run"], "report.html").read_text()
+    assert "every image has the same codes in LiteRT (XNNPACK)" in report
+    none = edgeres("export", made["run"], "--target", "tflite-fp32", "--json", cwd=folder)
+    floats = edgeres("verify", json.loads(none.stdout)["run"], "--prove", cwd=folder)
+    assert floats.returncode == 2 and "of which there is none" in floats.stderr
+
+
 def test_the_form_for_gpus_is_for_the_files_that_have_it(chain: tuple[Path, dict]) -> None:
     folder, result = chain
     wrong = edgeres("export", result["run"], "--target", "onnx-int8", "--gpu", cwd=folder)

@@ -16,7 +16,7 @@ from conftest import images, needs, network
 from edgeres.compression import graph, ptq
 from edgeres.errors import BadInput
 from edgeres.models.resnet import ResNet, fold_batchnorm
-from edgeres.targets import Source, coreml, encode
+from edgeres.targets import Source, coreml, decode, encode, scales_for
 from edgeres.targets._graph import FileGraph, FileOp, described
 from edgeres.targets._palette import palette
 from edgeres.training.inference import prepared
@@ -372,3 +372,14 @@ def test_a_classifier_and_sparse_weights_are_listed(tmp_path: Path) -> None:
     assert 400 < kept < 500
     assert found["constant_bytes"] == 2 * kept + 1728 // 8 + 16  # values, bits, the shape
     assert not any("constexpr" in name for name in found["float_operators"])
+
+
+def test_portable_scales_go_to_the_nearest_float16(portable: tuple, tmp_path: Path) -> None:
+    folded, scales, x, expected = portable
+    held = scales_for("coreml-int8", scales)
+    assert held != scales
+    first, last = coreml.export(Source(folded, held), "int8", tmp_path / "m.mlpackage")
+    session = coreml.session(tmp_path / "m.mlpackage")
+    assert session is not None
+    away = np.abs(decode(session.run(encode(x, first)), last) - expected) / scales["fc"].scale[0]
+    assert away.max() < 2.5 and (away < 0.5).mean() > 0.5

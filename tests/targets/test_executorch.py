@@ -163,3 +163,12 @@ def test_damage_is_one_sentence_or_a_file_that_reads(written: Path, tmp_path: Pa
         executorch.read(path)
     with pytest.raises(BadInput, match="a folder"):
         executorch.read(tmp_path)
+
+
+def test_portable_scales_are_kept_to_the_code(portable: tuple, tmp_path: Path) -> None:
+    folded, scales, x, expected = portable
+    path = tmp_path / "m.pte"
+    first, last = executorch.export(targets.Source(folded, scales), "int8", path)
+    session = executorch.session(path)
+    assert session is not None
+    assert np.array_equal(targets.decode(session.run(targets.encode(x, first)), last), expected)

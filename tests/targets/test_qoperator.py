@@ -83,3 +83,12 @@ def test_every_planted_fault_is_caught(quantized: Quantized, tmp_path: Path) -> 
         "a signature of another output", "the inputs of a concatenation swapped",
     ]  # fmt: skip
     assert [t.fault for t in trials if t.planted and not t.caught] == []
+
+
+def test_portable_scales_are_kept_to_the_code(portable: tuple, tmp_path: Path) -> None:
+    folded, scales, x, expected = portable
+    path = tmp_path / "m.onnx"
+    first, last = target.export(targets.Source(folded, scales), "int8", path)
+    session = target.session(path)
+    assert session is not None
+    assert np.array_equal(targets.decode(session.run(targets.encode(x, first)), last), expected)

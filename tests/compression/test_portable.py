@@ -1,0 +1,91 @@
+"""Scales with which every integer kernel makes the same codes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import images, network
+
+from edgeres.compression import portable, ptq
+from edgeres.compression.graph import wiring
+from edgeres.compression.qat import QatModel
+from edgeres.models.modules import Classifier
+from edgeres.training.inference import prepared
+from edgeres.types import ScaleTable
+from edgeres.verification.every_input import prove
+
+_PX = 32
+
+
+def _trained(model: Classifier) -> tuple[Classifier, ScaleTable]:
+    """One step of quantization-aware training."""
+    qat = QatModel(model, freeze_observers=1.0, freeze_batchnorm=0.0, scheme=portable.SCHEME)
+    qat.start(ptq.quantize(model, images(16, _PX), scheme=portable.SCHEME)[1])
+    optimizer = torch.optim.SGD(qat.network.parameters(), 1e-2)
+    x = prepared(images(8, _PX, seed=5), model.spec.preprocess)
+    for folded in (False, True):
+        qat.network.folded = folded
+        qat.network(x).logsumexp(1).sum().backward()
+        optimizer.step()
+    return qat.finish()
+
+
+def _require_rule(folded: Classifier, scales: ScaleTable) -> None:
+    for name, params in scales.items():
+        if not name.endswith(".weight"):
+            continue
+        layer = name.removesuffix(".weight")
+        steps = torch.tensor(params.scale, dtype=torch.float64)
+        state = folded.state_dict()
+        codes = (state[name].flatten(1).double() / steps[:, None]).round()
+        assert (codes % 2 == 0).all() and codes.abs().max() <= 126, layer
+        if f"{layer}.bias" in state:
+            source = next(wire.source for wire in wiring(folded.spec) if wire.name == layer)
+            bias = state[f"{layer}.bias"].double() / (steps * scales[source].scale[0])
+            assert (bias.round() % 2 == 1).all(), layer
+
+
+@pytest.mark.parametrize("name", ["resnet8", "resnet20-A", "resnet18-w0.1"])
+def test_the_network_is_the_same_and_every_sum_is_odd(name: str) -> None:
+    """A mean is a convolution now; in float32 the answers are those of before."""
+    model = network(name, _PX)
+    rewritten = portable.sums_only(model)
+    x = prepared(images(8, _PX), model.spec.preprocess)
+    with torch.no_grad():
+        torch.testing.assert_close(rewritten(x), model(x), rtol=1e-4, atol=1e-4)
+    assert not any(node.op == "global_avg_pool" for node in rewritten.spec.nodes)
+    folded, scales = ptq.quantize(model, images(32, _PX), scheme=portable.SCHEME)
+    _require_rule(folded, scales)
+    proof = prove(folded, scales)
+    assert proof.holds and proof.channels > 200, (proof.witnesses, proof.unproven)
+
+
+def test_quantization_aware_training_keeps_to_the_grids() -> None:
+    model = network("resnet8", _PX)
+    folded, scales = _trained(model)
+    _require_rule(folded, scales)
+    assert prove(folded, scales).holds
+
+
+def test_training_sees_the_weights_that_it_will_have() -> None:
+    weight, ratio = torch.randn(6, 3, 3, 3), torch.tensor([0.7])
+    seen = portable.rounded(weight, ratio)
+    codes, scale, _ = portable.fitted(weight, None, 1.0, 0.7, None)
+    torch.testing.assert_close(seen, (codes * scale.view(-1, 1, 1, 1)).float())
+    factor = torch.rand(6) + 0.5  # a batch norm's, yet to be multiplied
+    apart = portable.rounded(weight, ratio / factor) * factor.view(-1, 1, 1, 1)
+    whole = portable.rounded(weight * factor.view(-1, 1, 1, 1), ratio)
+    torch.testing.assert_close(apart, whole)
+
+
+def test_odd_channels_are_on_the_grid_too() -> None:
+    """Of zeros, of one weight, of a bias far larger than its weights."""
+    weight = torch.zeros(4, 2, 1, 1)
+    weight[1, 0], weight[2], weight[3] = 1.0, 1e-6, 0.3
+    bias = torch.tensor([0.0, 2.0, -300.0, 0.1])
+    codes, scale, sums = portable.fitted(weight, bias, 0.02, 0.05, None)
+    assert sums is not None and (sums % 2 == 1).all() and (sums.abs() < 2**22).all()
+    assert (codes % 2 == 0).all() and scale.isfinite().all()
+    assert (sums * scale * 0.02 - bias).abs().max() < 0.02
+    k = -(0.02 * scale / 0.05).log2()
+    assert ((k - k.round()).abs() < 1e-6).all() and k.min() > 1.9 and k.max() < 13.1
