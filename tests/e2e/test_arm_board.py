@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from edgeres.measurement.protocol import Candidate
 from edgeres.measurement.runners import Preset, Work, python
 from edgeres.models.resnet import fold_batchnorm
 from edgeres.training.inference import prepared
+
+CROSS = "aarch64-linux-gnu-g++"
 
 
 @pytest.fixture(scope="module", params=CPUS)
@@ -114,3 +117,17 @@ def test_a_bundle_passes_its_golden_test_in_an_empty_folder_there(
         labels.write(b"x")
     said = arm_board.sh("PYTHONPATH=/opt/site python3 /root/golden/golden_test.py || echo refused")
     assert said == "CHANGED: labels.txt; unpack the bundle anew\nrefused\n"
+
+
+@pytest.mark.skipif(shutil.which(CROSS) is None, reason=f"no `{CROSS}` on this system's PATH")
+def test_a_bundles_cpp_program_passes_its_golden_test_there(
+    arm_board: ArmBoard, stored_run: Path, tmp_path: Path
+) -> None:
+    bundle.bundled(str(stored_run), "linux", tmp_path / "b.zip", None, stored_run.parent)
+    there = arm_board.root / "root" / "cpp"
+    shutil.unpack_archive(tmp_path / "b.zip", there)
+    source, program = there / "sample" / "classify.cc", there / "classify"
+    flags = ("-O2", "-std=c++17", "-ffp-contract=off", "-static-libstdc++", "-ldl")
+    subprocess.run([CROSS, source, "-o", program, *flags], check=True)
+    said = arm_board.sh("cd /root/cpp && ./classify $(find / -name libLiteRt.so | head -1) .")
+    assert said.endswith("passed\n"), said
