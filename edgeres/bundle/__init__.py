@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 from edgeres import __version__, contract, devices, door, scratch, targets
 from edgeres.artifact import Artifact, library_versions
-from edgeres.bundle import archive, card, certified, documents, golden, readme, signing
+from edgeres.bundle import (
+    archive,
+    card,
+    certified,
+    documents,
+    golden,
+    microcontroller,
+    readme,
+    signing,
+)
 from edgeres.disk import file_sha256, storage_errors
 from edgeres.errors import BadInput, GateFailed, unknown
 from edgeres.types import exported_file
@@ -39,6 +48,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "ios": ("coreml-int8", "coreml-palettized", "coreml-fp16"),
     "jetson": ("tensorrt-int8", "tensorrt-fp16"),  # TensorRT takes no onnx-int8
     "linux": ("tflite-int8", "tflite-int16x8", "tflite-dynamic", "tflite-fp16", "tflite-fp32"),
+    "microcontroller": ("tflite-int8", "tflite-int16x8"),
     "web": ("onnx-int8", "onnx-fp32"),
     "web-service": ("onnx-int8", "onnx-fp32"),
 }
@@ -68,7 +78,8 @@ def make(
         remake: targets -> the command that makes the run's files of them, verified.
 
     Raises:
-        BadInput: an unknown kind, a run without a file for it, or a key that isn't one.
+        BadInput: an unknown kind, a run without a file for it or with one that its runtime
+            refuses, or a key that isn't one.
         GateFailed: the file has no certificate, or one that isn't about it or didn't pass.
     """
     if kind not in KINDS:
@@ -100,6 +111,8 @@ def make(
         samples = Path(__file__).parent / "samples" / kind
         _copy(samples, folder / "sample")
         (folder / "sample" / readme.USE).unlink()  # it goes into the README
+        if kind == microcontroller.KIND:
+            notes += microcontroller.write(folder, model)
         _copy(Path(__file__).with_name("golden_test.py"), folder / "golden_test.py")
         _copy(devices.RUNNER, folder / "runner.py")
         if baseline is not None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeres import bundle, contract, types
-from edgeres.bundle import archive, certified, golden, signing, trust
+from edgeres.bundle import archive, certified, golden, microcontroller, signing, trust
 from edgeres.bundle.archive import Contents
 from edgeres.bundle.documents import (
     MOST_BYTES,
@@ -260,6 +260,8 @@ def _of_itself(
         if any(key not in whole or whole[key] != value for key, value in stated.items()):
             yield f"{bundle.PREPROCESS} has other numbers than the model file itself"
     yield from _contract(content, where, found["input"], labels)
+    if opened.manifest.kind == microcontroller.KIND:
+        yield from microcontroller.findings(opened.contents, model, found["operators"])
 
 
 def _contract(

@@ -20,7 +20,7 @@ def bundle(
         str,
         typer.Option(
             "--for",
-            help="android, ios, jetson, linux, web or web-service.",
+            help="android, ios, jetson, linux, microcontroller, web or web-service.",
             autocompletion=complete.bundles,
         ),
     ] = "android",
