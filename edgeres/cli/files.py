@@ -246,6 +246,7 @@ def compare(
         typer.Argument(help="A run, a result file (ours or another tool's) or a model file."),
     ],
     b: Annotated[str, typer.Argument(help="What is to be judged against it.")],
+    c: Annotated[str | None, typer.Argument(help="Another to be judged against A.")] = None,
     latency: Annotated[float, _tolerated("more latency")] = 0.05,
     cold: Annotated[float, _tolerated("more time to load, and for the first inference")] = 0.10,
     memory: Annotated[float, _tolerated("more peak resident memory")] = 0.10,
@@ -265,23 +266,29 @@ def compare(
     ] = None,
     preset: Annotated[str, typer.Option(help="quick, normal or submission.")] = "normal",
     markdown: Annotated[bool, typer.Option("--markdown", help="For a pull request.")] = False,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write it there as a page, too.")
+    ] = None,
     _programs: Programs = False,
     runs: Runs = DEFAULT_RUNS,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Say whether B is better than A, the same, or worse.
+    """Say whether B (and C) is better than A, the same, or worse.
 
-    Exit code 1 if it is worse in anything, or if something can't be judged.
+    Exit code 1 if one is worse in anything, or if something can't be judged.
     """
     from edgeres.commands import compare as command
     from edgeres.measurement.compare import Tolerance
     from edgeres.text import files as text
 
     tolerance = Tolerance(latency, cold, memory, energy, size, accuracy)
-    result = command.compared(
-        a, b, tolerance, device or ["host"], preset, runs, quiet, allow_invalid, against
-    )
+    result = command.all_compared(
+        [a, b, *([c] if c else [])], tolerance, device or ["host"], preset, runs, quiet,
+        allow_invalid, against,
+    )  # fmt: skip
+    if html:
+        command.drawn(result, html)
     show(result, as_json, text.compare_markdown if markdown else text.compare)
     if result["verdict"] in ("worse", "not measurable"):
         raise typer.Exit(1)

@@ -1,16 +1,17 @@
-"""The command compare: two runs, results or model files in, rows and a verdict out."""
+"""The command compare: runs, results or model files in, rows and a verdict out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from edgeres.commands import files
 from edgeres.commands.results import is_model, reports
+from edgeres.disk import storage_errors, write_whole
 from edgeres.errors import BadInput
-from edgeres.measurement import compare
+from edgeres.measurement import compare, standing
 
 
 def compared(
@@ -39,8 +40,53 @@ def compared(
     else:
         first, second = (reports(what, runs) for what in (a, b))
     rows = compare.compare(first, second, tolerance, allow_invalid)
-    verdicts = {row.verdict for row in rows}
-    worst = next(v for v in ("worse", "not measurable", "better", "same") if v in verdicts)
-    return {"a": a, "b": b, "verdict": worst, "tolerance": asdict(tolerance),
-            "rows": [asdict(row) for row in rows],
-            "notes": compare.left_out(first, second)}  # fmt: skip
+    return {"a": a, "b": b, "verdict": _worst(row.verdict for row in rows),
+            "tolerance": asdict(tolerance), "rows": [asdict(row) for row in rows],
+            "notes": compare.left_out(first, second),
+            "subjects": {"a": [*map(_subject, first)], "b": [*map(_subject, second)]}}  # fmt: skip
+
+
+def all_compared(
+    names: Sequence[str], tolerance: compare.Tolerance, devices: Sequence[str], preset: str,
+    runs: Path, quiet: bool, allow_invalid: bool = False, against: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """The first held against each of the others: as `compared`, or several of those in `pairs`."""
+    first, *others = names
+    pairs = [
+        compared(first, other, tolerance, devices, preset, runs, quiet, allow_invalid, against)
+        for other in others
+    ]
+    if len(pairs) == 1:
+        return pairs[0]
+    return {"verdict": _worst(pair["verdict"] for pair in pairs), "pairs": pairs}
+
+
+def drawn(result: Mapping[str, Any], page: Path) -> None:
+    """Write a result of `all_compared` as an HTML page.
+
+    Raises:
+        StorageError: it can't be written there.
+    """
+    from edgeres.reporting import comparison
+
+    with storage_errors(page):
+        write_whole(page, comparison.render(result.get("pairs", [result])))
+
+
+def _worst(verdicts: Iterable[str]) -> str:
+    found = set(verdicts)
+    return next(v for v in ("worse", "not measurable", "better", "same") if v in found)
+
+
+def _subject(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What was measured of one file on one device, as far as it may be told."""
+    emulated, accuracy = bool(report.get("emulated")), report.get("accuracy")
+    latency = None if emulated else report.get("latency")
+    valid = "invalid" if report.get("valid") is False else "valid"
+    return {
+        "target": report["target"], "device": standing.device(report),
+        "status": "emulated" if emulated else valid,
+        "latency": latency and {k: latency.get(k) for k in ("median_ns", "median_ci_ns")},
+        "accuracy": accuracy and {k: accuracy[k] for k in ("correct", "n")},
+        "peak_rss_bytes": standing.peak_rss(report), "size_bytes": report.get("size_bytes"),
+    }  # fmt: skip

@@ -64,7 +64,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "compare": (
         "edgeres compare quickstart-7a886b04c19d quickstart-0c91d25e3f80",
         "edgeres compare old.tflite new.tflite --device host --latency 0.1",
-        "edgeres compare main.json branch.json --markdown",
+        "edgeres compare main.json branch.json --markdown --html compare.html",
     ),
     "check": (
         "edgeres check quickstart-7a886b04c19d",

@@ -25,11 +25,14 @@ def ladder(rows: Sequence[Row]) -> Markup:
     axis = Axis(marks_at[0], marks_at[-1])
     height = 22 + _RUNG_PX * len(rows)
     marks = []
+    told = 1 if len(marks_at) <= 5 else 2  # every or every other, for a phone's width
     for i, tick in enumerate(marks_at):
+        marks.append(line(axis.percent(tick), 20, axis.percent(tick), height, "grid"))
+        if i % told:
+            continue
         first, last = i == 0, i == len(marks_at) - 1
         place = "0" if first else "100%" if last else axis.percent(tick)
         anchor = "" if first else "end" if last else "middle"
-        marks.append(line(axis.percent(tick), 20, axis.percent(tick), height, "grid"))
         marks.append(text(place, 11, _tick_percent(tick, marks_at), f"tick {anchor}"))
     start = axis.percent(rows[0]["accuracy"]["top1"])
     marks.append(line(start, 20, start, height, "reference"))
@@ -58,7 +61,7 @@ def scatter(name: str, device: str, rows: Sequence[Row]) -> Markup:
         end = "end" if across.axis.place(tick) > 94 else "middle"
         marks.append(text(across.axis.percent(tick), bottom + 17, across.label(tick),
                           f"tick {end}"))  # fmt: skip
-    scale = ", logarithmic" if across.logarithmic else ""
+    scale = ", log" if across.logarithmic else ""
     marks += [text("0", bottom + 36, "↑ top-1 accuracy", "tick strong"),
               text("100%", bottom + 36, f"median latency, {unit[0]}{scale} →",
                    "tick strong end")]  # fmt: skip
@@ -71,6 +74,27 @@ def scatter(name: str, device: str, rows: Sequence[Row]) -> Markup:
     described = "; ".join(f"{_point_name(r, unit)}, {_units.percent(r['accuracy']['top1'])}"
                           for r in rows)  # fmt: skip
     return svg(name, f"Accuracy against latency on {device}", described, bottom + 42, *marks)
+
+
+def ratios(name: str, title: str, rows: Sequence[Row]) -> Markup:
+    """Dot and whisker per measure around 1, on a logarithmic axis; the band is tolerated.
+
+    A row has label, change, interval (or None), tolerance, and a tone: better, same or worse.
+    """
+    tolerated = [(1 + row["tolerance"]) ** sign for row in rows for sign in (1, -1)]
+    ends = [end for r in rows for end in (*(r["interval"] or ()), r["change"])]
+    marks_at = _ratio_ticks([_clipped(end) for end in (*tolerated, *ends)])
+    axis = Axis(math.log(marks_at[0]), math.log(marks_at[-1]), 3, 97)
+    height, marks = 22 + _RUNG_PX * len(rows), []
+    for i, tick in enumerate(marks_at):
+        x = axis.percent(math.log(tick))
+        anchor = "" if i == 0 else " end" if i == len(marks_at) - 1 else " middle"
+        place = "0" if i == 0 else "100%" if anchor == " end" else x
+        marks += [line(x, 20, x, height, "reference" if tick == 1 else "grid"),
+                  text(place, 11, f"{tick:g}×", f"tick{anchor}")]  # fmt: skip
+    marks += [_ratio(row, axis, 40 + _RUNG_PX * i) for i, row in enumerate(rows)]
+    described = "; ".join(f"{row['label']} {_ratio_words(row)}" for row in rows)
+    return svg(name, title, described, height, *marks)
 
 
 def bars(name: str, title: str, rows: Sequence[tuple[str, int, str]]) -> Markup:
@@ -152,6 +176,41 @@ def _rung(row: Row, axis: Axis, y: float) -> Markup:
     )  # fmt: skip
 
 
+def _ratio(row: Row, axis: Axis, y: float) -> Markup:
+    middle, band = y + 12, math.log(_clipped(1 + row["tolerance"]))
+    ends = [axis.percent(math.log(_clipped(end))) for end in row["interval"] or ()]
+    whiskers = [line(ends[0], middle, ends[1], middle, "whisker")] if ends else []
+    whiskers += [line(x, middle - 4, x, middle + 4, "whisker") for x in ends]
+    width = f"{axis.place(band) - axis.place(-band):.2f}%"
+    return tag(
+        "g", tag("title", f"{row['label']}: {_ratio_words(row)}"),
+        tag("rect", x=axis.percent(-band), y=middle - 7, width=width, height=14, class_="track"),
+        text("0", y, short(row["label"], 30), "label"),
+        text("100%", y, _ratio_words(row), "value end"), *whiskers,
+        marker(axis.percent(math.log(_clipped(row["change"]))), middle, "int8"), class_=row["tone"],
+    )  # fmt: skip
+
+
+def _ratio_words(row: Row) -> str:
+    span = row["interval"]
+    return f"{row['change']:.2f}×" + (f" ({span[0]:.2f}–{span[1]:.2f})" if span else "")
+
+
+def _clipped(ratio: float) -> float:
+    """As far out as an axis goes."""
+    return min(max(ratio, 2.0**-12), 2.0**12)
+
+
+def _ratio_ticks(ratios: Sequence[float]) -> list[float]:
+    """Ratios that enclose these and 1, and have 1 among them."""
+    low, high = min(*ratios, 1.0), max(*ratios, 1.0)
+    if low >= 0.8 and high <= 1.25:
+        return [0.8, 1.0, 1.25]
+    first, last = math.floor(math.log2(low)), math.ceil(math.log2(high))
+    step = 1 + (last - first) // 6
+    return [2.0**k for k in range(step * (first // step), last + step, step)]
+
+
 def _point(row: Row, across: _TimeAxis, up: Axis, unit: Unit) -> Markup:
     found, latency = row["accuracy"], row["latency"]
     x, y = f"{across.place(latency['median_ns']):g}%", up.place(found["top1"])
@@ -170,9 +229,9 @@ def _point(row: Row, across: _TimeAxis, up: Axis, unit: Unit) -> Markup:
 def _point_label(row: Row, across: _TimeAxis, up: Axis, unit: Unit, y: float) -> Markup:
     """The name beside a thin line that leads down to the point's whisker."""
     place = across.place(row["latency"]["median_ns"])
-    x, kind, shift = f"{place:g}%", "label", 5
+    x, kind, shift = f"{place:g}%", "label over", 5
     if place > _MIDDLE:
-        kind, shift = "label end", -5
+        kind, shift = "label over end", -5
     name = tag("text", _point_name(row, unit), x=shift, y=4, class_=kind)
     return join(
         line(x, y - 6, x, up.place(row["accuracy"]["high"]) - 3, "leader"),

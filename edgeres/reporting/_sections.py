@@ -27,7 +27,7 @@ def ladder(report: Report) -> Markup | None:
     if len(missing) < len(rows):
         absent = f" Not run, so without a dot: {', '.join(missing)}." if missing else ""
         drawn = figure(
-            _legend(rows), _charts.ladder(rows), caption=
+            legend(rows), _charts.ladder(rows), caption=
             "Top-1 on the test images. Dot or diamond: what was counted; line: its 95 % interval; "
             f"dashed: the first network. The axis doesn't start at zero.{absent}",
         )  # fmt: skip
@@ -48,7 +48,7 @@ def tradeoff(report: Report) -> Markup | None:
     for name, device, drawn in _figures.tradeoffs(report):
         figures.append(figure(
             _plots.place(name, f"Accuracy against latency on {device}"),
-            chart(join(_legend(drawn), _charts.scatter(f"drawn-{name}", device, drawn))), caption=
+            chart(join(legend(drawn), _charts.scatter(f"drawn-{name}", device, drawn))), caption=
             f"Measured on {device}. Lines: 95 % intervals of accuracy and of the median. "
             "Up and left is better. A hollow mark is an invalid measurement.",
         ))  # fmt: skip
@@ -235,7 +235,7 @@ def _pixels(size: int | None) -> str | None:
     return f"{size} × {size} px" if size else None
 
 
-def _legend(rows: Any) -> Markup:
+def legend(rows: Any) -> Markup:
     kinds = [("int8", "int8", any(r["precision"] == "int8" for r in rows)),
              ("float", "float", any(r["precision"] != "int8" for r in rows)),
              ("invalid", "invalid measurement",

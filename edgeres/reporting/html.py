@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
 from edgeres.reporting import _evidence, _figures, _plots, _sections, _tiles
-from edgeres.reporting._markup import Markup, join, tag
+from edgeres.reporting._markup import Child, Markup, join, tag
 
 _SECTIONS = (
     ("ladder", "Ladder", _sections.ladder),
@@ -64,7 +64,12 @@ def render(report: Mapping[str, Any]) -> str:
         tag("main", *(part for _, _, part in shown), id="main"),
         tag("footer", tag("p", _METHOD)), *scripts,
     )  # fmt: skip
-    return f"<!DOCTYPE html>\n{tag('html', _head(report['title']), body, lang='en')}\n"
+    return document(join(report["title"], " – edgeres report"), body, _scripts())
+
+
+def document(title: Child, body: Markup, scripts: Sequence[Markup] = ()) -> str:
+    """A page's text: it loads nothing, and of scripts only these may run in it."""
+    return f"<!DOCTYPE html>\n{tag('html', _head(title, scripts), body, lang='en')}\n"
 
 
 def _about(report: Mapping[str, Any]) -> Markup | None:
@@ -99,12 +104,13 @@ def _scripts() -> list[Markup]:
     return [Markup(library), Markup((folder / "_plots.js").read_text("utf-8"))]
 
 
-def _head(title: str) -> Markup:
+def _head(title: Child, scripts: Sequence[Markup]) -> Markup:
     folder = resources.files("edgeres.reporting")
     style = "".join((folder / name).read_text("utf-8") for name in ("_drawing.css", "_style.css"))
+    allowed = " ".join(map(_hash, scripts)) or "'none'"
     # plotly.js adds an empty <style> and fills it by script, and sets style attributes.
     policy = "; ".join([
-        "default-src 'none'", f"script-src {' '.join(map(_hash, _scripts()))}",
+        "default-src 'none'", f"script-src {allowed}",
         f"style-src {_hash(style)} {_hash('')}", "style-src-attr 'unsafe-inline'",
         "img-src data:", "base-uri 'none'", "form-action 'none'",
     ])  # fmt: skip
@@ -114,8 +120,7 @@ def _head(title: str) -> Markup:
         tag("meta", name_="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name_="color-scheme", content="light dark"),
         tag("meta", name_="referrer", content="no-referrer"),
-        tag("title", join(title, " – edgeres report")),
-        tag("style", Markup(style)),
+        tag("title", title), tag("style", Markup(style)),
     )  # fmt: skip
 
 

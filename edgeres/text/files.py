@@ -132,22 +132,30 @@ def benchmark(result: Mapping[str, Any]) -> str:
 
 
 def compare(result: Mapping[str, Any]) -> str:
-    """A row per measure, then what each verdict rests on."""
+    """A row per measure, then what each verdict rests on; of each pair."""
+    return "\n\n".join(map(_compared_pair, result.get("pairs", [result])))
+
+
+def _compared_pair(result: Mapping[str, Any]) -> str:
     rows = _compared(result)
     verdict = _verdict(result)
-    return "\n".join([table(rows, tuple(rows[0])), "", *_unjudged(result), *result["notes"],
+    return "\n".join([table(rows, tuple(rows[0])), "", *unjudged(result), *result["notes"],
                       f"{verdict} (A {result['a']}, B {result['b']})"])  # fmt: skip
 
 
 def compare_markdown(result: Mapping[str, Any]) -> str:
-    """The same as a Markdown table; no tag, link, code or mention comes of a name."""
+    """The same as Markdown tables; no tag, link, code or mention comes of a name."""
+    return "\n\n".join(map(_markdown_pair, result.get("pairs", [result])))
+
+
+def _markdown_pair(result: Mapping[str, Any]) -> str:
     rows = _compared(result)
     cells = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
     lines = [f"| {' | '.join(map(_inert, row))} |" for row in cells]
     names = (_inert(result["a"]), _inert(result["b"]))
     return "\n".join(
         [f"**{_verdict(result)}** (A {names[0]}, B {names[1]})", "", *lines, "",
-         *(f"- {_inert(said)}" for said in (*_unjudged(result), *result["notes"]))]
+         *(f"- {_inert(said)}" for said in (*unjudged(result), *result["notes"]))]
     ).rstrip()  # fmt: skip
 
 
@@ -161,7 +169,7 @@ def _verdict(result: Mapping[str, Any]) -> str:
             }.get(result["verdict"], f"B is {result['verdict']}")  # fmt: skip
 
 
-def _unjudged(result: Mapping[str, Any]) -> list[str]:
+def unjudged(result: Mapping[str, Any]) -> list[str]:
     """Why there is no verdict, or one without an interval."""
     missing = [r for r in result["rows"] if r["verdict"] == "not measurable"]
     alone = [r for r in result["rows"] if r["unit"] == "ns" and r["interval"] is None]

@@ -127,6 +127,7 @@ def _results(run: Path) -> list[Surface]:
     from edgeres.commands import check, compare, results
     from edgeres.measurement import drift
     from edgeres.measurement.compare import Tolerance
+    from edgeres.reporting import comparison
     from edgeres.text import files as text
 
     here = run.parent
@@ -139,7 +140,8 @@ def _results(run: Path) -> list[Surface]:
 
     def compared(path: Path) -> None:
         for pair in ((path, good), (good, path)):
-            compare.compared(*map(str, pair), Tolerance(), ["host"], "quick", here, True)
+            found = compare.compared(*map(str, pair), Tolerance(), ["host"], "quick", here, True)
+            comparison.render([found])
 
     def judged(path: Path) -> None:
         """What a file of results is for: limits, and a comparison with another."""

@@ -324,7 +324,7 @@ def test_far_apart_latencies_are_drawn_on_a_logarithmic_axis(run: Report) -> Non
     benchmark = next(a for a in run["artifacts"] if a["step"] == "benchmark")
     latency = benchmark["facts"]["reports"][0]["latency"]
     latency |= {"median_ns": 9_840_000, "median_ci_ns": [9_800_000, 9_900_000]}
-    assert "logarithmic" in text(render(build(**run)))
+    assert ", log →" in text(render(build(**run)))
 
 
 def test_confusion_calibration_and_maps_are_told(report: Report) -> None:
