@@ -11,13 +11,11 @@ from typing import Any
 from xml.etree.ElementTree import Element, parse
 
 import pytest
-import yaml
 from beds.bundles import zipped
 
 from edgeres.commands import junit
 from edgeres.text import files as text
 
-DOCS = Path(__file__).parents[2] / "docs"
 HOSTILE = '<a>"&\x00\x1b[2J\ud800\u202e]]>'
 
 
@@ -91,19 +89,3 @@ def test_anybodys_text_is_text(tmp_path: Path) -> None:
 
 def test_names_in_a_comment_are_inert() -> None:
     assert not re.search(r"[<>`@\[\]|*]", text._inert("<img> [a](b) `c` @team a|b *d*"))
-
-
-def test_the_templates_hold_commands_that_exist() -> None:
-    words = (DOCS / "ci.md").read_text("utf-8")
-    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", words, re.S)]
-    github, gitlab = blocks
-    lines = [line for step in github["jobs"]["model"]["steps"]
-             for line in step.get("run", "").splitlines()]  # fmt: skip
-    lines += gitlab["model"]["script"] + gitlab["model"]["after_script"]
-    asked = [line.split() for line in lines if line.startswith("edgeres ")]
-    assert {argv[1] for argv in asked} == {"run", "verify", "check", "benchmark", "compare"}
-    for _, verb, *argv in asked:
-        helped = subprocess.run([sys.executable, "-m", "edgeres", verb, "--help"], check=True,
-                                capture_output=True, text=True).stdout  # fmt: skip
-        for word in argv:
-            assert not word.startswith("--") or word in helped, (verb, word)
