@@ -16,9 +16,10 @@ quickstart: $(VENV)/.installed
 	$(BIN)/edgeres run quickstart
 
 test: $(VENV)/.installed-dev $(VENV)-tflite-runtime/.installed $(VENV)-mlflow/.installed $(VENV)-zoo/.installed \
-    $(VENV)-runtimes/.installed debian-packages
+    $(VENV)-runtimes/.installed $(VENV)-ort-web/.installed debian-packages
 	@# Two workers with a thread each: with more, they wait for one another.
-	EDGERES_RUNTIMES=$(abspath $(VENV)-runtimes) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
+	EDGERES_RUNTIMES=$(abspath $(VENV)-runtimes) EDGERES_ORT_WEB=$(abspath $(VENV)-ort-web)/package.tgz \
+	  OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
 
 # 26 networks of torchvision's and timm's own code to every int8 file: an hour on two cores.
 test-matrix: $(VENV)/.installed-dev $(VENV)-zoo/.installed
@@ -52,7 +53,8 @@ lock: $(VENV)/bin/uv
 	mv requirements.new requirements.lock
 
 clean:
-	rm -rf $(VENV) $(VENV)-tflite-runtime $(VENV)-mlflow $(VENV)-zoo $(VENV)-runtimes runs build dist
+	rm -rf $(VENV) $(VENV)-tflite-runtime $(VENV)-mlflow $(VENV)-zoo $(VENV)-runtimes $(VENV)-ort-web \
+	  runs build dist
 
 # pip, whose settings and PIP_FLAGS say where a build of torch is, brings that; uv, many times faster, the rest.
 $(VENV)/bin/uv: constraints.txt
@@ -84,6 +86,12 @@ $(VENV)-zoo/.installed: | $(VENV)/bin/uv
 # The runtimes that files are asked on and that are small and free; where they don't install, their tests skip.
 $(VENV)-runtimes/.installed: $(wildcard edgeres/runtimes/locks/*.txt) | $(VENV)/.installed-dev
 	-EDGERES_RUNTIMES=$(abspath $(VENV)-runtimes) $(BIN)/edgeres runtimes install tflm openvino ethos-u55-128 && touch $@
+
+# The runtime of the web bundle's page; where npm can't fetch it, that page's test says why it skips.
+$(VENV)-ort-web/.installed:
+	mkdir -p $(@D)
+	-cd $(@D) && npm pack onnxruntime-web@1.30.0 --silent --ignore-scripts >/dev/null && \
+	  mv onnxruntime-web-*.tgz package.tgz && touch .installed
 
 # A real MLflow server to track runs to; it pins another protobuf than the converters.
 $(VENV)-mlflow/.installed: | $(VENV)/bin/uv

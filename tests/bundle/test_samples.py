@@ -30,7 +30,7 @@ from edgeres.types import Preprocess, Resize, tensor_spec
 Run = dict[str, Artifact]
 SAMPLES = Path(bundle.__file__).parent / "samples"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-RUNTIME = os.environ.get("EDGERES_ORT_WEB")  # the `dist` folder of onnxruntime-web
+RUNTIME = os.environ.get("EDGERES_ORT_WEB")  # onnxruntime-web's `dist` folder or its .tgz
 browser = pytest.mark.skipif(CHROMIUM is None, reason="no `chromium` on this system's PATH")
 
 
@@ -146,7 +146,9 @@ def test_the_web_page_sees_the_picture_that_pillow_sees(tmp_path: Path) -> None:
 
 @browser
 @pytest.mark.browser
-@pytest.mark.skipif(RUNTIME is None, reason="EDGERES_ORT_WEB names no dist of onnxruntime-web")
+@pytest.mark.skipif(
+    RUNTIME is None or not Path(RUNTIME).exists(), reason="EDGERES_ORT_WEB names no onnxruntime-web"
+)
 @pytest.mark.parametrize("kind", ["onnx-int8", "onnx-fp32"])
 def test_the_web_page_answers_as_onnxruntime_does(
     kind: str, exported_run: Run, golden_pictures: np.ndarray, tmp_path: Path
