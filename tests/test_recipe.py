@@ -326,7 +326,8 @@ def test_extending_nothing_names_the_line(write: Any, value: str, line: str) -> 
         ("train: {epocs: 3}", "2: unknown key 'epocs' in train (did you mean 'epochs'?)"),
         ("verify: {zzz: 1}",
          "2: unknown key 'zzz' in verify; known: samples, agreement, layer_codes, "
-         "layer_samples, worst_codes, mean_codes, float_tolerance, half_tolerance, on, on_samples, prove"),
+         "layer_samples, worst_codes, mean_codes, float_tolerance, half_tolerance, on, on_samples, "
+         "prove"),
         ("prune:\n  macs: 1.5", f"3: prune.macs: 1.5 {NO_SHARE}"),
         ("prune: {macs: 0}", f"2: prune.macs: 0 {NO_SHARE}"),
         ("prune:\n  round_to: 4", f"2: prune: {NO_BUDGET}"),
