@@ -7,13 +7,14 @@ guesses, which a note and the files themselves say.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeres import runtimes, scratch, targets
 from edgeres.bundle import golden
 from edgeres.bundle.archive import Contents
+from edgeres.disk import read_bounded
 from edgeres.errors import BadInput
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ KIND, FOLDER = "microcontroller", "sample"
 _MODEL, _OPS, _ARENA, _GOLDEN = "model_data.cc", "model_ops.h", "arena.h", "golden_data.cc"
 _UNMEASURED = 128 * 1024  # bytes of arena
 _MOST_GOLDEN = 64 * 1024  # bytes of inputs in flash
+_MOST_MODEL = 16 * 1024**2  # more than any microcontroller's flash
 # MicroMutableOpResolver's methods (tflite-micro, 2026-08-20), without its signal operators
 _METHODS = (
     "Abs Add AddN ArgMax ArgMin AveragePool2D BatchMatMul BatchToSpaceNd BroadcastTo Cast Ceil "
@@ -45,7 +47,7 @@ def write(folder: Path, model: Path) -> list[str]:
         What had to be guessed, a sentence each.
 
     Raises:
-        BadInput: TFLite Micro has no such operator, or refuses the file.
+        BadInput: TFLite Micro has no such operator or refuses the file, or it is too large.
     """
     import numpy as np
 
@@ -60,14 +62,13 @@ def write(folder: Path, model: Path) -> list[str]:
         allowed = runtimes.load("tflm").LIMITS["worst_codes"]
         arena, said = _UNMEASURED, f"NOT MEASURED ({why}): main.cc prints what is used"
     else:
-        assert answer.outputs is not None
         expected, by = answer.outputs, f"TFLite Micro's reference kernels ({answer.version})"
         used = answer.memory_bytes["arena"]
         arena = -(-used * 5 // 4 // 1024) * 1024
         said = (f"{used} bytes were used by {answer.version} on x86-64 with reference kernels; a "
                 "quarter more, for others' scratch buffers")  # fmt: skip
     for name, text in (
-        (_MODEL, _array(model.read_bytes())), (_OPS, _ops(target.read(model).operators())),
+        (_MODEL, _array(model)), (_OPS, _ops(target.read(model).operators())),
         (_ARENA, f"#pragma once\n// {said}\nconstexpr int kArenaBytes = {arena};\n"),
         (_GOLDEN, _golden(inputs, expected[: len(inputs)], allowed, by)),
     ):  # fmt: skip
@@ -83,7 +84,7 @@ def findings(contents: Contents, model: Path, operators: Iterable[str]) -> Itera
     Args:
         operators: of the model, by TFLite's names.
     """
-    wanted = {_MODEL: _array(model.read_bytes()), _OPS: _ops(operators)}
+    wanted = {_MODEL: _array(model), _OPS: _ops(operators)}
     for name, text in wanted.items():
         where = f"{FOLDER}/{name}"
         if where not in contents.files or contents.read(where, 2 * len(text)) != text.encode():
@@ -99,11 +100,14 @@ def _asked(model: Path, inputs: np.ndarray) -> tuple[runtimes.Answer | None, str
     if answer.refused or answer.error:
         said = "; ".join(answer.refused) or answer.error
         raise BadInput(f"{model.name}: TFLite Micro refuses it: {said}")
+    if answer.outputs is None or "arena" not in answer.memory_bytes:
+        return None, f"{answer.version} doesn't say it"
     return answer, ""
 
 
-def _array(data: bytes) -> str:
+def _array(model: Path) -> str:
     """The file as C++: TFLite Micro reads it in place, so it has to be aligned."""
+    data = read_bounded(model, _MOST_MODEL, "model for a microcontroller")
     return f"""#include "model_data.h"
 
 alignas(16) const unsigned char kModel[{len(data)}] = {{
@@ -142,6 +146,6 @@ const int kGoldenOutputs[] = {{
 """
 
 
-def _numbers(values: Iterable[int]) -> str:
-    row = list(values)
-    return "".join(",".join(map(str, row[i : i + 20])) + ",\n" for i in range(0, len(row), 20))
+def _numbers(values: Sequence[int]) -> str:
+    rows = (values[i : i + 20] for i in range(0, len(values), 20))
+    return "".join(",".join(map(str, row)) + ",\n" for row in rows)

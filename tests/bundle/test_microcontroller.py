@@ -106,6 +106,15 @@ def test_without_the_runtime_it_says_what_it_guessed(
     assert checking.check(path)["passed"]
 
 
+def test_a_model_larger_than_any_flash_is_refused(
+    exported_run: Run, golden_pictures: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGERES_RUNTIMES", str(tmp_path / "none"))
+    monkeypatch.setattr(microcontroller, "_MOST_MODEL", 1000)
+    with pytest.raises(BadInput, match="model for a microcontroller"):
+        make(exported_run, "microcontroller", golden_pictures, tmp_path / "b.zip")
+
+
 def test_operators_are_tflite_micros_methods() -> None:
     kinds = ["CONV_2D", "DEPTHWISE_CONV_2D", "AVERAGE_POOL_2D", "PADV2", "HARD_SWISH", "RELU6",
              "FULLY_CONNECTED", "BATCH_MATMUL", "SPLIT_V", "L2_NORMALIZATION"]  # fmt: skip

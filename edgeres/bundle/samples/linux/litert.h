@@ -5,6 +5,7 @@
 
 #include <dlfcn.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <stdexcept>
@@ -19,7 +20,7 @@ class LiteRt {
     uint32_t rank = 0;  // 7 bits of it; the 8th says whether there are strides
     int32_t dimensions[8] = {};
     uint32_t strides[8] = {};
-    size_t bytes = 1;
+    size_t bytes = 1;  // of this sample's; what stands before it is LiteRtRankedTensorType
 
     Type(const std::string& dtype, const std::vector<int>& shape) : rank(uint32_t(shape.size())) {
       if (dtype == "float32") element = 1, bytes = 4;
@@ -29,6 +30,7 @@ class LiteRt {
       else throw std::runtime_error("no type of this sample's: " + dtype);
       if (shape.size() > 8) throw std::runtime_error("more than 8 dimensions");
       for (size_t i = 0; i < shape.size(); i++) bytes *= dimensions[i] = shape[i];
+      static_assert(offsetof(Type, bytes) == 72, "LiteRT's structure has another size");
     }
   };
 
