@@ -15,6 +15,7 @@ import torch
 from edgeres import runtimes
 from edgeres.compression import ptq
 from edgeres.network.from_torch import from_module
+from edgeres.runtimes._asking import ask
 from edgeres.targets import Source, tflite
 
 
@@ -51,7 +52,7 @@ def main() -> None:
             session = tflite.session(path)
             assert session is not None
             (asked := Path(folder) / "asked").mkdir()
-            (answer,) = runtimes.ask("litert-gpu", [(path, codes)], asked)
+            (answer,) = ask("litert-gpu", [(path, codes)], asked)
             if answer.outputs is None:
                 print(f"{kernel}x{kernel}, stride {stride}: {answer.error}")
                 continue

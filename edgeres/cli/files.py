@@ -50,6 +50,12 @@ Compiled = Annotated[
 ]
 
 
+OnSamples = Annotated[
+    int | None,
+    typer.Option(min=1, help="Test images that each of those answers; else the recipe's, 1000."),
+]
+
+
 def _names(on: list[str] | None, compiled: Path | None) -> tuple[str, ...]:
     parts = [name.strip() for given in on or () for name in given.split(",")]
     if on is not None and not any(parts):
@@ -154,6 +160,7 @@ def verify(
         typer.Option("--self-test", help="Plant faults in copies; each must be caught."),
     ] = False,
     on: On = None,
+    on_samples: OnSamples = None,
     compiled: Compiled = None,
     prove: Annotated[
         bool,
@@ -185,7 +192,7 @@ def verify(
     asked = _names(on, compiled)
     rows, cases = text.self_test if self_test else text.verify, xml.verify
     if what and len(what) == 1 and checking.is_bundle(Path(what[0])):
-        if self_test or against or on or prove:
+        if self_test or against or on or on_samples or prove:
             raise BadInput("--self-test, --against, --on and --prove are for files and runs; a "
                            "bundle has its own golden test")  # fmt: skip
         result = bundle.checked(Path(what[0]), public_key, require_signature)
@@ -193,11 +200,13 @@ def verify(
     elif public_key or require_signature:
         raise BadInput("--public-key and --require-signature are for one bundle (a .zip or folder)")
     elif self_test:
-        if on or prove:
+        if on or on_samples or prove:
             raise BadInput("--on or --prove and --self-test are two checks; ask for one at a time")
         result = files.self_tested(what or [], against, runs, quiet)
     else:
-        result = files.verified(what or [], against, runs, quiet, asked, compiled, prove)
+        result = files.verified(
+            what or [], against, runs, quiet, asked, compiled, on_samples, prove
+        )
     if junit:
         xml.write(junit, "edgeres verify", cases(result))
     show(result, as_json, rows)

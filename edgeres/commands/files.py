@@ -17,6 +17,7 @@ from edgeres.errors import BadInput, DeviceError
 from edgeres.progress import Progress
 from edgeres.proof import require_related
 from edgeres.runs import Run, find_run
+from edgeres.runtimes._asking import ask, described, keep, kept
 from edgeres.targets._conversion import examine, listed
 from edgeres.types import exported_file, to_json
 
@@ -44,10 +45,10 @@ def inspected(file: Path, on: Sequence[str] = (), compiled: Path | None = None) 
 def _looked_at(name: str, file: Path, target: str, compiled: Path | None) -> dict[str, Any]:
     _require_takes(name, [target])
     with scratch.folder("runtime") as folder:
-        (answer,) = runtimes.ask(name, [(file, None)], folder)
-        kept = runtimes.kept(answer, compiled / name if compiled else None)
-    said = {"runtime": name, "how": runtimes.how(name), **runtimes.described(answer)}
-    return {**said, "compiled": kept}
+        (answer,) = ask(name, [(file, None)], folder)
+        files = kept(answer, compiled / name if compiled else None)
+    said = {"runtime": name, "how": runtimes.how(name), **described(answer)}
+    return {**said, "compiled": files}
 
 
 def _require_takes(name: str, found: Sequence[str]) -> None:
@@ -72,6 +73,7 @@ def verified(
     quiet: bool,
     on: Sequence[str] = (),
     compiled: Path | None = None,
+    on_samples: int | None = None,
     prove: bool = False,
 ) -> dict[str, Any]:
     """Verify a run's files anew, or single files against a run.
@@ -80,6 +82,7 @@ def verified(
 
     Args:
         on: further runtimes that are asked; compiled: where what they compile goes.
+        on_samples: how many test images each of them answers, at most; None: as the recipe says.
         prove: ask for the same codes in every kind of kernel, for every image.
 
     Raises:
@@ -92,10 +95,12 @@ def verified(
     for name in on:
         _require_takes(name, list(exports))
     section = run.recipe.verify
+    if on_samples and not on and not (section and section.on):
+        raise BadInput("--on-samples: no other runtime is asked; name one with --on")
     for name in section.on if section else ():
         if why := runtimes.missing(name):
             terminal.say(f"note: {name}, which the recipe names, isn't asked: {why}")
-    return _verify(run, exports, quiet, on, compiled, prove)
+    return _verify(run, exports, quiet, on, compiled, on_samples, prove)
 
 
 def self_tested(
@@ -168,7 +173,7 @@ def _input_type(artifact: Artifact) -> str:
 
 def _verify(
     run: Run, exports: Mapping[str, Artifact], quiet: bool, on: Sequence[str],
-    compiled: Path | None, prove: bool,
+    compiled: Path | None, on_samples: int | None, prove: bool,
 ) -> dict[str, Any]:  # fmt: skip
     from edgeres.recipe import VerifySection
 
@@ -181,11 +186,12 @@ def _verify(
         own = (name for name in section.on if runtimes.missing(name) is None)
         section = section.model_copy(update={
             "on": tuple(dict.fromkeys((*own, *on))), "prove": prove or section.prove,
+            "on_samples": on_samples or section.on_samples,
         })  # fmt: skip
         facts = module.run(section, _inputs(run, exports), folder, context)
         if compiled is not None:
             for file in sorted((folder / "compiled").glob("*/*")):
-                runtimes.keep([file], compiled / file.parent.name)
+                keep([file], compiled / file.parent.name)
     if compiled is None:
         for found in (found for row in facts["files"] for found in row.get("runtimes", ())):
             found["compiled"] = []

@@ -1,41 +1,23 @@
 """Runtimes: what runs or compiles a file elsewhere, asked on this machine.
 
 A module in this folder is one runtime (or a family of them, `NAMES`), found by its file name. Its
-`ask` runs in a process of its own, in an environment of its own (`_environment`), so that a crash,
-a hang or a vendor's globals stay there; a file and images flow in, an `Answer` flows out.
+`ask` runs in a process of its own, in an environment of its own (`_environment`); `_asking` starts
+it. This file says which runtimes there are, and whether they can be asked here.
 """
 
 from __future__ import annotations
 
 import importlib
-import json
 import pkgutil
 import platform
-import signal
-import subprocess
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
-from edgeres import scratch
-from edgeres.disk import copy_whole, file_sha256, read_bounded, storage_errors
-from edgeres.errors import BadInput, MissingComponent, unknown
+from edgeres.disk import file_sha256
+from edgeres.errors import MissingComponent, unknown
 from edgeres.runtimes import _environment
-from edgeres.shape import count, list_of, text, wrong
-
-if TYPE_CHECKING:
-    import numpy as np
-
-_LIMIT_S = 1800.0
-_POLL_S = 0.05
-_REPLY_BYTES, _ANSWER_BYTES, _LAST_BYTES = 4 << 20, 1 << 30, 64 << 10
-_REPLY = {
-    "version?": text, "device?": text, "taken?": count, "refused?": list_of(text, 0, 10_000),
-    "memory_bytes?": {"*": count}, "cycles?": count, "error?": text,
-}  # fmt: skip
 
 
 class Module(Protocol):
@@ -68,57 +50,6 @@ class Module(Protocol):
             error.
         """
         ...
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a runtime says of one file; what it doesn't say is None or empty.
-
-    Attributes:
-        taken: operators that it computes itself; refused: a sentence for each that it doesn't.
-        memory_bytes: kind of memory -> bytes. cycles: of one inference.
-        outputs: raw, one row per image. compiled: files that it made.
-        error: why there is no answer: its own sentence, or how it ended.
-    """
-
-    version: str = ""
-    device: str = ""
-    taken: int | None = None
-    refused: tuple[str, ...] = ()
-    memory_bytes: Mapping[str, int] = field(default_factory=dict)
-    cycles: int | None = None
-    outputs: np.ndarray | None = None
-    compiled: tuple[Path, ...] = ()
-    error: str = ""
-
-
-def described(answer: Answer) -> dict[str, Any]:
-    """An answer as JSON-ready facts, without outputs and files."""
-    return {
-        "version": answer.version, "device": answer.device, "taken": answer.taken,
-        "refused": list(answer.refused), "memory_bytes": dict(answer.memory_bytes),
-        "cycles": answer.cycles, "error": answer.error,
-    }  # fmt: skip
-
-
-def kept(answer: Answer, folder: Path | None) -> list[str]:
-    """Copy what was compiled to a folder; the names, none if there is no folder."""
-    if folder is not None and answer.compiled:
-        keep(answer.compiled, folder)
-        return [file.name for file in answer.compiled]
-    return []
-
-
-def keep(files: Iterable[Path], folder: Path) -> None:
-    """Copy files into a folder, whatever else is in it.
-
-    Raises:
-        StorageError: it can't be made, or written to.
-    """
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        for file in files:
-            copy_whole(file, folder / file.name)
 
 
 def modules() -> tuple[str, ...]:
@@ -219,141 +150,12 @@ def identity(name: str) -> str:
     """
     load(name)
     own = names()[name]
-    return f"{file_sha256(_source(own))[:12]} {_environment.digest(own)}"
+    return f"{file_sha256(source(own))[:12]} {_environment.digest(own)}"
 
 
-def ask(
-    name: str,
-    files: Sequence[tuple[Path, np.ndarray | None]],
-    folder: Path,
-    waiting: Callable[[int], None] = lambda done: None,
-    limit_s: float = _LIMIT_S,
-) -> list[Answer]:
-    """Ask a runtime about files, one after the other.
-
-    In one process, and in a new one after each crash: the files before may be why.
-
-    Args:
-        files: with images (N, ...) in the file's own type and layout, or None: only looked at.
-        folder: an empty one; what is compiled stays in it.
-        waiting: called every now and then with the images done; may raise to give up.
-        limit_s: for one image, or for compiling, in seconds.
-
-    Raises:
-        BadInput, MissingComponent: as `require`.
-    """
-    import numpy as np
-
-    require(name)
-    own = names()[name]
-    jobs = []
-    for number, (path, images) in enumerate(files):
-        given = ""
-        if images is not None:
-            given = str(folder / f"images-{number}.npy")
-            np.save(given, images, allow_pickle=False)
-        jobs.append({"path": str(path.resolve()), "images": given})
-    ends: dict[int, str] = {}
-    todo = list(range(len(jobs)))
-    while todo:
-        job = {"name": name, "files": {str(number): jobs[number] for number in todo}}
-        (folder / "job.json").write_text(json.dumps(job), "utf-8")
-        end = _run(own, folder, waiting, limit_s)
-        left = [number for number in todo if not (folder / f"reply-{number}.json").is_file()]
-        if left[:1] == todo[:1]:  # nothing before it can be why
-            ends[left.pop(0)] = end
-        todo = left
-    return [_answer(folder, number, images, ends.get(number, ""))
-            for number, (_, images) in enumerate(files)]  # fmt: skip
-
-
-def _run(own: str, folder: Path, waiting: Callable[[int], None], limit_s: float) -> str:
-    """Let it answer; how it ended, if not well."""
-    child = Path(__file__).with_name("_child.py")
-    with (folder / "said.txt").open("wb") as said, scratch.folder("runtime") as work:
-        process = subprocess.Popen(
-            [str(_environment.python(own)), "-I", str(child), str(_source(own)), str(folder)],
-            stdin=subprocess.PIPE, stdout=said, stderr=subprocess.STDOUT, cwd=work,
-            env=_environment.variables(work), start_new_session=True,
-        )  # fmt: skip
-        begin, late, done = time.monotonic(), False, -1
-        try:
-            while process.poll() is None and not late:
-                if (now := _done(folder)) != done:
-                    begin, done = time.monotonic(), now
-                waiting(max(done, 0))
-                time.sleep(_POLL_S)
-                late = time.monotonic() - begin > limit_s
-        finally:
-            _environment.kill_group(process)
-    if late:
-        return f"no answer within {limit_s:g} s"
-    if process.returncode == 0:
-        return "it ended without an answer"
-    code = process.returncode
-    known = {member.value: member.name for member in signal.Signals}
-    end = (f"it crashed ({known.get(-code, f'signal {-code}')})" if code < 0
-           else f"it stopped with code {code}")  # fmt: skip
-    return f"{end}; its last words: {_last_words(folder / 'said.txt')}"
-
-
-def _done(folder: Path) -> int:
-    """How many images it says that it has answered."""
-    try:
-        return int(read_bounded(folder / "progress", 20, "number"))
-    except (OSError, ValueError, BadInput):
-        return -1
-
-
-def _source(own: str) -> Path:
+def source(own: str) -> Path:
+    """The file of a module, which its environment's interpreter loads."""
     return Path(__file__).with_name(f"{own}.py")
-
-
-def _last_words(path: Path) -> str:
-    with path.open("rb") as said:
-        said.seek(max(0, path.stat().st_size - _LAST_BYTES))
-        lines = said.read().decode("utf-8", "replace").strip().splitlines()
-    return lines[-1].strip()[-300:] if lines else "none"
-
-
-def _answer(folder: Path, number: int, images: np.ndarray | None, end: str) -> Answer:
-    if not (folder / f"reply-{number}.json").is_file():
-        return Answer(error=end)
-    try:
-        return _read(folder, number, images)
-    except Exception as error:  # whatever a process that may be taken over has written
-        return Answer(error=f"its answer can't be read ({type(error).__name__})")
-
-
-def _read(folder: Path, number: int, images: np.ndarray | None) -> Answer:
-    said = json.loads(read_bounded(folder / f"reply-{number}.json", _REPLY_BYTES, "answer"))
-    if misfit := wrong(_REPLY, said):
-        return Answer(error=f"its answer can't be read ({misfit})")
-    outputs, answers = None, folder / f"answers-{number}.npy"
-    if images is not None and answers.exists():
-        outputs = _outputs(answers, len(images))
-        if outputs is None:
-            return Answer(error="its answers aren't one row of numbers for each image")
-    below = folder / f"compiled-{number}"
-    if below.is_symlink():
-        return Answer(error="its folder is a link")
-    compiled = tuple(sorted(p for p in below.iterdir() if p.is_file() and not p.is_symlink()))
-    return Answer(
-        said.get("version", ""), said.get("device", ""), said.get("taken"),
-        tuple(said.get("refused", ())), said.get("memory_bytes", {}), said.get("cycles"),
-        outputs, compiled, said.get("error", ""),
-    )  # fmt: skip
-
-
-def _outputs(path: Path, n: int) -> np.ndarray | None:
-    import io
-
-    import numpy as np
-
-    data = io.BytesIO(read_bounded(path, _ANSWER_BYTES, "array"))
-    found: np.ndarray = np.lib.format.read_array(data, allow_pickle=False)
-    rows = found.dtype.kind in "iuf" and found.ndim >= 2 and len(found) == n
-    return found if rows and found.size and np.isfinite(found).all() else None
 
 
 def install(name: str, accept: bool, say: Callable[[str], None]) -> None:

@@ -11,6 +11,7 @@ from edgeres import runtimes, targets
 from edgeres.artifact import Artifact
 from edgeres.errors import BadInput
 from edgeres.recipe import VerifySection
+from edgeres.runtimes._asking import described
 from edgeres.stages import Context, _checkpoint, keyed_as_is
 from edgeres.stages._checkpoint import read_scales
 from edgeres.stages.export import metadata
@@ -188,7 +189,7 @@ def runtime_row(verdict: Verdict) -> dict[str, Any]:
     answer, parity = verdict.answer, verdict.parity
     return {
         "runtime": verdict.runtime, "how": verdict.how, "passed": verdict.passed,
-        **runtimes.described(answer),
+        **described(answer),
         "n": parity.n if parity else None,
         "agreement": parity.agreement if parity else None,
         "equal_images": verdict.equal_images,

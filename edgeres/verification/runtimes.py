@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeres import runtimes, scratch, targets
-from edgeres.runtimes import Answer
+from edgeres.runtimes._asking import Answer, ask, kept
 from edgeres.training.inference import prepared
 from edgeres.types import Accuracy, ExportedFile, Gate
 from edgeres.verification.certificate import Reference
@@ -94,8 +94,8 @@ def judge(
         tick(done, n, f"asking {name}")
 
     with scratch.folder("runtime") as folder:
-        (answer,) = runtimes.ask(name, [(path, images)], folder, waiting)
-        kept = runtimes.kept(answer, keep)
+        (answer,) = ask(name, [(path, images)], folder, waiting)
+        compiled = kept(answer, keep)
     if not answer.error and answer.outputs is not None:
         answer = replace(answer, error=_unfit(answer.outputs, exported, reference))
     if not answer.error and answer.outputs is None and runtimes.answers(name):
@@ -103,10 +103,10 @@ def judge(
     how = runtimes.how(name)
     if answer.error:
         gate = Gate(f"{name}: gives an answer", 0, "==", 1)
-        return Verdict(name, how, answer, (gate,), None, None, None, None, kept)
+        return Verdict(name, how, answer, (gate,), None, None, None, None, compiled)
     gates = [Gate(f"{name}: operators not taken", len(answer.refused), "==", 0)]
     if answer.outputs is None:
-        return Verdict(name, how, answer, tuple(gates), None, None, None, None, kept)
+        return Verdict(name, how, answer, tuple(gates), None, None, None, None, compiled)
     expected = reference.logits[:n]
     logits = targets.decode(answer.outputs.reshape(n, -1), exported.output)
     step, limits = reference.step(), runtimes.load(name).LIMITS
@@ -128,7 +128,7 @@ def judge(
             divergence = _divergence(name, path, exported, reference, waiting)
     right = logits.argmax(1) == reference.labels[:n].numpy()
     accuracy = Accuracy(int(right.sum()), n)
-    return Verdict(name, how, answer, tuple(gates), parity, equal, accuracy, divergence, kept)
+    return Verdict(name, how, answer, tuple(gates), parity, equal, accuracy, divergence, compiled)
 
 
 def _unfit(outputs: np.ndarray, exported: ExportedFile, reference: Reference) -> str:
@@ -165,7 +165,7 @@ def _divergence(
             short = folder / f"{number}{path.suffix}"
             if op.output in layers and cut(path, op.output, short):
                 files.append((layers[op.output], short))
-        answers = runtimes.ask(name, [(file, images) for _, file in files], work, waiting)
+        answers = ask(name, [(file, images) for _, file in files], work, waiting)
         found = []
         for (layer, file), answer in zip(files, answers, strict=True):
             session = target.session(file)

@@ -24,6 +24,7 @@ from edgeres.models.modules import fold_batchnorm
 from edgeres.network import tflite_file as flatbuffer
 from edgeres.recipe import VerifySection
 from edgeres.runtimes import _environment
+from edgeres.runtimes._asking import ask as ask_runtime
 from edgeres.training.inference import predict, prepared
 from edgeres.types import ExportedFile
 from edgeres.verification.certificate import Reference, certify
@@ -81,7 +82,7 @@ def test_a_module_provides_what_is_asked_of_it(own: str) -> None:
     assert module.SUMMARY and module.HOW and module.LICENCE
     assert set(module.TAKES) <= set(targets.names())
     assert set(module.LIMITS) in ({"agreement", "worst_codes"}, set())
-    tree = ast.parse(runtimes._source(own).read_text())
+    tree = ast.parse(runtimes.source(own).read_text())
     imported = [n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
     assert not any((name or "").startswith("edgeres") for name in imported), "it isn't there"
     if locked := _environment.lock(own):
@@ -207,7 +208,7 @@ def test_a_float_file_is_refused_by_the_npu_operator_by_operator(
     path = tmp_path / "f.tflite"
     targets.load("tflite-fp32")[0].export(targets.Source(folded, None, {}), "fp32", path)
     (folder := tmp_path / "asked").mkdir()
-    (answer,) = runtimes.ask("ethos-u55-128", [(path, None)], folder)
+    (answer,) = ask_runtime("ethos-u55-128", [(path, None)], folder)
     assert answer.taken == 0 and len(answer.refused) > 10
     assert any(words.startswith("CONV_2D") and "Float32" in words for words in answer.refused)
 
@@ -315,12 +316,34 @@ def test_what_a_runtime_does_stays_there(
     module.write_text("import sys\nNAMES = {'litert-builtin': ''}\ndef ask(question):\n"
                       f"    if question.file.endswith('bad'):\n{body}\n"
                       "    return {'version': 'v', 'taken': 1}\n")  # fmt: skip
-    monkeypatch.setattr(runtimes, "_source", lambda own: module)
+    monkeypatch.setattr(runtimes, "source", lambda own: module)
     (folder := tmp_path / "asked").mkdir()
     files = [(tmp_path / name, np.zeros((2, 3), np.int8)) for name in ("a", "bad", "b")]
-    first, bad, last = runtimes.ask("litert-builtin", files, folder, limit_s=1)
+    first, bad, last = ask_runtime("litert-builtin", files, folder, limit_s=1)
     assert words in bad.error and bad.outputs is None
     assert first.error == last.error == "" and last.taken == 1
+
+
+def test_a_runtime_may_not_take_all_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor may a process that it starts; memory that is only reserved doesn't count."""
+    module = tmp_path / "vendor.py"
+    module.write_text(
+        "import mmap, subprocess, sys, time\nNAMES = {'litert-builtin': ''}\n"
+        "FILL = 'import time; a = bytearray(300 << 20); time.sleep(60)'\n"
+        "def ask(question):\n"
+        "    if question.file.endswith('own'):\n        exec(FILL)\n"
+        "    if question.file.endswith('started'):\n"
+        "        subprocess.run([sys.executable, '-c', FILL])\n"
+        "    reserved = mmap.mmap(-1, 8 << 30)\n"
+        "    return {'version': 'v', 'taken': 1}\n"
+    )
+    monkeypatch.setattr(runtimes, "source", lambda own: module)
+    (folder := tmp_path / "asked").mkdir()
+    files = [(tmp_path / name, None) for name in ("fine", "own", "started")]
+    fine, *stopped = ask_runtime("litert-builtin", files, folder, limit_bytes=256 << 20)
+    assert fine.error == "" and fine.taken == 1
+    for answer in stopped:
+        assert answer.error.startswith("it was stopped at 0.25 GiB of memory")
 
 
 def test_a_runtime_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
