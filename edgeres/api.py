@@ -278,9 +278,13 @@ def export(
     model: nn.Module | Result | str | PathLike[str], targets: str | Sequence[str], *,
     data: Any = None, settings: Settings | None = None, preprocess: str | None = None,
     mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
-    size: int | None = None, runs: str | PathLike[str] = _RUNS, quiet: bool = True,
+    size: int | None = None, npu: str | Sequence[str] = (), runs: str | PathLike[str] = _RUNS,
+    quiet: bool = True,
 ) -> Result:  # fmt: skip
     """Write and verify files for targets such as `tflite-int8`; see `edgeres export`.
+
+    Args:
+        npu: what compiled targets are compiled for, e.g. `ethos-u55-128`.
 
     Raises:
         BadInput: something doesn't fit. GateFailed: a file isn't the model.
@@ -288,11 +292,13 @@ def export(
     from edgeres.commands import chain
 
     names = [targets] if isinstance(targets, str) else list(targets)
+    npu = [npu] if isinstance(npu, str) else list(npu)
     where = Path(runs)
     source = _data(data, where)
     path, brought = _model(model, source, size, where, _brought(preprocess, mean, std))
+    said = {"data.size": size, "export.npu": chain.for_npus(npu, names)}
     made = chain.exported(path, None, source, where, _overrides(settings), names, quiet, brought,
-                          {"data.size": size})  # fmt: skip
+                          said)  # fmt: skip
     return load(made["added_to"] or made["run"])
 
 
@@ -306,13 +312,15 @@ def load(path: str | PathLike[str], runs: str | PathLike[str] = _RUNS) -> Result
 
 
 def verify(
-    result: Result | str | PathLike[str], *, on: str | Sequence[str] = (), prove: bool = False,
+    result: Result | str | PathLike[str], *, on: str | Sequence[str] = (),
+    on_samples: int | None = None, prove: bool = False,
     runs: str | PathLike[str] = _RUNS, quiet: bool = True,
 ) -> tuple[Certificate, ...]:  # fmt: skip
     """Verify a run's files anew; see `edgeres verify`. What failed is in the certificates.
 
     Args:
         on: other runtimes that are asked, too (docs/runtimes.md).
+        on_samples: how many test images each of them answers, at most; None: as the recipe says.
         prove: every image must have the same codes in every kind of kernel (docs/proof.md).
 
     Raises:
@@ -322,7 +330,8 @@ def verify(
     from edgeres.commands import files
 
     names = (on,) if isinstance(on, str) else tuple(on)
-    found = files.verified([_path(result)], None, Path(runs), quiet, names, None, prove)
+    found = files.verified([_path(result)], None, Path(runs), quiet, names,
+                           on_samples=on_samples, prove=prove)  # fmt: skip
     return tuple(map(_certificate, found["files"]))
 
 

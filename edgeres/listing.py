@@ -88,8 +88,10 @@ def _targets() -> list[dict[str, Any]]:
     found = []
     for name in targets.names():
         module, _ = targets.load(name)
-        missing = "" if importlib.util.find_spec(module.PACKAGE) else " (missing)"
-        found.append({"target": name, "needs": f"{module.EXTRA or '-'}{missing}",
+        form = targets.compiled(name)
+        there = importlib.util.find_spec(module.PACKAGE) and not (form and form.missing())
+        needs = "a runtime" if form else module.EXTRA or "-"
+        found.append({"target": name, "needs": needs if there else f"{needs} (missing)",
                       "run here by": module.RUNTIME, "for": module.SUMMARY})  # fmt: skip
     return found
 

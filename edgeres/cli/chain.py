@@ -288,6 +288,13 @@ def export(
     gpu: Annotated[
         bool, typer.Option("--gpu", help="TFLite int8 in the form that GPUs compute rightly.")
     ] = False,
+    npu: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What ethosu-, qnn- and rknn-int8 are compiled for, e.g. ethos-u55-128; repeat.",
+            autocompletion=complete.npus,
+        ),
+    ] = None,
     architecture: Architecture = None,
     mean: Mean = None,
     std: Std = None,
@@ -314,6 +321,7 @@ def export(
     brought = chain.brought(mean, std, size, preprocess, weights, new_head)
     result = chain.exported(
         model, architecture, data, runs, overrides, targets, quiet, brought,
-        {"data.size": imgsz, "export.gpu": chain.for_gpus(gpu, targets)}, verify,
+        {"data.size": imgsz, "export.gpu": chain.for_gpus(gpu, targets),
+         "export.npu": chain.for_npus(npu, targets)}, verify,
     )  # fmt: skip
     show(chain.copied(result, out, targets), as_json, text.export)

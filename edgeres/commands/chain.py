@@ -210,6 +210,13 @@ def for_gpus(asked: bool, names: Sequence[str]) -> bool | None:
     return None if "tflite-int8" in names else False
 
 
+def for_npus(asked: Sequence[str] | None, names: Sequence[str]) -> list[str] | None:
+    """`export.npu`: as asked; else the recipe's (None), but for targets that aren't compiled."""
+    if asked:
+        return list(asked)
+    return None if any(targets.compiled(name) for name in names) else []
+
+
 def exported(
     model: str | None, architecture: str | None, data: str | None, runs: Path,
     overrides: Sequence[str] | None, names: Sequence[str], quiet: bool,

@@ -33,6 +33,13 @@ def runtimes(start: str) -> list[str]:
     return _fitting(start, module.names)
 
 
+def npus(start: str) -> list[str]:
+    """What files can be compiled for."""
+    from edgeres import targets as module
+
+    return _fitting(start, module.npus)
+
+
 def datasets(start: str) -> list[str]:
     """Data sets."""
     from edgeres import datasets as module

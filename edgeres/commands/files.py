@@ -93,7 +93,7 @@ def verified(
         runtimes.require(name)
     run, exports = _exports(what, against, runs)
     for name in on:
-        _require_takes(name, list(exports))
+        _require_takes(name, [targets.as_runtimes_take(target) for target in exports])
     section = run.recipe.verify
     if on_samples and not on and not (section and section.on):
         raise BadInput("--on-samples: no other runtime is asked; name one with --on")

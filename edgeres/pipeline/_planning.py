@@ -12,7 +12,7 @@ from typing import Any, Literal
 from edgeres import devices, runtimes, stages, targets, teachers
 from edgeres.artifact import Artifact, artifact_key, library_versions
 from edgeres.errors import BadInput, unknown
-from edgeres.recipe import LabelsSection, Recipe
+from edgeres.recipe import ExportSection, LabelsSection, Recipe
 from edgeres.store import Store
 
 
@@ -156,6 +156,8 @@ def _preflight(recipe: Recipe) -> None:
         teachers.check_architecture(recipe.teacher.model)
     if recipe.distill:
         teachers.check_architecture(recipe.distill.student)
+    if recipe.export:
+        _check_npus(recipe.export)
     for name in recipe.export.targets if recipe.export else ():
         targets.require(name)
     if recipe.export and recipe.export.gpu and "tflite-int8" not in recipe.export.targets:
@@ -169,9 +171,25 @@ def _preflight(recipe: Recipe) -> None:
         targets.require(recipe.prune.target)
 
 
+def _check_npus(export: ExportSection) -> None:
+    """Each compiled target knows what for, and nothing is said in vain."""
+    known = targets.npus()
+    for npu in export.npu:
+        if npu not in known:
+            raise unknown("NPU", npu, known)
+        if known[npu] not in export.targets:
+            raise BadInput(f"export.npu: {npu} is for {known[npu]}, which isn't one of "
+                           "export.targets")  # fmt: skip
+    for name in export.targets:
+        form = targets.compiled(name)
+        if form and not set(form.npus).intersection(export.npu):
+            raise BadInput(f"export target '{name}' has to know what for: set export.npu (--npu) "
+                           f"to one of {', '.join(form.npus)}")  # fmt: skip
+
+
 def _check_runtime(name: str, recipe: Recipe) -> None:
     takes = runtimes.load(name).TAKES
-    exported = recipe.export.targets if recipe.export else ()
+    exported = [targets.as_runtimes_take(t) for t in recipe.export.targets] if recipe.export else []
     if not set(takes).intersection(exported):
         raise BadInput(f"verify.on: {name} takes {', '.join(takes)}; add one to export.targets")
     runtimes.require(name)

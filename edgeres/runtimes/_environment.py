@@ -25,6 +25,8 @@ from edgeres.errors import MissingComponent
 _PYTHON = "3.11"  # what the lock files were made for
 _DONE = "installed"
 _LOCKS = Path(__file__).with_name("locks")
+UNSET = 0x5A
+"""What glibc fills memory with that a runtime hasn't set. RKNN writes such memory into files."""
 _OWN = ("ai-edge-litert", "onnxruntime")  # what modules without a lock file use
 
 
@@ -67,7 +69,9 @@ def variables(work: Path) -> dict[str, str]:
             "WAYLAND_DISPLAY", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")  # fmt: skip
     found = {name: os.environ[name] for name in kept if name in os.environ}
     private = {"HOME": str(work), "TMPDIR": str(work), "XDG_RUNTIME_DIR": str(work)}
-    return {**found, **private, "ORT_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1"}
+    settings = {"ORT_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1",
+                "MALLOC_PERTURB_": str(UNSET ^ 0xFF)}  # fmt: skip
+    return {**found, **private, **settings}
 
 
 def make(name: str, own: str) -> None:

@@ -39,6 +39,8 @@ def ask(question: Any) -> dict[str, Any]:
     first = onnxruntime.InferenceSession(
         question.file, providers=["CPUExecutionProvider"]
     ).get_inputs()[0]
+    stored = onnx.load(question.file, load_external_data=False).graph.initializer
+    beside = any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in stored)
     context = Path(question.folder) / f"{Path(question.file).stem}-{question.name}.onnx"
 
     def session(compiling: bool) -> Any:
@@ -54,7 +56,9 @@ def ask(question: Any) -> dict[str, Any]:
             if question.option:
                 settings["soc_model"], settings["htp_arch"] = question.option.split()
         options.add_provider_for_devices(devices, settings)
-        return onnxruntime.InferenceSession(question.file, sess_options=options)
+        # As bytes where it can be: else its path decides names in what is compiled.
+        given = question.file if beside else Path(question.file).read_bytes()
+        return onnxruntime.InferenceSession(given, sess_options=options)
 
     session(compiling=True)
     nodes = onnx.load(str(context), load_external_data=False).graph.node

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgeres import __version__, contract, targets
+from edgeres import __version__, contract, runtimes, targets
 from edgeres.artifact import Artifact
 from edgeres.disk import file_sha256, folder_size
 from edgeres.errors import BadInput
@@ -29,10 +29,14 @@ LIBRARIES = ("torch", "torchao", "litert-torch", "ai-edge-litert", "onnx", "onnx
 
 
 def keyed(section: ExportSection) -> dict[str, Any]:
-    """The section; a form that is the usual one isn't named."""
+    """The section; a form that is the usual one isn't named, a compiler is, with its version."""
     document = keyed_as_is(section)
     if not section.gpu or section.targets != ("tflite-int8",):
         del document["gpu"]
+    del document["npu"]
+    form = targets.compiled(section.targets[0])
+    if form:
+        document["npu"] = {n: runtimes.identity(n) for n in section.npu if n in form.npus}
     return document
 
 
@@ -54,6 +58,7 @@ def run(
     found = convert(
         origin.folder(), scales, name, path, metadata(origin, inputs["data"], section.licence),
         lambda: context.tick(0, 0, f"writing {path.name}"), section.gpu,
+        section.npu,
     )  # fmt: skip
     exported = ExportedFile(
         name, path.name, file_sha256(path), folder_size(path),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -32,8 +33,10 @@ def keyed(section: VerifySection) -> dict[str, Any]:
     document = keyed_as_is(section)
     if not section.prove:
         del document["prove"]
+    if section.on_samples == VerifySection.model_fields["on_samples"].default and not section.on:
+        del document["on_samples"]
     if not section.on:
-        del document["on"], document["on_samples"]
+        del document["on"]
         return document
     return document | {"on": {name: runtimes.identity(name) for name in section.on}}
 
@@ -60,16 +63,21 @@ def run(
         certificate = certify(file, exported, expected, section, context.tick)
         if certificate.logits is not None:
             np.save(out / f"logits-{name}.npy", certificate.logits)
+        others = section.on
+        if form := targets.compiled(name):  # runtimes know the file that was compiled
+            others = tuple(dict.fromkeys((*form.asked(file), *others)))
+            file = form.inside(file)
+            exported = dataclasses.replace(exported, target=form.of, file=file.name)
         verdicts = [
             judge(other, file, exported, expected, section.on_samples,
                   out / "compiled" / other, context.tick)
-            for other in section.on if fits(other, name)
+            for other in others if fits(other, exported.target)
         ]  # fmt: skip
         rows.append(row(certificate, verdicts, proof.get(name)))
         if section.prove and name in proof:
             _require(proof[name], rows[-1])
         origin = _origin(name, inputs)
-        documents.append({"file": to_json(exported), "origin": origin.digest, **rows[-1]})
+        documents.append({"file": artifact.facts["exported"], "origin": origin.digest, **rows[-1]})
     text = json.dumps({"schema": 2, "files": documents}, indent=1)
     (out / "verify.json").write_text(text, "utf-8")
     return {"passed": all(row["passed"] for row in rows), "files": rows}

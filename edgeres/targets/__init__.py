@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from edgeres.models.modules import Classifier
+    from edgeres.targets._compiled import Form
     from edgeres.targets._graph import FileGraph
     from edgeres.targets._structure import Structure
 
@@ -45,12 +46,14 @@ class Source:
         scales: as the precision needs them (`scales_for`); None for a float file.
         metadata: text that goes into the file where the format has a place for it.
         gpu: in the form that GPU delegates compute rightly, where the format knows one.
+        npus: what it is compiled for, as runtimes are called, where the format is compiled.
     """
 
     model: Classifier
     scales: ScaleTable | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     gpu: bool = False
+    npus: tuple[str, ...] = ()
 
 
 class Session(Protocol):
@@ -131,6 +134,8 @@ class Target(Protocol):
     # those files, and `whole(path, folder) -> Path`, one file with everything.
     # Optional: `cut(path, tensor, out) -> bool` writes the file's beginning, up to the output of a
     # `FileOp` (False: it can't end there), so that a runtime can be asked where it departs.
+    # Optional: `missing() -> str | None`, why it can't be written here beside `PACKAGE`.
+    # Optional: `COMPILED`, a form of `_compiled`, of a format that holds what compilers make.
     # Optional: `layer_file(shape, path) -> (input, output)` writes one int8 layer by itself, from
     # which tables of latencies are measured.
 
@@ -162,12 +167,31 @@ def require(name: str) -> None:
 
     Raises:
         BadInput: no such target.
-        MissingComponent: its package is not installed; names the extra.
+        MissingComponent: its package, or its compiler, is not installed; names the mend.
     """
     module, _ = load(name)
     if importlib.util.find_spec(module.PACKAGE) is None:
         extra = f"edgeres[{module.EXTRA}]" if module.EXTRA else "edgeres"
         raise MissingComponent(f"target '{name}' needs {module.PACKAGE}: pip install '{extra}'")
+    lacks = getattr(module, "missing", lambda: None)()
+    if lacks:
+        raise MissingComponent(f"target '{name}' can't be written: {lacks}")
+
+
+def compiled(name: str) -> Form | None:
+    """How a target's files are compiled; None if they aren't."""
+    return getattr(load(name)[0], "COMPILED", None)
+
+
+def npus() -> dict[str, str]:
+    """What a file may be compiled for -> the target that is."""
+    return {npu: name for name in names() if (form := compiled(name)) for npu in form.npus}
+
+
+def as_runtimes_take(name: str) -> str:
+    """The target whose files runtimes are asked about: what a compiled one was compiled from."""
+    form = compiled(name)
+    return form.of if form else name
 
 
 def of_file(path: Path) -> tuple[str, Target]:

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ def convert(
     metadata: Mapping[str, str],
     waiting: Callable[[], None],
     gpu: bool = False,
+    npus: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write `path` from a checkpoint folder; return what the file holds, JSON-ready.
 
@@ -49,13 +50,13 @@ def convert(
         model: folder of a saved model; folded on the way if it isn't.
         scales: as the target needs them; None for a float file.
         waiting: called every now and then; may raise to give up.
-        gpu: as `Source.gpu`.
+        gpu, npus: as `Source` has them.
 
     Raises:
         EdgeresError: what the converter raised; ConversionFailed if it crashed or hangs.
     """
     job = {"model": str(model), "scales": to_json(scales), "target": target, "path": str(path),
-           "metadata": dict(metadata), "gpu": gpu}  # fmt: skip
+           "metadata": dict(metadata), "gpu": gpu, "npus": list(npus)}  # fmt: skip
     return _in_a_child(job, f"writing {path.name}", "converter", _LIMIT_S, waiting)
 
 
@@ -182,8 +183,9 @@ def _export(job: dict[str, Any]) -> dict[str, Any]:
     scales = {k: p for k, v in table.items() if (p := quant_params(v))} if table else None
     path = Path(job["path"])
     first, last = module.export(
-        targets.Source(model, scales, job["metadata"], job["gpu"]), precision, path
-    )
+        targets.Source(model, scales, job["metadata"], job["gpu"], tuple(job["npus"])),
+        precision, path,
+    )  # fmt: skip
     return {"input": to_json(first), "output": to_json(last),
             "graph": described(module.read(path))}  # fmt: skip
 

@@ -32,6 +32,14 @@ class ExportSection(Section):
         bool,
         Field(description="TFLite int8: the form that LiteRT's GPU computes rightly."),
     ] = False
+    npu: Annotated[
+        tuple[Text, ...],
+        AfterValidator(_unique),
+        Field(
+            description="What ethosu-, qnn- and rknn-int8 are compiled for, e.g. ethos-u55-128.",
+            json_schema_extra=_UNIQUE,
+        ),
+    ] = ()
     licence: Annotated[Text | None, Field(description="Goes into the files, e.g. Apache-2.0.")] = (
         None
     )

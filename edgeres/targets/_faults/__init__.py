@@ -21,7 +21,8 @@ SILENT = (
     "a second graph or function",
 )
 SWAPPED = "the inputs of a concatenation swapped"
-_MODULES = {"qoperator": "onnx", "tensorrt": "onnx", "triton": "onnx"}
+_MODULES = {"qoperator": "onnx", "tensorrt": "onnx", "triton": "onnx",
+            "ethosu": "tflite", "qnn": "onnx", "rknn": "onnx"}  # fmt: skip
 
 
 def cut_identity(path: Path, number: int, operand: int) -> bool:
@@ -33,7 +34,7 @@ def cut_identity(path: Path, number: int, operand: int) -> bool:
     Returns:
         Whether it could be done: False for a format without a module here.
     """
-    module = _module(path)
+    module, path = _module(path), _file(path)
     if not hasattr(module, "cut_identity"):
         return False
     module.cut_identity(path, number, operand)
@@ -43,7 +44,13 @@ def cut_identity(path: Path, number: int, operand: int) -> bool:
 def plant(fault: str, path: Path) -> bool:
     """Plant one of `SILENT`, or `SWAPPED`; False where the format has no place for it."""
     planters = getattr(_module(path), "PLANTERS", {})
-    return fault in planters and planters[fault](path) is not False
+    return fault in planters and planters[fault](_file(path)) is not False
+
+
+def _file(path: Path) -> Path:
+    """The file with the network's operations, of a folder with what was compiled of it."""
+    form = getattr(targets.of_file(path)[1], "COMPILED", None)
+    return form.inside(path) if form else path
 
 
 def _module(path: Path) -> Any:
