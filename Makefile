@@ -10,7 +10,7 @@ UV := $(BIN)/uv pip install --quiet
 export PYTHONDONTWRITEBYTECODE :=
 APT_PACKAGES := chromium qemu-user-static mmdebstrap arch-test openssh-server openssh-client libusb-1.0-0 libvulkan1
 
-.PHONY: quickstart test test-matrix test-lowest lint format bench schema lock clean
+.PHONY: quickstart test test-matrix test-runtimes test-lowest lint format bench schema lock clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/edgeres run quickstart
@@ -24,6 +24,13 @@ test: $(VENV)/.installed-dev $(VENV)-tflite-runtime/.installed $(VENV)-mlflow/.i
 # 26 networks of torchvision's and timm's own code to every int8 file: an hour on two cores.
 test-matrix: $(VENV)/.installed-dev $(VENV)-zoo/.installed
 	EDGERES_MATRIX=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/e2e/test_zoo.py tests/e2e/test_file_in_file_out.py -n 2 --dist load -rA
+
+# Qualcomm's and Rockchip's runtimes have licences of their own, and Rockchip's takes 5 GB: who types this accepts both
+# (edgeres list runtimes; docs/runtimes.md says where they are). They go where `make test`'s are, which then uses them, too.
+test-runtimes: $(VENV)/.installed-dev $(VENV)-runtimes/.installed debian-packages
+	EDGERES_RUNTIMES=$(abspath $(VENV)-runtimes) $(BIN)/edgeres runtimes install qnn-htp rk3588 --accept-licence
+	EDGERES_RUNTIMES=$(abspath $(VENV)-runtimes) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/runtimes \
+	  tests/targets/test_compiled.py tests/contracts -rs
 
 # The lowest versions that pyproject.toml declares; LOWEST="--cpu --find-links FOLDER" for a CPU's torch.
 test-lowest: $(VENV)/bin/uv

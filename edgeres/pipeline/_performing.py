@@ -71,6 +71,9 @@ def perform(
                 with store.lock("run", run.name):
                     runs.link(run, one.step.id, found)
                 _finish(run, one.step, found, one.artifact is not None, reporter)
+                if one.step.stage == "export" and recipe.verify and recipe.verify.on:
+                    export: Any = stages.load("export")
+                    export.refuse_known_faults(found, recipe.verify.on)
             procs.agree(True)  # the others find the artifacts now
     _held(run)
     return run

@@ -28,10 +28,9 @@ class Module(Protocol):
 
     Optional: `ACCEPT = True`, its licence has to be accepted before it is installed; `GLIBC`, the
     lowest version of the C library; `missing() -> str | None`, what else this machine lacks;
-    `HINT`, what to try where answers are too far away; `COMPILED`, names that only compile, and
-    how. A
-    file of its name in `locks` lists its packages; without one it is asked in edgeres' own
-    environment.
+    `COMPILED`, names that only compile, and how. A file of its name in `locks` lists its packages;
+    without one it is asked in edgeres' own environment. What it is known to compute wrongly is a
+    row in `_faults`.
     """
 
     SUMMARY: str

@@ -16,7 +16,6 @@ TAKES = ("tflite-int8", "tflite-fp32", "tflite-fp16")
 HOW = "the same shaders, on this machine's GPU or a software one"
 LICENCE = "Apache-2.0"
 LIMITS = {"agreement": 0.99, "worst_codes": 4.0}
-HINT = "an int8 file with strided 1x1 convolutions needs the form of `edgeres export --gpu`"
 
 _DRIVERS = ("/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d", "/usr/local/share/vulkan/icd.d")
 _SOFTWARE = "/usr/lib/chromium/vk_swiftshader_icd.json"  # of Debian's package chromium

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,13 @@ from edgeres.disk import file_sha256, folder_size
 from edgeres.errors import BadInput
 from edgeres.models import spec as specs
 from edgeres.recipe import ExportSection
+from edgeres.runtimes._faults import FAULTS, known
 from edgeres.stages import Context, keyed_as_is
 from edgeres.stages._checkpoint import read_scales
 from edgeres.types import (
     ExportedFile,
     Preprocess,
+    exported_file,
     resize_rule,
     tensor_spec,
     to_json,
@@ -69,6 +71,20 @@ def run(
     document = contract.whole(spec.preprocess, rule, exported.input, data["classes"])
     (out / contract.FILE).write_text(json.dumps(document, indent=1), "utf-8")
     return {"exported": to_json(exported), "preprocess": to_json(spec.preprocess), **found}
+
+
+def refuse_known_faults(made: Artifact, on: Sequence[str]) -> None:
+    """Refuse a file that one of the runtimes it is meant for is known to compute wrongly.
+
+    Raises:
+        BadInput: one is; names the mend.
+    """
+    exported = exported_file(made.facts["exported"])
+    asked = [name for name in on if any(f.runtime == name for f in FAULTS)]
+    for name in asked if any(f.target == exported.target for f in FAULTS) else ():
+        target, _ = targets.load(exported.target)
+        if fault := known(name, exported.target, target.read(made.file(exported.file))):
+            raise BadInput(f"{exported.file} is asked on {name} (verify.on) and has {fault}")
 
 
 def metadata(origin: Artifact, data: Artifact, licence: str | None) -> dict[str, str]:

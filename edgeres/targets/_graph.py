@@ -33,6 +33,7 @@ class FileOp:
         weight_quantization: how the weight's codes map to real values.
         shape: of its output with batch 1, in PyTorch's order (1, C, H, W) or (1, C); () if unknown.
         constant_bytes: size of the weights, biases and tables stored for it.
+        stride: of a convolution, (height, width); only TFLite's reader says it.
     """
 
     kind: str
@@ -45,6 +46,7 @@ class FileOp:
     weight_quantization: QuantParams | None = None
     shape: tuple[int, ...] = ()
     constant_bytes: int = 0
+    stride: tuple[int, int] = (1, 1)
 
     @property
     def macs(self) -> int:

@@ -85,13 +85,16 @@ def _operations(
             seen |= {t.buffer for t in inputs if t.constant}
         else:
             size = 0
-        ops.append(_operation(kind, number, inputs, outputs, size))
+        options = op.builtinOptions
+        stride = getattr(options, "strideH", 1), getattr(options, "strideW", 1)
+        ops.append(_operation(kind, number, inputs, outputs, size, stride))
     return ops
 
 
 def _operation(
-    kind: str, number: int, inputs: list[file.Stored], outputs: list[file.Stored], size: int
-) -> FileOp:
+    kind: str, number: int, inputs: list[file.Stored], outputs: list[file.Stored], size: int,
+    stride: tuple[int, int],
+) -> FileOp:  # fmt: skip
     role = _ROLES.get(kind, "other")
     output = outputs[0].name if outputs else ""
     floating = role != "boundary" and any(t.dtype in _FLOATING for t in (*inputs, *outputs))
@@ -108,6 +111,7 @@ def _operation(
         _of_weight(stored.quantization) if stored and weight is not None else None,
         _pytorch_shape(outputs[0].shape) if outputs else (),
         size,
+        stride,
     )
 
 

@@ -47,7 +47,7 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
     if away := found.get("divergence"):
         said.append(f"the first layer that departs is {away['layer']}: {away['worst']:g} codes")
     if found.get("agreement") is not None and not found["passed"] and found.get("hint"):
-        said.append(f"to try: {found['hint']}")
+        said.append(f"known: {found['hint']}")
     if found.get("compiled"):
         said.append(f"compiled: {', '.join(found['compiled'])}")
     return said

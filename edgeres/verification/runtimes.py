@@ -13,6 +13,7 @@ import numpy as np
 
 from edgeres import runtimes, scratch, targets
 from edgeres.runtimes._asking import Answer, ask, kept
+from edgeres.runtimes._faults import known
 from edgeres.training.inference import prepared
 from edgeres.types import Accuracy, ExportedFile, Gate
 from edgeres.verification.certificate import Reference
@@ -46,6 +47,7 @@ class Verdict:
         answer: without its outputs; parity: against the network's own, None without answers.
         equal_images: how many images have the same output codes, all of them.
         compiled: names of the files that were kept.
+        known: what the runtime is known to compute wrongly of such a file, and the mend.
     """
 
     runtime: str
@@ -57,6 +59,7 @@ class Verdict:
     accuracy: Accuracy | None
     divergence: Divergence | None
     compiled: list[str]
+    known: str = ""
 
     @property
     def passed(self) -> bool:
@@ -114,7 +117,8 @@ def judge(
     gates.append(Gate(f"{name}: top-1 agreement", parity.agreement, ">=", limits["agreement"]))
     worst = f"{name}: worst difference"
     equal, divergence = None, None
-    _, precision = targets.load(exported.target)
+    target, precision = targets.load(exported.target)
+    fault = known(name, exported.target, target.read(path))
     if precision in COMPRESSED:  # other weights than the network's: only answers count
         pass
     elif step is None:
@@ -128,7 +132,8 @@ def judge(
             divergence = _divergence(name, path, exported, reference, waiting)
     right = logits.argmax(1) == reference.labels[:n].numpy()
     accuracy = Accuracy(int(right.sum()), n)
-    return Verdict(name, how, answer, tuple(gates), parity, equal, accuracy, divergence, compiled)
+    return Verdict(name, how, answer, tuple(gates), parity, equal, accuracy, divergence, compiled,
+                   fault)  # fmt: skip
 
 
 def _unfit(outputs: np.ndarray, exported: ExportedFile, reference: Reference) -> str:

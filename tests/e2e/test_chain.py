@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from in_process import edgeres
 
+from edgeres import runtimes
 from edgeres.measurement import protocol
 from edgeres.measurement.runners import Preset
 
@@ -177,6 +178,21 @@ def test_a_proof_for_every_image_is_asked_for(chain: tuple[Path, dict]) -> None:
     none = edgeres("export", made["run"], "--target", "tflite-fp32", "--json", cwd=folder)
     floats = edgeres("verify", json.loads(none.stdout)["run"], "--prove", cwd=folder)
     assert floats.returncode == 2 and "of which there is none" in floats.stderr
+
+
+def test_a_file_that_a_runtime_is_known_to_get_wrong_is_refused(
+    chain: tuple[Path, dict],
+) -> None:
+    folder, _ = chain
+    if why := runtimes.missing("litert-gpu"):
+        pytest.skip(why)
+    asked = ["run", "tiny.yaml", "--until", "verify", "--set", "verify.on=[litert-gpu]"]
+    refused = edgeres(*asked, cwd=folder)
+    assert refused.returncode == 2
+    assert "2 1x1 convolutions with stride 2 before an addition" in refused.stderr
+    assert "edgeres export --gpu" in refused.stderr
+    mended = edgeres(*asked, "--set", "export.gpu=true", cwd=folder)
+    assert mended.returncode == 0, mended.stderr
 
 
 def test_the_form_for_gpus_is_for_the_files_that_have_it(chain: tuple[Path, dict]) -> None:
