@@ -32,10 +32,13 @@ def ask(question: Any) -> dict[str, Any]:
     import onnxruntime
     import onnxruntime_qnn
 
-    onnxruntime.register_execution_provider_library(
-        "QNNExecutionProvider", onnxruntime_qnn.get_library_path()
-    )
-    devices = [d for d in onnxruntime.get_ep_devices() if d.ep_name == "QNNExecutionProvider"]
+    def devices() -> list[Any]:
+        return [d for d in onnxruntime.get_ep_devices() if d.ep_name == "QNNExecutionProvider"]
+
+    if not devices():  # the process may have been asked about another file
+        onnxruntime.register_execution_provider_library(
+            "QNNExecutionProvider", onnxruntime_qnn.get_library_path()
+        )
     first = onnxruntime.InferenceSession(
         question.file, providers=["CPUExecutionProvider"]
     ).get_inputs()[0]
@@ -55,7 +58,7 @@ def ask(question: Any) -> dict[str, Any]:
             options.add_session_config_entry("ep.context_embed_mode", "0")
             if question.option:
                 settings["soc_model"], settings["htp_arch"] = question.option.split()
-        options.add_provider_for_devices(devices, settings)
+        options.add_provider_for_devices(devices(), settings)
         # As bytes where it can be: else its path decides names in what is compiled.
         given = question.file if beside else Path(question.file).read_bytes()
         return onnxruntime.InferenceSession(given, sess_options=options)

@@ -203,7 +203,7 @@ def runtime_row(verdict: Verdict) -> dict[str, Any]:
         "equal_images": verdict.equal_images,
         "worst_codes": parity.worst if parity else None,
         "test": to_json(verdict.accuracy), "divergence": to_json(verdict.divergence),
-        "compiled": verdict.compiled, "hint": verdict.known,
+        "compiled": list(verdict.compiled), "hint": verdict.known,
     }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ A file, the network it was written from and a runtime's name flow in; a verdict 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -47,18 +47,19 @@ class Verdict:
         answer: without its outputs; parity: against the network's own, None without answers.
         equal_images: how many images have the same output codes, all of them.
         compiled: names of the files that were kept.
-        known: what the runtime is known to compute wrongly of such a file, and the mend.
+        known: where a gate of the answers fails, what the runtime is known to compute wrongly of
+            such a file, and the mend.
     """
 
     runtime: str
     how: str
     answer: Answer
     gates: tuple[Gate, ...]
-    parity: Parity | None
-    equal_images: int | None
-    accuracy: Accuracy | None
-    divergence: Divergence | None
-    compiled: list[str]
+    parity: Parity | None = None
+    equal_images: int | None = None
+    accuracy: Accuracy | None = None
+    divergence: Divergence | None = None
+    compiled: Sequence[str] = ()
     known: str = ""
 
     @property
@@ -99,6 +100,20 @@ def judge(
     with scratch.folder("runtime") as folder:
         (answer,) = ask(name, [(path, images)], folder, waiting)
         compiled = kept(answer, keep)
+    verdict = replace(weigh(name, exported, reference, n, answer), compiled=compiled)
+    if verdict.passed or verdict.parity is None:
+        return verdict
+    graph = targets.load(exported.target)[0].read(path)
+    divergence = None
+    if verdict.equal_images is not None:
+        divergence = _divergence(name, path, exported, reference, waiting)
+    return replace(verdict, divergence=divergence, known=known(name, exported.target, graph))
+
+
+def weigh(
+    name: str, exported: ExportedFile, reference: Reference, n: int, answer: Answer
+) -> Verdict:
+    """The gates of what a runtime answered to the first n images of the reference."""
     if not answer.error and answer.outputs is not None:
         answer = replace(answer, error=_unfit(answer.outputs, exported, reference))
     if not answer.error and answer.outputs is None and runtimes.answers(name):
@@ -106,19 +121,17 @@ def judge(
     how = runtimes.how(name)
     if answer.error:
         gate = Gate(f"{name}: gives an answer", 0, "==", 1)
-        return Verdict(name, how, answer, (gate,), None, None, None, None, compiled)
+        return Verdict(name, how, answer, (gate,))
     gates = [Gate(f"{name}: operators not taken", len(answer.refused), "==", 0)]
     if answer.outputs is None:
-        return Verdict(name, how, answer, tuple(gates), None, None, None, None, compiled)
+        return Verdict(name, how, answer, tuple(gates))
     expected = reference.logits[:n]
     logits = targets.decode(answer.outputs.reshape(n, -1), exported.output)
     step, limits = reference.step(), runtimes.load(name).LIMITS
     parity = compare(expected, logits, step)
     gates.append(Gate(f"{name}: top-1 agreement", parity.agreement, ">=", limits["agreement"]))
-    worst = f"{name}: worst difference"
-    equal, divergence = None, None
-    target, precision = targets.load(exported.target)
-    fault = known(name, exported.target, target.read(path))
+    worst, equal = f"{name}: worst difference", None
+    _, precision = targets.load(exported.target)
     if precision in COMPRESSED:  # other weights than the network's: only answers count
         pass
     elif step is None:
@@ -128,12 +141,9 @@ def judge(
         most = limits["worst_codes"] * FINER.get(precision, 1)
         gates.append(Gate(worst, parity.worst, "<=", most, "codes"))
         equal = int((np.abs(expected - logits) < step / 2).all(1).sum())
-        if not all(gate.passed for gate in gates):
-            divergence = _divergence(name, path, exported, reference, waiting)
     right = logits.argmax(1) == reference.labels[:n].numpy()
     accuracy = Accuracy(int(right.sum()), n)
-    return Verdict(name, how, answer, tuple(gates), parity, equal, accuracy, divergence, compiled,
-                   fault)  # fmt: skip
+    return Verdict(name, how, answer, tuple(gates), parity, equal, accuracy)
 
 
 def _unfit(outputs: np.ndarray, exported: ExportedFile, reference: Reference) -> str:

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import images
 from in_process import edgeres
+from runtime_files import IMAGES, needs
 
 from edgeres import runtimes, targets
 from edgeres.compression.integers import integer_graph
@@ -27,43 +27,13 @@ from edgeres.runtimes import _environment
 from edgeres.runtimes._asking import ask as ask_runtime
 from edgeres.training.inference import predict, prepared
 from edgeres.types import ExportedFile
-from edgeres.verification.certificate import Reference, certify
+from edgeres.verification.certificate import certify
 from edgeres.verification.runtimes import Verdict, judge
 from edgeres.verification.structure import mismatches
 
-ANSWERING = ("litert-builtin", "litert-reference", "onnxruntime-unoptimized", "tflm", "openvino")
-_N = 24
+ANSWERING = ("litert-builtin", "litert-reference", "onnxruntime-unoptimized", "tflm", "openvino",
+             "qnn-htp")  # fmt: skip
 Asked = Callable[..., Verdict]
-
-
-def needs(name: str) -> None:
-    if why := runtimes.missing(name):
-        pytest.skip(f"{name}: {why}")
-
-
-@pytest.fixture(scope="module")
-def exported(
-    quantized: tuple, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], tuple[Path, ExportedFile, Reference]]:
-    """A target's name -> an int8 file of the shared network, and what it must reproduce."""
-    model, folded, scales = quantized
-    sample, spec = images(_N), model.spec.preprocess
-    logits = predict(integer_graph(folded, scales), sample, spec).numpy()
-    before = predict(model, sample, spec).numpy()
-    labels = torch.from_numpy(logits.argmax(1))
-    reference = Reference(folded, scales, logits, before, sample, labels)
-    made: dict[str, tuple[Path, ExportedFile, Reference]] = {}
-
-    def file(name: str) -> tuple[Path, ExportedFile, Reference]:
-        if name not in made:
-            target, precision = targets.load(name)
-            path = tmp_path_factory.mktemp(name) / f"m{target.SUFFIX}"
-            first, last = target.export(targets.Source(folded, scales, {}), precision, path)
-            about = ExportedFile(name, path.name, file_sha256(path), 1, first, last)
-            made[name] = path, about, reference
-        return made[name]
-
-    return file
 
 
 @pytest.fixture
@@ -71,7 +41,9 @@ def ask(exported: Callable, tmp_path: Path) -> Asked:
     def asked(name: str, target: str, path: Path | None = None) -> Verdict:
         needs(name)
         known, about, reference = exported(target)
-        return judge(name, path or known, about, reference, _N, tmp_path / "kept", lambda *_: None)
+        return judge(
+            name, path or known, about, reference, IMAGES, tmp_path / "kept", lambda *_: None
+        )
 
     return asked
 
@@ -97,14 +69,14 @@ def test_a_name_belongs_to_one_module() -> None:
     assert len(every) == len(set(every)) == len(runtimes.names())
 
 
-@pytest.mark.parametrize("name", ANSWERING)
+@pytest.mark.parametrize("name", [*ANSWERING, "rk3588"])
 def test_a_files_answers_on_a_runtime(name: str, ask: Asked) -> None:
     target = next(t for t in runtimes.load(name).TAKES if t in ("tflite-int8", "onnx-int8"))
     found = ask(name, target)
     assert found.passed, found
-    assert found.parity is not None and found.parity.n == _N
+    assert found.parity is not None and found.parity.n == IMAGES
     assert found.equal_images is not None
-    assert found.accuracy is not None and found.accuracy.correct >= _N - 1
+    assert found.accuracy is not None and found.accuracy.correct >= IMAGES - 1
     assert found.answer.version
     if name == "tflm":
         assert 5_000 < found.answer.memory_bytes["arena"] < 200_000
@@ -186,7 +158,7 @@ def test_limits_are_in_int8_codes_and_leave_compressed_weights_alone(
         logits = predict(graph, reference.images, model.spec.preprocess).numpy()
         about = ExportedFile(name, path.name, file_sha256(path), 1, *ends)
         expected = dataclasses.replace(reference, model=network, scales=table, logits=logits)
-        found = judge("litert-builtin", path, about, expected, _N, None, lambda *_: None)
+        found = judge("litert-builtin", path, about, expected, IMAGES, None, lambda *_: None)
         limits = {gate.name.split(": ")[1]: gate.limit for gate in found.gates}
         assert limits.get("worst difference") == (256 if table else None)
         assert found.passed, found
@@ -250,7 +222,7 @@ def test_a_float_files_values_are_judged_too(
     path = tmp_path / "f.tflite"
     ends = module.export(targets.Source(floats, None, {}), precision, path)
     about = ExportedFile("tflite-fp32", path.name, file_sha256(path), 1, *ends)
-    found = judge("litert-builtin", path, about, expected, _N, None, lambda *_: None)
+    found = judge("litert-builtin", path, about, expected, IMAGES, None, lambda *_: None)
     assert found.parity is not None and found.parity.agreement == 1
     assert [g.name for g in found.gates if not g.passed] == ["litert-builtin: worst difference"]
 
