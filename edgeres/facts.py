@@ -56,7 +56,8 @@ _NETWORK = {"model": text, "parameters": count, "macs": count, "test": counted,
             "validation?": counted, "source?": text, "notes?": [text]}  # fmt: skip
 _PRUNED = {**_NETWORK, "macs_before": some, "macs_after": count,
            "latency?": {"asked_ns": positive, "predicted_ns": positive,
-                        "measured": {"paced_ns": positive, "median_ns": positive}}}  # fmt: skip
+                        "measured": {"paced_ns": positive, "median_ns": positive,
+                                     "estimated_by?": text}}}  # fmt: skip
 _QUANTIZATION = {"scale": list_of(number, 1, 10**6), "zero_point": list_of(whole, 1, 10**6),
                  "dtype": text, "axis?": whole}  # fmt: skip
 _TENSOR = {"name": text, "shape": list_of(whole, 0, 16), "dtype": one_of(*_TYPES), "layout": text,

@@ -135,7 +135,9 @@ def prune(
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(help="Where a latency budget is measured; the host if left out."),
+        typer.Option(
+            help="Where a latency budget is measured, or estimated (ethos-u55-128); else the host."
+        ),
     ] = None,
     architecture: Architecture = None,
     mean: Mean = None,
@@ -179,7 +181,9 @@ def search(
         float | None,
         typer.Option(help="Points of validation top-1 it may lose against that student."),
     ] = None,
-    device: Annotated[str, typer.Option(help="Where; see `edgeres list devices`.")] = "host",
+    device: Annotated[
+        str, typer.Option(help="Where; see `edgeres list devices`; or an estimate: ethos-u55-128.")
+    ] = "host",
     target: Annotated[str, typer.Option(help="tflite-int8 or onnx-int8.")] = "tflite-int8",
     recipe: Annotated[
         str, typer.Option(help="Whose data, teacher and training are used.")

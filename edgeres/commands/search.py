@@ -98,7 +98,7 @@ def searched(recipe: Recipe, wish: Wish, runs: Path, quiet: bool) -> dict[str, A
     base = None
     if is_share or wish.max_drop is not None:
         base = recipe.distill.student if recipe.distill else recipe.teacher.model
-    devices.load(wish.device)
+    estimate = devices.load(wish.device).kind == devices.ESTIMATE
     progress = Progress(quiet)
     with contextlib.closing(progress):
         progress.started("search", f"{wish.latency} on {wish.device}")
@@ -118,7 +118,8 @@ def searched(recipe: Recipe, wish: Wish, runs: Path, quiet: bool) -> dict[str, A
     with storage_errors(wish.out):
         wish.out.write_text(dump(written), "utf-8")
     return {
-        "device": wish.device, "target": wish.target, "limit_ns": limit, "factor": table.factor,
+        "device": wish.device, "estimate": estimate, "target": wish.target,
+        "limit_ns": limit, "factor": table.factor,
         "epochs": wish.epochs, "candidates": [_row(c, found, limit) for c in found],
         "winner": _row(winner, found, limit), "recipe": str(wish.out),
         "base": base, "lost_points": lost,
@@ -277,7 +278,11 @@ def _recipe(recipe: Recipe, winner: Candidate, wish: Wish) -> Recipe:
             document["prune"]["max_drop"] = wish.max_drop
     document.setdefault("quantize", {"method": "qat", **_tuning(train["train"])})
     document["export"] = {"targets": [wish.target]}
-    document |= {"verify": {}, "benchmark": {"devices": [wish.device]}, "report": {}}
+    document |= {"verify": {}, "report": {}}
+    if devices.load(wish.device).kind == devices.ESTIMATE:  # it runs nothing, and can be asked
+        document["verify"] = {"on": [wish.device]}
+    else:
+        document["benchmark"] = {"devices": [wish.device]}
     return load_mapping(document)
 
 

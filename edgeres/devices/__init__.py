@@ -17,9 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from edgeres import errors
+from edgeres import errors, runtimes
 from edgeres.devices._events import RUNNER, identity, probe, run_runner
 from edgeres.devices._profiles import (
+    ESTIMATE,
     WHERE,
     DeviceProfile,
     Setting,
@@ -32,6 +33,7 @@ from edgeres.devices._profiles import (
 )
 
 __all__ = [
+    "ESTIMATE",
     "RUNNER",
     "Completed",
     "Device",
@@ -50,6 +52,7 @@ __all__ = [
     "own_folder",
     "probe",
     "profiles",
+    "require_running",
     "run_runner",
 ]
 
@@ -147,6 +150,17 @@ def kinds() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
 
 
+def require_running(profile: DeviceProfile) -> None:
+    """Refuse an estimate, on which nothing can be run.
+
+    Raises:
+        BadInput: it is one.
+    """
+    if profile.kind == ESTIMATE:
+        raise errors.BadInput(f"device '{profile.name}' is an estimate and runs nothing: it is for "
+                              "prune and search, and for verify --on")  # fmt: skip
+
+
 def open_device(profile: DeviceProfile) -> Device:
     """Connect to the device of a profile.
 
@@ -154,6 +168,7 @@ def open_device(profile: DeviceProfile) -> Device:
         BadInput: the profile's kind is unknown or its settings are wrong.
         DeviceError: the device can't be reached.
     """
+    require_running(profile)
     if profile.kind not in kinds():
         raise errors.unknown("device kind", profile.kind, kinds())
     module = importlib.import_module(f"{__name__}.{profile.kind}")
@@ -172,8 +187,11 @@ def measured_with(profile: DeviceProfile) -> dict[str, Any]:
 
 def identity_of(name: str) -> str | None:
     """The identity of a device that can be reached; None of one that is away."""
+    profile = load(name)
+    if profile.kind == ESTIMATE:
+        return runtimes.identity(profile.name)
     try:
-        with open_device(load(name)) as device:
+        with open_device(profile) as device:
             return device.identity()
     except errors.DeviceError:
         return None

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from edgeres import documents, errors
+from edgeres import documents, errors, runtimes
 from edgeres.disk import config_folder
 
 _KIND = documents.Kind("device profile", 64 << 10, "it needs name, kind and description")
@@ -33,6 +33,8 @@ _WHAT = {str: "text", int: "a whole number", bool: "true or false", tuple: "a li
          dict: "a mapping"}  # fmt: skip
 WHERE = {"ssh": "host", "jetson": "host", "adb": "serial"}
 """Kind -> the setting that says which machine it is."""
+ESTIMATE = "estimate"
+"""The kind of a device that nobody has: a runtime that estimates stands for it."""
 _REQUIRED = ("name", "kind", "description")
 _allowed = False
 
@@ -120,6 +122,7 @@ def load(name_or_path: str | Path) -> DeviceProfile:
     Raises:
         BadInput: no such device, the file is not a valid profile, its kind has no places, or it
             would start programs and is not one of the user's own.
+        MissingComponent: it is a runtime that estimates, and that isn't installed.
     """
     text = str(name_or_path)
     if text.endswith((".yaml", ".yml")):
@@ -127,7 +130,10 @@ def load(name_or_path: str | Path) -> DeviceProfile:
     name, at, where = text.partition("@")
     known = _known()
     if name not in known:
-        raise errors.unknown("device", name, known)
+        if text in runtimes.estimates():
+            runtimes.require(text)
+            return DeviceProfile(text, ESTIMATE, runtimes.how(text), runners=())
+        raise errors.unknown("device", name, [*known, *runtimes.estimates()])
     profile = _trusted(known[name])
     return _elsewhere(profile, where) if at else profile
 

@@ -7,6 +7,7 @@ target, the threads and the file's contents: the next budget measures only what 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -16,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from edgeres import devices, scratch, targets
+from edgeres import devices, runtimes, scratch, targets
 from edgeres.devices import Device, DeviceProfile
 from edgeres.disk import cache_folder, file_sha256, storage_errors, write_whole
 from edgeres.errors import BadInput, DeviceError, MissingComponent
@@ -25,6 +26,7 @@ from edgeres.measurement.protocol import Candidate
 from edgeres.measurement.runners import Preset, Work
 from edgeres.models.latency import LatencyTable, family, grid
 from edgeres.models.shapes import LayerShape
+from edgeres.runtimes._asking import ask
 
 PRESET = Preset(200, 0.1, 3.0, max_warmup_seconds=0.3, sessions=2)
 """How long one layer is measured; the fastest session counts, as other work only slows one down."""
@@ -55,28 +57,72 @@ def build(
     require_real(profile)
     write, suffix = _writer(target)
     wanted = grid(shapes, round_to)
-    with scratch.folder("measure") as folder, devices.open_device(profile) as device:
-        store = _Store(cache or cache_folder() / "latency", device.identity(), target, profile)
-        with farm.reserved(device.address, on_event), device.steady():
-            times: dict[LayerShape, float] = {}
-            for number, shape in enumerate([_EMPTY, *wanted]):
-                path = folder / f"layer-{number}{suffix}"
-                first, last = write(shape, path)
-                key = file_sha256(path)
-                known = store.times.get(key)
-                if known is None:
-                    on_event(f"layer {number} of {len(wanted)} on {device.name}")
-                    own = path.with_suffix("")
-                    own.mkdir()
-                    known = _measured(device, path, first, last, profile.threads, own)
-                    store.add(key, known)
-                times[shape] = known
+    with scratch.folder("measure") as folder, contextlib.ExitStack() as stack:
+        measure, identity = _stopwatch(profile, target, stack, on_event)
+        store = _Store(cache or cache_folder() / "latency", identity, target, profile)
+        times: dict[LayerShape, float] = {}
+        for number, shape in enumerate([_EMPTY, *wanted]):
+            path = folder / f"layer-{number}{suffix}"
+            first, last = write(shape, path)
+            key = file_sha256(path)
+            known = store.times.get(key)
+            if known is None:
+                on_event(f"layer {number} of {len(wanted)} on {profile.name}")
+                known = measure(path, first, last)
+                store.add(key, known)
+            times[shape] = known
     overhead = times.pop(_EMPTY)
     points: dict[Any, dict[tuple[int, int], float]] = {}
     for shape in wanted:
         column = points.setdefault(family(shape), {})
         column[shape.cin, shape.cout] = max(times[shape] - overhead, 0.0)
     return LatencyTable(profile.name, target, overhead, points)
+
+
+def _stopwatch(
+    profile: DeviceProfile,
+    target: str,
+    stack: contextlib.ExitStack,
+    on_event: Callable[[str], None],
+) -> tuple[Callable[[Path, Any, Any], float], str]:
+    """What takes a layer's time (file, input, output -> ns) until the stack ends, and whose."""
+    if profile.kind == devices.ESTIMATE:
+        return (
+            lambda path, *_: float(_estimated(profile.name, target, path)["median_ns"]),
+            runtimes.identity(profile.name).replace(" ", "-"),
+        )
+    device = stack.enter_context(devices.open_device(profile))
+    stack.enter_context(farm.reserved(device.address, on_event))
+    stack.enter_context(device.steady())
+
+    def measure(path: Path, first: Any, last: Any) -> float:
+        own = path.with_suffix("")
+        own.mkdir()
+        return _measured(device, path, first, last, profile.threads, own)
+
+    return measure, device.identity()
+
+
+def _estimated(name: str, target: str, path: Path) -> dict[str, Any]:
+    """What a runtime estimates, like the latency of a report; the same each time.
+
+    Raises:
+        BadInput: it doesn't take such files.
+        DeviceError: it gives no estimate of this one, or leaves operators to another processor.
+    """
+    takes = runtimes.load(name).TAKES
+    if target not in takes:
+        raise BadInput(f"device '{name}' is an estimate for {', '.join(takes)}, not {target}")
+    with scratch.folder("estimate") as folder:
+        (answer,) = ask(name, [(path, None)], folder)
+    if answer.refused:
+        raise DeviceError(f"device '{name}' estimates only what it computes itself; not taken: "
+                          f"{answer.refused[0]}")  # fmt: skip
+    if not answer.latency_ns:
+        raise DeviceError(f"device '{name}': {answer.error or 'no estimate'}")
+    ns = float(answer.latency_ns)
+    return {"median_ns": ns, "median_ci_ns": [ns, ns], "n": 1, "session_medians_ns": [ns],
+            "estimated_by": answer.version}  # fmt: skip
 
 
 def require_real(profile: DeviceProfile) -> None:
@@ -91,7 +137,7 @@ def require_real(profile: DeviceProfile) -> None:
 
 
 def whole_files(
-    candidates: Sequence[Candidate], profile: DeviceProfile, preset: str,
+    candidates: Sequence[Candidate], profile: DeviceProfile, target: str, preset: str,
     on_event: Callable[[str], None] = lambda note: None,
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
     """The latency of exported files, run in turn: name -> the `latency` part of its report.
@@ -99,6 +145,8 @@ def whole_files(
     Raises:
         DeviceError: one of them could not be measured.
     """
+    if profile.kind == devices.ESTIMATE:
+        return {c.target: _estimated(profile.name, target, c.path) for c in candidates}
     (found,) = farm.measure(candidates, [profile], preset, on_event=on_event)
     if found.failures or not found.reports:
         why = found.failures[0]["message"] if found.failures else "nothing there runs such files"

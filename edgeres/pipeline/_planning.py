@@ -163,7 +163,7 @@ def _preflight(recipe: Recipe) -> None:
     if recipe.export and recipe.export.gpu and "tflite-int8" not in recipe.export.targets:
         raise BadInput("export.gpu is for tflite-int8, which isn't one of export.targets")
     for name in recipe.benchmark.devices if recipe.benchmark else ():
-        devices.load(name)
+        devices.require_running(devices.load(name))
     for name in recipe.verify.on if recipe.verify else ():
         _check_runtime(name, recipe)
     if recipe.prune and recipe.prune.latency:

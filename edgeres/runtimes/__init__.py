@@ -28,9 +28,9 @@ class Module(Protocol):
 
     Optional: `ACCEPT = True`, its licence has to be accepted before it is installed; `GLIBC`, the
     lowest version of the C library; `missing() -> str | None`, what else this machine lacks;
-    `COMPILED`, names that only compile, and how. A file of its name in `locks` lists its packages;
-    without one it is asked in edgeres' own environment. What it is known to compute wrongly is a
-    row in `_faults`.
+    `COMPILED`, names that only compile, and how; `ESTIMATES = True`, it says a latency. A file of
+    its name in `locks` lists its packages; without one it is asked in edgeres' own environment.
+    What it is known to compute wrongly is a row in `_faults`.
     """
 
     SUMMARY: str
@@ -45,8 +45,8 @@ class Module(Protocol):
 
         Returns:
             version, device, taken (operators; None: all that aren't refused), refused (a sentence
-            for each), memory_bytes (kind -> bytes), cycles, outputs (raw, one row per image), or
-            error.
+            for each), memory_bytes (kind -> bytes), cycles, latency_ns (an estimate), outputs (raw,
+            one row per image), or error.
         """
         ...
 
@@ -133,6 +133,11 @@ def require(name: str) -> None:
 def answers(name: str) -> bool:
     """Whether a runtime gives answers; one that doesn't only compiles."""
     return name not in getattr(load(name), "COMPILED", {})
+
+
+def estimates() -> list[str]:
+    """The runtimes that estimate how long a file takes on what they compile it for."""
+    return [name for name in names() if getattr(load(name), "ESTIMATES", False)]
 
 
 def how(name: str) -> str:

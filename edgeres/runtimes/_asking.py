@@ -31,7 +31,7 @@ _POLL_S = 0.05
 _REPLY_BYTES, _ANSWER_BYTES, _LAST_BYTES = 4 << 20, 1 << 30, 64 << 10
 _REPLY = {
     "version?": text, "device?": text, "taken?": count, "refused?": list_of(text, 0, 10_000),
-    "memory_bytes?": {"*": count}, "cycles?": count, "error?": text,
+    "memory_bytes?": {"*": count}, "cycles?": count, "latency_ns?": count, "error?": text,
 }  # fmt: skip
 
 
@@ -41,7 +41,7 @@ class Answer:
 
     Attributes:
         taken: operators that it computes itself; refused: a sentence for each that it doesn't.
-        memory_bytes: kind of memory -> bytes. cycles: of one inference.
+        memory_bytes: kind of memory -> bytes. cycles, latency_ns: of one inference.
         outputs: raw, one row per image. compiled: files that it made.
         error: why there is no answer: its own sentence, or how it ended.
     """
@@ -52,6 +52,7 @@ class Answer:
     refused: tuple[str, ...] = ()
     memory_bytes: Mapping[str, int] = field(default_factory=dict)
     cycles: int | None = None
+    latency_ns: int | None = None
     outputs: np.ndarray | None = None
     compiled: tuple[Path, ...] = ()
     error: str = ""
@@ -235,6 +236,7 @@ def _read(folder: Path, number: int, images: np.ndarray | None) -> Answer:
     return Answer(
         said.get("version", ""), said.get("device", ""), said.get("taken"),
         tuple(said.get("refused", ())), said.get("memory_bytes", {}), said.get("cycles"),
+        said.get("latency_ns"),
         outputs, compiled, said.get("error", ""),
     )  # fmt: skip
 

@@ -24,6 +24,7 @@ COMPILED = dict.fromkeys(
     NAMES, "compiled; memory and cycles are Vela's estimates, answers are tflm's"
 )
 LICENCE = "Apache-2.0"
+ESTIMATES = True
 LIMITS: dict[str, float] = {}
 
 
@@ -55,6 +56,7 @@ def ask(question: Any) -> dict[str, Any]:
         "taken": counts["NPU"], "refused": _refused(text, counts["CPU"]),
         "memory_bytes": {k: round(float(v) * 1024) for k, v in kib.items() if float(v)},
         "cycles": round(float(row["cycles_total"])),
+        "latency_ns": round(float(row["inference_time"]) * 1e9),
     }  # fmt: skip
 
 

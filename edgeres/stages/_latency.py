@@ -91,7 +91,7 @@ def in_turn(
             own.mkdir()
             kept = (exclude or {}).get(name, ())
             candidates.append(exported(network, target, own, tick, name, kept))
-        return latency_table.whole_files(candidates, devices.load(device), preset, tick)
+        return latency_table.whole_files(candidates, devices.load(device), target, preset, tick)
 
 
 def share_of(latency: Mapping[str, Any], other: Mapping[str, Any]) -> float:

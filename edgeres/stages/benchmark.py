@@ -77,6 +77,8 @@ def measured(
     from edgeres.measurement import farm, runners
 
     profiles = [devices.load(name) for name in section.devices]
+    for profile in profiles:
+        devices.require_running(profile)
     exports = [a for a in inputs.values() if a.stage == "export"]
     runnable = [a for a in exports if any(runners.of(p, _file(a)) for p in profiles)]
     if profiles and exports and not runnable:

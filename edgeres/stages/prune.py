@@ -106,4 +106,6 @@ def summary(facts: Mapping[str, Any]) -> str:
     times = facts["latency"]
     asked, predicted = times["asked_ns"] / 1e6, times["predicted_ns"] / 1e6
     measured = times["measured"]["paced_ns"] / 1e6
-    return f"{line}, {measured:.3g} ms (asked {asked:.3g}, predicted {predicted:.3g})"
+    by = times["measured"].get("estimated_by")
+    what = f", an estimate of {by}" if by else ""
+    return f"{line}, {measured:.3g} ms (asked {asked:.3g}, predicted {predicted:.3g}{what})"

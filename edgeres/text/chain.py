@@ -93,9 +93,11 @@ def search(result: Mapping[str, Any]) -> str:
     winner = result["winner"]
     kept = f", pruned to {winner['latency_ns'] / 1e6:.3g} ms" if winner["keep"] < 1 else ""
     lost = result["lost_points"]
+    ms = f"ms are {result['device']}'s estimate, nothing was measured"
     against = [] if lost is None else [f"{-lost:+.2f} points against {result['base']}"]
     return "\n".join([
         table(rows, tuple(rows[0])),
         f"{slow} candidates are too slow, {rest} slim ones were not trained", *against,
+        *([ms] if result["estimate"] else []),
         f"winner: {winner['student']}{kept}; train it: edgeres run {result['recipe']}",
     ])  # fmt: skip

@@ -19,7 +19,8 @@ from runtime_files import IMAGES, needs
 from edgeres import runtimes, targets
 from edgeres.compression.integers import integer_graph
 from edgeres.disk import file_sha256
-from edgeres.errors import BadInput, MissingComponent
+from edgeres.errors import BadInput, DeviceError, MissingComponent
+from edgeres.measurement import latency_table
 from edgeres.models.modules import fold_batchnorm
 from edgeres.network import tflite_file as flatbuffer
 from edgeres.recipe import VerifySection
@@ -184,6 +185,8 @@ def test_a_float_file_is_refused_by_the_npu_operator_by_operator(
     (answer,) = ask_runtime("ethos-u55-128", [(path, None)], folder)
     assert answer.taken == 0 and len(answer.refused) > 10
     assert any(words.startswith("CONV_2D") and "Float32" in words for words in answer.refused)
+    with pytest.raises(DeviceError, match="estimates only what it computes itself"):
+        latency_table._estimated("ethos-u55-128", "tflite-int8", path)
 
 
 def test_what_is_compiled_stays_beside_what_is_there(exported: Callable, tmp_path: Path) -> None:
