@@ -80,7 +80,12 @@ class Form:
 
     def asked(self, path: Path) -> tuple[str, ...]:
         """The runtimes that know what it does: those that it is compiled for, and who answers."""
-        return (*(name for name in self.npus if (path / name).is_dir()), *self.answered_by)
+        return (*self._named(path), *self.answered_by)
+
+    def _named(self, path: Path) -> list[str]:
+        """What it is compiled for; links are not followed."""
+        places = {name: path / name for name in self.npus}
+        return [name for name, p in places.items() if p.is_dir() and not p.is_symlink()]
 
     def read(self, path: Path) -> FileGraph:
         """Read the file that was compiled."""
@@ -98,7 +103,7 @@ class Form:
         return dataclasses.replace(found, left_over=left_over)
 
     def _left_over(self, path: Path, file: Path) -> Iterator[str]:
-        names = [name for name in self.npus if (path / name).is_dir()]
+        names = self._named(path)
         if not names:
             yield "nothing in it is compiled for an NPU"
         expected = [Path(file.name)]

@@ -61,8 +61,13 @@ def images() -> Labelled:
 
 @pytest.fixture(scope="module", params=NETWORKS)
 def network(request: pytest.FixtureRequest) -> NetworkModule:
-    """One of them with batch statistics that fit the images."""
-    library, name = request.param.split(":")
+    """One of them."""
+    return built(request.param)
+
+
+def built(called: str) -> NetworkModule:
+    """A network such as `timm:lcnet_050`, with batch statistics that fit the images."""
+    library, name = called.split(":")
     model = from_module(_library.built(library, name, 10), PX, name=name).module
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     kept = [norm.momentum for norm in norms]

@@ -58,11 +58,18 @@ def _linked(path: Path) -> None:
     file.symlink_to(path.parent / "elsewhere")
 
 
+def _linked_folder(path: Path) -> None:
+    folder = _compiled_file(path).parent
+    shutil.move(folder, path.parent / "elsewhere")
+    folder.symlink_to(path.parent / "elsewhere")
+
+
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a byte": (_changed, "isn't what the compiler makes of"),
     "a byte less": (_cut, "isn't what the compiler makes of"),
     "a file less": (_lost, "is missing"),
     "a link": (_linked, "is missing"),
+    "a link to a folder": (_linked_folder, "doesn't belong to it, or is a link"),
     "a file more": (lambda path: (path / "more.bin").write_bytes(b""), "doesn't belong to it"),
     "nothing compiled": (lambda path: shutil.rmtree(_compiled_file(path).parent),
                          "nothing in it is compiled"),
