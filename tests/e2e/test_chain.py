@@ -145,7 +145,10 @@ def test_other_runtimes_are_asked_about_a_runs_files(
         assert asked["agreement"] >= 0.98 and asked["n"] == row["test"]["n"]
         names = [gate["name"] for gate in row["gates"]]
         assert f"{asked['runtime']}: top-1 agreement" in names
-    shown = edgeres("verify", result["run"], *on, cwd=folder)
+    shown = edgeres("verify", result["run"], *on, "--on-samples", "7", cwd=folder)
+    assert re.search(r"^litert-builtin .* \d/7 ", shown.stdout, re.M), shown.stdout
+    unused = edgeres("verify", result["run"], "--on-samples", "7", cwd=folder)
+    assert unused.returncode == 2 and "name one with --on" in unused.stderr
     assert re.search(r"^litert-builtin +tflite-int8 +passed ", shown.stdout, re.M)
     refused = edgeres("verify", result["run"], "--on", "rk3588x", cwd=folder)
     assert refused.returncode == 2 and "did you mean 'rk3588'" in refused.stderr
