@@ -16,6 +16,7 @@ from edgeres.bundle import golden
 from edgeres.bundle.archive import Contents
 from edgeres.disk import read_bounded
 from edgeres.errors import BadInput
+from edgeres.runtimes._asking import Answer, ask
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,12 +92,12 @@ def findings(contents: Contents, model: Path, operators: Iterable[str]) -> Itera
             yield f"{where} isn't that of the model"
 
 
-def _asked(model: Path, inputs: np.ndarray) -> tuple[runtimes.Answer | None, str]:
+def _asked(model: Path, inputs: np.ndarray) -> tuple[Answer | None, str]:
     """What TFLite Micro says of the file, or why it can't be asked here."""
     if why := runtimes.missing("tflm"):
         return None, why
     with scratch.folder("tflm") as place:
-        (answer,) = runtimes.ask("tflm", [(model, inputs)], place)
+        (answer,) = ask("tflm", [(model, inputs)], place)
     if answer.refused or answer.error:
         said = "; ".join(answer.refused) or answer.error
         raise BadInput(f"{model.name}: TFLite Micro refuses it: {said}")

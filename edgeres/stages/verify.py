@@ -97,7 +97,7 @@ def _proof(
     found: dict[str, Proof] = {}
     if origin is not None:
         trained = read_scales(origin)
-        held = [name for name in names if targets.as_trained(name)]
+        held = [name for name in names if targets.rounds_as_known(name)]
         if held:
             found = dict.fromkeys(held, prove(weights.load(origin.folder()), trained))
     if section.prove and not found:

@@ -223,12 +223,14 @@ def scales_for(name: str, trained: ScaleTable) -> ScaleTable:
     return module.SCHEMES[precision](trained)
 
 
-def as_trained(name: str) -> bool:
-    """Whether files of a target such as `tflite-int8` compute with the trained scales."""
+def rounds_as_known(name: str) -> bool:
+    """Whether files of a target such as `tflite-int8` compute with the trained scales, and not in
+    an NPU, of which nobody says how it rounds."""
     from edgeres.targets import _schemes
 
     module, precision = load(name)
-    return module.SCHEMES.get(precision) is _schemes.as_trained
+    own = module.SCHEMES.get(precision) is _schemes.as_trained
+    return own and not hasattr(module, "COMPILED")
 
 
 def require_scheme(name: str, scheme: str) -> None:

@@ -18,6 +18,7 @@ from edgeres.compression import ptq
 from edgeres.models.spec import default_preprocess
 from edgeres.network.graph import Network, Node
 from edgeres.network.module import NetworkModule
+from edgeres.runtimes._asking import ask
 from edgeres.types import QuantParams, ScaleTable
 from edgeres.verification.every_input import prove
 from edgeres.verification.kernels import ADDS, KERNELS, AddScales, Scales
@@ -198,7 +199,7 @@ def test_microcontrollers_round_them_so_too(tmp_path: Path) -> None:
     path = _files(model, table, tmp_path)["tflite-int8"]
     x = _images(sums[turns], 5, 2).transpose(0, 2, 3, 1)
     (folder := tmp_path / "kept").mkdir()
-    (answer,) = runtimes.ask("tflm", [(path, x)], folder)
+    (answer,) = ask("tflm", [(path, x)], folder)
     assert np.array_equal(_by_sum(answer.outputs, len(turns)), codes[turns])
 
 
