@@ -15,7 +15,6 @@ from edgeres.compression import portable
 from edgeres.compression.graph import storable
 
 _DIGITS = 11  # of a float16 number
-_GROWTH = 1 / 64  # see `ties`
 
 
 def activation_grid(bounds: Tensor, scheme: str) -> tuple[Tensor, Tensor]:
@@ -32,11 +31,11 @@ def activation_grid(bounds: Tensor, scheme: str) -> tuple[Tensor, Tensor]:
     return (size.clamp_min(2.0**-20) / 32767).float(), torch.zeros_like(bounds[0])
 
 
-def untied(scale: Tensor, step: float) -> Tensor:
+def untied(scale: Tensor, step: float, most: float) -> Tensor:
     """`ties.untied` of a scale ()."""
     multiple = (scale / step).ceil().long() | 1
     found = multiple * step
-    fits = (multiple < 2**_DIGITS) & (found <= scale * (1 + _GROWTH))
+    fits = (multiple < 2**_DIGITS) & (found <= scale * (1 + most))
     return torch.where(fits, found, scale)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from edgeres.compression import device_quant, portable
 from edgeres.compression.graph import storable, weight_scale
-from edgeres.compression.ties import untied
+from edgeres.compression.ties import growth, untied
 from edgeres.types import QuantParams
 
 _MEMORY = 0.01  # share of a new batch in the running range, as in Jacob et al. 2018
@@ -89,7 +89,7 @@ class Range(nn.Module):
             found = activation_params(low, high, self.scheme)
         if self.grid is None:
             return found
-        return replace(found, scale=(untied(found.scale[0], self.grid),))
+        return replace(found, scale=(untied(found.scale[0], self.grid, growth(self.scheme)),))
 
     def join(self, others: Sequence[Range]) -> None:
         """Have one scale with these, one of which this is: of all their values, or of one step."""
@@ -181,7 +181,7 @@ class Range(nn.Module):
         else:
             scale, zero = device_quant.activation_grid(self._ends(), self.scheme)
         if self.grid is not None and self.fixed is None:
-            scale = device_quant.untied(scale, self.grid)
+            scale = device_quant.untied(scale, self.grid, growth(self.scheme))
         low, high = (end - zero for end in _LIMITS[kind])
         return torch.stack([scale, low.clamp_min(0) if self.relu else low, high])
 

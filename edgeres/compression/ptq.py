@@ -76,7 +76,7 @@ def quantize(
     table |= {"input": exact} if exact else {}
     if scheme not in ("w8a8", portable.SCHEME):
         table = {name: _in_scheme(params, scheme) for name, params in table.items()}
-    scales = weight_scales(folded, kept.layers) | without_ties(folded.spec, table)
+    scales = weight_scales(folded, kept.layers) | without_ties(folded.spec, table, scheme)
     snap(folded, scales, rounding.moments(folded, images), scheme)
     return folded, scales
 

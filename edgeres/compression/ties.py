@@ -16,6 +16,7 @@ import functools
 import math
 from collections.abc import Iterable
 
+from edgeres.compression import portable
 from edgeres.compression.graph import concatenated, united, wiring
 from edgeres.models.modules import Spec
 from edgeres.types import ScaleTable
@@ -40,21 +41,30 @@ def grid(scales: Iterable[float]) -> float:
     return 2.0 ** (max((math.frexp(scale)[1] for scale in scales), default=0) + 1 - _DIGITS)
 
 
-def untied(scale: float, step: float) -> float:
+def growth(scheme: str) -> float:
+    """By how much a scale may grow in a scheme, as a share.
+
+    A portable one may have no ties. It grows by much only where it is far smaller than the others
+    of its adds, so that all of its codes are few of theirs.
+    """
+    return math.inf if scheme == portable.SCHEME else _GROWTH
+
+
+def untied(scale: float, step: float, most: float = _GROWTH) -> float:
     """The next odd multiple of the grid that is no smaller, so that nothing is clipped."""
     multiple = math.ceil(scale / step) | 1
     found = multiple * step
     storable = multiple < 2**_DIGITS
-    return found if storable and found <= scale * (1 + _GROWTH) else scale
+    return found if storable and found <= scale * (1 + most) else scale
 
 
-def without_ties(spec: Spec, table: ScaleTable) -> ScaleTable:
+def without_ties(spec: Spec, table: ScaleTable, scheme: str = "w8a8") -> ScaleTable:
     """A table whose int8 scales around residual adds are `untied`; zero points stay."""
     found = dict(table)
     for chain in around_adds(spec):
         names = [n for n in chain if n in table and table[n].dtype == "int8"]
         step = grid(table[name].scale[0] for name in names)
         for name in names:
-            scale = untied(table[name].scale[0], step)
+            scale = untied(table[name].scale[0], step, growth(scheme))
             found[name] = dataclasses.replace(table[name], scale=(scale,))
     return found

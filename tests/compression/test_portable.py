@@ -89,3 +89,17 @@ def test_odd_channels_are_on_the_grid_too() -> None:
     assert (sums * scale * 0.02 - bias).abs().max() < 0.02
     k = -(0.02 * scale / 0.05).log2()
     assert ((k - k.round()).abs() < 1e-6).all() and k.min() > 1.9 and k.max() < 13.1
+
+
+def test_a_branch_that_is_hardly_anything_leaves_no_ties() -> None:
+    """As where residual branches begin with zeros: its scale grows, whatever it takes."""
+    model = network("resnet8")
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if ".bn2." in name:
+                value.mul_(1e-6)
+    folded, scales = ptq.quantize(model, images(32), scheme=portable.SCHEME)
+    assert prove(folded, scales).holds
+    qat = QatModel(model, freeze_observers=1.0, freeze_batchnorm=0.0, scheme=portable.SCHEME)
+    qat.start(scales)
+    assert prove(*qat.finish()).holds
