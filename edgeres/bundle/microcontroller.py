@@ -63,6 +63,7 @@ def write(folder: Path, model: Path) -> list[str]:
         allowed = runtimes.load("tflm").LIMITS["worst_codes"]
         arena, said = _UNMEASURED, f"NOT MEASURED ({why}): main.cc prints what is used"
     else:
+        _require_like(model, answer.outputs, expected[: len(inputs)])
         expected, by = answer.outputs, f"TFLite Micro's reference kernels ({answer.version})"
         used = answer.memory_bytes["arena"]
         arena = -(-used * 5 // 4 // 1024) * 1024
@@ -86,10 +87,23 @@ def findings(contents: Contents, model: Path, operators: Iterable[str]) -> Itera
         operators: of the model, by TFLite's names.
     """
     wanted = {_MODEL: _array(model), _OPS: _ops(operators)}
+    own = Path(__file__).parent / "samples" / KIND
+    wanted |= {path.name: path.read_text("utf-8") for path in own.iterdir() if path.suffix != ".md"}
     for name, text in wanted.items():
         where = f"{FOLDER}/{name}"
         if where not in contents.files or contents.read(where, 2 * len(text)) != text.encode():
-            yield f"{where} isn't that of the model"
+            yield f"{where} isn't what edgeres writes for the model"
+
+
+def _require_like(model: Path, theirs: np.ndarray | None, certified: np.ndarray) -> None:
+    """Refuse answers that aren't the certified ones but for rounding."""
+    assert theirs is not None
+    limit = runtimes.load("tflm").LIMITS["worst_codes"] * (16 if certified.itemsize == 2 else 1)
+    away = abs(theirs.reshape(certified.shape).astype(int) - certified.astype(int)).max()
+    if away > limit:
+        raise BadInput(f"{model.name}: TFLite Micro's answers are up to {away} codes from the "
+                       f"certified ones, more than {limit:g}; edgeres verify RUN --on tflm says "
+                       "where they depart")  # fmt: skip
 
 
 def _asked(model: Path, inputs: np.ndarray) -> tuple[Answer | None, str]:

@@ -292,6 +292,8 @@ def compare(
     from edgeres.text import files as text
 
     tolerance = Tolerance(latency, cold, memory, energy, size, accuracy)
+    if html:
+        command.require_page(html, [a, b, c])
     result = command.all_compared(
         [a, b, *([c] if c else [])], tolerance, device or ["host"], preset, runs, quiet,
         allow_invalid, against,

@@ -61,6 +61,18 @@ def all_compared(
     return {"verdict": _worst(pair["verdict"] for pair in pairs), "pairs": pairs}
 
 
+def require_page(page: Path, subjects: Sequence[str | None]) -> None:
+    """Before anything is measured: a page can be written there.
+
+    Raises:
+        BadInput: its folder isn't there, it is one, or one of what is compared.
+    """
+    if page.is_dir() or not page.parent.is_dir():
+        raise BadInput(f"--html {page}: no file in a folder that exists; name one, e.g. page.html")
+    if page.exists() and any(s and Path(s).exists() and page.samefile(s) for s in subjects):
+        raise BadInput(f"--html {page}: that is what is compared; name another file")
+
+
 def drawn(result: Mapping[str, Any], page: Path) -> None:
     """Write a result of `all_compared` as an HTML page.
 

@@ -267,6 +267,7 @@ def snap(
         moment = (moments or {}).get(layer.name)
         if scheme == portable.SCHEME and source and layer.name in scales:
             ends = source.scale[0], scales[layer.name].scale[0]
+            portable.require_fit(layer.name, weight, *ends)
             codes, steps, sums = portable.fitted(weight, bias, *ends, moment)
             scales[f"{layer.name}.weight"] = replace(params, scale=tuple(steps.tolist()))
             weight.copy_(codes * steps.view(-1, *[1] * (weight.ndim - 1)))

@@ -24,10 +24,12 @@ import torch
 from torch import Tensor
 
 from edgeres.compression import rounding
+from edgeres.errors import BadInput
 from edgeres.models.modules import Classifier
 from edgeres.network import from_torch
+from edgeres.network._walk import maker
 from edgeres.network.fold import channels_of, depthwise
-from edgeres.network.graph import Node
+from edgeres.network.graph import INPUT, Network, Node
 from edgeres.network.module import NetworkModule
 
 SCHEME = "w8a8-portable"
@@ -57,11 +59,11 @@ def sums_only(model: Classifier) -> NetworkModule:
             stride = node.pair("stride") if node.op == "avg_pool" else (1, 1)
             node = depthwise(node, channels, size, stride, bias=True).changed(trained=False)
             state[f"{node.name}.weight"] = torch.full((channels, 1, *size), 1 / math.prod(size))
-        if node.op in ("conv2d", "linear") and not _moves(node):
+        if node.op in ("conv2d", "linear") and not _moves(spec, node):
             normed = [by_name[n].op for n in users[node.name] if n] == ["batch_norm"]
-            if f"{node.name}.bias" not in state and not normed:
-                node = node.changed(bias=True)
-                state[f"{node.name}.bias"] = torch.zeros(node.number("out"))
+            node = node if normed else node.changed(bias=True)
+            if node.values["bias"]:
+                state.setdefault(f"{node.name}.bias", torch.zeros(node.number("out")))
         nodes.append(node)
     found = NetworkModule(spec.with_nodes(tuple(nodes)))
     found.load_state_dict(state)
@@ -104,11 +106,32 @@ def _areas(model: NetworkModule) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _moves(node: Node) -> bool:
-    """Whether it only picks channels, as `graph.concatenated` has it."""
-    v = node.values
+def _moves(spec: Network, node: Node) -> bool:
+    """Whether it only picks channels and has the scale of what it reads, see `graph.concatenated`;
+    that of the image and of a sigmoid is fixed, and nobody else's."""
+    v, source = node.values, maker(spec, node.inputs[0])
+    if source == INPUT or spec.by_name[source].op == "sigmoid":
+        return False
     return (node.op == "conv2d" and not v["trained"] and not v["bias"]
             and (v["groups"], v["kernel"]) == (1, (1, 1)))  # fmt: skip
+
+
+def require_fit(layer: str, weight: Tensor, read: float, written: float) -> None:
+    """Refuse weights for which no scale is large enough: one would fill a quarter of all codes.
+
+    Raises:
+        BadInput: names the layer and its first such channel.
+    """
+    peaks = weight.flatten(1).abs().amax(1).double()
+    wrong = peaks * read > 2 * _MOST * _BELOW_ONE * written / 2**_LEAST
+    if wrong.any():
+        channel = int(wrong.nonzero()[0])
+        raise BadInput(
+            f"{layer}: the weight {float(peaks[channel]):.3g} of channel {channel} turns a code of "
+            f"its input into {float(peaks[channel]) * read / written:.0f} of its output, more than "
+            f"{SCHEME} holds; say quantize.scheme=w8a8, or let the layer stay float "
+            "(quantize.exclude)"
+        )
 
 
 def fitted(
@@ -117,7 +140,7 @@ def fitted(
     """Codes on the grid, and its scales.
 
     Each channel has the finest scale that clips none of its weights, or the next finer one where
-    that changes its outputs less.
+    that changes its outputs less. What no scale holds (`require_fit`) is clipped.
 
     Args:
         weight: (O, ...).

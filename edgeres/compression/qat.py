@@ -94,6 +94,8 @@ class QatModel:
         """Ranges around residual adds keep to a grid from now on (`ties`)."""
         for names in ties.around_adds(self.model.spec):
             found = [one for one in self.network.ranges if one.tensor in names]
+            for one in found:
+                one.grid = None
             if found and found[0].params().dtype == "int8":
                 step = ties.grid(one.params().scale[0] for one in found)
                 for one in found:
@@ -118,6 +120,8 @@ class QatModel:
             with reading(self._best):
                 state = load_file(self._best)
             self.network.load_state_dict(state)
+        if self.scheme == portable.SCHEME:  # ranges may have left their grid
+            self._untie()
         trained = self.network.program.state_dict()
         self.model.load_state_dict({k: trained[k] for k in self.model.state_dict()})
         folded = fold_batchnorm(self.model.eval())

@@ -10,7 +10,8 @@ any other, and then compiled anew: what comes out has to be what is stored.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from edgeres import runtimes, scratch
@@ -36,11 +37,13 @@ class Form:
         of: the target whose file is compiled.
         npus: what it is compiled for, as runtimes are called.
         answered_by: the runtime that computes what all of them do, where they don't themselves.
+        rubbish: which share of a file's blocks may hold memory that the compiler never set.
     """
 
     of: str
     npus: tuple[str, ...]
     answered_by: tuple[str, ...] = ()
+    rubbish: float = 0.0
 
     def export(self, source: Source, precision: str, path: Path) -> tuple[TensorSpec, TensorSpec]:
         """Write the folder, with what is compiled for each of `source.npus` that is one of its own.
@@ -114,7 +117,10 @@ class Form:
                 stored = path / name / each
                 if stored.is_symlink() or not stored.is_file():
                     yield f"{name}/{each} is missing"
-                elif not _same(stored.read_bytes(), content, name, file, each):
+                elif stored.stat().st_size != len(content) or not _same(
+                    stored.read_bytes(), content, self.rubbish,
+                    functools.partial(_again, name, file, each),
+                ):  # fmt: skip
                     yield f"{name}/{each} isn't what the compiler makes of {file.name}"
         yield from folder_left_over(path, expected)
 
@@ -151,26 +157,36 @@ def _compiled(name: str, file: Path) -> dict[str, bytes]:
         return {made.name: made.read_bytes() for made in answer.compiled}
 
 
-def _same(stored: bytes, fresh: bytes, name: str, file: Path, each: str) -> bool:
-    """Whether a compiler may have made `stored` of the file.
+def _again(name: str, file: Path, each: str) -> bytes:
+    return _compiled(name, file).get(each, b"")
+
+
+def _same(stored: bytes, fresh: bytes, most: float, anew: Callable[[], bytes]) -> bool:
+    """Whether a compiler may have made `stored` of a file.
 
     RKNN writes memory that it never set into its files, with other rubbish each time. Blocks with
     the byte that such memory is filled with, and those in which two files that it makes of the same
     network differ, tell nothing; all others have to be equal.
+
+    Args:
+        fresh: what it makes of it now; anew: makes it again.
+        most: which share of the blocks may tell nothing.
     """
     if stored == fresh:
         return True
-    if len(stored) != len(fresh):
+    if len(stored) != len(fresh) or not most:
         return False
     differing = _differing(stored, fresh)
     rubbish = _unset(fresh)
     for _ in range(_MORE):
         if differing <= rubbish:
             return True
-        again = _compiled(name, file).get(each, b"")
+        again = anew()
         if len(again) != len(fresh) or again == fresh:
             return False
         rubbish |= _unset(again) | _differing(fresh, again)
+        if len(rubbish) * _BLOCK > most * len(fresh):
+            return False
     return differing <= rubbish
 
 

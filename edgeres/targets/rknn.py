@@ -13,6 +13,6 @@ PACKAGE, EXTRA = onnx.PACKAGE, onnx.EXTRA
 RUNTIME = f"{onnx.RUNTIME}, what was compiled"
 ANY_BATCH = True
 SCHEMES = {"int8": _schemes.as_trained}
-COMPILED = Form("onnx-int8", tuple(runtimes.module("rknn").NAMES))
+COMPILED = Form("onnx-int8", tuple(runtimes.module("rknn").NAMES), rubbish=0.1)
 export, read, structure = COMPILED.export, COMPILED.read, COMPILED.structure
 session, tracer, missing = COMPILED.session, COMPILED.tracer, COMPILED.missing

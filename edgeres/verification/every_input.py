@@ -114,6 +114,9 @@ def prove(model: Classifier, scales: ScaleTable) -> Proof:
             witnesses.append(witness)
         elif layer.weighted:
             whole = _in_codes(layer, model, scales, relus)
+            if _overflows(whole, layer, scales):
+                unproven.append(f"{layer.name}: a sum may need more than 32 bits")
+                continue
             count, apart, witness = _of_layer(layer, whole, scales)
             sums, differing, channels = sums + count, differing + apart, channels + len(whole.steps)
             witnesses.append(witness)
@@ -150,6 +153,7 @@ class _Weighted:
     Attributes:
         weights: codes, (O, K); biases: (O,); steps: float32 (O,).
         read: the least and largest code of its input, less the zero point; written: of its output.
+        least, most: that can be added up, (O,).
     """
 
     weights: np.ndarray
@@ -157,6 +161,26 @@ class _Weighted:
     steps: np.ndarray
     read: tuple[int, int]
     written: tuple[int, int]
+
+    @property
+    def least(self) -> np.ndarray:
+        return self.biases + np.minimum(*self._products).sum(1)
+
+    @property
+    def most(self) -> np.ndarray:
+        return self.biases + np.maximum(*self._products).sum(1)
+
+    @property
+    def _products(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.weights * self.read[0], self.weights * self.read[1]
+
+
+def _overflows(found: _Weighted, layer: Layer, scales: ScaleTable) -> bool:
+    """Whether some sum, shifted left where its multiplier is above 1, leaves an int32."""
+    ratio = scales[layer.source].scale[0] / scales[layer.name].scale[0]
+    multiplier = found.steps * ratio
+    most = np.maximum(-found.least, found.most) * np.where(multiplier < 1, 1, 2 * multiplier)
+    return bool((most >= 2.0**31).any())
 
 
 def _in_codes(layer: Layer, model: Classifier, scales: ScaleTable, relus: set[str]) -> _Weighted:
@@ -182,9 +206,7 @@ def _of_layer(
 ) -> tuple[int, int, Witness | None]:
     """Sums looked at, channels with one that is rounded in two ways, and the first of these."""
     read, written = scales[layer.source], scales[layer.name]
-    products = found.weights * found.read[0], found.weights * found.read[1]
-    least = found.biases + np.minimum(*products).sum(1)
-    most = found.biases + np.maximum(*products).sum(1)
+    least, most = found.least, found.most
     strides = np.maximum(np.gcd.reduce(found.weights, axis=1), 1)
     # Channels of one scale whose sums are of one kind are one question.
     questions: dict[tuple[float, int, int], list[int]] = defaultdict(list)

@@ -20,7 +20,7 @@ import torch
 from edgeres import scratch, targets
 from edgeres.compression.graph import wiring
 from edgeres.disk import file_sha256, folder_size
-from edgeres.errors import EdgeresError
+from edgeres.errors import EdgeresError, MissingComponent
 from edgeres.recipe import VerifySection
 from edgeres.targets import _faults
 from edgeres.training.inference import prepared
@@ -84,6 +84,8 @@ def _failed(
     """Gates that a file doesn't meet, each with its sentence; or the error that it raises."""
     try:
         found = certify(path, exported, reference, limits, lambda *_: None)
+    except MissingComponent:
+        raise
     except EdgeresError as error:
         return {"error": str(error).replace(str(path), path.name)}
     return {gate.name: gate.sentence() for gate in found.gates if not gate.passed}

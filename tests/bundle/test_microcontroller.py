@@ -47,9 +47,29 @@ def test_it_passes_and_its_c_files_are_the_models(archive: Path, tmp_path: Path)
         text = files[name]
         path = tmp_path / "forged.zip"
         zipped(forged(files, name, text.replace(b"}", b" }")), path)
-        assert checking.check(path)["findings"] == [f"{name} isn't that of the model"]
+        assert checking.check(path)["findings"] == [
+            f"{name} isn't what edgeres writes for the model"
+        ]
         zipped(forged(files, name, None), path)
-        assert checking.check(path)["findings"] == [f"{name} isn't that of the model"]
+        assert checking.check(path)["findings"] == [
+            f"{name} isn't what edgeres writes for the model"
+        ]
+
+
+def test_the_program_itself_is_checked(archive: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(archive) as opened:
+        files = {name: opened.read(name) for name in opened.namelist()}
+    name = "sample/main.cc"
+    zipped(forged(files, name, files[name] + b"//"), tmp_path / "forged.zip")
+    (finding,) = checking.check(tmp_path / "forged.zip")["findings"]
+    assert finding == f"{name} isn't what edgeres writes for the model"
+
+
+def test_tflite_micros_answers_have_to_be_the_certified_ones() -> None:
+    ours = np.array([[3, -7], [0, 100]], np.int8)
+    microcontroller._require_like(Path("m.tflite"), ours + np.int8(2), ours)
+    with pytest.raises(BadInput, match=r"up to 100 codes from the certified ones"):
+        microcontroller._require_like(Path("m.tflite"), ours[:, ::-1] * np.int8(1), ours)
 
 
 @compiles

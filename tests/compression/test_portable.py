@@ -5,11 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import images, network
+from torch import nn
 
 from edgeres.compression import portable, ptq
 from edgeres.compression.graph import wiring
 from edgeres.compression.qat import QatModel
+from edgeres.errors import BadInput
 from edgeres.models.modules import Classifier
+from edgeres.network import from_torch
 from edgeres.training.inference import prepared
 from edgeres.types import ScaleTable
 from edgeres.verification.every_input import prove
@@ -103,3 +106,46 @@ def test_a_branch_that_is_hardly_anything_leaves_no_ties() -> None:
     qat = QatModel(model, freeze_observers=1.0, freeze_batchnorm=0.0, scheme=portable.SCHEME)
     qat.start(scales)
     assert prove(*qat.finish()).holds
+
+
+class _Pooled(nn.Module):
+    """A batch norm behind a pool, and a slice of the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 8, 3)
+        self.pool, self.norm = nn.AvgPool2d(2), nn.BatchNorm2d(8)
+        self.last, self.head = nn.BatchNorm2d(8), nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.norm(self.pool(self.conv(x[:, 1:]).relu()))
+        y = nn.functional.adaptive_avg_pool2d(y, 1)
+        return self.head(self.last(y).flatten(1))
+
+
+def test_pools_before_a_batch_norm_and_a_slice_of_the_image() -> None:
+    model = from_torch.from_module(_Pooled().eval(), 16).module
+    dimmed = images(32)
+    dimmed[:, 1:] = dimmed[:, 1:] // 2 + 64  # of a smaller range than the image
+    folded, scales = ptq.quantize(model, dimmed, scheme=portable.SCHEME)
+    assert prove(folded, scales).holds
+    rewritten = portable.sums_only(model)
+    x = prepared(images(4), model.spec.preprocess)
+    with torch.no_grad():
+        torch.testing.assert_close(rewritten(x), model(x), rtol=1e-4, atol=1e-4)
+
+
+def test_ranges_that_training_moves_leave_no_ties() -> None:
+    model = network("resnet8")
+    qat = QatModel(model, freeze_observers=1.0, freeze_batchnorm=0.0, scheme=portable.SCHEME)
+    qat.start(ptq.quantize(model, images(16), scheme=portable.SCHEME)[1])
+    with torch.no_grad():
+        for one in qat.network.ranges:
+            one.bounds.mul_(5)
+    assert prove(*qat.finish()).holds
+
+
+def test_a_weight_that_no_grid_holds_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"conv: the weight 40 of channel 0 turns a code .* w8a8"):
+        portable.require_fit("conv", torch.tensor([[40.0, 1.0]]), 1.0, 1.0)
+    portable.require_fit("conv", torch.tensor([[31.0, 1.0]]), 1.0, 1.0)

@@ -14,6 +14,8 @@ import pytest
 from reporting.test_browser import CHROMIUM, chromium
 
 from edgeres.commands import compare
+from edgeres.commands.compare import require_page
+from edgeres.errors import BadInput
 from edgeres.measurement.compare import Tolerance
 from edgeres.reporting import comparison
 
@@ -118,3 +120,13 @@ def test_no_label_hides_another(tmp_path: Path, page: Path, width: int) -> None:
     assert "CONSOLE" not in done.stderr
     title = re.search(r"<title>(.*?)</title>", done.stdout)
     assert title is not None and json.loads(title[1]) == [width, [], [], [], 4, 0]
+
+
+def test_a_page_that_cannot_be_is_said_before_anything_is_measured(tmp_path: Path) -> None:
+    one = tmp_path / "a.json"
+    one.write_text("{}")
+    for wrong, said in ((tmp_path, "no file in a folder"), (tmp_path / "no" / "p.html", "no file"),
+                        (one, "that is what is compared")):  # fmt: skip
+        with pytest.raises(BadInput, match=said):
+            require_page(wrong, [str(one), "some-run", None])
+    require_page(tmp_path / "page.html", [str(one)])

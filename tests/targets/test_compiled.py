@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from in_process import edgeres
 
 from edgeres import targets
 from edgeres.errors import BadInput
+from edgeres.targets import _compiled
 from edgeres.verification.structure import mismatches
 
 COMPILED = [name for name in targets.names() if targets.compiled(name)]
@@ -140,3 +142,13 @@ def test_what_for_is_asked_before_anything_is_trained(
     (tmp_path / "r.yaml").write_text(RECIPE % npu)
     done = edgeres("run", "r.yaml", cwd=tmp_path)
     assert done.returncode == code and words in done.stderr, done.stderr
+
+
+def test_a_compiler_that_never_says_the_same_proves_nothing() -> None:
+    """Memory that it never set is passed over where that is known of it, and only a little."""
+    fresh, other = bytes(6400), bytes(6300) + b"\1" * 100
+    anew = iter(os.urandom(6400) for _ in range(20))
+    assert _compiled._same(fresh, fresh, 0.0, lambda: next(anew))
+    assert not _compiled._same(other, fresh, 0.0, lambda: other)
+    assert _compiled._same(other, fresh, 0.1, lambda: other)
+    assert not _compiled._same(b"\2" * 6400, fresh, 0.1, lambda: next(anew))

@@ -287,3 +287,13 @@ def test_what_is_not_int8_is_not_proven() -> None:
     assert [line.partition(":")[0] for line in proof.unproven] == ["layer2.0.conv1"]
     wide = {n: dataclasses.replace(p, dtype="int16") if n == "fc" else p for n, p in scales.items()}
     assert any(line.startswith("fc:") for line in prove(folded, wide).unproven)
+
+
+def test_a_sum_of_more_than_32_bits_is_not_proven() -> None:
+    model, table = _portable()
+    assert prove(model, table).holds
+    with torch.no_grad():
+        model.get_parameter("fc.bias").copy_(
+            torch.full((5,), 2.0**31) * table["fc.weight"].scale[0]
+        )
+    assert prove(model, table).unproven == ("fc: a sum may need more than 32 bits",)
