@@ -94,10 +94,10 @@ $(VENV)-zoo/.installed: | $(VENV)/bin/uv
 $(VENV)-runtimes/.installed: $(wildcard edgeres/runtimes/locks/*.txt) | $(VENV)/.installed-dev
 	-EDGERES_RUNTIMES=$(abspath $(VENV)-runtimes) $(BIN)/edgeres runtimes install tflm openvino ethos-u55-128 && touch $@
 
-# The runtime of the web bundle's page; where npm can't fetch it, that page's test says why it skips.
+# The runtime of the web bundle's page; where npm can't fetch it, npm says why, and that page's test skips.
 $(VENV)-ort-web/.installed:
 	mkdir -p $(@D)
-	-cd $(@D) && npm pack onnxruntime-web@1.30.0 --silent --ignore-scripts >/dev/null && \
+	-cd $(@D) && npm pack onnxruntime-web@1.30.0 --ignore-scripts --fetch-retries=0 >/dev/null && \
 	  mv onnxruntime-web-*.tgz package.tgz && touch .installed
 
 # A real MLflow server to track runs to; it pins another protobuf than the converters.
