@@ -91,7 +91,7 @@ def test_an_empty_package_and_unknown_suffixes(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="not a Core ML package"):
         targets.of_file(tmp_path / "a.mlpackage")[1].read(tmp_path / "a.mlpackage")
     (tmp_path / "a.xyz").write_text("")
-    with pytest.raises(BadInput, match=r"unknown model format; known: \.mlpackage, \.onnx"):
+    with pytest.raises(BadInput, match=r"unknown model format; known: .*\.mlpackage, \.onnx"):
         targets.of_file(tmp_path / "a.xyz")
     with pytest.raises(BadInput, match="no such file"):
         targets.of_file(tmp_path / "none.onnx")
