@@ -298,9 +298,9 @@ def compare(
         [a, b, *([c] if c else [])], tolerance, device or ["host"], preset, runs, quiet,
         allow_invalid, against,
     )  # fmt: skip
+    show(result, as_json, text.compare_markdown if markdown else text.compare)
     if html:
         command.drawn(result, html)
-    show(result, as_json, text.compare_markdown if markdown else text.compare)
     if result["verdict"] in ("worse", "not measurable"):
         raise typer.Exit(1)
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgeres import registry
+from edgeres import registry, targets
 from edgeres.errors import BadInput, EdgeresError
 from edgeres.runs import LOCK, Run, find_run, run_folder
 
@@ -46,7 +46,8 @@ def _remake(run: Run, kind: str, names: Sequence[str]) -> str:
     from edgeres.recipe import load
 
     lock, folder = str(run.path / LOCK), run.path.parent
-    chosen = f"export.targets=[{','.join(names)}]"
+    plain = [name for name in names if targets.compiled(name) is None]  # nobody bundles the others
+    chosen = f"export.targets=[{','.join(plain)}]"
     where = () if folder == DEFAULT_RUNS else ("--runs", str(folder))
     first = shlex.join(["edgeres", "run", lock, "--set", chosen, *where])
     with contextlib.suppress(EdgeresError):  # its name is a hash of its recipe

@@ -106,7 +106,7 @@ def _measured(recipe: Recipe, runs: Path, quiet: bool) -> tuple[Probe, list[Sens
     section = recipe.quantize
     _, scales = ptq.quantize(model, images, scheme=section.scheme, ranges=section.ranges)
     with _told("sensitivity", quiet) as tick:
-        probe = Probe(model, scales, validation)
+        probe = Probe(model, scales, validation, section.scheme)
         rows = measured(probe, tick)
     return probe, rows
 

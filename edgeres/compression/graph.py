@@ -24,7 +24,7 @@ from edgeres.compression.quantizer import CLAMPS, RELU, ResidualQuantizer, layer
 from edgeres.compression.rounding import Moments
 from edgeres.errors import BadInput
 from edgeres.models.modules import Classifier, Spec, module_of
-from edgeres.network.graph import Network
+from edgeres.network.graph import Network, picks
 from edgeres.types import QuantParams, ScaleTable
 
 WEIGHT_RANGE = (-127, 127)
@@ -150,27 +150,15 @@ def concatenated(spec: Spec) -> tuple[frozenset[str], ...]:
     """
     wires = wiring(spec)
     fixed = {"input", *(w.name for w in wires if w.kind == "sigmoid")}
-    picks = _picking(spec)
+    picked = {n.name for n in spec.nodes if picks(n)} if isinstance(spec, Network) else set()
     joined = united((w.name, *w.sources) for w in wires if w.kind == "concat"
-                    or (w.name in picks and w.source not in fixed))  # fmt: skip
+                    or (w.name in picked and w.source not in fixed))  # fmt: skip
     for name in sorted(fixed.intersection(*[frozenset().union(*joined)])):
         raise BadInput(
             f"{spec.name}: '{name}' goes into a concatenation, whose parts have one scale; its own "
             "is fixed: put a 1x1 convolution between the two"
         )
     return joined
-
-
-def _picking(spec: Spec) -> frozenset[str]:
-    """The 1x1 convolutions of zeros and ones that an importer puts in place of slices and shuffles
-    (`network._walk.Walk.pick`)."""
-    if not isinstance(spec, Network):
-        return frozenset()
-    return frozenset(
-        node.name for node in spec.nodes if node.op == "conv2d" and not node.values["trained"]
-        and not node.values["bias"]
-        and (node.values["groups"], node.values["kernel"]) == (1, (1, 1))
-    )  # fmt: skip
 
 
 def united(sets: Iterable[Iterable[str]]) -> tuple[frozenset[str], ...]:

@@ -29,7 +29,7 @@ from edgeres.models.modules import Classifier
 from edgeres.network import from_torch
 from edgeres.network._walk import maker
 from edgeres.network.fold import channels_of, depthwise
-from edgeres.network.graph import INPUT, Network, Node
+from edgeres.network.graph import INPUT, Network, Node, picks
 from edgeres.network.module import NetworkModule
 
 SCHEME = "w8a8-portable"
@@ -109,11 +109,8 @@ def _areas(model: NetworkModule) -> dict[str, tuple[int, int]]:
 def _moves(spec: Network, node: Node) -> bool:
     """Whether it only picks channels and has the scale of what it reads, see `graph.concatenated`;
     that of the image and of a sigmoid is fixed, and nobody else's."""
-    v, source = node.values, maker(spec, node.inputs[0])
-    if source == INPUT or spec.by_name[source].op == "sigmoid":
-        return False
-    return (node.op == "conv2d" and not v["trained"] and not v["bias"]
-            and (v["groups"], v["kernel"]) == (1, (1, 1)))  # fmt: skip
+    source = maker(spec, node.inputs[0])
+    return picks(node) and source != INPUT and spec.by_name[source].op != "sigmoid"
 
 
 def require_fit(layer: str, weight: Tensor, read: float, written: float) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.fx import Interpreter, Node
 
+from edgeres.compression import portable
 from edgeres.compression.exclusions import kept_float
 from edgeres.compression.graph import WEIGHT_RANGE, export_program, weight_scale
 from edgeres.compression.quantizer import image_input, layers
@@ -75,11 +76,15 @@ class Probe:
         model: as trained, batch norm not folded.
         scales: of all its tensors.
         split: labelled images that weren't trained on.
+        scheme: what its weights are rounded for.
     """
 
-    def __init__(self, model: Classifier, scales: ScaleTable, split: Labelled):
+    def __init__(
+        self, model: Classifier, scales: ScaleTable, split: Labelled, scheme: str = "w8a8"
+    ):
+        model = portable.sums_only(model) if scheme == portable.SCHEME else model
         self.model, self.scales, self.split = model, scales, split
-        self.walk = _Walk(fold_batchnorm(model.eval()), scales)
+        self.walk = _Walk(fold_batchnorm(model.eval()), scales, scheme)
         self.float_logits = self.logits(frozenset(), frozenset())
         self.float_correct = self.correct(self.float_logits)
 
@@ -155,10 +160,11 @@ def fewest_float(probe: Probe, rows: list[Sensitivity], budget: float, tick: Tic
 class _Walk(Interpreter):
     """Runs the folded network, and quantizes what `weights` and `tensors` name."""
 
-    def __init__(self, folded: Classifier, scales: ScaleTable):
+    def __init__(self, folded: Classifier, scales: ScaleTable, scheme: str):
         graph = export_program(folded).module()
         super().__init__(graph)
-        self.scales = scales
+        self.scales, self.scheme = scales, scheme
+        self.sources: dict[str, str] = {}
         self.weights: Collection[str] = ()
         self.tensors: Collection[str] = ()
         self.outputs: dict[Node, str] = {image_input(graph): "input"}
@@ -168,6 +174,7 @@ class _Walk(Interpreter):
         for layer in layers(graph):
             self.outputs[layer.last] = layer.name
             self.macs[layer.name] = 0
+            self.sources[layer.name] = layer.source
             if layer.kind == "conv" and layer.source != "input":
                 self.can_be_float.add(layer.name)
             if layer.weighted:
@@ -178,7 +185,12 @@ class _Walk(Interpreter):
 
     def run_node(self, n: Node) -> Any:
         value = super().run_node(n)
-        if self.constants.get(n) in self.weights:
+        layer = self.constants.get(n)
+        if layer is not None and layer in self.weights:
+            read, written = (self.scales.get(name) for name in (self.sources[layer], layer))
+            if self.scheme == portable.SCHEME and read and written:
+                ratio = written.scale[0] / read.scale[0]
+                return portable.rounded(value, torch.tensor([ratio]))
             steps = weight_scale(value).view(-1, *[1] * (value.ndim - 1))
             return (value / steps).round().clamp(*WEIGHT_RANGE) * steps
         name = self.outputs.get(n)

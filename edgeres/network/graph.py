@@ -143,6 +143,14 @@ class Network:
         return found
 
 
+def picks(node: Node) -> bool:
+    """Whether it is a 1x1 convolution of zeros and ones, which an importer puts in place of slices
+    and shuffles (`_walk.Walk.pick`)."""
+    v = node.values
+    return (node.op == "conv2d" and not v["trained"] and not v["bias"]
+            and (v["groups"], v["kernel"]) == (1, (1, 1)))  # fmt: skip
+
+
 def width(node: Node, channels: Mapping[str, int]) -> int:
     """How many channels an operation makes.
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-Codes = np.ndarray
 ONNXRUNTIME = "onnxruntime (on CPUs with VNNI)"
 """On x86 without it (AVX2 of before 2019), its kernels cut sums of two products to 16 bits."""
 _NUDGE = 1 << 30

@@ -9,8 +9,9 @@ import pytest
 import torch
 from conftest import images
 
-from edgeres.compression import sensitivity
+from edgeres.compression import portable, ptq, sensitivity
 from edgeres.compression.sensitivity import Probe, Sensitivity
+from edgeres.models.modules import fold_batchnorm
 from edgeres.models.resnet import ResNet
 from edgeres.training.inference import prepared
 from edgeres.training.views import Labelled
@@ -65,3 +66,21 @@ def test_few_layers_stay_float_and_each_is_needed() -> None:
 
 def test_a_layer_left_float_loses_nothing(probe: Probe) -> None:
     assert probe.lost_points(probe.walk.can_be_float) <= probe.lost_points(()) + 100 / 64
+
+
+def test_portable_weights_are_rounded_as_they_will_be(quantized: tuple) -> None:
+    """The mean is a layer with weights there, as in the files."""
+    model, *_ = quantized
+    _, scales = ptq.quantize(model, images(32), scheme=portable.SCHEME)
+    split = Labelled(images(16, seed=4), torch.zeros(16, dtype=torch.long))
+    probe = Probe(model, scales, split, portable.SCHEME)
+    assert probe.walk.macs["avgpool"] > 0
+    by_hand = fold_batchnorm(portable.sums_only(model))
+    weight = by_hand.get_parameter("layer2.0.conv1.weight")
+    ratio = scales["layer2.0.conv1"].scale[0] / scales["layer1.0.add"].scale[0]
+    with torch.no_grad():
+        weight.copy_(portable.rounded(weight, torch.tensor([ratio])))
+        expected = by_hand(prepared(split.images, model.spec.preprocess))
+    found = probe.logits({"layer2.0.conv1"}, frozenset())
+    torch.testing.assert_close(found, expected)
+    assert not torch.equal(found, probe.float_logits)
