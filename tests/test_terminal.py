@@ -7,12 +7,14 @@ import io
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import in_process
 import onnx
 import pytest
 from hypothesis import given
@@ -21,7 +23,7 @@ from hypothesis import strategies as st
 from edgeres import terminal
 from edgeres.cli import _limits
 from edgeres.cli._options import show
-from edgeres.errors import StorageError
+from edgeres.errors import BadInput, StorageError
 from edgeres.progress import Progress
 from edgeres.text import files as text
 
@@ -205,6 +207,23 @@ def test_a_fault_is_told_each_time() -> None:
         with pytest.raises(StorageError, match="No space left"):
             stream.write("x\n")
     terminal._Shown(Full(), must=False).write("x\n")
+
+
+@pytest.mark.parametrize("made_of_it", [AssertionError("empty mode stack"), BadInput("broken")])
+def test_ctrl_c_that_a_library_made_another_error_of_is_ctrl_c(
+    made_of_it: Exception, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def command(standalone_mode: bool) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise made_of_it from None
+
+    monkeypatch.setattr("edgeres.cli.app", command)
+    done = in_process.edgeres("run", "r.yaml", cwd=tmp_path)
+    assert done.returncode == 130
+    assert done.stderr == "\nedgeres: interrupted; the same command continues from here\n"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 # Programs that run elsewhere, or answer another process on stdout.

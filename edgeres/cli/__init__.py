@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from edgeres import __version__, terminal
-from edgeres.cli import _limits, chain, files, here, runs, runtimes
+from edgeres.cli import _ctrl_c, _limits, chain, files, here, runs, runtimes
 from edgeres.cli._options import Command, labelled
 from edgeres.commands import examples
 from edgeres.errors import EdgeresError
@@ -92,32 +92,42 @@ def main() -> None:
 
 def _run() -> int:
     """The exit code of the command; what stops it is told."""
-    try:
-        code = app(standalone_mode=False)
-        sys.stdout.flush()
-        return code if isinstance(code, int) else 0
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except (KeyboardInterrupt, typer.Abort):
-        return 130
-    except Exception as error:
-        if os.environ.get("EDGERES_DEBUG"):
-            for line in traceback.format_exc().splitlines():
-                terminal.say(line)
-        if isinstance(error, EdgeresError):
-            terminal.complain(str(error))
-            return error.exit_code
-        if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # of typer: bad usage
-            usage = io.StringIO()
-            error.show(usage)  # type: ignore[attr-defined]
-            for line in usage.getvalue().splitlines():
-                terminal.say(line)
-            return int(error.exit_code)
-        if refused := _limits.sentence(error):
-            terminal.complain(refused)
-            return _limits.EXIT_CODE
-        terminal.complain(_unexpected(error))
-        return 1
+    with _ctrl_c.noticed() as interrupted:
+        try:
+            code = app(standalone_mode=False)
+            sys.stdout.flush()
+            return code if isinstance(code, int) else 0
+        except SystemExit as stop:
+            return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        except (KeyboardInterrupt, typer.Abort):
+            return 130
+        except Exception as error:
+            _debug()
+            return 130 if interrupted() else _told(error)
+
+
+def _debug() -> None:
+    if os.environ.get("EDGERES_DEBUG"):
+        for line in traceback.format_exc().splitlines():
+            terminal.say(line)
+
+
+def _told(error: Exception) -> int:
+    """The exit code of an error, which is told."""
+    if isinstance(error, EdgeresError):
+        terminal.complain(str(error))
+        return error.exit_code
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # of typer: bad usage
+        usage = io.StringIO()
+        error.show(usage)  # type: ignore[attr-defined]
+        for line in usage.getvalue().splitlines():
+            terminal.say(line)
+        return int(error.exit_code)
+    if refused := _limits.sentence(error):
+        terminal.complain(refused)
+        return _limits.EXIT_CODE
+    terminal.complain(_unexpected(error))
+    return 1
 
 
 def _unexpected(error: Exception) -> str:
