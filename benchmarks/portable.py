@@ -1,12 +1,13 @@
 """What w8a8-portable costs beside w8a8: accuracy, size, time; and what the proof says of both.
 
     .venv/bin/python benchmarks/portable.py --data data/cifar10 --weights data/weights \\
-        [--seeds 5] [--network resnet20] [--rounds 60]
+        [--seeds 5] [--network resnet20] [--rounds 60] [--qat EPOCHS]
 
-Each seed draws 512 training images and calibrates both ways; all 10,000 test images go through both
-integer graphs (whose codes the files have, to the bit). Printed: top-1 of both, the images that
-only one gets right with McNemar's exact p, the proof of both; of the first seed's files their sizes
-and, interleaved in one process with one thread, the ratio of their times.
+Each seed draws 512 training images and calibrates both ways, then with --qat trains both ways from
+the float network's answers, with the same views in the same order; all 10,000 test images go
+through both integer graphs (whose codes the files have, to the bit). Printed: top-1 of both, the
+images that only one gets right with McNemar's exact p, the proof of both; of the first seed's files
+their sizes and, interleaved in one process with one thread, the ratio of their times.
 """
 
 from __future__ import annotations
@@ -19,14 +20,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import train_qat
 from _cifar_networks import arguments, calibration, network, splits
 
 from edgeres import targets
 from edgeres.compression import ptq
 from edgeres.compression.integers import integer_graph
+from edgeres.compression.qat import QatModel
 from edgeres.models.modules import Classifier
 from edgeres.statistics import mcnemar
+from edgeres.training.answers import as_teacher
 from edgeres.training.inference import predict, prepared
+from edgeres.training.views import Labelled
 from edgeres.types import ScaleTable
 from edgeres.verification.every_input import prove
 
@@ -40,8 +45,9 @@ def main() -> None:
     parser.add_argument("--network", action="append", choices=["resnet20", "resnet56"])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--qat", type=int, default=0, metavar="EPOCHS")
     given = parser.parse_args()
-    train, _, test = splits(given.data)
+    train, validation, test = splits(given.data)
     for name in given.network or ["resnet20", "resnet56"]:
         model = network(given.weights, name)
         print(f"{name}, n = {len(test.labels)}")
@@ -49,6 +55,9 @@ def main() -> None:
         for seed in range(given.seeds):
             images = calibration(train, seed)
             made = [ptq.quantize(model, images, scheme=scheme) for scheme in SCHEMES]
+            if given.qat:
+                made = [_trained(model, scheme, scales, train, validation, given.qat, seed)
+                        for scheme, (_, scales) in zip(SCHEMES, made, strict=True)]  # fmt: skip
             right = [_right(*one, test.images, test.labels) for one in made]
             shares.append([float(one.mean()) for one in right])
             lost, won = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
@@ -66,6 +75,16 @@ def main() -> None:
                   f"{proof.channels} channels differ, {len(proof.unproven)} not proven, "
                   f"{proof.seconds:.1f} s", flush=True)  # fmt: skip
         _files(first, test.images[:1], given.rounds)
+
+
+def _trained(
+    model: Classifier, scheme: str, scales: ScaleTable, train: Labelled, validation: Labelled,
+    epochs: int, seed: int,
+) -> tuple[Classifier, ScaleTable]:  # fmt: skip
+    quantized = QatModel(model, freeze_observers=0.5, freeze_batchnorm=0.6, scheme=scheme)
+    quantized.start(scales)
+    train_qat.trained(quantized, as_teacher(model), train, validation, epochs, 0.005, seed)
+    return quantized.finish()
 
 
 def _right(

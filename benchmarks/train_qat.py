@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from _cifar_networks import arguments, calibration, network, splits
 
@@ -21,7 +22,8 @@ from edgeres.models import weights
 from edgeres.recipe import TrainSection
 from edgeres.teachers.ensemble import Ensemble
 from edgeres.training import loop, objectives
-from edgeres.training.answers import as_teacher
+from edgeres.training.answers import Teacher, as_teacher
+from edgeres.training.views import Labelled
 from edgeres.types import to_json
 
 
@@ -41,19 +43,27 @@ def main() -> None:
     train, validation, _ = splits(given.data)
     quantized = QatModel(model, freeze_observers=0.5, freeze_batchnorm=0.6)
     quantized.calibrate(calibration(train))
-    objective = objectives.distilled(teacher, model.spec.preprocess, temperature=4, alpha=0.9,
-                                     smoothing=0)  # fmt: skip
-    settings = TrainSection(epochs=given.epochs, batch_size=128, warmup_epochs=0.1,
-                            learning_rate=given.learning_rate,
-                            augment=("crop", "flip"))  # fmt: skip
-    with tempfile.TemporaryDirectory() as work:
-        history = loop.fit(quantized.trainee(), train, validation, settings, objective,
-                           seed=given.seed, work=Path(work), tick=_tick)  # fmt: skip
+    history = trained(quantized, teacher, train, validation, given.epochs, given.learning_rate,
+                      given.seed)  # fmt: skip
     folded, scales = quantized.finish()
     given.out.mkdir(parents=True, exist_ok=True)
     weights.save(given.out, folded)
     (given.out / "scales.json").write_text(json.dumps(to_json(scales), indent=1), "utf-8")
     print(json.dumps(history))
+
+
+def trained(
+    quantized: QatModel, teacher: Teacher, train: Labelled, validation: Labelled,
+    epochs: int, learning_rate: float, seed: int,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Train in place, from a teacher's logits; what each epoch came to."""
+    preprocess = quantized.model.spec.preprocess
+    objective = objectives.distilled(teacher, preprocess, temperature=4, alpha=0.9, smoothing=0)
+    settings = TrainSection(epochs=epochs, batch_size=128, warmup_epochs=0.1,
+                            learning_rate=learning_rate, augment=("crop", "flip"))  # fmt: skip
+    with tempfile.TemporaryDirectory() as work:
+        return loop.fit(quantized.trainee(), train, validation, settings, objective,
+                        seed=seed, work=Path(work), tick=_tick)  # fmt: skip
 
 
 def _tick(done: int, total: int, note: str) -> None:

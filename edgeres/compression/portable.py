@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
@@ -37,7 +38,8 @@ _MOST = 63  # of a weight, in steps of two codes
 _BELOW_ONE = 1 - 2.0**-23
 _LEAST, _SHIFT = 2, 13  # of k: below, half a code is odd; above, sums pass 2^22 before codes end
 _BIAS = 2.0**21  # in sums
-_AREA = 256  # of a pool: more taps cost more than a mean
+_SIDE = 64  # of a pool: more taps cost more than a mean
+_TAPS = 25  # XNNPACK's fast kernels for depthwise convolutions have no more
 
 
 def sums_only(model: Classifier) -> NetworkModule:
@@ -47,18 +49,21 @@ def sums_only(model: Classifier) -> NetworkModule:
         model: with or without batch norm; left as it was.
 
     Returns:
-        In evaluation mode. A pool of more than 256 pixels stays one.
+        In evaluation mode. A pool of more than 64 rows or columns stays one.
     """
     made = _as_network(model)
     state = {k: v.detach().clone() for k, v in made.state_dict().items()}
     spec, nodes = made.spec, []
     users, by_name, widths, areas = spec.users(), spec.by_name, channels_of(spec), _areas(made)
     for node in spec.nodes:
-        if node.op in ("avg_pool", "global_avg_pool") and math.prod(areas[node.name]) <= _AREA:
-            size, channels = areas[node.name], widths[node.name]
-            stride = node.pair("stride") if node.op == "avg_pool" else (1, 1)
-            node = depthwise(node, channels, size, stride, bias=True).changed(trained=False)
-            state[f"{node.name}.weight"] = torch.full((channels, 1, *size), 1 / math.prod(size))
+        if node.op in ("avg_pool", "global_avg_pool") and max(areas[node.name]) <= _SIDE:
+            layers = _mean(node, widths[node.name], areas[node.name], by_name.keys())
+            *before, node = layers
+            nodes.extend(before)
+            for one in layers:
+                weight = torch.full((one.number("out"), 1, *one.pair("kernel")), 1.0)
+                state[f"{one.name}.weight"] = weight / math.prod(one.pair("kernel"))
+                state[f"{one.name}.bias"] = torch.zeros(one.number("out"))
         if node.op in ("conv2d", "linear") and not _moves(spec, node):
             normed = [by_name[n].op for n in users[node.name] if n] == ["batch_norm"]
             node = node if normed else node.changed(bias=True)
@@ -68,6 +73,23 @@ def sums_only(model: Classifier) -> NetworkModule:
     found = NetworkModule(spec.with_nodes(tuple(nodes)))
     found.load_state_dict(state)
     return found.eval()
+
+
+def _mean(pool: Node, channels: int, size: tuple[int, int], taken: Collection[str]) -> list[Node]:
+    """A pool as a layer, or as two where there are many pixels: over the rows, then the columns."""
+    rows, columns = size
+    stride = pool.pair("stride") if pool.op == "avg_pool" else (1, 1)
+    if math.prod(size) <= _TAPS or 1 in size:
+        parts = [(pool, size, stride)]
+    else:
+        name = f"{pool.name}_rows"
+        while name in taken:
+            name += "_"
+        down = dataclasses.replace(pool, name=name)
+        across = dataclasses.replace(pool, inputs=(down.name,))
+        parts = [(down, (rows, 1), (stride[0], 1)), (across, (1, columns), (1, stride[1]))]
+    return [depthwise(node, channels, kernel, step, bias=True).changed(trained=False)
+            for node, kernel, step in parts]  # fmt: skip
 
 
 def _as_network(model: Classifier) -> NetworkModule:

@@ -149,3 +149,28 @@ def test_a_weight_that_no_grid_holds_is_refused() -> None:
     with pytest.raises(BadInput, match=r"conv: the weight 40 of channel 0 turns a code .* w8a8"):
         portable.require_fit("conv", torch.tensor([[40.0, 1.0]]), 1.0, 1.0)
     portable.require_fit("conv", torch.tensor([[31.0, 1.0]]), 1.0, 1.0)
+
+
+class _Means(nn.Module):
+    """Pools over many pixels, each way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.pool, self.head = nn.AvgPool2d((6, 7), stride=(2, 3)), nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.pool(self.conv(x).relu())
+        return self.head(nn.functional.adaptive_avg_pool2d(y, 1).flatten(1))
+
+
+def test_a_mean_of_many_pixels_goes_over_rows_and_then_columns() -> None:
+    """A convolution of as many taps takes longer than the mean that it stands for."""
+    model = from_torch.from_module(_Means().eval(), 32).module
+    rewritten = portable.sums_only(model)
+    kernels = [n.pair("kernel") for n in rewritten.spec.nodes if n.op == "conv2d"]
+    assert kernels == [(3, 3), (6, 1), (1, 7), (14, 1), (1, 9)]
+    x = prepared(images(4, 32), model.spec.preprocess)
+    with torch.no_grad():
+        torch.testing.assert_close(rewritten(x), model(x), rtol=1e-4, atol=1e-4)
+    assert prove(*ptq.quantize(model, images(32, 32), scheme=portable.SCHEME)).holds
