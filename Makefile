@@ -8,7 +8,8 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv pip install --quiet
 # Images set it; then each process would compile the libraries anew, as uv installs them uncompiled.
 export PYTHONDONTWRITEBYTECODE :=
-APT_PACKAGES := chromium qemu-user-static mmdebstrap arch-test openssh-server openssh-client libusb-1.0-0 libvulkan1
+APT_PACKAGES := chromium qemu-user-static mmdebstrap arch-test openssh-server openssh-client libusb-1.0-0 libvulkan1 \
+  slurmctld slurmd slurm-client munge
 
 .PHONY: quickstart test test-matrix test-runtimes test-lowest lint format bench schema lock clean
 

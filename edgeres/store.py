@@ -7,7 +7,7 @@ last, syncs and renames the folder into place.
     store/work/<stage>-<key>/        checkpoints of unfinished work, for resuming
     store/tmp/                       staging; what a killed process left here is swept at start
     store/users/                     the folders of runs that use it, beside the one it lies in
-    store/locks/                     one lock per key; the system frees a dead owner's
+    store/locks/                     one lock per key; a dead owner's is free (`locks`)
 
 Whether an owner is dead is asked of its lock, never of its process id: ids are used again, and mean
 nothing between two containers that share a store.
@@ -15,6 +15,7 @@ nothing between two containers that share a store.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -23,12 +24,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from edgeres import door
+from edgeres import door, locks
 from edgeres.artifact import DESCRIPTION, SCHEMA, Artifact, described, load, made_with
 from edgeres.disk import contents_digest, file_sha256, storage_errors, sync, write_whole
 from edgeres.errors import BadInput, StorageError
-
-_PATIENCE_S = 0.5
 
 
 class Store:
@@ -48,6 +47,7 @@ class Store:
         with storage_errors(self.root):
             for folder in (self.artifacts, self.tmp, self._work, self._locks):
                 folder.mkdir(parents=True, exist_ok=True)
+            locks.prepare(self._locks)
             tag = self.root / "CACHEDIR.TAG"
             if not tag.exists():
                 write_whole(tag, "Signature: 8a477f597d28d172789f06886806bc55\n# edgeres store\n")
@@ -87,20 +87,10 @@ class Store:
         Args:
             waiting: called every now and then while another process has it; may raise to give up.
         """
-        from filelock import Timeout
-
-        lock = self._lock(f"{stage}-{key}")
-        while True:
-            try:
-                with storage_errors(self._locks):
-                    lock.acquire(timeout=_PATIENCE_S)
-                break
-            except Timeout:
-                waiting()
-        try:
+        with contextlib.ExitStack() as stack:
+            with storage_errors(self._locks):
+                stack.enter_context(locks.exclusive(self._locks, f"{stage}-{key}", waiting))
             yield
-        finally:
-            lock.release()
 
     @contextmanager
     def in_use(self, alone: bool = False) -> Iterator[None]:
@@ -109,15 +99,11 @@ class Store:
         Raises:
             StorageError: `alone`, and somebody else uses it.
         """
-        import fcntl
-
-        how = fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH
-        path = self._locks / "store.lock"
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        with storage_errors(path), os.fdopen(os.open(path, flags, 0o666), "rb+") as file:
+        with contextlib.ExitStack() as stack:
             try:
-                fcntl.flock(file, how)
-            except BlockingIOError as error:
+                with storage_errors(self._locks):
+                    stack.enter_context(locks.shared(self._locks, "store", alone))
+            except locks.Taken as error:
                 raise StorageError(
                     f"{self.root}: a run is at work here; repeat this when it has ended"
                 ) from error
@@ -171,6 +157,10 @@ class Store:
                 sync(file)
             write_whole(staged / DESCRIPTION, described(document))
             sync(staged)
+            if (
+                not path.is_symlink() and (path / DESCRIPTION).is_file()
+            ):  # made elsewhere, while this one's lease was lost
+                return load(path)
             if path.is_symlink():
                 path.unlink()
             elif path.exists():  # a damaged leftover without artifact.json
@@ -229,7 +219,8 @@ class Store:
     def remove(self, name: str) -> None:
         """Take the artifact of a folder name out of the store, in one step as well."""
         path, leaving = self.artifacts / name, self.tmp / f"{name}-{os.getpid()}"
-        with storage_errors(path), self._lock(name):
+        stage, _, key = name.rpartition("-")
+        with self.lock(stage, key), storage_errors(path):
             path.rename(leaving)
             shutil.rmtree(leaving)
 
@@ -237,20 +228,9 @@ class Store:
         """Remove checkpoints of unfinished work."""
         shutil.rmtree(self._work, ignore_errors=True)
 
-    def _lock(self, name: str) -> Any:
-        from filelock import FileLock
-
-        return FileLock(self._locks / f"{name}.lock")
-
     def _sweep(self) -> None:
         """Remove staging folders whose key nobody holds: who stages has the lock."""
-        from filelock import Timeout
-
         for leftover in self.tmp.iterdir():
-            lock = self._lock(leftover.name.rpartition("-")[0])
-            try:
-                lock.acquire(blocking=False)
-            except Timeout:
-                continue
-            shutil.rmtree(leftover, ignore_errors=True)
-            lock.release()
+            name = leftover.name.rpartition("-")[0]
+            with contextlib.suppress(locks.Taken), locks.exclusive(self._locks, name):
+                shutil.rmtree(leftover, ignore_errors=True)

@@ -25,8 +25,11 @@ def make(store: Store, stage: str, key: str, content: str, **parents: Artifact) 
         )  # fmt: skip
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
+@pytest.fixture(params=["flock", "leases"])
+def store(tmp_path: Path, request: pytest.FixtureRequest) -> Store:
+    if request.param == "leases":
+        (tmp_path / "store" / "locks").mkdir(parents=True)
+        (tmp_path / "store" / "locks" / "leases").write_text("1")
     return Store(tmp_path / "store").open()
 
 

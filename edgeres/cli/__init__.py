@@ -22,7 +22,7 @@ from edgeres.commands import examples
 from edgeres.errors import EdgeresError
 
 _COMMANDS = (
-    chain.run, chain.distill, chain.prune, chain.search, chain.quantize, chain.export,
+    chain.run, chain.step, chain.distill, chain.prune, chain.search, chain.quantize, chain.export,
     files.diagnose, files.recalibrate, files.inspect, files.verify, files.benchmark,
     files.compare, files.check, runs.bundle, runs.trust, runs.drift, runs.promote,
     runs.rollback, runs.history, runs.report, runs.track, here.list_, here.init, here.doctor,

@@ -32,6 +32,10 @@ from edgeres.cli._options import (
 )
 from edgeres.commands import complete
 
+Procs = Annotated[
+    int, typer.Option("--procs", min=1, help="Train in so many processes of this machine.")
+]
+
 
 def run(
     recipe: Annotated[
@@ -46,9 +50,13 @@ def run(
         typer.Option(help="Stop after this stage."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
-    number: Annotated[
-        int, typer.Option("--procs", min=1, help="Train in so many processes of this machine.")
-    ] = 1,
+    number: Procs = 1,
+    executor: Annotated[
+        str,
+        typer.Option(
+            help="local, or slurm-script: print a script that submits each step as a job."
+        ),
+    ] = "local",
     _programs: Programs = False,
     runs: Runs = DEFAULT_RUNS,
     as_json: Json = False,
@@ -64,9 +72,41 @@ def run(
     if dry_run:
         show(chain.planned(loaded, runs, until), as_json, text.plan)
         return
+    if executor != "local":
+        show(chain.submitting(loaded, runs, until, executor, number), as_json, text.script)
+        return
     if number > 1 and procs.count() == 1:
         raise SystemExit(procs.launch(number, sys.argv[1:]))
     result = chain.perform(loaded, runs, until, quiet)
+    if procs.first():
+        show(result, as_json, text.run)
+
+
+def step(
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="A recipe file, or a shipped recipe's name.", autocompletion=complete.recipes
+        ),
+    ],
+    step: Annotated[str, typer.Argument(help="As --dry-run names it, e.g. quantize.")],
+    overrides: Set = None,
+    number: Procs = 1,
+    _programs: Programs = False,
+    runs: Runs = DEFAULT_RUNS,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make one step of a recipe out of those before it, as a job does."""
+    from edgeres import procs
+    from edgeres.commands import chain
+    from edgeres.recipe import load
+    from edgeres.text import chain as text
+
+    loaded = load(recipe, overrides or [])
+    if number > 1 and procs.count() == 1:
+        raise SystemExit(procs.launch(number, sys.argv[1:]))
+    result = chain.perform(loaded, runs, None, quiet, step)
     if procs.first():
         show(result, as_json, text.run)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,9 +20,10 @@ from edgeres import (
 )
 from edgeres.artifact import Artifact, load
 from edgeres.disk import copy_whole, storage_errors
-from edgeres.errors import BadInput
+from edgeres.errors import BadInput, unknown
+from edgeres.pipeline import slurm
 from edgeres.progress import Progress
-from edgeres.runs import Run, event, find_run, link, open_run, run_folder, store_of
+from edgeres.runs import LOCK, Run, begin, event, find_run, link, open_run, run_folder, store_of
 from edgeres.store import Store
 
 if TYPE_CHECKING:
@@ -44,16 +46,39 @@ def planned(recipe: Recipe, runs: Path, until: str | None) -> dict[str, Any]:
     return {"run": run_folder(recipe, runs).name, "steps": rows}
 
 
-def perform(recipe: Recipe, runs: Path, until: str | None, quiet: bool) -> dict[str, Any]:
-    """Run a recipe and say where everything is."""
+def perform(
+    recipe: Recipe, runs: Path, until: str | None, quiet: bool, step: str | None = None
+) -> dict[str, Any]:
+    """Run a recipe, or one step of it, and say where everything is."""
     chain = pipeline.until(pipeline.steps(recipe), until)
+    chain = chain if step is None else pipeline.only(chain, step)
     progress = Progress(quiet or not procs.first())
     if not progress.quiet:
         terminal.say(f"run {run_folder(recipe, runs)}")
     with contextlib.closing(progress):
-        run = pipeline.perform(recipe, chain, store_of(runs), runs, progress)
+        run = pipeline.perform(recipe, chain, store_of(runs), runs, progress, step)
     procs.leave()
     return described(run)
+
+
+def submitting(
+    recipe: Recipe, runs: Path, until: str | None, executor: str, number: int
+) -> dict[str, Any]:
+    """A script with the jobs of a recipe, whose run folder is made: they read the recipe there.
+
+    Raises:
+        BadInput: there is no such executor.
+    """
+    if executor != "slurm-script":
+        raise unknown("executor", executor, ["local", "slurm-script"])
+    chain, folder = pipeline.until(pipeline.steps(recipe), until), runs.resolve()
+    store, run = store_of(folder).open(), Run(run_folder(recipe, folder))
+    with store.in_use(), store.lock("run", run.name):
+        begin(run, recipe)
+    several = ["--procs", str(number)] if number > 1 else []
+    command = [sys.executable, "-m", "edgeres", "step", "--runs", str(folder), *several,
+               str(run.path / LOCK)]  # fmt: skip
+    return {"run": str(run.path), "script": slurm.script(chain, run.name, command, Path.cwd())}
 
 
 def described(run: Run) -> dict[str, Any]:

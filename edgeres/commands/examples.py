@@ -13,6 +13,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "edgeres run recipe.yaml --dry-run",
         "edgeres run recipe.yaml --until export --set seed=1",
     ),
+    "step": (
+        "edgeres step recipe.yaml quantize",
+        "edgeres step recipe.yaml export:tflite-int8",
+    ),
     "distill": (
         "edgeres distill --teacher resnet50 --student resnet18-w0.5",
         "edgeres distill --teacher resnet56-A --checkpoint resnet56.th \\\n"

@@ -1,10 +1,10 @@
 """Plan, then perform: a recipe flows in, finished artifacts and a run folder come out.
 
 `steps` turns a recipe into an ordered list of steps; `plan` looks each one up in the store;
-`perform` makes what is missing.
+`perform` makes what is missing; `slurm` writes the jobs of a cluster that do.
 """
 
 from edgeres.pipeline._performing import Reporter, perform
-from edgeres.pipeline._planning import Planned, Step, plan, steps, until
+from edgeres.pipeline._planning import Planned, Step, only, plan, steps, until
 
-__all__ = ["Planned", "Reporter", "Step", "perform", "plan", "steps", "until"]
+__all__ = ["Planned", "Reporter", "Step", "only", "perform", "plan", "steps", "until"]

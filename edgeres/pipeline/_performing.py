@@ -13,14 +13,13 @@ from typing import Any, Protocol
 from edgeres import devices, procs, runs, scratch, stages
 from edgeres.artifact import Artifact, library_versions
 from edgeres.disk import storage_errors
-from edgeres.errors import GateFailed, StorageError
-from edgeres.pipeline._planning import Planned, Step, planned
+from edgeres.errors import BadInput, GateFailed, StorageError
+from edgeres.pipeline._planning import TRAINING, Planned, Step, planned
 from edgeres.recipe import Recipe
 from edgeres.runs import Run
 from edgeres.store import Store
 
 _AT_ONCE = 2
-_TRAINING = ("teacher", "distill", "prune", "quantize")  # several processes share these
 
 
 class Reporter(Protocol):
@@ -39,11 +38,18 @@ class Reporter(Protocol):
 
 
 def perform(
-    recipe: Recipe, chain: tuple[Step, ...], store: Store, folder: Path, reporter: Reporter
-) -> Run:
+    recipe: Recipe, chain: tuple[Step, ...], store: Store, folder: Path, reporter: Reporter,
+    only: str | None = None,
+) -> Run:  # fmt: skip
     """Make every artifact of the chain that the store lacks.
 
+    Several processes, of this machine by `procs` or of others that share the store, may do so.
+
+    Args:
+        only: the id of the one step that is to be made; those before it have to be there.
+
     Raises:
+        BadInput: `only`, and one before it isn't made yet.
         GateFailed: a verification failed; what was made until then is kept. Or a budget was not
             met; everything was made.
         EdgeresError: a stage could not do its work; the same call continues later.
@@ -60,10 +66,11 @@ def perform(
         for _, group in itertools.groupby(chain, key=lambda step: step.stage):
             # Steps of one stage (exports) don't need each other.
             members = [planned(recipe, step, run.artifacts, store) for step in group]
+            _require_made(members, only)
             if not checked and not all(p.artifact for p in members):
                 checked = True
                 _precheck(recipe, chain, run)
-            if members[0].artifact and members[0].step.stage in _TRAINING:
+            if members[0].artifact and members[0].step.stage in TRAINING:
                 procs.agree(False)
             made = _make_all(recipe, [p for p in members if not p.artifact], run, store, reporter)
             for one in members:
@@ -79,6 +86,13 @@ def perform(
     return run
 
 
+def _require_made(members: list[Planned], only: str | None) -> None:
+    for one in members:
+        if only not in (None, one.step.id) and not one.artifact:
+            raise BadInput(f"{only} needs {one.step.id}, which the store lacks; make that step "
+                           "first (library versions count: `edgeres run --dry-run`)")  # fmt: skip
+
+
 def _precheck(recipe: Recipe, chain: tuple[Step, ...], run: Run) -> None:
     """Refuse what is wrong with later steps before the first one takes its time."""
     for step in chain:
@@ -92,7 +106,7 @@ def _along(recipe: Recipe, chain: tuple[Step, ...], store: Store, folder: Path) 
     run = Run(runs.run_folder(recipe, folder))
     for stage, group in itertools.groupby(chain, key=lambda step: step.stage):
         members = list(group)
-        if stage in _TRAINING and procs.agree(False):
+        if stage in TRAINING and procs.agree(False):
             with scratch.folder("work") as out:
                 todo = planned(recipe, members[0], run.artifacts, store)
                 _perform(recipe, todo, run, store, out, lambda *_: None)
@@ -171,7 +185,7 @@ def _make(
     inputs = {role: run.artifacts[needed] for role, needed in step.needs.items()}
     with store.lock(step.stage, key, lambda: tick(0, 0, "another process makes this; waiting")):
         found = store.find(step.stage, key)  # another run may have made it meanwhile
-        if step.stage in _TRAINING:
+        if step.stage in TRAINING:
             procs.agree(not found)
         if found:
             return found

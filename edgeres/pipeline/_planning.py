@@ -15,6 +15,8 @@ from edgeres.errors import BadInput, unknown
 from edgeres.recipe import ExportSection, LabelsSection, Recipe
 from edgeres.store import Store
 
+TRAINING = ("teacher", "distill", "prune", "quantize")
+
 
 @dataclass(frozen=True)
 class Step:
@@ -220,6 +222,23 @@ def until(chain: tuple[Step, ...], stage: str | None) -> tuple[Step, ...]:
     if not ends:
         raise BadInput(f"the recipe has no `{stage}:` section; add one or choose another stage")
     return chain[: ends[-1] + 1]
+
+
+def only(chain: tuple[Step, ...], name: str) -> tuple[Step, ...]:
+    """A step of the chain, after all that it is made of.
+
+    Raises:
+        BadInput: there is no such step.
+    """
+    by_id = {step.id: step for step in chain}
+    if name not in by_id:
+        raise unknown("step", name, list(by_id))
+    wanted, waiting = set(), [name]
+    while waiting:
+        step = waiting.pop()
+        wanted.add(step)
+        waiting += by_id[step].needs.values()
+    return tuple(step for step in chain if step.id in wanted)
 
 
 def plan(recipe: Recipe, chain: tuple[Step, ...], store: Store) -> Iterator[Planned]:

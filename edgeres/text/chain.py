@@ -25,6 +25,11 @@ def run(result: Mapping[str, Any]) -> str:
     return f"report: {path}" if result["report"] else f"{last}: {path}"
 
 
+def script(result: Mapping[str, Any]) -> str:
+    """A script as it is."""
+    return "\n".join(result["script"])
+
+
 def sensitivity(result: Mapping[str, Any]) -> str:
     """A line per layer, the most sensitive first."""
     lines = [
