@@ -97,7 +97,7 @@ def step(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make one step of a recipe out of those before it, as a job does."""
+    """Make one step of a recipe, as a job of a cluster does."""
     from edgeres import procs
     from edgeres.commands import chain
     from edgeres.recipe import load
