@@ -25,10 +25,11 @@ class Progress:
         self._task: Any = None
         self._spoken = 0.0
         self._step = ""
+        self._first: tuple[int, float] | None = None
 
     def started(self, step: str, note: str) -> None:
         """A step begins."""
-        self._step, self._spoken = step, time.monotonic()
+        self._step, self._spoken, self._first = step, time.monotonic(), None
         if self.quiet:
             return
         if not self.terminal:
@@ -50,13 +51,26 @@ class Progress:
 
     def tick(self, done: int, total: int, note: str) -> None:
         """Progress within the step."""
+        if total and self._first is None:
+            self._first = done, time.monotonic()
         if self._bar is not None:
             self._bar.update(self._task, completed=done, total=total,
                              note=terminal.escaped(note))  # fmt: skip
         elif not self.quiet and time.monotonic() - self._spoken > _PLAIN_EVERY_S:
             self._spoken = time.monotonic()
             share = f"{done / total:.0%} " if total else ""
-            terminal.say(f"  {self._step}: {share}{note}")
+            terminal.say(f"  {self._step}: {share}{note}{self._left(done, total)}")
+
+    def _left(self, done: int, total: int) -> str:
+        """How long the step goes on, by how it went since its first tick, which may have been late
+        in it: interrupted work goes on where it was."""
+        if self._first is None or done <= self._first[0] or done >= total:
+            return ""
+        seconds = (total - done) * (time.monotonic() - self._first[1]) / (done - self._first[0])
+        if seconds < 90:
+            return f", {seconds:.0f} s left"
+        hours, minutes = divmod(round(seconds / 60), 60)
+        return f", {hours} h {minutes} min left" if hours else f", {minutes} min left"
 
     def finished(
         self, step: str, cached: bool, seconds: float, summary: str, notes: Sequence[str] = ()

@@ -77,6 +77,23 @@ def test_errors_and_progress_add_none_either(capsys: pytest.CaptureFixture[str])
     assert not any(line.startswith(("signature", "\u2028")) for line in lines)
 
 
+def test_where_there_is_no_terminal_it_says_how_long_it_takes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what was done since the first word, which comes late where work goes on."""
+    now = [0.0]
+    monkeypatch.setattr("edgeres.progress.time.monotonic", lambda: now[0])
+    progress = Progress()
+    progress.started("teacher", "")
+    for seconds, done in ((0, 500), (20, 510), (40, 900), (60, 999)):
+        now[0] = seconds
+        progress.tick(done, 1000, "epoch 5/10")
+    assert capsys.readouterr().err.splitlines() == [
+        "  teacher ...", "  teacher: 51% epoch 5/10, 16 min left",
+        "  teacher: 90% epoch 5/10, 10 s left", "  teacher: 100% epoch 5/10, 0 s left",
+    ]  # fmt: skip
+
+
 def test_names_in_a_model_file_reach_no_terminal(tmp_path: Path) -> None:
     name = "x\x1b[2J\nsignature: good\x9b1m\u202e"
     node = onnx.helper.make_node("Relu", ["a"], [name], name=name)
@@ -246,7 +263,7 @@ def test_nothing_else_writes_to_a_terminal() -> None:
             of_stream = called.startswith(("sys.stdout.", "sys.stderr.", "sys.__std"))
             if last in WRITERS or (of_stream and last.startswith("write")):
                 found.append(f"{name}:{node.lineno}: {called}")
-    assert found == ["progress.py:45: Console"]  # it gets `terminal.raw()`, and escaped text
+    assert found == ["progress.py:46: Console"]  # it gets `terminal.raw()`, and escaped text
 
 
 def test_a_space_between_a_number_and_its_unit_is_no_danger() -> None:

@@ -28,6 +28,7 @@ from edgeres.training.engine import Engine, own_share
 from edgeres.training.feed import Feed
 from edgeres.training.inference import evaluate, in_layout, prepared
 from edgeres.training.keeper import Keeper
+from edgeres.training.pace import Pace
 from edgeres.training.views import Labelled, Raw, Views, ViewSettings
 from edgeres.types import Preprocess
 
@@ -150,6 +151,7 @@ class _Run:
         self.steps = math.ceil(len(train.labels) / settings.batch_size)
         self.engine = Engine(trainee.module, settings, extra)
         self.feed = Feed(self.views, self.engine.device)
+        self.pace = Pace(settings.batch_size, self.engine.device)
         stored = train.answers is not None
         replayable = getattr(objective, "replayable", lambda _: False)
         if self.engine.replayable and replayable(stored):
@@ -210,7 +212,8 @@ def _epoch(run: _Run, epoch: int, first: int, loss: float, history: list[dict[st
     for step, (chosen, raw) in enumerate(zip(order[first:], batches, strict=True), first):
         done = epoch * run.steps + step
         total += run.step(done, raw, len(chosen))
-        run.tick(done + 1, settings.epochs * run.steps, f"epoch {epoch + 1}/{settings.epochs}")
+        note = f"epoch {epoch + 1}/{settings.epochs}{run.pace.step()}"
+        run.tick(done + 1, settings.epochs * run.steps, note)
         run.keeper.save_now_and_then(epoch=epoch, step=step + 1, loss=total, history=history)
     mean_loss = run.engine.summed(total) / run.steps
     if not math.isfinite(mean_loss):

@@ -10,7 +10,7 @@ from conftest import images
 
 from edgeres.models import resnet, spec
 from edgeres.recipe import TrainSection
-from edgeres.training import inference, keeper, loop, objectives
+from edgeres.training import inference, keeper, loop, objectives, pace
 from edgeres.training.loop import Trainee
 from edgeres.training.views import Labelled
 
@@ -120,3 +120,16 @@ def test_warm_up_then_cosine_to_zero() -> None:
     assert rates[20] == pytest.approx(0.4)
     assert rates[60] == pytest.approx(0.2)
     assert 0 <= rates[-1] < 0.001
+
+
+def test_how_fast_it_goes_is_said_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(pace.time, "monotonic", lambda: now[0])
+    going = pace.Pace(256, torch.device("cpu"))
+    assert going.step() == ""
+    now[0] += 2
+    assert going.step() == ", 256 images/s"
+    now[0] += 0.5
+    assert going.step() == ", 256 images/s"  # not worked out again
+    now[0] += 0.5
+    assert going.step() == ", 341 images/s"
