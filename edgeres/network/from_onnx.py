@@ -19,7 +19,7 @@ import torch
 
 from edgeres import preprocessing
 from edgeres.errors import BadInput
-from edgeres.network import _integers, _onnx, onnx_file
+from edgeres.network import _integers, _onnx, onnx_file, onnx_session
 from edgeres.network._onnx import BATCH, Call, Program
 from edgeres.network._walk import (
     Imported,
@@ -137,12 +137,9 @@ class _Silent(Exception):
 
 
 def _runtime(path: Path) -> Ask:
-    import onnxruntime
-
     def ask(images: np.ndarray) -> np.ndarray:
-        onnxruntime.set_default_logger_severity(4)
         content = onnx_file.contents(path, onnx_file.load(path))
-        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        session = onnx_session.computing(path, content)
         (image,) = session.get_inputs()
         return np.asarray(session.run(None, {image.name: images})[0])
 

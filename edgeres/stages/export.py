@@ -25,7 +25,7 @@ from edgeres.types import (
     to_json,
 )
 
-VERSION = 5
+VERSION = 6
 LIBRARIES = ("torch", "torchao", "litert-torch", "ai-edge-litert", "onnx", "onnxscript",
              "onnxruntime", "coremltools")  # fmt: skip
 

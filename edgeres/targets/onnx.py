@@ -6,14 +6,14 @@ written, so that onnxruntime's optimizer finds integer kernels for every operati
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeres import scratch
 from edgeres.disk import storage_errors
 from edgeres.errors import BadInput
-from edgeres.network import onnx_file
+from edgeres.network import onnx_file, onnx_session
 from edgeres.quiet import quiet
 from edgeres.targets import Session, Source, Tracer, _onnx_layer, _onnx_read, _schemes
 from edgeres.targets import _onnx_structure as structures
@@ -83,6 +83,7 @@ def exported_model(source: Source, precision: str) -> Any:
     model = program.model_proto
     rewrites.strip_provenance(model)
     rewrites.global_average_pool(model)
+    onnx_session.own_zero_points(model)
     if precision == "fp16":
         rewrites.half(model)
     return model
@@ -154,13 +155,13 @@ def session(path: Path, threads: int = 1) -> Session | None:
         BadInput: onnxruntime refuses it, or it isn't one image in, one answer out.
     """
     with quiet(f"loading {path.name} in onnxruntime"):
-        return Runner(path, inference_session(path, str(path), threads))
+        return Runner(path, onnx_session.computing(path, str(path), threads))
 
 
 def session_as_written(path: Path, threads: int = 1) -> Runner:
     """The same without onnxruntime's optimizer."""
     with quiet(f"loading {path.name} in onnxruntime"):
-        return Runner(path, inference_session(path, str(path), threads, as_written()))
+        return Runner(path, onnx_session.computing(path, str(path), threads, as_written()))
 
 
 def tracer(path: Path) -> Tracer | None:
@@ -204,7 +205,7 @@ def tracer_of(path: Path, model: Any) -> Tracer:
                 model.graph.output.add(name=name)  # onnxruntime finds its type
                 known.add(name)
     contents = onnx_file.contents(path, model)
-    return _Tracer(path, inference_session(path, contents, 1, as_written()))
+    return _Tracer(path, onnx_session.computing(path, contents, 1, as_written()))
 
 
 def as_written() -> dict[str, Any]:
@@ -221,6 +222,7 @@ class Runner:
 
     def __init__(self, path: Path, session: Any):
         self.session, self.name = session, _image_input(path, session)
+        self.caution = onnx_session.CAUTION if onnx_session.saturates() else ""
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Encoded images (N, ...) -> (N, C)."""
@@ -273,37 +275,6 @@ def executed(path: Path, stored: Any) -> Any:
     with scratch.folder("convert") as folder:
         optimized = folder / "optimized.onnx"
         model = onnx_file.contents(path, stored)  # with what it keeps in other files
-        inference_session(path, model, 1, {"optimized_model_filepath": str(optimized)}, _LAYOUTS)
+        wish = {"optimized_model_filepath": str(optimized)}
+        onnx_session.made(path, model, 1, wish, _LAYOUTS)
         return onnx_file.load(optimized)
-
-
-def inference_session(
-    path: Path, model: str | bytes, threads: int = 1,
-    settings: Mapping[str, Any] | None = None, without: Sequence[str] = (),
-) -> Any:  # fmt: skip
-    """An onnxruntime session on the CPU.
-
-    Args:
-        path: for messages; `model`: its name or contents.
-        settings: of SessionOptions; `without`: optimizers to leave out.
-
-    Raises:
-        BadInput: onnxruntime refuses it.
-    """
-    import os
-
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 4
-    for name, value in (settings or {}).items():
-        setattr(options, name, value)
-    try:
-        return onnxruntime.InferenceSession(
-            model, options, providers=["CPUExecutionProvider"], disabled_optimizers=[*without]
-        )
-    except Exception as error:  # onnxruntime has no common base for its exceptions
-        reason = " ".join(str(error).split())[:200]
-        raise BadInput(f"{path}: onnxruntime can't load it ({reason})") from error

@@ -147,13 +147,10 @@ def open(folder: Path, document: dict[str, Any]) -> Teacher:
 
 def _runner(path: Path) -> Any:
     import numpy as np
-    import onnxruntime
 
-    onnxruntime.set_default_logger_severity(3)
-    try:
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime has an exception class per status code
-        raise BadInput(f"{path}: onnxruntime can't load it ({_first(error)})") from error
+    from edgeres.network import onnx_session
+
+    session = onnx_session.computing(path, str(path), threads=0)
     (first,) = session.get_inputs()
     step = first.shape[0] if isinstance(first.shape[0], int) else None
 

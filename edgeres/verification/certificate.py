@@ -158,6 +158,8 @@ def certify(
         accuracy, discordant = _accuracy(reference, logits)
         gates.append(Gate("top-1 agreement", against.agreement, ">=", limits.agreement))
         gates += difference_gates(against, precision, limits)
+        if reference.scales and (caution := getattr(session, "caution", "")):
+            notes.append(caution)
         if stored.batch is None:
             with _runnable(path):
                 batched = _batched(cast(BatchSession, session), exported, reference)

@@ -1,0 +1,134 @@
+"""onnxruntime sessions on the CPU, whose integer kernels add up exactly.
+
+On x86 without VNNI (AMD before Zen 4, Intel before Cascade Lake and Ice Lake), its
+kernels for uint8 and int8 add two products in 16 bits and cut what is larger, so that large codes
+give other sums. Its option `session.x64quantprecision` writes weights as uint8 there, whose kernels
+don't; each weight needs a zero point of its own for that.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgeres.errors import BadInput
+from edgeres.network import onnx_file
+
+OPTION = ("session.x64quantprecision", "1")
+CAUTION = (
+    "this CPU has no VNNI: onnxruntime was asked with session.x64quantprecision=1, without which "
+    "its int8 kernels cut large sums there; an app that runs the file on such a CPU sets it, too"
+)
+_SHARED = "replace the existing tensor"  # what onnxruntime says of a zero point of two weights
+
+
+def computing(
+    path: Path, model: str | bytes, threads: int = 1,
+    settings: Mapping[str, Any] | None = None, without: Sequence[str] = (),
+) -> Any:  # fmt: skip
+    """A session that computes.
+
+    Args:
+        path: for messages; `model`: its name or contents.
+        settings: of SessionOptions; `without`: optimizers to leave out.
+
+    Raises:
+        BadInput: onnxruntime refuses it.
+    """
+    if not saturates():
+        return made(path, model, threads, settings, without)
+    if settings and _has_integers(_loaded(path, model)):
+        # What writes weights so is part of the optimizer. Without it, Q and DQ stay float32.
+        settings = {**settings, "graph_optimization_level": _extended()}
+    try:
+        return made(path, model, threads, settings, without, OPTION)
+    except BadInput as error:
+        if _SHARED not in str(error.__cause__):
+            raise
+    stored = _loaded(path, model)
+    own_zero_points(stored)
+    return made(path, onnx_file.contents(path, stored), threads, settings, without, OPTION)
+
+
+def made(
+    path: Path, model: str | bytes, threads: int, settings: Mapping[str, Any] | None,
+    without: Sequence[str], *entries: tuple[str, str],
+) -> Any:  # fmt: skip
+    """A session as onnxruntime makes it; arguments and errors as above."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 4
+    for entry in entries:
+        options.add_session_config_entry(*entry)
+    for name, value in (settings or {}).items():
+        setattr(options, name, value)
+    try:
+        return onnxruntime.InferenceSession(
+            model, options, providers=["CPUExecutionProvider"], disabled_optimizers=[*without]
+        )
+    except Exception as error:  # onnxruntime has no common base for its exceptions
+        reason = " ".join(str(error).split())[:200]
+        raise BadInput(f"{path}: onnxruntime can't load it ({reason})") from error
+
+
+@functools.cache
+def saturates() -> bool:
+    """Whether this CPU's kernels cut sums: asked of them, by one that is too large."""
+    import numpy as np
+    from onnx import TensorProto, helper, numpy_helper
+
+    codes = np.full((64, 16), 127, np.int8)
+    graph = helper.make_graph(
+        [helper.make_node("MatMulInteger", ["x", "w"], ["y"])], "sum",
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, (4, 64))],
+        [helper.make_tensor_value_info("y", TensorProto.INT32, (4, 16))],
+        [numpy_helper.from_array(codes, "w")],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    session = made(Path("sum.onnx"), model.SerializeToString(), 1, None, ())
+    (sums,) = session.run(None, {"x": np.full((4, 64), 255, np.uint8)})
+    return bool((sums != 64 * 255 * 127).any())
+
+
+def own_zero_points(model: Any) -> None:
+    """Give each stored weight of an ONNX model a zero point that no other one has; in place."""
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    seen: set[str] = set()
+    for node in model.graph.node:
+        at = ZERO_POINTS.get(node.op_type)
+        if at is None or len(node.input) <= at[1] or node.input[at[0]] not in stored:
+            continue
+        zero = node.input[at[1]]
+        if zero in seen:
+            copy = model.graph.initializer.add()
+            copy.CopyFrom(stored[zero])
+            copy.name = node.input[at[1]] = f"{node.input[at[0]]}_zero_point"
+        seen.add(zero)
+
+
+# Operators, and where they have a weight and its zero point.
+ZERO_POINTS = {"DequantizeLinear": (0, 2), "QLinearConv": (3, 5), "QGemm": (3, 5),
+                "QLinearMatMul": (3, 5)}  # fmt: skip
+
+
+def _extended() -> Any:
+    import onnxruntime
+
+    return onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+
+
+def _loaded(path: Path, model: str | bytes) -> Any:
+    import onnx
+
+    return onnx_file.load(path) if isinstance(model, str) else onnx.load_from_string(model)
+
+
+def _has_integers(model: Any) -> bool:
+    return any(node.op_type in ZERO_POINTS and node.op_type != "DequantizeLinear"
+               for node in model.graph.node)  # fmt: skip

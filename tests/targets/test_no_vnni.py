@@ -1,0 +1,111 @@
+"""int8 on an x86 CPU without VNNI, whose onnxruntime cuts sums: an emulated Haswell."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import images, network
+
+from edgeres import targets
+from edgeres.compression import ptq
+from edgeres.network import onnx_session
+from edgeres.targets import onnx as onnx_target
+from edgeres.targets import qoperator, tensorrt
+from edgeres.training.inference import prepared
+
+_PX = 16
+# Emulated: every kernel that the file would get there, with our sessions and with a plain one.
+PROGRAM = """
+import sys
+from pathlib import Path
+import numpy as np
+from edgeres.network import onnx_session
+from edgeres.targets import onnx, qoperator, tensorrt
+folder = Path(sys.argv[1])
+codes = np.load(folder / "codes.npy")
+assert onnx_session.saturates()
+found = {}
+for module, name in ((onnx, "a.onnx"), (qoperator, "a.qop.onnx"), (onnx, "shared.onnx")):
+    session = module.session(folder / name)
+    found[name] = session.together(codes)
+    found[f"traced {name}"] = list(module.tracer(folder / name).run(codes[:2]).values())[0]
+    assert "VNNI" in session.caution
+session = tensorrt.session(folder / "signed.onnx")
+found["signed.onnx"] = session.together(np.load(folder / "prepared.npy"))
+plain = onnx_session.made(folder, str(folder / "a.onnx"), 1, None, ())
+found["plain"] = plain.run(None, {plain.get_inputs()[0].name: codes})[0]
+np.savez(folder / "there.npz", **found)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of a network with large weights and large codes, as ours and as with shared zeros."""
+    folder = tmp_path_factory.mktemp("files")
+    folded, scales = ptq.quantize(network("resnet8", _PX), images(32, _PX))
+    source = targets.Source(folded, scales)
+    for module, name in ((onnx_target, "a.onnx"), (qoperator, "a.qop.onnx")):
+        module.export(source, "int8", folder / name)
+    signed = targets.Source(folded, targets.scales_for("tensorrt-int8", scales))
+    tensorrt.export(signed, "int8", folder / "signed.onnx")
+    model = onnx.load(folder / "a.onnx")
+    zeros: dict[tuple[int, ...], str] = {}
+    stored = {t.name: t for t in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in stored:
+            node.input[2] = zeros.setdefault(tuple(stored[node.input[2]].dims), node.input[2])
+    onnx.save(model, folder / "shared.onnx")
+    pixels = images(16, _PX)
+    np.save(folder / "codes.npy", pixels.numpy())
+    np.save(folder / "prepared.npy", prepared(pixels, folded.spec.preprocess).contiguous().numpy())
+    return folder
+
+
+def test_no_weights_share_a_zero_point(folder: Path) -> None:
+    """onnxruntime's option for such CPUs refuses the file otherwise."""
+    for name in ("a.onnx", "a.qop.onnx"):
+        graph = onnx.load(folder / name).graph
+        stored = {t.name for t in graph.initializer}
+        zeros = [n.input[z] for n in graph.node
+                 for w, z in [onnx_session.ZERO_POINTS.get(n.op_type, (0, 0))]
+                 if z and n.input[w] in stored]  # fmt: skip
+        assert zeros
+        assert len(zeros) == len({*zeros}), name
+
+
+def test_codes_there_are_those_of_here(folder: Path) -> None:
+    emulator = shutil.which("qemu-x86_64-static")
+    if emulator is None or platform.machine() != "x86_64":
+        pytest.skip("needs qemu-x86_64-static, and an x86-64 to fetch wheels for")
+    if onnx_session.saturates():
+        pytest.skip("this CPU has no VNNI itself")
+    here = {}
+    codes = np.load(folder / "codes.npy")
+    for module, name in ((onnx_target, "a.onnx"), (qoperator, "a.qop.onnx"),
+                         (onnx_target, "shared.onnx")):  # fmt: skip
+        session = module.session(folder / name)
+        assert session is not None
+        here[name] = session.together(codes)
+        assert session.caution == ""
+    session = tensorrt.session(folder / "signed.onnx")
+    assert session is not None
+    here["signed.onnx"] = session.together(np.load(folder / "prepared.npy"))
+    path = os.pathsep.join([str(Path(targets.__file__).parents[2]), *filter(None, sys.path)])
+    done = subprocess.run(
+        [emulator, "-cpu", "Haswell", sys.executable, "-c", PROGRAM, folder],
+        env={"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, check=False, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    there = np.load(folder / "there.npz")
+    for name, answers in here.items():
+        np.testing.assert_array_equal(there[name], answers, err_msg=name)
+    assert (there["plain"] != here["a.onnx"]).any(), "the emulated CPU cuts no sum"
