@@ -37,7 +37,7 @@ def plugin(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 def test_every_plugin_describes_itself() -> None:
     assert set(datasets.names()) >= {"digits", "cifar10", "fashion-mnist", "imagefolder"}
     for name in datasets.names():
-        module = datasets._plugin(name)
+        module = datasets.PLUGINS.load(name)
         assert module.SUMMARY.strip()
         assert "\n" not in module.SUMMARY
         assert module.SIZE > 0
