@@ -144,7 +144,7 @@ class Plugins:
 
     def twice(self, name: str, found: list[Installed]) -> BadInput:
         """The error for a name that several packages give."""
-        packages = " and ".join(dict.fromkeys(p.origin for p in found))
+        packages = " and ".join(sorted({p.origin for p in found}))
         return BadInput(f"{self.kind} '{name}' is in {packages}: uninstall one of them")
 
     def provenance(self, name: str) -> dict[str, str] | None:
