@@ -169,7 +169,7 @@ class Artifact:
             raise StorageError(f"{folder}: holds {min(more)[:80]!r}, which isn't one of its files; "
                                "remove it")  # fmt: skip
         if less := listed - there:
-            raise self._changed(min(less))
+            raise self._changed((folder / min(less)).relative_to(self.path).as_posix())
 
     def _changed(self, name: str) -> StorageError:
         return StorageError(f"{self.path}: file {name} was changed or removed after it was made; "

@@ -60,18 +60,20 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _installed(tmp_path_factory.mktemp("sample"))
 
 
-def _edgeres(
-    site: Path | None, *arguments: str, cwd: Path, **variables: str
-) -> subprocess.CompletedProcess[str]:
+def _python(site: Path | None, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join(map(str, filter(None, (ROOT, site))))
     return subprocess.run(
-        [sys.executable, "-m", "edgeres", *arguments], cwd=cwd, capture_output=True, text=True,
-        check=False, env={**os.environ, "PYTHONPATH": path, **variables},
+        [sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": path},
     )  # fmt: skip
 
 
-def _json(site: Path | None, *arguments: str, cwd: Path, **variables: str) -> Any:
-    done = _edgeres(site, *arguments, "--json", cwd=cwd, **variables)
+def _edgeres(site: Path | None, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return _python(site, "-m", "edgeres", *arguments, cwd=cwd)
+
+
+def _json(site: Path | None, *arguments: str, cwd: Path) -> Any:
+    done = _edgeres(site, *arguments, "--json", cwd=cwd)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -168,9 +170,7 @@ def test_a_kind_of_device(site: Path, tmp_path: Path) -> None:
     code = ("from edgeres import devices\n"
             "with devices.open_device(devices.load('mine.yaml')) as device:\n"
             "    print(device.run(['nice'], 5).stdout)\n")  # fmt: skip
-    path = os.pathsep.join(map(str, (ROOT, site)))
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True,
-                          text=True, check=True, env={**os.environ, "PYTHONPATH": path})  # fmt: skip
+    done = _python(site, "-c", code, cwd=tmp_path)
     assert done.stdout.strip() == "7"
     (tmp_path / "mine.yaml").write_text("name: mine\nkind: nice\ndescription: x\n"
                                         "settings: {level: low}\n", "utf-8")  # fmt: skip
@@ -180,13 +180,14 @@ def test_a_kind_of_device(site: Path, tmp_path: Path) -> None:
 
 def test_the_sample_keeps_every_contract(site: Path) -> None:
     """The same questions that are asked of edgeres' own plugins."""
-    path = os.pathsep.join(map(str, (ROOT, site)))
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-vv", "-p", "no:cacheprovider", "tests/contracts",
-         "-k", "npz or stripes or l1 or edges or plain or nice"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": path},
-    )  # fmt: skip
+    asked = (
+        "-vv",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        "npz or stripes or l1 or edges or plain or nice",
+    )
+    done = _python(site, "-m", "pytest", *asked, "tests/contracts", cwd=ROOT)
     assert done.returncode == 0, done.stdout[-3000:]
     passed = {line.partition("::")[0] for line in done.stdout.splitlines() if "PASSED" in line}
     assert passed == {f"tests/contracts/test_{kind}.py" for kind in LISTED}
@@ -252,7 +253,7 @@ def test_a_name_of_two_packages_names_both(path: Path) -> None:
     for name in ("acme-one", "acme-two"):
         module = name.replace("-", "_")
         _package(path, name, "losses", {"both": module, module: module}, **{module: LOSS})
-    with pytest.raises(BadInput, match="loss 'both' is in acme-one 2.0 and acme-two 2.0: uninst"):
+    with pytest.raises(BadInput, match=r"loss 'both' is in acme-one 2\.0 and acme-two 2\.0: un"):
         losses.check("both", mixed=False)
     losses.check("acme-one", mixed=False)
     losses.check("acme_two", mixed=False)
@@ -306,7 +307,7 @@ def test_runtimes_names_are_looked_up_in_packages_last(path: Path) -> None:
     assert runtimes.identity("acme-npu") != before
     _package(path, "other", "runtimes", {"other": "acme_other"}, acme_other=RUNTIME)
     plugins._installed.cache_clear()
-    with pytest.raises(BadInput, match="runtime 'acme-npu' is in acme 2.0 and other 2.0"):
+    with pytest.raises(BadInput, match=r"runtime 'acme-npu' is in acme 2\.0 and other 2"):
         runtimes.module_name("acme-npu")
 
 
@@ -330,8 +331,7 @@ def test_packages_are_not_looked_at_where_nobody_asks(
             "plugins._installed = look\n"
             f"sys.argv = ['edgeres', *{arguments!r}]\n"
             "from edgeres.__main__ import main\nmain()\n")  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True,
-                          text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
+    done = _python(None, "-c", code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 
@@ -342,7 +342,8 @@ def test_a_broken_one_stops_no_other_command(tmp_path: Path) -> None:
         done = _edgeres(site, *arguments, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     shown = _json(site, "list", "targets", cwd=tmp_path)
-    assert [row["for"] for row in shown if row["from"] == "acme 2.0"][0].startswith("acme 2.0: its")
+    (why,) = (row["for"] for row in shown if row["from"] == "acme 2.0")
+    assert why.startswith("acme 2.0: its target 'acme' can't be used: ")
 
 
 def test_nothing_is_found_or_loaded_in_the_working_folder(site: Path, tmp_path: Path) -> None:

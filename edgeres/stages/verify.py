@@ -159,8 +159,10 @@ def reference(name: str, inputs: Mapping[str, Artifact], samples: int | None) ->
             network = integer_graph(model, scales)
             logits = predict(network, images, model.spec.preprocess).numpy()
     model = model if model.spec.folded else fold_batchnorm(model)
-    said = metadata(origin, data, inputs[name].section["licence"])
-    return Reference(model, scales, logits, before, images, labels, said)
+    section = inputs[name].section
+    said = metadata(origin, data, section["licence"])
+    return Reference(model, scales, logits, before, images, labels, said,
+                     tuple(section.get("npu", ())))  # fmt: skip
 
 
 def _origin(name: str, inputs: Mapping[str, Artifact]) -> Artifact:
