@@ -193,6 +193,22 @@ def test_the_sample_keeps_every_contract(site: Path) -> None:
     assert passed == {f"tests/contracts/test_{kind}.py" for kind in LISTED}
 
 
+def test_nothing_beside_a_file_is_loaded_by_what_reads_it(tmp_path: Path, quantized: tuple) -> None:
+    """`edgeres` doesn't look there, and the processes that it starts don't, either."""
+    _, folded, scales = quantized
+    target, _ = targets.load("tflite-int8")
+    target.export(targets.Source(folded, scales), "int8", tmp_path / "m.tflite")
+    mark = tmp_path / "ran"
+    for name in ("json", "numpy", "edgeres", "ai_edge_litert", "flatbuffers"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(mark)!r}, 'w').close()\n", "utf-8")
+    code = ("import sys; sys.path[:] = filter(None, sys.path)\n"  # as for an installed `edgeres`
+            "sys.argv = ['edgeres', 'inspect', 'm.tflite']\n"
+            "from edgeres.__main__ import main\nmain()\n")  # fmt: skip
+    done = _python(None, "-c", code, cwd=tmp_path)
+    assert done.returncode == 0 and "CONV_2D" in done.stdout, done.stderr
+    assert not mark.exists()
+
+
 # --- what is broken -----------------------------------------------------------------------------
 
 LOSS = "SUMMARY = 'x'\nONE_LABEL = False\ndef measure(student, teacher, labels, temperature): ...\n"

@@ -84,7 +84,9 @@ def test_what_was_lost_is_named_and_the_others_are_verified(
     assert why.startswith(str(package.parent)) and name in why
     link = f"{here[1]}/artifacts/export-ethosu-int8"
     command = f"edgeres export {here[1]} --target ethosu-int8 --npu {','.join(NPUS)}"
-    assert why.endswith(f"; to export it again, remove {package.parent} and {link}, then: {command}")
+    assert why.endswith(
+        f"; to export it again, remove {package.parent} and {link}, then: {command}"
+    )
     done = edgeres("verify", here[1], "--quiet", "--junit", "r.xml", cwd=here[0])
     assert done.returncode == 2 and "NOT VERIFIED" in done.stdout
     assert 'failures="1"' in (here[0] / "r.xml").read_text("utf-8")
