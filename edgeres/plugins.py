@@ -203,9 +203,12 @@ def _key(name: str) -> str:
 
 def _path() -> tuple[str, ...]:
     """Where packages are: not in the working folder, which Python puts first for `-m` and `-c`."""
-    first = sys.path[:1]
-    here = first and (not first[0] or Path(first[0]).absolute() == Path.cwd())
-    return tuple(sys.path[1:] if here else sys.path)
+    first, *others = sys.path or [""]
+    try:
+        here = not first or Path(first) == Path.cwd()
+    except OSError:  # it was removed
+        here = False
+    return tuple(others if here else sys.path)
 
 
 @functools.lru_cache(maxsize=4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from runtime_files import needs
 
 from edgeres import runtimes, scratch, targets
 from edgeres.models.modules import fold_batchnorm
+from edgeres.runtimes import _environment
 from edgeres.runtimes._asking import Answer, ask
 from edgeres.training.inference import prepared
 
@@ -107,9 +109,13 @@ def test_its_module_stands_alone(own: str) -> None:
     assert set(module.TAKES) <= set(targets.names())
     for name in module.NAMES:
         assert runtimes.module_name(name) == own and runtimes.how(name)
-        assert not runtimes.answers(name) or {"agreement", "worst_codes"} <= set(module.LIMITS)
+        wanted = {"agreement", "worst_codes"} if runtimes.answers(name) else set(module.LIMITS)
+        assert set(module.LIMITS) == wanted
         assert runtimes.identity(name) == runtimes.identity(name)
     for node in ast.walk(ast.parse(runtimes.source(own).read_text("utf-8"))):
         names = [a.name for a in node.names] if isinstance(node, ast.Import) else \
             [node.module or ""] if isinstance(node, ast.ImportFrom) else []  # fmt: skip
         assert not [n for n in names if n.partition(".")[0] == "edgeres"]
+    if locked := _environment.lock(own):
+        blocks = re.split(r"^(?=\S+==)", locked.read_text("utf-8"), flags=re.MULTILINE)[1:]
+        assert blocks and all("--hash=sha256:" in block for block in blocks)

@@ -94,7 +94,7 @@ def test_it_answers_the_same_each_time(
     torch.testing.assert_close(alone, answers[0], atol=1e-4, rtol=1e-4)
 
 
-def test_what_identifies_it_is_plain_and_stays(name: str, asked: tuple[str, Wanted]) -> None:
+def test_what_identifies_it_is_data_and_stays(name: str, asked: tuple[str, Wanted]) -> None:
     rest, _ = asked
     source = teachers.source(name)
     assert source.keyed(rest) == source.keyed(rest)
