@@ -160,6 +160,8 @@ def test_without_the_package_its_run_is_listed_and_its_recipe_refused(
     done = _edgeres(None, "run", "stripes.yaml", cwd=ran)
     assert done.returncode == 2 and "unknown teacher source 'edges'" in done.stderr
     assert "Traceback" not in done.stderr
+    done = _edgeres(None, "verify", cwd=ran)
+    assert done.returncode == 2 and "edgeres: unknown target 'npz-fp32'" in done.stderr
 
 
 def test_a_kind_of_device(site: Path, tmp_path: Path) -> None:
@@ -312,6 +314,21 @@ SUMMARY = HOW = LICENCE = 'x'
 NAMES, TAKES, LIMITS = {'acme-npu': '', 'tflm': ''}, ('tflite-int8',), {}
 def ask(question): ...
 """
+
+
+SOURCE = """
+SUMMARY, BLACK_BOX = 'x', %s
+def check(rest): ...
+keyed = fetch = check
+"""
+
+
+def test_only_a_black_box_has_to_be_opened(path: Path) -> None:
+    _package(path, "acme", "teachers", {"box": "acme_box", "net": "acme_net"},
+             acme_box=SOURCE % True, acme_net=SOURCE % False)  # fmt: skip
+    assert teachers.parse("net:x") == ("net", "x")
+    with pytest.raises(MissingComponent, match=r"it is a black box, and lacks open\(\)"):
+        teachers.parse("box:x")
 
 
 def test_runtimes_names_are_looked_up_in_packages_last(path: Path) -> None:

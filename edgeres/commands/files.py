@@ -94,14 +94,14 @@ def verified(
     for name in on:
         runtimes.require(name)
     run, exports = _exports(what, against, runs)
-    for name in on:
-        _require_takes(name, [targets.as_runtimes_take(target) for target in exports])
     section = run.recipe.verify
     tried = {name: _unverifiable(run, name, artifact) for name, artifact in exports.items()}
     reasons = {name: reason for name, reason in tried.items() if reason}
     there = {name: artifact for name, artifact in exports.items() if name not in reasons}
     if not there:
         raise next(iter(reasons.values()))
+    for name in on:
+        _require_takes(name, [targets.as_runtimes_take(target) for target in there])
     if on_samples:
         _require_answering((*on, *(section.on if section else ())), there)
     for name in section.on if section else ():

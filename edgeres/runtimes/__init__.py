@@ -89,8 +89,7 @@ def module_name(name: str) -> str:
     if len(found) > 1:
         raise PLUGINS.twice(name, found)
     if not found:
-        if name not in PLUGINS.own:
-            PLUGINS.find(name)  # says why, if it is a package's that can't be used
+        PLUGINS.find(name)  # says why, if it is a package's that can't be used
         raise PLUGINS.unknown(name, tuple(names()))
     return found[0].name
 

@@ -92,7 +92,8 @@ class Form:
 
     def made(self, path: Path) -> list[Path]:
         """The files that the compiler made."""
-        return [file for name in self._named(path) for file in sorted((path / name).iterdir())]
+        below = [file for name in self._named(path) for file in sorted((path / name).iterdir())]
+        return [file for file in below if file.is_file() and not file.is_symlink()]
 
     def anew(self, path: Path) -> None:
         """Put in their place what it makes of the file that is there now.

@@ -11,7 +11,7 @@ import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from edgeres.errors import BadInput
 from edgeres.plugins import Plugins
@@ -118,12 +118,22 @@ class Source(Protocol):
         """Find it; a black box writes what `open` needs below `out`."""
         ...
 
+
+class BlackBoxes(Source, Protocol):
+    """What a source of black boxes provides, too."""
+
     def open(self, folder: Path, document: dict[str, Any]) -> Teacher:
-        """A black box that `fetch` wrote; sources of networks don't have it."""
+        """A black box that `fetch` wrote."""
         ...
 
 
-PLUGINS = Plugins("teacher source", __name__, Source)
+def _unfit(module: Any) -> str | None:
+    """Why a package's source can't be one all the same; None if it can."""
+    lacks = module.BLACK_BOX and not callable(getattr(module, "open", None))
+    return "it is a black box, and lacks open()" if lacks else None
+
+
+PLUGINS = Plugins("teacher source", __name__, Source, _unfit)
 
 
 def names() -> tuple[str, ...]:
@@ -262,6 +272,6 @@ def load(folder: Path) -> Teacher:
         return Network(weights.load(folder))
     try:
         document = json.loads((folder / _DOCUMENT).read_text("utf-8"))
-        return source(parse(f"{document['source']}:-")[0]).open(folder, document)
+        return cast("BlackBoxes", source(str(document["source"]))).open(folder, document)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"{folder}: not a saved teacher ({error!r})") from error
