@@ -31,7 +31,7 @@ test-matrix: $(VENV)/.installed-dev $(VENV)-zoo/.installed
 test-runtimes: $(VENV)/.installed-dev $(VENV)-runtimes/.installed debian-packages
 	EDGERES_RUNTIMES=$(abspath $(VENV)-runtimes) $(BIN)/edgeres runtimes install qnn-htp rk3588 --accept-licence
 	EDGERES_RUNTIMES=$(abspath $(VENV)-runtimes) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/runtimes \
-	  tests/targets/test_compiled.py tests/contracts -rs
+	  tests/targets/test_compiled.py tests/e2e/test_compiled.py tests/contracts -rs
 
 # The lowest versions that pyproject.toml declares; LOWEST="--cpu --find-links FOLDER" for a CPU's torch.
 test-lowest: $(VENV)/bin/uv

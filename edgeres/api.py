@@ -76,7 +76,7 @@ class Certificate:
     """What verification found of one file.
 
     Attributes:
-        failed: names of the gates that it failed.
+        failed: names of the gates that it failed, or why it can't be verified here.
         agreement: share of the test images with the same answer as the quantized graph.
         correct, n: of the file itself, on the test images; None where it wasn't run on them.
     """
@@ -332,7 +332,11 @@ def verify(
     names = (on,) if isinstance(on, str) else tuple(on)
     found = files.verified([_path(result)], None, Path(runs), quiet, names,
                            on_samples=on_samples, prove=prove)  # fmt: skip
-    return tuple(map(_certificate, found["files"]))
+    unverified = [
+        Certificate(row["target"], False, (f"not verified: {row['why']}",), None, None, None)
+        for row in found["unverified"]
+    ]
+    return (*map(_certificate, found["files"]), *unverified)
 
 
 def benchmark(

@@ -10,7 +10,7 @@ import hashlib
 import json
 import platform
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -45,6 +45,7 @@ class Artifact:
         parents: role -> {"stage", "key", "digest"} of what it was made from.
         section: the stage's resolved recipe section.
         facts: what the stage found out (accuracy, sizes, verdicts): see docs/architecture.md.
+        plugins: those of packages that took part, as `Plugins.provenance` has them.
         files: its files by name; None for a file of the user's own, of which nothing is written.
     """
 
@@ -58,6 +59,7 @@ class Artifact:
     libraries: Mapping[str, str]
     seconds: float
     files: Mapping[str, Listed] | None = None
+    plugins: tuple[Mapping[str, str], ...] = ()
 
     def file(self, name: str, again: bool = False) -> Path:
         """Path of one of its files, or of a directory package (`x.mlpackage`), checked.
@@ -167,7 +169,7 @@ class Artifact:
             raise StorageError(f"{folder}: holds {min(more)[:80]!r}, which isn't one of its files; "
                                "remove it")  # fmt: skip
         if less := listed - there:
-            raise self._changed(min(less))
+            raise self._changed((folder / min(less)).relative_to(self.path).as_posix())
 
     def _changed(self, name: str) -> StorageError:
         return StorageError(f"{self.path}: file {name} was changed or removed after it was made; "
@@ -192,6 +194,7 @@ def artifact_key(
     libraries: Mapping[str, str],
     seed: int,
     parents: Mapping[str, str],
+    plugins: Sequence[Mapping[str, str]] = (),
 ) -> str:
     """Hash of everything that decides a stage's result.
 
@@ -199,10 +202,12 @@ def artifact_key(
         version: of the stage's code; raised when its results change.
         section: resolved settings, with paths replaced by hashes of what they point to.
         parents: role -> digest (contents, not keys) of each input artifact.
+        plugins: those of packages that take part; without any, the key is as if there were none.
     """
     document = {
         "record": "edgeres-artifact", "schema": SCHEMA, "stage": stage, "version": version,
         "section": section, "libraries": libraries, "seed": seed, "parents": parents,
+        **({"plugins": list(plugins)} if plugins else {}),
     }  # fmt: skip
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:_KEY_DIGITS]
@@ -249,7 +254,8 @@ def _checked(document: Any, raw: bytes, path: Path) -> Artifact:
     d = document
     files = {name: Listed(f["sha256"], f["size_bytes"]) for name, f in d["files"].items()}
     return Artifact(d["stage"], d["key"], d["digest"], path, d["parents"], d["section"],
-                    d["facts"], d["libraries"], float(d["seconds"]), files)  # fmt: skip
+                    d["facts"], d["libraries"], float(d["seconds"]), files,
+                    tuple(d.get("plugins", ())))  # fmt: skip
 
 
 def _unsealed(d: Mapping[str, Any], raw: bytes) -> str | None:

@@ -38,6 +38,7 @@ _DESCRIPTION = {
     "parents": {"*": {"stage": stage, "key": key, "digest": sha256}},
     "section": {"*": anything}, "facts": {"*": anything}, "libraries": {"*": text},
     "seconds": lambda v: number(v) and 0 <= v < 1e12, "files": {"*": _LISTED},
+    "plugins?": [{"kind": text, "name": text, "package": text, "version": text, "code": text}],
     "made_with?": {"*": anything}, "varies?": [text], "checksum?": sha256,
 }  # fmt: skip
 _PREPROCESS = {"size_px": pixels, "mean": list_of(number, 1, 3), "std": list_of(number, 1, 3)}

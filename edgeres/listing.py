@@ -1,14 +1,16 @@
-"""What there is: recipes, models, data sets, targets, devices and runs."""
+"""What there is: recipes, models, plugins of each kind, device profiles and runs."""
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from edgeres.errors import BadInput, unknown
+from edgeres.errors import BadInput, MissingComponent, unknown
+from edgeres.plugins import Plugins
 from edgeres.text import kilobytes, table
+
+_OURS = "edgeres"
 
 
 def rows(what: str, runs: Path) -> list[dict[str, Any]]:
@@ -18,8 +20,9 @@ def rows(what: str, runs: Path) -> list[dict[str, Any]]:
         BadInput: there is no such list.
     """
     lists: dict[str, Callable[[], list[dict[str, Any]]]] = {
-        "recipes": _recipes, "models": _models, "datasets": _datasets, "targets": _targets,
-        "runtimes": _runtimes, "devices": _devices, "runs": lambda: _runs(runs),
+        "recipes": _recipes, "models": _models, "datasets": _datasets, "losses": _losses,
+        "teachers": _teachers, "targets": _targets, "runtimes": _runtimes, "devices": _devices,
+        "runs": lambda: _runs(runs),
     }  # fmt: skip
     if what not in lists:
         raise unknown("list", what, lists)
@@ -27,7 +30,9 @@ def rows(what: str, runs: Path) -> list[dict[str, Any]]:
 
 
 def text(found: list[dict[str, Any]]) -> str:
-    """Rows as a table."""
+    """Rows as a table; whose they are only where some aren't edgeres' own."""
+    if all(row.get("from", _OURS) == _OURS for row in found):
+        found = [{key: value for key, value in row.items() if key != "from"} for row in found]
     if found and "int8_bytes" in found[0]:
         return _models_text(found)
     if found and "runtime" in found[0]:
@@ -71,54 +76,94 @@ def _models_text(found: list[dict[str, Any]]) -> str:
     ])  # fmt: skip
 
 
+def _modules(plugins: Plugins) -> Iterator[tuple[str, Any, str]]:
+    """Name, module and whose it is, of each plugin that can be used."""
+    yield from ((name, plugins.load(name), _OURS) for name in plugins.own)
+    yield from ((p.name, module, p.origin) for p, module in plugins.usable())
+
+
+def _unusable(plugins: Plugins, *columns: str) -> list[dict[str, Any]]:
+    """A row for each plugin that can't be used, with the reason in the last column."""
+    first, *between, last = columns
+    return [{first: p.name, **dict.fromkeys(between, "-"), last: why, "from": p.origin}
+            for p in plugins.installed() if (why := plugins.trouble(p))]  # fmt: skip
+
+
 def _datasets() -> list[dict[str, Any]]:
-    from edgeres import datasets
+    from edgeres.datasets import PLUGINS
 
     found = []
-    for name in datasets.names():
-        module = importlib.import_module(f"edgeres.datasets.{name.replace('-', '_')}")
+    for own, module, whose in _modules(PLUGINS):
+        name = own.replace("_", "-")
         path = f"{name}:PATH" if module.NEEDS_PATH else name
-        found.append({"dataset": path, "size": f"{module.SIZE} px", "about": module.SUMMARY})
-    return found
+        found.append({"dataset": path, "size": f"{module.SIZE} px", "about": module.SUMMARY,
+                      "from": whose})  # fmt: skip
+    return found + _unusable(PLUGINS, "dataset", "size", "about")
+
+
+def _losses() -> list[dict[str, Any]]:
+    from edgeres.losses import PLUGINS
+
+    found = [{"loss": name, "about": module.SUMMARY, "from": whose}
+             for name, module, whose in _modules(PLUGINS)]  # fmt: skip
+    return found + _unusable(PLUGINS, "loss", "about")
+
+
+def _teachers() -> list[dict[str, Any]]:
+    from edgeres.teachers import PLUGINS
+
+    found = [{"teacher": f"{name}:…", "about": module.SUMMARY, "from": whose}
+             for name, module, whose in _modules(PLUGINS)]  # fmt: skip
+    return found + _unusable(PLUGINS, "teacher", "about")
 
 
 def _targets() -> list[dict[str, Any]]:
     from edgeres import targets
 
     found = []
-    for name in targets.names():
-        module, _ = targets.load(name)
+    rows = (
+        (f"{own}-{precision}", module, whose)
+        for own, module, whose in _modules(targets.PLUGINS)
+        for precision in module.PRECISIONS
+    )
+    for name, module, whose in rows:
         form = targets.compiled(name)
-        there = importlib.util.find_spec(module.PACKAGE) and not (form and form.missing())
-        needs = "a runtime" if form else module.EXTRA or "-"
+        there = targets.installed(module) and not (form and form.missing())
+        foreign = module.PACKAGE if whose != _OURS else "-"
+        needs = "a runtime" if form else module.EXTRA or foreign
         found.append({"target": name, "needs": needs if there else f"{needs} (missing)",
-                      "run here by": module.RUNTIME, "for": module.SUMMARY})  # fmt: skip
-    return found
+                      "run here by": module.RUNTIME, "for": module.SUMMARY,
+                      "from": whose})  # fmt: skip
+    return found + _unusable(targets.PLUGINS, "target", "needs", "run here by", "for")
 
 
 def _runtimes() -> list[dict[str, Any]]:
     from edgeres import runtimes, targets
 
-    rows = []
-    for name, own in runtimes.names().items():
-        module, why = runtimes.module(own), runtimes.missing(name)
+    rows, known = [], targets.names()
+    owned = [(name, module, whose) for _, module, whose in _modules(runtimes.PLUGINS)
+             for name in module.NAMES]  # fmt: skip
+    for name, module, whose in owned:
+        why = runtimes.missing(name)
         formats = dict.fromkeys(
-            targets.load(target)[0].SUFFIX.rsplit(".", 1)[-1] for target in module.TAKES
+            targets.load(target)[0].SUFFIX.rsplit(".", 1)[-1] if target in known else target
+            for target in module.TAKES
         )
         own_licence = ", own licence" if getattr(module, "ACCEPT", False) else ""
         here = "yes" if why is None else "no" if runtimes.installed(name) else "not installed"
         rows.append({"runtime": name, "here": here, "takes": ", ".join(formats),
-                     "about": module.SUMMARY + own_licence})  # fmt: skip
-    return rows
+                     "about": module.SUMMARY + own_licence, "from": whose})  # fmt: skip
+    return rows + _unusable(runtimes.PLUGINS, "runtime", "here", "takes", "about")
 
 
 def _runtimes_text(found: list[dict[str, Any]]) -> str:
     """A row for all that differ only in name."""
     alike: dict[tuple[str, ...], list[str]] = {}
+    columns = [column for column in found[0] if column != "runtime"]
     for row in found:
-        alike.setdefault((row["here"], row["takes"], row["about"]), []).append(row["runtime"])
-    rows = [{"runtime": names[0], "here": here, "takes": takes, "about": about}
-            for (here, takes, about), names in alike.items()]  # fmt: skip
+        alike.setdefault(tuple(row[c] for c in columns), []).append(row["runtime"])
+    rows = [{"runtime": names[0], **dict(zip(columns, values, strict=True))}
+            for values, names in alike.items()]  # fmt: skip
     more = [f"like {names[0]}: {', '.join(names[1:])}" for names in alike.values() if names[1:]]
     return "\n".join([table(rows, tuple(rows[0])), "", *more])
 
@@ -130,10 +175,17 @@ def _devices() -> list[dict[str, Any]]:
     for name in devices.names():
         try:
             profile = devices.load(name)
-            rows.append({"device": name, "kind": profile.kind, "about": profile.description})
-        except BadInput as error:  # one broken file hides no other
-            rows.append({"device": name, "kind": "-", "about": f"can't be used: {error}"})
-    return rows
+            plugin = devices.PLUGINS.of_package(profile.kind)
+            rows.append({"device": name, "kind": profile.kind, "about": profile.description,
+                         "from": plugin.origin if plugin else _OURS})  # fmt: skip
+        except (BadInput, MissingComponent) as error:  # one broken file hides no other
+            rows.append({"device": name, "kind": "-", "about": f"can't be used: {error}",
+                         "from": _OURS})  # fmt: skip
+    known = {row["kind"] for row in rows}
+    rows += [{"device": "-", "kind": plugin.name, "from": plugin.origin,
+              "about": "a kind of device; a profile of yours may name it"}
+             for plugin, _ in devices.PLUGINS.usable() if plugin.name not in known]  # fmt: skip
+    return rows + _unusable(devices.PLUGINS, "device", "kind", "about")
 
 
 def _runs(folder: Path) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from edgeres import children
 from edgeres.errors import BadInput, MissingComponent
 
 
@@ -94,7 +95,7 @@ def launch(number: int, arguments: Sequence[str]) -> int:
         rdzv_backend="c10d", rdzv_endpoint="localhost:0", monitor_interval=0.2,
     )  # fmt: skip
     try:
-        elastic_launch(config, sys.executable)("-m", "edgeres", *arguments)
+        elastic_launch(config, sys.executable)(*children.command("edgeres", *arguments)[1:])
     except ChildFailedError as error:
         return int(error.get_first_failure()[1].exitcode)
     except (KeyboardInterrupt, SignalException):

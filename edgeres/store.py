@@ -19,7 +19,7 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -133,11 +133,13 @@ class Store:
         libraries: Mapping[str, str],
         seconds: float,
         varies: Iterable[str] = (),
+        plugins: Sequence[Mapping[str, str]] = (),
     ) -> Artifact:
         """Move a finished staging folder into the store, whole, and drop its work folder.
 
         Args:
             varies: what of the description is another one the next time, though nothing changed.
+            plugins: those of packages that took part, as `Plugins.provenance` has them.
         """
         files = {name: staged / name for name in sorted(door.entries(staged))}
         hashes = {name: file_sha256(path) for name, path in files.items()}
@@ -146,6 +148,7 @@ class Store:
             "parents": {r: {"stage": p.stage, "key": p.key, "digest": p.digest}
                         for r, p in parents.items()},
             "section": section, "facts": facts, "libraries": libraries,
+            **({"plugins": list(plugins)} if plugins else {}),
             "seconds": round(seconds, 3), "made_with": made_with(),
             "varies": ["seconds", "made_with", "checksum", *varies],
             "files": {n: {"sha256": h, "size_bytes": files[n].stat().st_size}

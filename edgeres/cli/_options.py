@@ -12,6 +12,7 @@ from typer.models import ArgumentInfo, OptionInfo
 
 from edgeres import terminal
 from edgeres.commands import complete
+from edgeres.errors import BadInput
 
 Runs = Annotated[Path, typer.Option("--runs", envvar="EDGERES_RUNS", help="Folder of runs.")]
 DEFAULT_RUNS = Path("runs")
@@ -120,6 +121,21 @@ def labelled(command: Any) -> Any:
             elif isinstance(info, ArgumentInfo) and info.metavar is None:
                 info.metavar = name.upper()
     return command
+
+
+def split(option: str, given: list[str] | None, where: str) -> tuple[str, ...]:
+    """The names of an option that may be repeated, or hold several with commas.
+
+    Args:
+        where: what shows them.
+
+    Raises:
+        BadInput: it is given, and names nothing.
+    """
+    parts = [name.strip() for text in given or () for name in text.split(",")]
+    if given is not None and not any(parts):
+        raise BadInput(f"{option} names nothing; {where} shows what there is")
+    return tuple(dict.fromkeys(name for name in parts if name))
 
 
 def show(result: Any, as_json: bool, text: Any) -> None:

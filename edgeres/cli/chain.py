@@ -29,6 +29,7 @@ from edgeres.cli._options import (
     Std,
     Weights,
     show,
+    split,
 )
 from edgeres.commands import complete
 
@@ -335,7 +336,8 @@ def export(
     npu: Annotated[
         list[str] | None,
         typer.Option(
-            help="What ethosu-, qnn- and rknn-int8 are compiled for, e.g. ethos-u55-128; repeat.",
+            help="What ethosu-, qnn- and rknn-int8 are compiled for, e.g. ethos-u55-128; repeat, "
+            "or name,name.",
             autocompletion=complete.npus,
         ),
     ] = None,
@@ -366,6 +368,7 @@ def export(
     result = chain.exported(
         model, architecture, data, runs, overrides, targets, quiet, brought,
         {"data.size": imgsz, "export.gpu": chain.for_gpus(gpu, targets),
-         "export.npu": chain.for_npus(npu, targets)}, verify,
+         "export.npu": chain.for_npus(split("--npu", npu, "`edgeres list runtimes`"), targets)},
+        verify,
     )  # fmt: skip
     show(chain.copied(result, out, targets), as_json, text.export)

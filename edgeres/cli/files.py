@@ -22,6 +22,7 @@ from edgeres.cli._options import (
     Std,
     Weights,
     show,
+    split,
 )
 from edgeres.commands import complete
 from edgeres.errors import BadInput, DeviceError
@@ -57,12 +58,10 @@ OnSamples = Annotated[
 
 
 def _names(on: list[str] | None, compiled: Path | None) -> tuple[str, ...]:
-    parts = [name.strip() for given in on or () for name in given.split(",")]
-    if on is not None and not any(parts):
-        raise BadInput("--on names no runtime; `edgeres list runtimes` shows them")
-    if compiled and not on:
+    names = split("--on", on, "`edgeres list runtimes`")
+    if compiled and not names:
         raise BadInput("--compiled is for what the runtimes of --on compile; name some")
-    return tuple(dict.fromkeys(name for name in parts if name))
+    return names
 
 
 def _tolerated(what: str) -> Any:
@@ -211,7 +210,7 @@ def verify(
         xml.write(junit, "edgeres verify", cases(result))
     show(result, as_json, rows)
     if not result["passed"]:
-        raise typer.Exit(1)
+        raise typer.Exit(result.get("exit_code", 1))
 
 
 def benchmark(

@@ -56,7 +56,8 @@ def models(start: str) -> list[str]:
 
 def lists(start: str) -> list[str]:
     """What `edgeres list` lists."""
-    known = ("recipes", "models", "datasets", "targets", "runtimes", "devices", "runs")
+    known = ("recipes", "models", "datasets", "losses", "teachers", "targets", "runtimes",
+             "devices", "runs")  # fmt: skip
     return _fitting(start, lambda: known)
 
 

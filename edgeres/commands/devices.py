@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from edgeres import devices
-from edgeres.errors import DeviceError, MissingComponent
+from edgeres.errors import BadInput, DeviceError, MissingComponent
 from edgeres.measurement import farm, runners
 
 
@@ -24,9 +23,9 @@ def discovered() -> list[dict[str, Any]]:
     """What could be used with `--device`, by every kind of device that can look for some."""
     found: list[dict[str, Any]] = []
     for kind in devices.kinds():
-        look = getattr(importlib.import_module(f"edgeres.devices.{kind}"), "discover", None)
         try:
+            look = getattr(devices.PLUGINS.load(kind), "discover", None)
             found += look() if look else []
-        except (DeviceError, MissingComponent) as error:
+        except (BadInput, DeviceError, MissingComponent) as error:
             found.append({"device": "-", "state": "-", "about": str(error)})
     return found

@@ -13,7 +13,7 @@ from typing import Any
 from edgeres import runtimes, scratch, stages, targets, terminal
 from edgeres.artifact import Artifact
 from edgeres.disk import contents_digest, file_sha256, folder_size
-from edgeres.errors import BadInput, DeviceError
+from edgeres.errors import BadInput, DeviceError, EdgeresError, MissingComponent, StorageError
 from edgeres.progress import Progress
 from edgeres.proof import require_related
 from edgeres.runs import Run, find_run
@@ -88,19 +88,69 @@ def verified(
     Raises:
         BadInput: there is no such run or runtime, or a runtime takes none of the files.
         MissingComponent: a runtime can't be asked here.
+        EdgeresError: no file can be verified; why not the first one. Where others can, the result's
+            `unverified` says why each can't, and its `exit_code` is the lowest of theirs.
     """
     for name in on:
         runtimes.require(name)
     run, exports = _exports(what, against, runs)
-    for name in on:
-        _require_takes(name, [targets.as_runtimes_take(target) for target in exports])
     section = run.recipe.verify
-    if on_samples and not on and not (section and section.on):
-        raise BadInput("--on-samples: no other runtime is asked; name one with --on")
+    tried = {name: _unverifiable(run, name, artifact) for name, artifact in exports.items()}
+    reasons = {name: reason for name, reason in tried.items() if reason}
+    there = {name: artifact for name, artifact in exports.items() if name not in reasons}
+    if not there:
+        raise next(iter(reasons.values()))
+    for name in on:
+        _require_takes(name, [targets.as_runtimes_take(target) for target in there])
+    if on_samples:
+        _require_answering((*on, *(section.on if section else ())), there)
     for name in section.on if section else ():
         if why := runtimes.missing(name):
             terminal.say(f"note: {name}, which the recipe names, isn't asked: {why}")
-    return _verify(run, exports, quiet, on, compiled, on_samples, prove)
+    found = _verify(run, there, quiet, on, compiled, on_samples, prove)
+    unverified = [{"target": name, "why": str(reason)} for name, reason in reasons.items()]
+    if unverified and found["passed"]:
+        code = min(reason.exit_code for reason in reasons.values())
+        return {**found, "passed": False, "exit_code": code, "unverified": unverified}
+    return {**found, "unverified": unverified}
+
+
+def _unverifiable(run: Run, name: str, artifact: Artifact) -> EdgeresError | None:
+    """Why a file of a run can't be verified here, and the mend; None if it can."""
+    stored = replace(artifact, path=artifact.path.resolve())
+    try:
+        file = stored.file(exported_file(artifact.facts["exported"]).file)
+        form = targets.compiled(name)
+        if form is None:
+            targets.require(name)
+    except StorageError as error:
+        return StorageError(f"{error}; to export it again, remove {stored.path} and "
+                            f"{artifact.path}, then: {_exporting(run, artifact)}")  # fmt: skip
+    except (BadInput, MissingComponent) as error:  # of a package's target, maybe
+        return error
+    for compiler in form.asked(file) if form else ():
+        if lacks := runtimes.missing(compiler):
+            return MissingComponent(f"{name} can't be compiled anew: {compiler}: {lacks}")
+    return None
+
+
+def _exporting(run: Run, artifact: Artifact) -> str:
+    """The command that exports a file of a run."""
+    section = artifact.section
+    more = [f"--npu {','.join(section['npu'])}"] if section.get("npu") else []
+    more += ["--gpu"] if section.get("gpu") else []
+    return " ".join([f"edgeres export {run.path} --target {section['targets'][0]}", *more])
+
+
+def _require_answering(asked: Sequence[str], exports: Mapping[str, Artifact]) -> None:
+    """Raise BadInput unless one of those that are asked gives answers, so that it has samples."""
+    own = [name for target, a in exports.items() if (form := targets.compiled(target))
+           for name in form.asked(a.file(a.facts["exported"]["file"]))]  # fmt: skip
+    if not asked and not own:
+        raise BadInput("--on-samples: no other runtime is asked; name one with --on")
+    if not any(map(runtimes.answers, (*asked, *own))):
+        raise BadInput(f"--on-samples: {', '.join(dict.fromkeys((*asked, *own)))} only compile and "
+                       "answer no image; name a runtime that does with --on")  # fmt: skip
 
 
 def self_tested(

@@ -30,8 +30,10 @@ def check(result: Result) -> list[Case]:
 
 
 def verify(result: Result) -> list[Case]:
-    """A case per gate of each file; a file that nothing here runs is skipped, too."""
-    return [case for row in result["files"] for case in _file(row)]
+    """A case per gate of each file, and of each that can't be verified; a file that nothing here
+    runs is skipped, too."""
+    unverified = [Case(row["target"], "verified", row["why"]) for row in result["unverified"]]
+    return [*(case for row in result["files"] for case in _file(row)), *unverified]
 
 
 def bundle(result: Result) -> list[Case]:

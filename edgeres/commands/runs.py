@@ -10,6 +10,7 @@ from typing import Any
 from edgeres import registry, run_state
 from edgeres.disk import folder_size, storage_errors
 from edgeres.errors import BadInput
+from edgeres.plugins import packages
 from edgeres.run_rows import row
 from edgeres.runs import Run, find_run
 
@@ -25,6 +26,7 @@ def shown(name: str, runs: Path) -> dict[str, Any]:
              for step, a in run.artifacts.items()]  # fmt: skip
     page = run.path / "report.html"
     return {**row(run), "path": str(run.path), "promoted": _channels(run),
+            "plugins": packages(p for a in run.artifacts.values() for p in a.plugins),
             "report": str(page) if page.exists() else None, "steps": steps}  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Datasets: one module per source of labelled images, found by its file name.
+"""Datasets: one module per source of labelled images, found by its name (edgeres.plugins).
 
 In: a source as a recipe writes it, `NAME` or `NAME:PATH`. Out: train, validation and test splits of
 square uint8 RGB images, checked, and the same on every machine, in memory or decoded as they are
@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
 import io
-import pkgutil
 import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from edgeres.datasets import _splits
 from edgeres.disk import open_regular, storage_errors, write_whole
-from edgeres.errors import BadInput, unknown
+from edgeres.errors import BadInput
+from edgeres.plugins import Plugins
 from edgeres.types import Resize
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ class ReadOptions:
 
 
 class Plugin(Protocol):
-    """What a module in this folder provides (PEP 544: a module fits, `self` is ignored).
+    """What a data set's module provides (PEP 544: a module fits, `self` is ignored).
 
     One whose files are pictures of any size also has `ANY_SIZE = True`, and its `sources` takes
     `links`. One whose files say their size has `own_size(path)`.
@@ -111,10 +110,12 @@ class Plugin(Protocol):
         ...
 
 
+PLUGINS = Plugins("dataset", __name__, Plugin)
+
+
 def names() -> tuple[str, ...]:
     """Every dataset a recipe can name."""
-    modules = (m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
-    return tuple(sorted(name.replace("_", "-") for name in modules))
+    return tuple(sorted(name.replace("_", "-") for name in PLUGINS.names()))
 
 
 def parse(source: str) -> tuple[str, Path | None]:
@@ -122,12 +123,14 @@ def parse(source: str) -> tuple[str, Path | None]:
 
     Raises:
         BadInput: no such dataset, a path is missing, or there is one too many.
+        MissingComponent: it is a package's, and can't be used.
     """
     name, colon, path = source.partition(":")
     name = name.strip().replace("_", "-")
-    if name not in names():
-        raise unknown("dataset", name, names())
-    if not _plugin(name).NEEDS_PATH:
+    plugin = PLUGINS.find(name)
+    if plugin is None:
+        raise PLUGINS.unknown(name, names())
+    if not plugin.NEEDS_PATH:
         if colon:
             raise BadInput(f"data '{source}': '{name}' takes no path; write {name}")
         return name, None
@@ -154,7 +157,7 @@ def noise(folder: Path, classes: int, size_px: int) -> str:
 def default_size(source: str) -> int:
     """Height and width of a source's images where nobody says another; raises like `parse`."""
     name, path = parse(source)
-    plugin = _plugin(name)
+    plugin = PLUGINS.load(name)
     own_size = getattr(plugin, "own_size", None)
     return int(own_size(path) if own_size is not None else plugin.SIZE)
 
@@ -192,7 +195,7 @@ def opened(
             one size, and more is asked of them.
     """
     name, path = parse(source)
-    plugin = _plugin(name)
+    plugin = PLUGINS.load(name)
     size_px = default_size(source) if size_px is None else size_px
     if (resize or links) and not _any_size(plugin):
         raise BadInput(f"data '{name}': its images all have one size; leave out "
@@ -232,7 +235,7 @@ def fingerprint(source: str, links: bool = False) -> str:
         BadInput: the source is unknown or its files are missing.
     """
     name, path = parse(source)
-    plugin = _plugin(name)
+    plugin = PLUGINS.load(name)
     more = {"links": True} if links and _any_size(plugin) else {}
     total = hashlib.sha256(f"{name}\n".encode())
     with _readable(source):
@@ -299,7 +302,3 @@ def _readable(source: str) -> Iterator[None]:
 
 def _any_size(plugin: Any) -> bool:
     return getattr(plugin, "ANY_SIZE", False)
-
-
-def _plugin(name: str) -> Any:
-    return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")

@@ -1,16 +1,14 @@
 """Devices: the machines a model file is measured on.
 
 In: a profile (YAML: how to reach a device). Out: an open Device that can take files, run a program,
-give files back and describe itself. A module in this folder is one kind of transport, with
-`connect(profile) -> Device` and `SETTINGS`, what a profile may set. What runs files over there is
-in `edgeres.measurement.runners`.
+give files back and describe itself. A kind of device is a module, found by its name
+(edgeres.plugins): `connect(profile) -> Device` and `SETTINGS`, what a profile may set. What runs
+files over there is in `edgeres.measurement.runners`.
 """
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,10 +16,10 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from edgeres import errors, runtimes
+from edgeres.devices._base import Base, settings
 from edgeres.devices._events import RUNNER, identity, probe, run_runner
 from edgeres.devices._profiles import (
     ESTIMATE,
-    WHERE,
     DeviceProfile,
     Setting,
     allow_programs,
@@ -31,10 +29,12 @@ from edgeres.devices._profiles import (
     own_folder,
     profiles,
 )
+from edgeres.plugins import Plugins
 
 __all__ = [
     "ESTIMATE",
     "RUNNER",
+    "Base",
     "Completed",
     "Device",
     "DeviceProfile",
@@ -54,6 +54,7 @@ __all__ = [
     "profiles",
     "require_running",
     "run_runner",
+    "settings",
 ]
 
 
@@ -145,9 +146,31 @@ class Device(Protocol):
     ) -> None: ...
 
 
+class Kind(Protocol):
+    """What the module of a kind of device provides (PEP 544: a module fits, `self` is ignored).
+
+    Optional: `WHERE`, the setting that says which machine it is; `discover() -> list`, rows of what
+    can be reached now.
+    """
+
+    SETTINGS: Mapping[str, Setting]
+
+    def connect(self, profile: DeviceProfile) -> Device:
+        """Open the device of a profile.
+
+        Raises:
+            BadInput: a setting is unknown, or of another type.
+            DeviceError: it can't be reached.
+        """
+        ...
+
+
+PLUGINS = Plugins("device kind", __name__, Kind)
+
+
 def kinds() -> list[str]:
-    """The kinds of device: one module of this folder each."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+    """The kinds of device."""
+    return sorted(PLUGINS.names())
 
 
 def require_running(profile: DeviceProfile) -> None:
@@ -167,12 +190,10 @@ def open_device(profile: DeviceProfile) -> Device:
     Raises:
         BadInput: the profile's kind is unknown or its settings are wrong.
         DeviceError: the device can't be reached.
+        MissingComponent: the kind is a package's, and can't be used.
     """
     require_running(profile)
-    if profile.kind not in kinds():
-        raise errors.unknown("device kind", profile.kind, kinds())
-    module = importlib.import_module(f"{__name__}.{profile.kind}")
-    device: Device = module.connect(profile)
+    device: Device = PLUGINS.load(profile.kind).connect(profile)
     return device
 
 
@@ -181,7 +202,10 @@ def measured_with(profile: DeviceProfile) -> dict[str, Any]:
     the address, at which the same machine may be found anew."""
     known = asdict(profile)
     del known["description"]
-    known["settings"].pop(WHERE.get(profile.kind), None)
+    if profile.kind != ESTIMATE:
+        known["settings"].pop(getattr(PLUGINS.find(profile.kind), "WHERE", None), None)
+        if plugin := PLUGINS.provenance(profile.kind):
+            known["plugin"] = plugin
     return known
 
 

@@ -7,7 +7,6 @@ unless the user allows it (`allow_programs`).
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -31,8 +30,6 @@ _TYPES: dict[str, type] = {
 }
 _WHAT = {str: "text", int: "a whole number", bool: "true or false", tuple: "a list such as [a, b]",
          dict: "a mapping"}  # fmt: skip
-WHERE = {"ssh": "host", "jetson": "host", "adb": "serial"}
-"""Kind -> the setting that says which machine it is."""
 ESTIMATE = "estimate"
 """The kind of a device that nobody has: a runtime that estimates stands for it."""
 _REQUIRED = ("name", "kind", "description")
@@ -58,7 +55,7 @@ class DeviceProfile:
 
     Attributes:
         name: what reports call it.
-        kind: the module of edgeres.devices that talks to it, e.g. "ssh".
+        kind: what talks to it, a module of edgeres.devices or a package's, e.g. "ssh".
         description: one line for lists.
         threads: CPU threads a model may use.
         emulated: the processor is simulated, so its times mean nothing.
@@ -122,7 +119,8 @@ def load(name_or_path: str | Path) -> DeviceProfile:
     Raises:
         BadInput: no such device, the file is not a valid profile, its kind has no places, or it
             would start programs and is not one of the user's own.
-        MissingComponent: it is a runtime that estimates, and that isn't installed.
+        MissingComponent: it is a runtime that estimates, and that isn't installed; or its kind is
+            a package's, and can't be used.
     """
     text = str(name_or_path)
     if text.endswith((".yaml", ".yml")):
@@ -130,7 +128,7 @@ def load(name_or_path: str | Path) -> DeviceProfile:
     name, at, where = text.partition("@")
     known = _known()
     if name not in known:
-        if text in runtimes.estimates():
+        if runtimes.is_estimate(text):
             runtimes.require(text)
             return DeviceProfile(text, ESTIMATE, runtimes.how(text), runners=())
         raise errors.unknown("device", name, [*known, *runtimes.estimates()])
@@ -163,15 +161,15 @@ def _starting(kind: str) -> set[str]:
     """The settings of a kind that start programs. An unknown kind can't be opened at all."""
     from edgeres import devices
 
-    if kind not in devices.kinds():
-        return set()
-    module = importlib.import_module(f"edgeres.devices.{kind}")
-    known: Mapping[str, Setting] = module.SETTINGS
+    module = devices.PLUGINS.find(kind)
+    known: Mapping[str, Setting] = module.SETTINGS if module else {}
     return {key for key, setting in known.items() if setting.starts_programs}
 
 
 def _elsewhere(profile: DeviceProfile, where: str) -> DeviceProfile:
-    key = WHERE.get(profile.kind)
+    from edgeres import devices
+
+    key = getattr(devices.PLUGINS.find(profile.kind), "WHERE", None)
     if key is None:
         raise errors.BadInput(f"device '{profile.name}' is of kind {profile.kind}, which has no "
                               f"other place; leave out @{where}")  # fmt: skip

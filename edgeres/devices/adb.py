@@ -31,6 +31,7 @@ from edgeres.devices._events import last_line
 from edgeres.disk import file_sha256
 from edgeres.errors import BadInput, DeviceError
 
+WHERE = "serial"
 SETTINGS = {
     "serial": Setting(str, starts_programs=False),
     "server_port": Setting(int, starts_programs=False),

@@ -11,6 +11,7 @@ from edgeres.devices._base import settings
 from edgeres.devices._jetson import Jetson, with_text_mode
 from edgeres.devices.ssh import SshDevice
 
+WHERE = ssh.WHERE
 SETTINGS = {**ssh.SETTINGS, **_jetson.SETTINGS}
 
 

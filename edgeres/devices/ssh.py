@@ -21,6 +21,7 @@ from edgeres.devices._process import Process
 from edgeres.devices._ssh_link import Address, Link, resolved
 from edgeres.errors import BadInput, DeviceError
 
+WHERE = "host"
 SETTINGS = {
     "host": Setting(str, starts_programs=False),
     "user": Setting(str, starts_programs=False),

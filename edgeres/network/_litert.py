@@ -13,6 +13,8 @@ import sys
 
 import numpy as np
 
+from edgeres import children
+
 _SECONDS = 120
 
 
@@ -25,7 +27,7 @@ def answers(model: bytes, images: np.ndarray) -> np.ndarray:
     packed = io.BytesIO()
     np.save(packed, images, allow_pickle=False)
     parts = b"".join(struct.pack("<Q", len(p)) + p for p in (model, packed.getvalue()))
-    command = [sys.executable, "-m", "edgeres.network._litert"]
+    command = children.command("edgeres.network._litert")
     try:
         done = subprocess.run(
             command, input=parts, capture_output=True, timeout=_SECONDS, check=False

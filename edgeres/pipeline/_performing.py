@@ -196,7 +196,7 @@ def _make(
                 staged, step.stage, key, parents=inputs,
                 section=_recorded(step.section), facts=facts,
                 libraries=library_versions(module.LIBRARIES), seconds=time.monotonic() - begin,
-                varies=getattr(module, "VARIES", ()),
+                varies=getattr(module, "VARIES", ()), plugins=todo.plugins,
             )  # fmt: skip
 
 

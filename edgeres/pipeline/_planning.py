@@ -9,13 +9,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from edgeres import devices, runtimes, stages, targets, teachers
+from edgeres import devices, losses, runtimes, stages, targets, teachers
 from edgeres.artifact import Artifact, artifact_key, library_versions
 from edgeres.errors import BadInput, unknown
 from edgeres.recipe import ExportSection, LabelsSection, Recipe
 from edgeres.store import Store
 
 TRAINING = ("teacher", "distill", "prune", "quantize")
+_OPENED = ("teacher", "export")  # what is in these, their plugin reads for later steps
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,14 @@ class Planned:
 
     Attributes:
         asks: the devices that decide which of the two it is, where none was opened.
+        plugins: those of packages that take part, each as `Plugins.provenance` has it.
     """
 
     step: Step
     key: str | None
     artifact: Artifact | None
     asks: tuple[str, ...] = ()
+    plugins: tuple[Mapping[str, str], ...] = ()
 
     @property
     def state(self) -> str:
@@ -158,6 +161,7 @@ def _preflight(recipe: Recipe) -> None:
         teachers.check_architecture(recipe.teacher.model)
     if recipe.distill:
         teachers.check_architecture(recipe.distill.student)
+        losses.check(recipe.distill.loss, mixed=recipe.distill.train.mix is not None)
     if recipe.export:
         _check_npus(recipe.export)
     for name in recipe.export.targets if recipe.export else ():
@@ -175,13 +179,11 @@ def _preflight(recipe: Recipe) -> None:
 
 def _check_npus(export: ExportSection) -> None:
     """Each compiled target knows what for, and nothing is said in vain."""
-    known = targets.npus()
-    for npu in export.npu:
+    for npu in set(export.npu).difference(targets.npus(export.targets)):
+        known = targets.npus()
         if npu not in known:
             raise unknown("NPU", npu, known)
-        if known[npu] not in export.targets:
-            raise BadInput(f"export.npu: {npu} is for {known[npu]}, which isn't one of "
-                           "export.targets")  # fmt: skip
+        raise BadInput(f"export.npu: {npu} is for {known[npu]}, which isn't one of export.targets")
     for name in export.targets:
         form = targets.compiled(name)
         if form and not set(form.npus).intersection(export.npu):
@@ -263,7 +265,12 @@ def planned(recipe: Recipe, step: Step, known: Mapping[str, Artifact], store: St
     if any(needed not in known for needed in step.needs.values()):
         return Planned(step, None, None)
     module = stages.load(step.stage)
-    parents = {role: known[needed].digest for role, needed in step.needs.items()}
+    inputs = {role: known[needed] for role, needed in step.needs.items()}
+    plugins = stages.provenance(module, step.section)
+    plugins += [p for a in inputs.values() if a.stage in _OPENED for p in a.plugins
+                if p not in plugins]  # fmt: skip
+    parents = {role: parent.digest for role, parent in inputs.items()}
     key = artifact_key(step.stage, module.VERSION, module.keyed(step.section),
-                       library_versions(module.LIBRARIES), recipe.seed, parents)  # fmt: skip
-    return Planned(step, key, store.find(step.stage, key))
+                       library_versions(module.LIBRARIES), recipe.seed, parents,
+                       plugins)  # fmt: skip
+    return Planned(step, key, store.find(step.stage, key), plugins=tuple(plugins))

@@ -1,14 +1,13 @@
 """Runtimes: what runs or compiles a file elsewhere, asked on this machine.
 
-A module in this folder is one runtime (or a family of them, `NAMES`), found by its file name. Its
-`ask` runs in a process of its own, in an environment of its own (`_environment`); `_asking` starts
-it. This file says which runtimes there are, and whether they can be asked here.
+A module is one runtime (or a family of them, `NAMES`), edgeres' own or a package's
+(edgeres.plugins). Its `ask` runs in a process of its own, in an environment of its own
+(`_environment`); `_asking` starts it. This file says which runtimes there are, and whether they can
+be asked here.
 """
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 import platform
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -16,12 +15,13 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from edgeres.disk import file_sha256
-from edgeres.errors import MissingComponent, unknown
+from edgeres.errors import MissingComponent
+from edgeres.plugins import Installed, Plugins
 from edgeres.runtimes import _environment
 
 
 class Module(Protocol):
-    """What a module in this folder provides.
+    """What a runtime's module provides.
 
     It is loaded in the runtime's environment, too, where edgeres isn't: nothing of edgeres is
     imported, and what the runtime brings only inside functions.
@@ -29,7 +29,8 @@ class Module(Protocol):
     Optional: `ACCEPT = True`, its licence has to be accepted before it is installed; `GLIBC`, the
     lowest version of the C library; `missing() -> str | None`, what else this machine lacks;
     `COMPILED`, names that only compile, and how; `ESTIMATES = True`, it says a latency. A file of
-    its name in `locks` lists its packages; without one it is asked in edgeres' own environment.
+    its name in the folder `locks` beside it lists its packages; without one it is asked in edgeres'
+    own environment.
     What it is known to compute wrongly is a row in `_faults`.
     """
 
@@ -51,31 +52,51 @@ class Module(Protocol):
         ...
 
 
+PLUGINS = Plugins("runtime", __name__, Module)
+
+
 def modules() -> tuple[str, ...]:
-    """The runtimes, by module name."""
-    return tuple(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+    """The runtimes of edgeres, by module name."""
+    return PLUGINS.own
 
 
-def module(name: str) -> Module:
+def module(own: str) -> Module:
     """A runtime's module by its own name."""
-    return cast("Module", importlib.import_module(f"edgeres.runtimes.{name}"))
+    return cast("Module", PLUGINS.load(own))
 
 
 @cache
-def names() -> dict[str, str]:
-    """What a person may ask -> the module that answers."""
+def _own_names() -> dict[str, str]:
     return {name: m for m in modules() for name in module(m).NAMES}
 
 
-def load(name: str) -> Module:
-    """The module of a runtime such as `tflm`.
+def names() -> dict[str, str]:
+    """What a person may ask -> the module that answers."""
+    others = {name: p.name for p, found in PLUGINS.usable() for name in found.NAMES}
+    return _own_names() | {name: own for name, own in others.items() if name not in _own_names()}
+
+
+def module_name(name: str) -> str:
+    """The module that answers for a runtime such as `tflm`.
 
     Raises:
-        BadInput: no such runtime.
+        BadInput: no such runtime, or two packages have it.
+        MissingComponent: it is a package's, and can't be used.
     """
-    if name not in names():
-        raise unknown("runtime", name, names())
-    return module(names()[name])
+    if name in _own_names():
+        return _own_names()[name]
+    found: list[Installed] = [p for p, module in PLUGINS.usable() if name in module.NAMES]
+    if len(found) > 1:
+        raise PLUGINS.twice(name, found)
+    if not found:
+        PLUGINS.find(name)  # says why, if it is a package's that can't be used
+        raise PLUGINS.unknown(name, tuple(names()))
+    return found[0].name
+
+
+def load(name: str) -> Module:
+    """The module of a runtime such as `tflm`; raises as `module_name`."""
+    return module(module_name(name))
 
 
 def missing(name: str) -> str | None:
@@ -84,7 +105,7 @@ def missing(name: str) -> str | None:
     Raises:
         BadInput: no such runtime.
     """
-    found, own = load(name), names()[name]
+    found, own = load(name), module_name(name)
     if _environment.lock(own) is not None:
         if unfit := unfitting(own):
             return unfit
@@ -96,14 +117,14 @@ def missing(name: str) -> str | None:
 
 def installed(name: str) -> bool:
     """Whether a runtime's packages are there, or could not be on this machine."""
-    own = names()[name]
+    own = module_name(name)
     own_packages = _environment.lock(own) is not None and unfitting(own) is None
     return not own_packages or _environment.installed(own)
 
 
 def sisters(name: str) -> list[str]:
     """The other runtimes that have the same environment."""
-    return [other for other, own in names().items() if own == names()[name] and other != name]
+    return [other for other in load(name).NAMES if other != name]
 
 
 def unfitting(own: str) -> str | None:
@@ -137,7 +158,13 @@ def answers(name: str) -> bool:
 
 def estimates() -> list[str]:
     """The runtimes that estimate how long a file takes on what they compile it for."""
-    return [name for name in names() if getattr(load(name), "ESTIMATES", False)]
+    return [name for name, own in names().items() if getattr(module(own), "ESTIMATES", False)]
+
+
+def is_estimate(name: str) -> bool:
+    """Whether a name is one of `estimates`; of edgeres' own, without a look at packages."""
+    own = _own_names().get(name)
+    return getattr(module(own), "ESTIMATES", False) if own else name in estimates()
 
 
 def how(name: str) -> str:
@@ -152,14 +179,13 @@ def identity(name: str) -> str:
     Raises:
         BadInput: no such runtime.
     """
-    load(name)
-    own = names()[name]
+    own = module_name(name)
     return f"{file_sha256(source(own))[:12]} {_environment.digest(own)}"
 
 
 def source(own: str) -> Path:
     """The file of a module, which its environment's interpreter loads."""
-    return Path(__file__).with_name(f"{own}.py")
+    return Path(str(PLUGINS.load(own).__file__))
 
 
 def install(name: str, accept: bool, say: Callable[[str], None]) -> None:
@@ -174,7 +200,7 @@ def install(name: str, accept: bool, say: Callable[[str], None]) -> None:
         MissingComponent: it can't be had on this machine, its licence isn't accepted, or the
             packages can't be installed (the sentence says why).
     """
-    found, own = load(name), names()[name]
+    found, own = load(name), module_name(name)
     if _environment.lock(own) is None:
         require(name)
         say(f"{name}: nothing to install, it comes with edgeres")
@@ -200,5 +226,4 @@ def remove(name: str) -> bool:
     Raises:
         BadInput: no such runtime.
     """
-    load(name)
-    return _environment.remove(names()[name])
+    return _environment.remove(module_name(name))

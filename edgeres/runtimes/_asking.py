@@ -112,7 +112,7 @@ def ask(
     import numpy as np
 
     runtimes.require(name)
-    own = runtimes.names()[name]
+    own = runtimes.module_name(name)
     if limit_bytes is None:
         machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         limit_bytes = int(machine * _MEMORY_SHARE)

@@ -24,7 +24,6 @@ from edgeres.errors import MissingComponent
 
 _PYTHON = "3.11"  # what the lock files were made for
 _DONE = "installed"
-_LOCKS = Path(__file__).with_name("locks")
 UNSET = 0x5A
 """What glibc fills memory with that a runtime hasn't set. RKNN writes such memory into files."""
 _OWN = ("ai-edge-litert", "onnxruntime")  # what modules without a lock file use
@@ -32,7 +31,10 @@ _OWN = ("ai-edge-litert", "onnxruntime")  # what modules without a lock file use
 
 def lock(own: str) -> Path | None:
     """A module's lock file; None if edgeres' own environment has all that it needs."""
-    path = _LOCKS / f"{own}.txt"
+    from edgeres import runtimes
+
+    module = runtimes.source(own)
+    path = module.parent / "locks" / f"{module.stem}.txt"
     return path if path.is_file() else None
 
 
@@ -103,7 +105,8 @@ def make(name: str, own: str) -> None:
 def remove(own: str) -> bool:
     """Delete a module's environments, those of other versions, too; whether there was one."""
     place_ = place(own)
-    found = [p for p in place_.parent.glob(f"{own}-*") if p.is_dir() and not p.is_symlink()]
+    found = [p for p in place_.parent.glob(f"{own}-{'[0-9a-f]' * 12}")
+             if p.is_dir() and not p.is_symlink()]  # fmt: skip
     for folder in found if lock(own) is not None else ():
         with storage_errors(folder), FileLock(folder.parent / f"{folder.name}.lock"):
             (folder / _DONE).unlink(missing_ok=True)

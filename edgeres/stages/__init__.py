@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:
     from edgeres.artifact import Artifact
+    from edgeres.plugins import Plugins
 
 
 ORDER = ("data", "teacher", "labels", "distill", "prune", "quantize", "export", "verify",
@@ -47,7 +48,8 @@ class Stage(Protocol):
     the devices whose identity `keyed` asks for. `misses(section, facts)`, where a module has it,
     says which limits of the section the result misses: the run ends there, with exit code 1.
     `precheck(section, data)`, where a module has it, refuses what can be seen to be wrong before
-    the first step of a run is performed; `data` is the recipe's section.
+    the first step of a run is performed; `data` is the recipe's section. `plugins(section)`, where
+    a module has it, names those that its section asks for, each with its kind (`edgeres.plugins`).
     """
 
     VERSION: int
@@ -78,10 +80,26 @@ def device_keyed(name: str) -> dict[str, Any]:
     return {**known, "identity": devices.identity_of(name)}
 
 
+def device_plugin(name: str) -> tuple[Plugins, str]:
+    """What stands for a device: its kind, or the runtime that estimates."""
+    from edgeres import devices, runtimes
+
+    profile = devices.load(name)
+    if profile.kind == devices.ESTIMATE:
+        return runtimes.PLUGINS, runtimes.module_name(profile.name)
+    return devices.PLUGINS, profile.kind
+
+
 def asked_devices(stage: Stage, section: Any) -> tuple[str, ...]:
     """The devices that have to be opened before the stage's key is known."""
     asks = getattr(stage, "asks", None)
     return tuple(asks(section)) if asks else ()
+
+
+def provenance(stage: Stage, section: Any) -> list[Mapping[str, str]]:
+    """The packages whose plugins a section asks for; none of edgeres' own."""
+    asked = stage.plugins(section) if hasattr(stage, "plugins") else ()
+    return [found for kind, name in asked if (found := kind.provenance(name))]
 
 
 def keyed_as_is(section: Any) -> dict[str, Any]:

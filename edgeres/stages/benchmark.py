@@ -17,8 +17,9 @@ from edgeres import devices, door, targets
 from edgeres.artifact import Artifact
 from edgeres.disk import write_whole
 from edgeres.errors import BadInput, DeviceError
+from edgeres.plugins import Plugins
 from edgeres.recipe import BenchmarkSection
-from edgeres.stages import Context, _checkpoint, device_keyed, keyed_as_is
+from edgeres.stages import Context, _checkpoint, device_keyed, device_plugin, keyed_as_is
 from edgeres.types import exported_file, to_json
 
 VERSION = 2
@@ -36,6 +37,11 @@ def asks(section: BenchmarkSection) -> tuple[str, ...]:
 def keyed(section: BenchmarkSection) -> dict[str, Any]:
     """The section with what its devices are in place of their names; one away has no identity."""
     return keyed_as_is(section) | {"devices": list(map(device_keyed, section.devices))}
+
+
+def plugins(section: BenchmarkSection) -> list[tuple[Plugins, str]]:
+    """The kinds of its devices."""
+    return list(map(device_plugin, section.devices))
 
 
 def run(

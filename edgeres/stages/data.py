@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeres.artifact import Artifact
+from edgeres.plugins import Plugins
 from edgeres.recipe import DataSection
 from edgeres.stages import Context, keyed_as_is
 from edgeres.types import to_json
@@ -24,6 +25,13 @@ def keyed(section: DataSection) -> dict[str, Any]:
     name, _ = datasets.parse(section.source)
     contents = datasets.fingerprint(section.source, section.links)
     return keyed_as_is(section) | {"source": name, "contents": contents}
+
+
+def plugins(section: DataSection) -> list[tuple[Plugins, str]]:
+    """The data set."""
+    from edgeres import datasets
+
+    return [(datasets.PLUGINS, datasets.parse(section.source)[0])]
 
 
 def run(

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres import datasets, teachers
+from edgeres import datasets, losses, teachers
 from edgeres.artifact import Artifact
+from edgeres.plugins import Plugins
 from edgeres.recipe import DataSection, DistillSection
 from edgeres.stages import Context, _checkpoint, _finetuning
 from edgeres.teachers import Wanted, source
@@ -27,6 +28,11 @@ def keyed(section: DistillSection) -> dict[str, Any]:
     return document
 
 
+def plugins(section: DistillSection) -> list[tuple[Plugins, str]]:
+    """Its loss."""
+    return [(losses.PLUGINS, section.loss)] if section.loss != losses.NONE else []
+
+
 def run(
     section: DistillSection, inputs: Mapping[str, Artifact], out: Path, context: Context
 ) -> dict[str, Any]:
@@ -40,7 +46,7 @@ def run(
     preprocess = student.spec.preprocess
     smoothing = section.train.label_smoothing
     objective, hints = objectives.supervised(preprocess, smoothing), None
-    if section.loss != "none":
+    if section.loss != losses.NONE:
         given = inputs["teacher"]
         teacher = teachers.load(given.folder()) if section.hints else teachers.OnDemand(given)
         hints = Hints.of(section.hints, teacher, student, preprocess)

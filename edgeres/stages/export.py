@@ -12,6 +12,7 @@ from edgeres.artifact import Artifact
 from edgeres.disk import file_sha256, folder_size
 from edgeres.errors import BadInput
 from edgeres.models import spec as specs
+from edgeres.plugins import Plugins
 from edgeres.recipe import ExportSection
 from edgeres.runtimes._faults import FAULTS, known
 from edgeres.stages import Context, keyed_as_is
@@ -40,6 +41,15 @@ def keyed(section: ExportSection) -> dict[str, Any]:
     if form:
         document["npu"] = {n: runtimes.identity(n) for n in section.npu if n in form.npus}
     return document
+
+
+def plugins(section: ExportSection) -> list[tuple[Plugins, str]]:
+    """The target, and what compiles its files."""
+    (name,) = section.targets
+    form = targets.compiled(name)
+    return [(targets.PLUGINS, targets.format_of(name)),
+            *((runtimes.PLUGINS, runtimes.module_name(n)) for n in section.npu
+              if form and n in form.npus)]  # fmt: skip
 
 
 def run(

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from edgeres.artifact import Artifact
+from edgeres.plugins import Plugins
 from edgeres.recipe import PruneSection
-from edgeres.stages import Context, _checkpoint, _latency, device_keyed, keyed_as_is
+from edgeres.stages import Context, _checkpoint, _latency, device_keyed, device_plugin, keyed_as_is
 
 VERSION = 4
 LIBRARIES = (*_checkpoint.LIBRARIES, "torch-pruning")
@@ -19,6 +20,11 @@ LIBRARIES = (*_checkpoint.LIBRARIES, "torch-pruning")
 def asks(section: PruneSection) -> tuple[str, ...]:
     """The device of a latency budget."""
     return () if section.latency is None else (section.device,)
+
+
+def plugins(section: PruneSection) -> list[tuple[Plugins, str]]:
+    """The device of a latency budget, as a kind."""
+    return list(map(device_plugin, asks(section)))
 
 
 def keyed(section: PruneSection) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from edgeres.artifact import Artifact
 from edgeres.datasets import _store
 from edgeres.documents import dump
 from edgeres.facts import CALIBRATION, HISTORY, SAMPLES
+from edgeres.plugins import packages
 from edgeres.recipe import ReportSection
 from edgeres.stages import Context, _checkpoint, keyed_as_is
 
@@ -144,10 +145,12 @@ def _environment(inputs: Mapping[str, Artifact]) -> dict[str, Any]:
     libraries: dict[str, str] = {}
     for artifact in inputs.values():
         libraries |= artifact.libraries
+    others = packages(plugin for artifact in inputs.values() for plugin in artifact.plugins)
     return {
         "edgeres": __version__, "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "libraries": dict(sorted(libraries.items())),
+        **({"plugins": others} if others else {}),
     }  # fmt: skip
 
 

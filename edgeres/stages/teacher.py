@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgeres import datasets, teachers
 from edgeres.artifact import Artifact
 from edgeres.errors import BadInput
+from edgeres.plugins import Plugins
 from edgeres.recipe import DataSection, TeacherSection
 from edgeres.stages import Context, _checkpoint, _finetuning
 from edgeres.types import Accuracy
@@ -36,6 +37,11 @@ def keyed(section: TeacherSection) -> dict[str, Any]:
     if section.checkpoint is None:
         del document["model"]
     return document | {"checkpoint": [name, teachers.source(name).keyed(rest)]}
+
+
+def plugins(section: TeacherSection) -> list[tuple[Plugins, str]]:
+    """Where it comes from; an ensemble's members, too."""
+    return [(teachers.PLUGINS, name) for name in teachers.sources(section)]
 
 
 def precheck(section: TeacherSection, data: DataSection) -> None:

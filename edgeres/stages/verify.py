@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgeres import runtimes, targets
 from edgeres.artifact import Artifact
 from edgeres.errors import BadInput
+from edgeres.plugins import Plugins
 from edgeres.recipe import VerifySection
 from edgeres.runtimes._asking import described
 from edgeres.stages import Context, _checkpoint, keyed_as_is
@@ -39,6 +40,11 @@ def keyed(section: VerifySection) -> dict[str, Any]:
         del document["on"]
         return document
     return document | {"on": {name: runtimes.identity(name) for name in section.on}}
+
+
+def plugins(section: VerifySection) -> list[tuple[Plugins, str]]:
+    """The runtimes that are asked."""
+    return [(runtimes.PLUGINS, runtimes.module_name(name)) for name in section.on]
 
 
 def run(
@@ -153,8 +159,10 @@ def reference(name: str, inputs: Mapping[str, Artifact], samples: int | None) ->
             network = integer_graph(model, scales)
             logits = predict(network, images, model.spec.preprocess).numpy()
     model = model if model.spec.folded else fold_batchnorm(model)
-    said = metadata(origin, data, inputs[name].section["licence"])
-    return Reference(model, scales, logits, before, images, labels, said)
+    section = inputs[name].section
+    said = metadata(origin, data, section["licence"])
+    return Reference(model, scales, logits, before, images, labels, said,
+                     tuple(section.get("npu", ())))  # fmt: skip
 
 
 def _origin(name: str, inputs: Mapping[str, Artifact]) -> Artifact:

@@ -1,4 +1,4 @@
-"""Targets: one module per file format, found by its file name.
+"""Targets: one module per file format, found by its name (edgeres.plugins).
 
 A network (folded weights, and scales if it is quantized) flows into `export`; a file comes out.
 `read` turns a file, ours or foreign, into a `FileGraph` that verification understands; `session`
@@ -8,15 +8,19 @@ runs it on this machine, where the format's runtime exists.
 from __future__ import annotations
 
 import importlib.util
-import pkgutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from edgeres.disk import require_regular
-from edgeres.errors import BadInput, MissingComponent, unknown
+from edgeres.errors import BadInput, MissingComponent
+from edgeres.plugins import Plugins
+from edgeres.targets._graph import FileGraph as FileGraph
+from edgeres.targets._graph import FileOp as FileOp
+from edgeres.targets._structure import Step as Step
+from edgeres.targets._structure import Structure as Structure
 from edgeres.types import ScaleTable, TensorSpec
 
 if TYPE_CHECKING:
@@ -24,8 +28,6 @@ if TYPE_CHECKING:
 
     from edgeres.models.modules import Classifier
     from edgeres.targets._compiled import Form
-    from edgeres.targets._graph import FileGraph
-    from edgeres.targets._structure import Structure
 
 # TensorFlow 2.20 and 2.21 show their LLVM to the whole process, by mistake, and the next library
 # with one of its own aborts: Triton, which PyTorch loads if it finds it. Without this module of
@@ -87,13 +89,13 @@ class Tracer(Protocol):
 
 
 class Target(Protocol):
-    """What a module in this folder provides (PEP 544: a module fits, `self` is ignored)."""
+    """What a target's module provides (PEP 544: a module fits, `self` is ignored)."""
 
     SUMMARY: str
     PRECISIONS: tuple[str, ...]
-    SUFFIX: str
+    SUFFIX: str  # of a package's target: one that doesn't end like one of edgeres' own
     PACKAGE: str  # what converts and runs it
-    EXTRA: str | None  # the pip extra that brings the converter; None if always installed
+    EXTRA: str | None  # edgeres' extra that brings the converter; None if always installed
     RUNTIME: str  # what runs its files on this machine: their own, or a stand-in
     # ANY_BATCH: bool  # optional: its files take any number of images, and are asked so
     # integer precision -> how its scales come from the trained ones (see `_schemes`)
@@ -140,26 +142,51 @@ class Target(Protocol):
     # which tables of latencies are measured.
 
 
+def _unfit(module: Target) -> str | None:
+    """Why a package's target can't be one: whose files are whose, their names have to tell."""
+    suffixes = [PLUGINS.load(m).SUFFIX for m in modules()]
+    taken = [s for s in suffixes if module.SUFFIX.endswith(s)]
+    return f"files that end on {taken[0]} are those of another target" if taken else None
+
+
+PLUGINS = Plugins("target", __name__, Target, _unfit)
+
+
 def modules() -> tuple[str, ...]:
-    """The formats, by module name."""
-    return tuple(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+    """The formats of edgeres, by module name."""
+    return PLUGINS.own
 
 
 def names() -> tuple[str, ...]:
     """Every target a recipe can name, as `<format>-<precision>`."""
-    return tuple(f"{m}-{p}" for m in modules() for p in _module(m).PRECISIONS)
+    formats = {m: PLUGINS.load(m) for m in modules()} | {p.name: t for p, t in PLUGINS.usable()}
+    return tuple(f"{name}-{p}" for name, module in formats.items() for p in module.PRECISIONS)
 
 
 def load(name: str) -> tuple[Target, str]:
     """The module and the precision of a target such as `tflite-int8`.
 
     Raises:
-        BadInput: no such target.
+        BadInput: no such target, or two packages have it.
+        MissingComponent: it is a package's, and can't be used.
     """
-    if name not in names():
-        raise unknown("target", name, names())
-    module, precision = name.rsplit("-", 1)
-    return _module(module), precision
+    found, precision = PLUGINS.find(format_of(name)), name.rpartition("-")[2]
+    if found is None or precision not in found.PRECISIONS:
+        raise PLUGINS.unknown(name, names())
+    return found, precision
+
+
+def format_of(name: str) -> str:
+    """The module's name of a target such as `tflite-int8`."""
+    return name.rpartition("-")[0]
+
+
+def installed(module: Target) -> bool:
+    """Whether what converts and runs its files is there, without loading it."""
+    try:
+        return importlib.util.find_spec(module.PACKAGE) is not None
+    except ImportError:  # of `a.b`, there is no a
+        return False
 
 
 def require(name: str) -> None:
@@ -170,8 +197,10 @@ def require(name: str) -> None:
         MissingComponent: its package, or its compiler, is not installed; names the mend.
     """
     module, _ = load(name)
-    if importlib.util.find_spec(module.PACKAGE) is None:
+    if not installed(module):
         extra = f"edgeres[{module.EXTRA}]" if module.EXTRA else "edgeres"
+        if PLUGINS.of_package(format_of(name)):
+            extra = module.PACKAGE
         raise MissingComponent(f"target '{name}' needs {module.PACKAGE}: pip install '{extra}'")
     lacks = getattr(module, "missing", lambda: None)()
     if lacks:
@@ -183,9 +212,14 @@ def compiled(name: str) -> Form | None:
     return getattr(load(name)[0], "COMPILED", None)
 
 
-def npus() -> dict[str, str]:
-    """What a file may be compiled for -> the target that is."""
-    return {npu: name for name in names() if (form := compiled(name)) for npu in form.npus}
+def npus(only: Collection[str] | None = None) -> dict[str, str]:
+    """What a file may be compiled for -> the target that is.
+
+    Args:
+        only: of these targets; None: of all.
+    """
+    asked = names() if only is None else only
+    return {npu: name for name in asked if (form := compiled(name)) for npu in form.npus}
 
 
 def as_runtimes_take(name: str) -> str:
@@ -204,12 +238,20 @@ def of_file(path: Path) -> tuple[str, Target]:
     if not path.exists():
         raise BadInput(f"{path}: no such file")
     require_regular(path, _MOST_BYTES)
-    suffixes = {_module(m).SUFFIX: m for m in modules()}
+    suffixes = {PLUGINS.load(m).SUFFIX: m for m in modules()}
     fitting = [suffix for suffix in suffixes if path.name.endswith(suffix)]
     if not fitting:
-        raise BadInput(f"{path}: unknown model format; known: {', '.join(sorted(suffixes))}")
+        others = [(module.SUFFIX, p) for p, module in PLUGINS.usable()]
+        for suffix in {suffix for suffix, _ in others if path.name.endswith(suffix)}:
+            if len(same := [p for s, p in others if s == suffix]) > 1:
+                raise PLUGINS.twice(f"*{suffix}", same)
+        suffixes |= {suffix: p.name for suffix, p in others}
+        fitting = [suffix for suffix in suffixes if path.name.endswith(suffix)]
+    if not fitting:
+        known = f"{path}: unknown model format; known: {', '.join(sorted(suffixes))}"
+        raise BadInput("; ".join([known, *PLUGINS.troubles()]))
     name = suffixes[max(fitting, key=len)]  # `.trt.onnx` before `.onnx`
-    return name, _module(name)
+    return name, PLUGINS.load(name)
 
 
 def is_integer(precision: str) -> bool:
@@ -270,7 +312,3 @@ def decode(outputs: np.ndarray, spec: TensorSpec) -> np.ndarray:
     if q is None:
         return outputs.astype(np.float32)
     return ((outputs.astype(np.int32) - q.zero_point[0]) * np.float32(q.scale[0])).astype("float32")
-
-
-def _module(name: str) -> Any:
-    return importlib.import_module(f"edgeres.targets.{name}")

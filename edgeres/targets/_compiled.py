@@ -90,6 +90,22 @@ class Form:
         places = {name: path / name for name in self.npus}
         return [name for name, p in places.items() if p.is_dir() and not p.is_symlink()]
 
+    def made(self, path: Path) -> list[Path]:
+        """The files that the compiler made."""
+        below = [file for name in self._named(path) for file in sorted((path / name).iterdir())]
+        return [file for file in below if file.is_file() and not file.is_symlink()]
+
+    def anew(self, path: Path) -> None:
+        """Put in their place what it makes of the file that is there now.
+
+        Raises:
+            BadInput: it refuses the file.
+            MissingComponent: it isn't installed.
+        """
+        for name in self._named(path):
+            for made, content in _compiled(name, self.inside(path)).items():
+                (path / name / made).write_bytes(content)
+
     def read(self, path: Path) -> FileGraph:
         """Read the file that was compiled."""
         return load(self.of)[0].read(self.inside(path))
@@ -102,13 +118,16 @@ class Form:
         """
         file = self.inside(path)
         found = load(self.of)[0].structure(file, source, precision)
-        left_over = (*found.left_over, *self._left_over(path, file))
+        left_over = (*found.left_over, *self._left_over(path, file, source.npus))
         return dataclasses.replace(found, left_over=left_over)
 
-    def _left_over(self, path: Path, file: Path) -> Iterator[str]:
+    def _left_over(self, path: Path, file: Path, npus: tuple[str, ...]) -> Iterator[str]:
         names = self._named(path)
         if not names:
             yield "nothing in it is compiled for an NPU"
+        for name in self.npus:
+            if name in npus and name not in names:
+                yield f"{name} is missing, which it was exported for: export it again"
         expected = [Path(file.name)]
         for name in names:
             made = _compiled(name, file)
@@ -116,7 +135,7 @@ class Form:
             for each, content in made.items():
                 stored = path / name / each
                 if stored.is_symlink() or not stored.is_file():
-                    yield f"{name}/{each} is missing"
+                    yield f"{name}/{each} is missing: export it again"
                 elif stored.stat().st_size != len(content) or not _same(
                     stored.read_bytes(), content, self.rubbish,
                     functools.partial(_again, name, file, each),

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeres import errors, quiet, scratch, targets
+from edgeres import children, errors, quiet, scratch, targets
 from edgeres.disk import folder_size, read_bounded
 from edgeres.errors import BadInput
 from edgeres.quiet import ConversionFailed
@@ -91,12 +91,12 @@ def listed(path: Path) -> dict[str, Any]:
 def _in_a_child(
     job: Mapping[str, Any], doing: str, who: str, limit_s: float, waiting: Callable[[], None]
 ) -> dict[str, Any]:
-    command = [sys.executable, "-m", "edgeres.targets._conversion"]
     with tempfile.TemporaryFile() as said, scratch.folder("convert") as folder:
         reply, own = folder / "reply.json", folder / "tmp"
+        command = children.command("edgeres.targets._conversion", str(reply))
         own.mkdir()  # converters leave files in it: Core ML's a package each time
         try:
-            child = subprocess.Popen([*command, str(reply)], stdin=subprocess.PIPE, stdout=said,
+            child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=said,
                                      stderr=subprocess.STDOUT,
                                      env={**os.environ, "TMPDIR": str(own)})  # fmt: skip
         except OSError as error:  # no more processes or memory

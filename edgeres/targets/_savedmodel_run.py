@@ -20,6 +20,7 @@ import weakref
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from edgeres import children
 from edgeres.errors import BadInput
 from edgeres.quiet import without
 
@@ -34,7 +35,7 @@ class Child:
 
     def __init__(self, path: Path, threads: int):
         self.path, self.said = path, tempfile.TemporaryFile()  # noqa: SIM115
-        command = [sys.executable, "-m", "edgeres.targets._savedmodel_run", str(path), str(threads)]
+        command = children.command("edgeres.targets._savedmodel_run", str(path), str(threads))
         self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                       stderr=self.said)  # fmt: skip
         weakref.finalize(self, _end, self.child, self.said)

@@ -11,10 +11,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+from edgeres import children
 from edgeres.errors import MissingComponent
 from edgeres.network import onnx_file
 from edgeres.quiet import quiet
@@ -101,7 +101,7 @@ def accepts(path: Path) -> list[str]:
     """
     if importlib.util.find_spec(_READER) is None:
         raise MissingComponent(f"asking TensorRT needs {_READER}: pip install 'edgeres[tensorrt]'")
-    command = [sys.executable, "-m", "edgeres.targets._tensorrt_build", str(path.resolve())]
+    command = children.command("edgeres.targets._tensorrt_build", str(path.resolve()))
     try:  # a process of its own: NVIDIA's libraries print, and may crash on a damaged file
         done = subprocess.run(command, capture_output=True, timeout=_BUILD_SECONDS, check=False,
                               cwd=Path(__file__).parents[2])  # fmt: skip

@@ -1,21 +1,20 @@
 """Teachers: where people have them, in; something that answers uint8 images, out.
 
-One module per source, found by its file name. A source whose weights fit our Classifier gives a
-network, which can also be pruned, quantized and exported. Any other gives a black box: it answers,
-and a student learns from its answers.
+One module per source, found by its name (edgeres.plugins). A source whose weights fit our
+Classifier gives a network, which can also be pruned, quantized and exported. Any other gives a
+black box: it answers, and a student learns from its answers.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib
 import json
-import pkgutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
-from edgeres.errors import BadInput, unknown
+from edgeres.errors import BadInput
+from edgeres.plugins import Plugins
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,7 +95,7 @@ class Found:
 
 
 class Source(Protocol):
-    """What a module in this folder provides (PEP 544: a module fits, `self` is ignored).
+    """What a source's module provides (PEP 544: a module fits, `self` is ignored).
 
     `precheck(rest, wanted)`, where a module has it, looks at the weights before there are data,
     with 0 as their classes, and raises as `fetch` would. `unknown(rest)`, where it has that, says
@@ -119,14 +118,27 @@ class Source(Protocol):
         """Find it; a black box writes what `open` needs below `out`."""
         ...
 
+
+class BlackBoxes(Source, Protocol):
+    """What a source of black boxes provides, too."""
+
     def open(self, folder: Path, document: dict[str, Any]) -> Teacher:
-        """A black box that `fetch` wrote; sources of networks don't have it."""
+        """A black box that `fetch` wrote."""
         ...
+
+
+def _unfit(module: Any) -> str | None:
+    """Why a package's source can't be one all the same; None if it can."""
+    lacks = module.BLACK_BOX and not callable(getattr(module, "open", None))
+    return "it is a black box, and lacks open()" if lacks else None
+
+
+PLUGINS = Plugins("teacher source", __name__, Source, _unfit)
 
 
 def names() -> tuple[str, ...]:
     """Every source a recipe can name in front of a colon."""
-    return tuple(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+    return PLUGINS.names()
 
 
 def parse(text: str) -> tuple[str, str]:
@@ -134,10 +146,10 @@ def parse(text: str) -> tuple[str, str]:
 
     Raises:
         BadInput: there is no such source.
+        MissingComponent: it is a package's, and can't be used.
     """
     name, _, rest = text.partition(":")
-    if name not in names():
-        raise unknown("teacher source", name, names())
+    source(name)
     if not rest.strip():
         raise BadInput(f"teacher '{text}': write {name}:NAME or {name}:FILE")
     return name, rest.strip()
@@ -150,6 +162,13 @@ def chosen(section: TeacherSection) -> tuple[str, str] | None:
     if section.checkpoint is not None:
         return "checkpoint", section.checkpoint
     return parse(section.model) if ":" in section.model else None
+
+
+def sources(section: TeacherSection) -> list[str]:
+    """The sources of a teacher; none if it is trained here."""
+    found = chosen(section)
+    members = [parse(text)[0] for text in section.ensemble or ()]
+    return [found[0], *members] if found else []
 
 
 def black_box(section: TeacherSection) -> str | None:
@@ -167,8 +186,8 @@ def black_box(section: TeacherSection) -> str | None:
 
 def peek(model: str) -> Peeked | None:
     """What the file of `SOURCE:REST` says of itself; None: nothing that is known."""
-    name, _, rest = model.partition(":")
-    look = getattr(source(name), "peek", None) if name in names() else None
+    name, colon, rest = model.partition(":")
+    look = getattr(PLUGINS.find(name), "peek", None) if colon else None
     return look(rest) if look is not None else None
 
 
@@ -205,9 +224,8 @@ def precheck(name: str, rest: str, wanted: Wanted) -> None:
 
 
 def source(name: str) -> Source:
-    """The module of a source."""
-    module: Any = importlib.import_module(f"{__name__}.{name}")
-    return module  # type: ignore[no-any-return]
+    """The module of a source; raises as `parse`."""
+    return PLUGINS.load(name)  # type: ignore[no-any-return]
 
 
 def describe(folder: Path, **document: Any) -> None:
@@ -254,6 +272,6 @@ def load(folder: Path) -> Teacher:
         return Network(weights.load(folder))
     try:
         document = json.loads((folder / _DOCUMENT).read_text("utf-8"))
-        return source(parse(f"{document['source']}:-")[0]).open(folder, document)
+        return cast("BlackBoxes", source(str(document["source"]))).open(folder, document)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"{folder}: not a saved teacher ({error!r})") from error

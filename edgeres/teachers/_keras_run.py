@@ -24,6 +24,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from edgeres import children
 from edgeres.errors import BadInput
 from edgeres.quiet import without
 
@@ -59,7 +60,7 @@ class Child:
     def __init__(self, path: Path):
         self.path, self.said = path, tempfile.TemporaryFile()  # noqa: SIM115
         self.child = subprocess.Popen(
-            [sys.executable, "-m", "edgeres.teachers._keras_run", str(path)],
+            children.command("edgeres.teachers._keras_run", str(path)),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said,
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"},
         )  # fmt: skip

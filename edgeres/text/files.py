@@ -85,8 +85,12 @@ def verify(result: Mapping[str, Any]) -> str:
             "scales": f"{scales['equal']}/{scales['compared']}" if scales else "-",
             "top-1": accuracy(f["test"]),
         })  # fmt: skip
+    unverified = result["unverified"]
+    rows += [{**dict.fromkeys(rows[0], "-"), "target": f["target"], "verdict": "NOT VERIFIED"}
+             for f in unverified]  # fmt: skip
     listed = table(rows, tuple(rows[0]))
     failed = [f"failed: {sentence}" for sentence in result["failures"]]
+    failed += [f"not verified: {f['target']}: {f['why']}" for f in unverified]
     notes = [f"note: {f['target']}: {n}" for f in result["files"] for n in f["notes"]]
     asked = [*runtimes.verdicts(result["files"]), *every_input.proofs(result["files"])]
     return "\n".join([listed, *failed, *notes, *asked])

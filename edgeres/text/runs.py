@@ -13,6 +13,7 @@ def shown(result: Mapping[str, Any]) -> str:
     keys = ("run", "date", "state", "source", "data", "model", "top-1", "note", "report")
     facts = {key: result[key] for key in keys}
     facts["promoted"] = ", ".join(result["promoted"])
+    facts["plugins"] = "; ".join(f"{who}: {what}" for who, what in result["plugins"].items())
     width = max(map(len, facts)) + 2
     lines = [f"{key:<{width}}{start(str(value), 200)}" for key, value in facts.items() if value]
     steps = table(result["steps"], ("step", "seconds", "path")) if result["steps"] else "no steps"

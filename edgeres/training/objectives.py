@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from edgeres.losses import measure
 from edgeres.models.modules import Classifier
 from edgeres.training import losses
 from edgeres.training.answers import Teacher, as_teacher
@@ -32,11 +33,11 @@ def distilled(
         teacher: a network, or anything that answers uint8 images with logits; it isn't asked
             where its answers are stored.
         preprocess: the student's.
-        loss: how the imitation is measured, a name of `losses.IMITATIONS`.
+        loss: how the imitation is measured, a name of `edgeres.losses`.
         hints: of the same teacher; what they find is added.
     """
     return _Distilled(hints or as_teacher(teacher), preprocess, temperature, alpha, smoothing,
-                      losses.IMITATIONS[loss], hints)  # fmt: skip
+                      measure(loss), hints)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ class Reference:
         float_logits: (N, C) of the network before quantization.
         images: uint8 (N, 3, H, W); labels: (N,).
         metadata: what the file must say of itself, and all that it may.
+        npus: what it has to be compiled for, where it is compiled.
     """
 
     model: Classifier
@@ -58,6 +59,7 @@ class Reference:
     images: torch.Tensor
     labels: torch.Tensor
     metadata: Mapping[str, str] = field(default_factory=dict)
+    npus: tuple[str, ...] = ()
 
     def step(self) -> float | None:
         """The scale of an integer file's answers."""
@@ -140,7 +142,7 @@ def certify(
     if refused is not None:
         gates.append(Gate("refusals by its runtime's own parser", len(refused), "==", 0))
         notes += refused[:_SHOWN]
-    source = Source(reference.model, reference.scales, reference.metadata)
+    source = Source(reference.model, reference.scales, reference.metadata, npus=reference.npus)
     stored = target.structure(path, source, precision)
     session = target.session(path)
     logits, run_by = None, ""

@@ -7,6 +7,7 @@ look like as bytes is known, so those bytes are found in the file and exchanged 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import re
 import shutil
@@ -23,6 +24,7 @@ from edgeres.disk import file_sha256, folder_size
 from edgeres.errors import EdgeresError, MissingComponent
 from edgeres.recipe import VerifySection
 from edgeres.targets import _faults
+from edgeres.targets._compiled import Form
 from edgeres.training.inference import prepared
 from edgeres.types import ExportedFile, QuantParams
 from edgeres.verification.certificate import Reference, certify
@@ -62,8 +64,9 @@ def try_all(
 ) -> Iterator[Trial]:
     """Plant each fault in a copy of a file and verify the copy."""
     already = set(_failed(path, exported, reference, limits))
-    for number, (fault, plant) in enumerate(FAULTS.items()):
-        tick(number, len(FAULTS), f"{exported.target}: {fault}")
+    faults = FAULTS | _of_compiled(path, exported.target)
+    for number, (fault, plant) in enumerate(faults.items()):
+        tick(number, len(faults), f"{exported.target}: {fault}")
         with scratch.folder("selftest") as folder:
             copy = Path(folder) / path.name
             shutil.copytree(path, copy) if path.is_dir() else shutil.copyfile(path, copy)
@@ -222,6 +225,43 @@ FAULTS: dict[str, Plant] = {
     **{fault: _structural(fault) for fault in (*_faults.SILENT, _faults.SWAPPED)},
     "a truncated file": _truncated,
 }
+
+
+def _of_compiled(path: Path, target: str) -> dict[str, Plant]:
+    """Faults in what a compiler made, of which nobody but the compiler can tell what it should be.
+
+    The file that was compiled, beside it, stays right.
+    """
+    form = targets.compiled(target)
+    if form is None:
+        return {}
+    inside = [file.relative_to(path) for file in form.made(path)]
+    flipped = {f"a bit turned in {name}": _turned(name) for name in inside}
+    return {**flipped, "compiled files of another network": functools.partial(_another, form)}
+
+
+def _turned(inside: Path) -> Plant:
+    """In the middle of the 64 bytes with the most different values, which are weights or code."""
+
+    def plant(path: Path, _reference: Reference) -> bool:
+        data = bytearray((path / inside).read_bytes())
+        at = max(range(0, len(data), 64), key=lambda i: len(set(data[i : i + 64])))
+        data[min(at + 32, len(data) - 1)] ^= 1
+        (path / inside).write_bytes(data)
+        return True
+
+    return plant
+
+
+def _another(form: Form, path: Path, reference: Reference) -> bool:
+    """Compile the network with two channels swapped, and put the right file beside it again."""
+    file = form.inside(path)
+    right = file.read_bytes()
+    if not _swapped(file, reference):
+        return False
+    form.anew(path)
+    file.write_bytes(right)
+    return True
 
 
 def _layer(reference: Reference) -> str:

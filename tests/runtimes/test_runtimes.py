@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import json
 import re
@@ -24,7 +23,6 @@ from edgeres.measurement import latency_table
 from edgeres.models.modules import fold_batchnorm
 from edgeres.network import tflite_file as flatbuffer
 from edgeres.recipe import VerifySection
-from edgeres.runtimes import _environment
 from edgeres.runtimes._asking import ask as ask_runtime
 from edgeres.training.inference import predict, prepared
 from edgeres.types import ExportedFile
@@ -47,27 +45,6 @@ def ask(exported: Callable, tmp_path: Path) -> Asked:
         )
 
     return asked
-
-
-@pytest.mark.parametrize("own", runtimes.modules())
-def test_a_module_provides_what_is_asked_of_it(own: str) -> None:
-    module = runtimes.module(own)
-    assert module.SUMMARY and module.HOW and module.LICENCE
-    assert set(module.TAKES) <= set(targets.names())
-    assert set(module.LIMITS) in ({"agreement", "worst_codes"}, set())
-    tree = ast.parse(runtimes.source(own).read_text())
-    imported = [n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
-    assert not any((name or "").startswith("edgeres") for name in imported), "it isn't there"
-    if locked := _environment.lock(own):
-        named = re.findall(r"^(\S+)==(\S+)", locked.read_text(), re.M)
-        blocks = re.split(r"^(?=\S+==)", locked.read_text(), flags=re.M)[1:]
-        assert len(named) == len(blocks) > 0
-        assert all("--hash=sha256:" in block for block in blocks)
-
-
-def test_a_name_belongs_to_one_module() -> None:
-    every = [name for own in runtimes.modules() for name in runtimes.module(own).NAMES]
-    assert len(every) == len(set(every)) == len(runtimes.names())
 
 
 @pytest.mark.parametrize("name", [*ANSWERING, "rk3588"])

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from edgeres.errors import BadInput
+from edgeres.pipeline import steps
 from edgeres.recipe import MixSection, load_mapping
 from edgeres.training import losses
 from edgeres.training.views import Labelled, Views, ViewSettings
@@ -66,4 +67,4 @@ def test_cross_entropy_of_shares_is_the_shared_cross_entropy() -> None:
 
 def test_dkd_refuses_mixed_labels() -> None:
     with pytest.raises(BadInput, match="dkd needs one label per image"):
-        load_mapping({"name": "x", "distill": {"loss": "dkd", "train": {"mix": {}}}})
+        steps(load_mapping({"name": "x", "distill": {"loss": "dkd", "train": {"mix": {}}}}))

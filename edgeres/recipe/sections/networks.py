@@ -230,8 +230,11 @@ class DistillSection(NetworkSection):
         ),
     ] = "resnet18-w0.5"
     loss: Annotated[
-        Literal["kd", "dkd", "dist", "mse", "cosine", "none"],
-        Field(description="How the student imitates; none trains on the labels alone."),
+        Text,
+        Field(
+            description="How the student imitates; `edgeres list losses` shows the names; none "
+            "trains on the labels alone."
+        ),
     ] = "kd"
     temperature: Temperature = 4.0
     alpha: Alpha = 0.9
@@ -243,14 +246,10 @@ class DistillSection(NetworkSection):
     ] = ()
 
     @model_validator(mode="after")
-    def _one_label_each(self) -> DistillSection:
+    def _hints_ask_the_teacher(self) -> DistillSection:
         if self.hints and (self.cache is not None or self.loss == "none"):
             raise PydanticCustomError(
                 "conflict",
                 "`hints` need the teacher in every step; leave out `cache` and loss none",
-            )
-        if self.loss == "dkd" and self.train.mix is not None:
-            raise PydanticCustomError(
-                "conflict", "dkd needs one label per image, and `train.mix` gives two; use kd"
             )
         return self
