@@ -81,7 +81,7 @@ class QuantParams:
 
     Attributes:
         scale, zero_point: one value (per tensor) or one per channel of `axis`.
-        dtype: "int8", "uint8" or "int32".
+        dtype: "int8", "uint8", "int16" or "int32"; "int4" of weights with codes from -7 to 7.
         axis: the channel axis in PyTorch's layout (0 for a weight), None if per tensor.
     """
 

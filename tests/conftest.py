@@ -62,6 +62,14 @@ def quantized() -> tuple[ResNet, ResNet, ScaleTable]:
 
 
 @pytest.fixture(scope="session")
+def four_bits() -> tuple[ResNet, ResNet, ScaleTable]:
+    """The same with 4-bit weights in all but its first and last layers."""
+    model = network("resnet8")
+    folded, scales = ptq.quantize(model, images(64), scheme="w4a8")
+    return model, folded, scales
+
+
+@pytest.fixture(scope="session")
 def portable() -> tuple[NetworkModule, ScaleTable, np.ndarray, np.ndarray]:
     """A network of w8a8-portable, its scales, images as it takes them, and its answers."""
     folded, scales = ptq.quantize(network("resnet8"), images(32), scheme="w8a8-portable")

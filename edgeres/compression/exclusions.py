@@ -44,7 +44,7 @@ def kept_float(model: Classifier, patterns: Sequence[str]) -> Kept:
         return Kept()
     found = list(layers(export_program(model.eval()).module()))
     names = [layer.name for layer in found]
-    chosen = frozenset(n for p in patterns for n in _matched(p, names))
+    chosen = frozenset(n for p in patterns for n in matched(p, names, "quantize.exclude"))
     readers = _readers(found)
     floats = frozenset(n for n in chosen if readers[n] and readers[n] <= chosen)
     for layer in found:
@@ -67,18 +67,19 @@ def kept_float(model: Classifier, patterns: Sequence[str]) -> Kept:
     return Kept(chosen, floats)
 
 
-def _matched(pattern: str, names: Sequence[str]) -> list[str]:
+def matched(pattern: str, names: Sequence[str], key: str) -> list[str]:
+    """The names that a regular expression matches, in whole.
+
+    Raises:
+        BadInput: none, or it isn't one; `key` is the recipe's that has it.
+    """
     try:
         found = [name for name in names if re.fullmatch(pattern, name)]
     except re.error as error:
-        raise BadInput(
-            f"quantize.exclude: '{pattern}' is no regular expression ({error})"
-        ) from error
+        raise BadInput(f"{key}: '{pattern}' is no regular expression ({error})") from error
     if not found:
         near = nearest(pattern.replace("\\", ""), names)
-        raise BadInput(
-            f"quantize.exclude: no layer matches '{pattern}'{near}; the layers are {_few(names)}"
-        )
+        raise BadInput(f"{key}: no layer matches '{pattern}'{near}; the layers are {_few(names)}")
     return found
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeres.compression import device_quant, portable
-from edgeres.compression.graph import storable, weight_scale
+from edgeres.compression.graph import WEIGHT_RANGES, storable, weight_scale
 from edgeres.compression.ties import growth, untied
 from edgeres.types import QuantParams
 
@@ -252,23 +252,26 @@ def _edges(scale: float, low: int, high: int) -> tuple[float, float]:
 
 
 class _Weight(torch.autograd.Function):
-    """A weight on the int8 grid that it will have once it is folded.
+    """A weight on the int8 or int4 grid that it will have once it is folded.
 
-    Nothing needs clipping: the scale is the largest size / 127, rounded up.
+    Of 8 bits nothing needs clipping: the scale is the largest size / 127, rounded up.
     """
 
     @staticmethod
-    def forward(_ctx: Any, weight: Tensor, factor: Tensor | None, ratio: Tensor | None) -> Tensor:
+    def forward(
+        _ctx: Any, weight: Tensor, factor: Tensor | None, ratio: Tensor | None, kind: str
+    ) -> Tensor:
         size = None if factor is None else factor.abs().clamp_min(1e-20)
         if ratio is not None:
             return portable.rounded(weight, ratio if size is None else ratio / size)
-        steps = weight_scale(weight, size)
+        steps = weight_scale(weight, size, kind)
         column = (steps if size is None else steps / size).view(-1, *[1] * (weight.ndim - 1))
-        return weight.div(column).round_().mul_(column)
+        codes = weight.div(column).round_()
+        return (codes if kind == "int8" else codes.clamp_(*WEIGHT_RANGES[kind])).mul_(column)
 
     @staticmethod
     def backward(_ctx: Any, *grads: Tensor) -> Any:
-        return grads[0], None, None
+        return grads[0], None, None, None
 
 
 class Ratio(nn.Module):
@@ -293,8 +296,9 @@ class Ratio(nn.Module):
 
 
 def unfolded_weight(
-    weight: Tensor, gamma: Tensor, variance: Tensor, eps: float, ratio: Tensor | None = None
-) -> Tensor:
+    weight: Tensor, gamma: Tensor, variance: Tensor, eps: float, ratio: Tensor | None = None,
+    kind: str = "int8",
+) -> Tensor:  # fmt: skip
     """What a convolution before batch norm trains with.
 
     Batch norm multiplies each output channel by `gamma / sqrt(variance + eps)`; rounding the
@@ -303,9 +307,10 @@ def unfolded_weight(
 
     Args:
         ratio: of the scheme whose weight scales depend on it, see `Ratio`.
+        kind: of its codes, "int8" or "int4".
     """
     factor = gamma.detach() * torch.rsqrt(variance + eps)
-    return _Weight.apply(weight, factor, ratio)  # type: ignore[no-any-return, no-untyped-call]
+    return _Weight.apply(weight, factor, ratio, kind)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def folded_weight(weight: Tensor, gamma: Tensor, variance: Tensor, eps: float) -> Tensor:
@@ -322,6 +327,6 @@ def folded_bias(
     return beta - centre * gamma * torch.rsqrt(variance + eps)
 
 
-def plain_weight(weight: Tensor, ratio: Tensor | None = None) -> Tensor:
+def plain_weight(weight: Tensor, ratio: Tensor | None = None, kind: str = "int8") -> Tensor:
     """A weight without batch norm after it."""
-    return _Weight.apply(weight, None, ratio)  # type: ignore[no-any-return, no-untyped-call]
+    return _Weight.apply(weight, None, ratio, kind)  # type: ignore[no-any-return, no-untyped-call]

@@ -28,8 +28,10 @@ from edgeres.network.graph import Network, picks
 from edgeres.types import QuantParams, ScaleTable
 
 WEIGHT_RANGE = (-127, 127)
+WEIGHT_RANGES = {"int8": WEIGHT_RANGE, "int4": (-7, 7)}
 ACTIVATION_RANGE = (-128, 127)
 _RANGES = {"int8": ACTIVATION_RANGE, "int16": (-32768, 32767)}
+SHARES = tuple(1 - n / 20 for n in range(11))  # of the largest weight, to clip 4-bit codes at
 SMALLEST_SCALE = 2.0**-24  # of float16; keeps an all-zero channel's scale positive
 
 
@@ -70,7 +72,9 @@ def quantized_graph(model: Classifier, scales: ScaleTable, *, fold_weights: bool
             lambda name: (
                 _spec(scales[name], *_RANGES[scales[name].dtype]) if name in scales else None
             ),
-            lambda name: _spec(scales[name], *WEIGHT_RANGE) if name in scales else None,
+            lambda name: (
+                _spec(scales[name], *WEIGHT_RANGES[scales[name].dtype]) if name in scales else None
+            ),
         )
         prepared = prepare_pt2e(graph, quantizer)
         converted: GraphModule = convert_pt2e(prepared, fold_quantize=fold_weights)
@@ -181,37 +185,63 @@ def bare_graph(spec: Spec) -> GraphModule:
     return graph
 
 
-def weight_scales(model: Classifier, kept: Collection[str] = ()) -> ScaleTable:
-    """Symmetric per-output-channel scales of folded weights, but for layers `kept` float."""
+def weight_scales(
+    model: Classifier, kept: Collection[str] = (), four: Collection[str] = ()
+) -> ScaleTable:
+    """Symmetric per-output-channel scales of folded weights, but for layers `kept` float.
+
+    Args:
+        four: layers whose weights have 4 bits.
+    """
     table: ScaleTable = {}
     for name, weight in model.state_dict().items():
-        if name.endswith(".weight") and name.removesuffix(".weight") not in kept:
-            scale = weight_scale(weight)
-            table[name] = QuantParams(tuple(scale.tolist()), (0,) * len(scale), "int8", 0)
+        layer = name.removesuffix(".weight")
+        if name != layer and layer not in kept:
+            kind = "int4" if layer in four else "int8"
+            scale = weight_scale(weight, kind=kind)
+            table[name] = QuantParams(tuple(scale.tolist()), (0,) * len(scale), kind, 0)
     return table
 
 
-def weight_scale(weight: Tensor, factor: Tensor | None = None) -> Tensor:
+def weight_scale(weight: Tensor, factor: Tensor | None = None, kind: str = "int8") -> Tensor:
     """(O, ...) -> (O,): max |w| / 127, made storable.
 
-    A channel of zeros and one power of two gets a 64th of that, so that its codes are exact: the
-    fixed weights of a shortcut of option A (1) and of an average pool (1/4).
+    Of 4 bits, max |w| / 7, or less where clipping the largest weights makes the squared error
+    least. A channel of zeros and one power of two gets a 64th of that (a quarter), so that its
+    codes are exact: the fixed weights of a shortcut of option A (1) and of an average pool (1/4).
 
     Args:
         factor: (O,), positive, by which each channel is yet to be multiplied.
+        kind: of the codes, "int8" or "int4".
     """
+    most = WEIGHT_RANGES[kind][1]
     values, rest = weight.detach(), tuple(range(1, weight.ndim))
     # An infinity norm, which torch computes seven times slower in channels-last memory.
     peaks = torch.maximum(values.amax(rest), -values.amin(rest))
+    ends = peaks if kind == "int8" else peaks * clipped(values, peaks, most)
     if factor is not None:
-        return storable(peaks * factor / WEIGHT_RANGE[1])
-    scale = storable(peaks / WEIGHT_RANGE[1])
+        return storable(ends * factor / most)
+    scale = storable(ends / most)
     power = (peaks.frexp().mantissa == 0.5) & (peaks >= 2.0**-8)
     if power.device.type != "cpu" or power.any():  # where to ask is to wait
         sizes = weight.detach().flatten(1).abs()
         fixed = power & (sizes.sum(1) == sizes.count_nonzero(1) * peaks)
-        scale = torch.where(fixed, peaks * 2.0**-6, scale)
+        scale = torch.where(fixed, peaks * (2.0 / (most + 1)), scale)
     return scale
+
+
+def clipped(weight: Tensor, peaks: Tensor, most: int) -> Tensor:
+    """The share of each channel's peak to clip at, for the least squared error: (O,)."""
+    best = torch.ones_like(peaks)
+    least = torch.full_like(peaks, torch.inf)
+    for share in SHARES:
+        column = (peaks * (share / most)).clamp_min(SMALLEST_SCALE)
+        column = column.view(-1, *[1] * (weight.ndim - 1))
+        codes = (weight / column).round_().clamp_(-most, most)
+        error = codes.mul_(column).sub_(weight).square_().flatten(1).sum(1)
+        best = torch.where(error < least, share, best)
+        least = torch.minimum(least, error)
+    return best
 
 
 def storable(scale: Tensor) -> Tensor:
@@ -262,7 +292,9 @@ def snap(
             if bias is not None and sums is not None:
                 bias.copy_(sums * steps * source.scale[0])
             continue
-        steps = torch.tensor(params.scale, dtype=torch.float64)
+        steps, ends = torch.tensor(params.scale, dtype=torch.float64), WEIGHT_RANGES[params.dtype]
+        if moment is not None and params.dtype == "int4":
+            steps = _finest(weight, steps, moment, ends)
         if bias is not None and source:
             steps = storable(biases.roomy(weight, bias, steps, source)).double()
             biases.require_fit(layer.name, bias, steps * source.scale[0])
@@ -274,13 +306,32 @@ def snap(
         scales[f"{layer.name}.weight"] = replace(params, scale=tuple(steps.tolist()))
         column = steps.view(-1, *[1] * (weight.ndim - 1))
         if moment is not None:
-            codes = rounding.rounded(weight, steps, moment, *WEIGHT_RANGE)
+            codes = rounding.rounded(weight, steps, moment, *ends)
         else:
-            codes = (weight / column).round().clamp(*WEIGHT_RANGE)
+            codes = (weight / column).round().clamp(*ends)
         weight.copy_(codes * column)
         if bias is not None and source:
             steps *= source.scale[0]
             bias.copy_((bias / steps).round() * steps)
+
+
+def _finest(weight: Tensor, scale: Tensor, moment: Tensor, ends: tuple[int, int]) -> Tensor:
+    """Scales of 4-bit codes with which the layer's outputs change least: (O,) float64.
+
+    A channel of zeros and one size keeps its own.
+    """
+    sizes = weight.flatten(1).abs()
+    peaks = sizes.amax(1)
+    plain = ((sizes == 0) | (sizes == peaks[:, None])).all(1)
+    found, least = scale, torch.full_like(scale, torch.inf)
+    for share in SHARES:
+        steps = torch.where(plain, scale, storable(peaks * share / ends[1]).double())
+        codes = rounding.rounded(weight, steps, moment, *ends)
+        error = weight - codes * steps.view(-1, *[1] * (weight.ndim - 1))
+        cost = rounding.loss(error, moment)
+        found = torch.where(cost < least, steps, found)
+        least = torch.minimum(least, cost)
+    return found
 
 
 class _Fixed(ObserverBase):
@@ -315,5 +366,5 @@ def _spec(params: QuantParams, low: int, high: int) -> QuantizationSpec:
         scale=torch.tensor(params.scale, dtype=torch.float32),
         zero_point=torch.tensor(params.zero_point, dtype=torch.int64),
     )
-    dtype = getattr(torch, params.dtype)
+    dtype = torch.int8 if params.dtype == "int4" else getattr(torch, params.dtype)
     return QuantizationSpec(dtype, observer, low, high, scheme, params.axis, False)

@@ -219,6 +219,4 @@ def _coded(weight: Tensor, scale: Tensor, moment: Tensor | None) -> tuple[Tensor
         codes = (weight / column).round().clamp(-_MOST, _MOST)
         return codes, (weight - codes * column).square().flatten(1).sum(1)
     codes = rounding.rounded(weight, 2 * scale, moment, -_MOST, _MOST)
-    groups, width, _ = moment.shape
-    left = (weight - codes * column).flatten(1).view(groups, -1, width)
-    return codes, ((left @ moment.double()) * left).sum(2).flatten()
+    return codes, rounding.loss(weight - codes * column, moment)

@@ -6,7 +6,7 @@ tensors in the same way; weights are rounded so that layers' outputs change leas
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch.fx import GraphModule, Node
 from torchao.quantization.pt2e.observer import HistogramObserver, PerChannelMinMaxObserver
 from torchao.quantization.pt2e.quantizer import QuantizationSpec
 
-from edgeres.compression import portable, rounding
+from edgeres.compression import bits, portable, rounding
 from edgeres.compression.exclusions import Kept, kept_float
 from edgeres.compression.fake_quant import activation_params
 from edgeres.compression.graph import (
@@ -42,7 +42,7 @@ _BATCH = 32
 
 def quantize(
     model: Classifier, images: Tensor, *, scheme: str = "w8a8", ranges: str = "mse",
-    exclude: Sequence[str] = (),
+    exclude: Sequence[str] = (), four: Collection[str] | None = None,
 ) -> tuple[Classifier, ScaleTable]:  # fmt: skip
     """Calibrate on images of the training set.
 
@@ -53,6 +53,7 @@ def quantize(
         ranges: `min-max` (NNCF's: the mean over the batches of their ends), or a method of
             `ranges`.
         exclude: regular expressions of layers that stay float, see `exclusions`.
+        four: scheme w4a8: the layers whose weights have 4 bits; None: as `bits.four` has them.
 
     Returns:
         The folded network, weights and biases on their grids, and the scales of all its tensors.
@@ -64,6 +65,9 @@ def quantize(
     require_finite(model)
     model = portable.sums_only(model) if scheme == portable.SCHEME else model
     kept = kept_float(model, exclude)
+    if scheme == bits.SCHEME and four is None:
+        four = bits.four(model)
+    scheme = bits.of_activations(scheme)
     folded = fold_batchnorm(model.eval())
     names = {"input", *(layer.name for layer in wiring(folded.spec))} - kept.tensors
     if ranges == "min-max":
@@ -76,7 +80,8 @@ def quantize(
     table |= {"input": exact} if exact else {}
     if scheme not in ("w8a8", portable.SCHEME):
         table = {name: _in_scheme(params, scheme) for name, params in table.items()}
-    scales = weight_scales(folded, kept.layers) | without_ties(folded.spec, table, scheme)
+    scales = weight_scales(folded, kept.layers, four or ())
+    scales |= without_ties(folded.spec, table, scheme)
     snap(folded, scales, rounding.moments(folded, images), scheme)
     return folded, scales
 

@@ -7,7 +7,7 @@ training itself is the one loop of `edgeres.training`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from edgeres.compression import exclusions, portable, ties
+from edgeres.compression import bits, exclusions, portable, ties
 from edgeres.compression.fake_quant import Range
 from edgeres.compression.graph import concatenated, snap, weight_scales
 from edgeres.compression.qat_graph import QatNetwork
@@ -40,6 +40,7 @@ class QatModel:
         exclude: regular expressions of layers that stay float, see `exclusions`.
         learned_steps: activations' step sizes are parameters (Esser et al. 2020) in place of
             running ranges.
+        four: scheme w4a8: the layers whose weights have 4 bits; None: as `bits.four` has them.
 
     Raises:
         BadInput: an expression in `exclude` that fits no layer.
@@ -48,9 +49,11 @@ class QatModel:
     def __init__(
         self, model: Classifier, *, freeze_observers: float, freeze_batchnorm: float,
         scheme: str = "w8a8", exclude: Sequence[str] = (), learned_steps: bool = False,
+        four: Collection[str] | None = None,
     ):  # fmt: skip
         self.model = model = portable.sums_only(model) if scheme == portable.SCHEME else model
-        self.scheme = scheme
+        self.four = bits.four(model) if scheme == bits.SCHEME and four is None else four or ()
+        self.scheme = scheme = bits.of_activations(scheme)
         self.freeze_observers, self.freeze_batchnorm = freeze_observers, freeze_batchnorm
         self.kept = exclusions.kept_float(model, exclude)
         exact = model.spec.preprocess.input_quantization() if scheme != "w8a16" else None
@@ -63,7 +66,7 @@ class QatModel:
             return one
 
         self._best: Path | None = None
-        self.network = QatNetwork(model, self.kept, make)
+        self.network = QatNetwork(model, self.kept, make, self.four)
         for names in concatenated(model.spec):
             joined = tuple(one for one in self.network.ranges if one.tensor in names)
             for one in joined:
@@ -125,7 +128,7 @@ class QatModel:
         trained = self.network.program.state_dict()
         self.model.load_state_dict({k: trained[k] for k in self.model.state_dict()})
         folded = fold_batchnorm(self.model.eval())
-        scales = weight_scales(folded, self.kept.layers)
+        scales = weight_scales(folded, self.kept.layers, self.four)
         scales |= {one.tensor: one.params() for one in self.network.ranges}
         snap(folded, scales, scheme=self.scheme)
         return folded, scales

@@ -8,7 +8,7 @@ batch statistics are frozen, when it is cheaper too. Both quantize what `quantiz
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor, nn
@@ -32,19 +32,23 @@ class QatNetwork(nn.Module):
     Args:
         kept: what stays float.
         make: (name of a tensor, whether a ReLU is before it) -> its fake quantization.
+        four: layers whose weights have 4 bits.
 
     Attributes:
         program: holds the parameters under the network's own names, and `ranges`.
         folded: whether batch norm is in the weights now.
     """
 
-    def __init__(self, model: Classifier, kept: Kept, make: Callable[[str, bool], Range]):
+    def __init__(
+        self, model: Classifier, kept: Kept, make: Callable[[str, bool], Range],
+        four: Collection[str] = (),
+    ):  # fmt: skip
         super().__init__()
         self.program: GraphModule = export_program(model.train()).module()
         self.program.add_module(_RANGES, nn.ModuleDict())
         self.program.add_module(_RATIOS, nn.Module())
         # Kept out of the registry: they share every parameter with `program`.
-        graphs = [_rewritten(self.program, kept, make, fold) for fold in (False, True)]
+        graphs = [_rewritten(self.program, kept, make, four, fold) for fold in (False, True)]
         self._forms = tuple(GraphModule(self.program, graph) for graph in graphs)
         self.folded = False
 
@@ -79,8 +83,9 @@ def _leaf(name: str) -> str:
 
 
 def _rewritten(
-    program: GraphModule, kept: Kept, make: Callable[[str, bool], Range], fold: bool
-) -> Graph:
+    program: GraphModule, kept: Kept, make: Callable[[str, bool], Range], four: Collection[str],
+    fold: bool,
+) -> Graph:  # fmt: skip
     """A copy of the program's graph with fake quantization where the quantizer wants it."""
     work = GraphModule(program, copy.deepcopy(program.graph))
     graph = work.graph
@@ -99,7 +104,8 @@ def _rewritten(
     for layer in found:
         if layer.weighted:
             ratio = _ratio(graph, layer, ranges, program.get_submodule(_RATIOS))
-            _weigh(graph, layer.node, fold, layer.name not in kept.layers, ratio)
+            kind = "int4" if layer.name in four else "int8"
+            _weigh(graph, layer.node, fold, None if layer.name in kept.layers else kind, ratio)
     for node in list(graph.nodes):
         if fold and node.target in _BATCHNORM:  # one that stands alone
             node.update_arg(5, False)
@@ -141,8 +147,8 @@ def _ratio(graph: Graph, layer: Layer, ranges: nn.Module, ratios: nn.Module) -> 
         return graph.call_module(f"{_RATIOS}.{keys[1]}", ())
 
 
-def _weigh(graph: Graph, node: Node, fold: bool, rounded: bool, ratio: Node | None) -> None:
-    """Round a layer's weight; fold the batch norm after it."""
+def _weigh(graph: Graph, node: Node, fold: bool, kind: str | None, ratio: Node | None) -> None:
+    """Round a layer's weight to codes of a kind, if any; fold the batch norm after it."""
     x, weight, *rest = node.args
     after = list(node.users)
     bn = after[0] if len(after) == 1 and after[0].target in _BATCHNORM else None
@@ -153,12 +159,12 @@ def _weigh(graph: Graph, node: Node, fold: bool, rounded: bool, ratio: Node | No
             statistics = (bias, gamma, beta, mean, variance, eps)
             rest = [graph.call_function(fake_quant.folded_bias, statistics), *rest[1:]]
             weight = graph.call_function(fake_quant.folded_weight, (weight, gamma, variance, eps))
-        if rounded and bn is not None and not fold:
+        if kind and bn is not None and not fold:
             _, gamma, _, _, variance, _, _, eps, *_ = bn.args
-            known = (weight, gamma, variance, eps, ratio)
+            known = (weight, gamma, variance, eps, ratio, kind)
             weight = graph.call_function(fake_quant.unfolded_weight, known)
-        elif rounded:
-            weight = graph.call_function(fake_quant.plain_weight, (weight, ratio))
+        elif kind:
+            weight = graph.call_function(fake_quant.plain_weight, (weight, ratio, kind))
     node.args = (x, weight, *rest)
     if bn is not None and fold:
         bn.replace_all_uses_with(node)

@@ -103,6 +103,18 @@ def rounded(weight: Tensor, scale: Tensor, moment: Tensor, low: int, high: int) 
     return codes[:, :, order.argsort()].reshape(weight.shape)
 
 
+def loss(error: Tensor, moment: Tensor) -> Tensor:
+    """Mean squared change of each channel's outputs, up to a factor: float64 (O,).
+
+    Args:
+        error: float64 (O, ...), of the weights.
+        moment: (groups, K, K), of their inputs.
+    """
+    groups, width, _ = moment.shape
+    left = error.flatten(1).view(groups, -1, width)
+    return ((left @ moment.double()) * left).sum(2).flatten()
+
+
 def _inverse_factor(moment: Tensor) -> Tensor:
     """Upper triangles U with U^T U = (moment + damping)^-1: (groups, K, K)."""
     mean = moment.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12).view(-1, 1, 1)

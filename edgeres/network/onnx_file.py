@@ -143,13 +143,13 @@ def constant_values(model: Any) -> dict[str, np.ndarray]:
 def constant_bytes(model: Any) -> list[int]:
     """Bytes stored for each node; what several share counts at the first.
 
-    What a node unpacks (`unpacked`) belongs to the one that uses it.
+    What a node unpacks (`unpacked`) or casts belongs to the one that uses it.
     """
     values, packed = constant_values(model), unpacked(model)
     counted: set[int] = set()
     sizes = []
     for node in model.graph.node:
-        if any(name in packed for name in node.output):
+        if any(name in packed or name in values for name in node.output):
             sizes.append(0)
             continue
         names = [n for name in node.input for n in packed.get(name, (name,))]

@@ -9,7 +9,8 @@ NAMES = {
     "litert-builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES",
     "litert-reference": "BUILTIN_REF",
 }
-TAKES = ("tflite-int8", "tflite-int16x8", "tflite-fp32", "tflite-fp16", "tflite-dynamic")
+TAKES = ("tflite-int8", "tflite-int4", "tflite-int16x8", "tflite-fp32", "tflite-fp16",
+         "tflite-dynamic")  # fmt: skip
 HOW = "the same kernels"
 LICENCE = "Apache-2.0"
 LIMITS = {"agreement": 0.98, "worst_codes": 16.0}

@@ -6,7 +6,8 @@ from typing import Any
 
 SUMMARY = "onnxruntime, its optimizer off"
 NAMES = {"onnxruntime-unoptimized": "plain"}
-TAKES = ("onnx-int8", "onnx-fp32", "qoperator-int8", "tensorrt-int8")
+TAKES = ("onnx-int8", "onnx-int4", "onnx-fp32", "qoperator-int8", "qoperator-int4",
+         "tensorrt-int8")  # fmt: skip
 HOW = "the same kernels"
 LICENCE = "MIT"
 LIMITS = {"agreement": 0.98, "worst_codes": 8.0}

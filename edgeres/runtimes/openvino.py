@@ -6,7 +6,7 @@ from typing import Any
 
 SUMMARY = "OpenVINO, Intel's CPUs"
 NAMES = {"openvino": "CPU"}
-TAKES = ("onnx-int8", "onnx-fp32", "tflite-int8", "tflite-fp32")
+TAKES = ("onnx-int8", "onnx-int4", "onnx-fp32", "tflite-int8", "tflite-fp32")
 HOW = "its own kernels for this CPU"
 LICENCE = "Apache-2.0"
 LIMITS = {"agreement": 0.98, "worst_codes": 16.0}

@@ -15,7 +15,7 @@ NAMES = {
     "qnn-htp": "", "qnn-sm8450": "36 69", "qnn-sm8550": "43 73", "qnn-sm8650": "57 75",
     "qnn-sm8750": "69 79",
 }  # fmt: skip
-TAKES = ("onnx-int8",)
+TAKES = ("onnx-int8", "onnx-int4")
 HOW = "Qualcomm's simulator"
 COMPILED = {name: "compiled for that SoC; answers are qnn-htp's" for name in NAMES if NAMES[name]}
 LICENCE = "Qualcomm's, proprietary (Qualcomm_LICENSE.pdf in onnxruntime-qnn); onnxruntime: MIT"

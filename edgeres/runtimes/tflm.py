@@ -9,7 +9,7 @@ from typing import Any
 
 SUMMARY = "TFLite Micro, microcontrollers"
 NAMES = {"tflm": "tflm"}
-TAKES = ("tflite-int8", "tflite-int16x8", "tflite-fp32")
+TAKES = ("tflite-int8", "tflite-int4", "tflite-int16x8", "tflite-fp32")
 HOW = "its reference kernels, on this machine"
 LICENCE = "Apache-2.0"
 LIMITS = {"agreement": 0.98, "worst_codes": 16.0}

@@ -80,7 +80,10 @@ def run(
     rule = resize_rule(data.get("resize"))
     document = contract.whole(spec.preprocess, rule, exported.input, data["classes"])
     (out / contract.FILE).write_text(json.dumps(document, indent=1), "utf-8")
-    return {"exported": to_json(exported), "preprocess": to_json(spec.preprocess), **found}
+    facts = {"exported": to_json(exported), "preprocess": to_json(spec.preprocess), **found}
+    if eight := targets.stored_in_8_bits(name, scales or {}):
+        facts["notes"] = [f"{name}: 4-bit weights of {eight} layers are stored in 8 bits"]
+    return facts
 
 
 def refuse_known_faults(made: Artifact, on: Sequence[str]) -> None:

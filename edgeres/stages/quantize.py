@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +26,12 @@ def keyed(section: QuantizeSection) -> dict[str, Any]:
     """The section; PTQ has no training settings."""
     document = keyed_as_is(section)
     if section.method != "qat":
-        kept = ("method", "scheme", "ranges", "exclude", "input")
+        kept = ("method", "scheme", "ranges", "exclude", "input", "keep_8bit")
         document = {name: document[name] for name in kept}
     if section.input == "any":
         del document["input"]
+    if section.scheme != "w4a8":
+        del document["keep_8bit"]
     return document
 
 
@@ -43,7 +45,7 @@ def run(
     Raises:
         BadInput: as `ptq.quantize`; the network has no scales of its own, which it is to keep.
     """
-    from edgeres.compression import ptq
+    from edgeres.compression import bits, ptq
     from edgeres.models import weights
     from edgeres.models.pixels import of_pixels
 
@@ -57,13 +59,15 @@ def run(
         trained, model = model, of_pixels(model)
         notes = [_folded(trained, model, validation)]
     images = _checkpoint.calibration_images(data, train, test)
+    four = bits.four(model, section.keep_8bit) if section.scheme == bits.SCHEME else frozenset()
     folded, scales = ptq.quantize(
-        model, images, scheme=section.scheme, ranges=section.ranges, exclude=section.exclude
-    )
+        model, images, scheme=section.scheme, ranges=section.ranges, exclude=section.exclude,
+        four=four,
+    )  # fmt: skip
     history: list[dict[str, Any]] = []
     chosen: dict[str, Any] = {}
     if section.method == "qat":
-        trained, trained_scales, history = _train(section, inputs, model, scales, context)
+        trained, trained_scales, history = _train(section, inputs, model, scales, four, context)
         candidates = {"ptq": (folded, scales), "qat": (trained, trained_scales)}
         judge, held_out = _held_out(data, inputs["model"].facts["source"])
         correct = {n: _right(held_out, *c) for n, c in candidates.items()}
@@ -71,7 +75,7 @@ def run(
         folded, scales = candidates[best]
         chosen = {"kept": best, "judged_on": judge, "judged_n": len(held_out.labels),
                   "judged_correct": correct}  # fmt: skip
-    return _written(section, folded, scales, inputs, out, history) | chosen | {"notes": notes}
+    return _written(section, folded, scales, inputs, out, history, notes) | chosen
 
 
 def _kept(
@@ -90,13 +94,14 @@ def _kept(
         raise BadInput("quantize.method: file keeps all as it is; leave out scheme, exclude and "
                        "input, or say quantize.method=ptq")  # fmt: skip
     scales = _checkpoint.read_scales(origin)
-    return _written(section, fold_batchnorm(model), scales, inputs, out, [])
+    return _written(section, fold_batchnorm(model), scales, inputs, out, [], [])
 
 
 def _written(
     section: QuantizeSection, folded: Classifier, scales: ScaleTable,
-    inputs: Mapping[str, Artifact], out: Path, history: list[dict[str, Any]],
+    inputs: Mapping[str, Artifact], out: Path, history: list[dict[str, Any]], notes: list[str],
 ) -> dict[str, Any]:  # fmt: skip
+    from edgeres.compression import bits
     from edgeres.compression.integers import integer_graph
 
     _checkpoint.write_scales(out, scales)
@@ -105,8 +110,20 @@ def _written(
                               source=inputs["model"].facts["source"])  # fmt: skip
     kept = [n.removesuffix(".weight") for n in folded.state_dict()
             if n.endswith(".weight") and n not in scales]  # fmt: skip
-    return facts | {"notes": [], "method": section.method, "scheme": section.scheme,
-                    "float_layers": kept}  # fmt: skip
+    facts |= {"notes": notes, "method": section.method, "scheme": section.scheme,
+              "float_layers": kept}  # fmt: skip
+    if section.scheme == bits.SCHEME:
+        facts["bits"] = bits.of(scales)
+        notes.append(_said(facts["bits"]))
+    return facts
+
+
+def _said(bits: Mapping[str, int]) -> str:
+    """`weights of 20 layers have 4 bits, those of conv1, fc 8`."""
+    wide = [name for name, count in bits.items() if count == 8]
+    shown = ", ".join(wide[:6]) + (f" and {len(wide) - 6} more" if len(wide) > 6 else "")
+    line = f"weights of {len(bits) - len(wide)} layers have 4 bits"
+    return f"{line}, those of {shown} 8" if wide else line
 
 
 def _folded(before: Classifier, after: Classifier, split: Labelled) -> str:
@@ -124,6 +141,7 @@ def _train(
     inputs: Mapping[str, Artifact],
     model: Any,
     scales: ScaleTable,
+    four: Collection[str],
     context: Context,
 ) -> tuple[Any, ScaleTable, list[dict[str, Any]]]:
     from edgeres import teachers
@@ -133,6 +151,7 @@ def _train(
     prepared = QatModel(
         model, freeze_observers=section.freeze_observers, freeze_batchnorm=section.freeze_batchnorm,
         scheme=section.scheme, exclude=section.exclude, learned_steps=section.learned_steps,
+        four=four,
     )  # fmt: skip
     prepared.start(scales)
     objective = objectives.distilled(

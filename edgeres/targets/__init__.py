@@ -265,6 +265,13 @@ def scales_for(name: str, trained: ScaleTable) -> ScaleTable:
     return module.SCHEMES[precision](trained)
 
 
+def stored_in_8_bits(name: str, table: ScaleTable) -> int:
+    """How many weights of 4 bits a target's file stores in 8: it has the same codes, in more
+    bytes."""
+    four = sum(params.dtype == "int4" for params in table.values())
+    return 0 if load(name)[1] == "int4" else four
+
+
 def rounds_as_known(name: str) -> bool:
     """Whether files of a target such as `tflite-int8` compute with the trained scales, and not in
     an NPU, of which nobody says how it rounds."""
@@ -286,6 +293,11 @@ def require_scheme(name: str, scheme: str) -> None:
         raise BadInput(
             f"target '{name}' has no 16-bit activations; for quantize.scheme w8a16 use "
             "tflite-int16x8, or set the scheme to w8a8"
+        )
+    if precision == "int4" and scheme != "w4a8":
+        raise BadInput(
+            f"target '{name}' stores weights of 4 bits, and quantize.scheme {scheme} has none: set "
+            f"it to w4a8, or use {name.removesuffix('4')}8"
         )
 
 

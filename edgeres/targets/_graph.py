@@ -93,6 +93,11 @@ class FileGraph:
         return [f"{op.kind} {op.name}" for op in self.ops
                 if op.floating and op.output not in chosen]  # fmt: skip
 
+    def four_bits(self) -> list[FileOp]:
+        """The layers whose weights are stored in 4 bits."""
+        return [op for op in self.ops
+                if op.weight_quantization and op.weight_quantization.dtype == "int4"]  # fmt: skip
+
     def count(self, role: Role) -> int:
         """How many operations have a role."""
         return sum(op.role == role for op in self.ops)
@@ -102,6 +107,8 @@ class FileGraph:
         layers = [op for op in self.ops if op.role in ("conv", "linear")]
         codes = Counter(self.quantization[op.output].dtype for op in layers
                         if op.output in self.quantization)  # fmt: skip
+        if self.four_bits():
+            return "int4"
         if codes or self.quantization:
             most = codes.most_common(1)
             return "int16x8" if most and most[0][0].endswith("int16") else "int8"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,9 @@ def _operation(
         if weight_at:
             weight = layer_weight(node, constants.get(file.input_name(node, weight_at[0])))
             weight_params = params(constants, [file.input_name(node, i) for i in weight_at[1:]], 0)
+            stored = constants.get(file.input_name(node, weight_at[0]))
+            if weight_params and stored is not None and stored.dtype.name == "int4":
+                weight_params = dataclasses.replace(weight_params, dtype="int4")
         integer = not (kind == "QGemm" and not own)  # without an output scale it answers in float
     else:
         integer = kind in _INTEGER_OUTPUT_UNSCALED or kind == "QuantizeLinear"
@@ -161,10 +165,18 @@ def layer_weight(node: Any, weight: Any) -> Any:
     """A stored weight as PyTorch has it: (O, I, kH, kW) or (O, I)."""
     if weight is None or weight.ndim < 2:
         return None
+    weight = plain_codes(weight)
     by_columns = "MatMul" in node.op_type or (
         "Gemm" in node.op_type and not file.attribute(node, "transB", 0)
     )
     return weight.T if by_columns and weight.ndim == 2 else weight
+
+
+def plain_codes(weight: Any) -> Any:
+    """Codes of 4 bits as numpy has them, int8."""
+    import numpy as np
+
+    return weight.astype(np.int8) if weight.dtype.name == "int4" else weight
 
 
 def _is_integer(value: Any) -> bool:

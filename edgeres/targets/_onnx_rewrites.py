@@ -5,7 +5,14 @@ Each takes a ModelProto and changes it in place.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from edgeres.targets._four_bits import FourBits, packed
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edgeres.types import ScaleTable
 
 
 def strip_provenance(model: Any) -> None:
@@ -114,6 +121,70 @@ def integer_io(model: Any) -> None:
     model.graph.node.remove(last)
     for value in (source, result):
         value.type.tensor_type.elem_type = onnx.TensorProto.UINT8
+
+
+def four_bit_weights(model: Any, scales: ScaleTable) -> None:
+    """Store weights of 4 bits, and their zero points, as ONNX's INT4; one scale per channel."""
+    constants = {i.name: i for i in model.graph.initializer}
+    four = FourBits(scales)
+    for node in model.graph.node:
+        if node.op_type != "DequantizeLinear" or node.input[0] not in constants:
+            continue
+        weight, scale = (onnx_values(constants[name]) for name in node.input[:2])
+        if four.has(scale.reshape(-1)):
+            constants[node.input[0]].CopyFrom(_int4(weight, node.input[0]))
+            zero = f"{node.input[2]}_{node.input[0]}"
+            model.graph.initializer.append(_int4(weight.reshape(len(scale), -1)[:, 0] * 0, zero))
+            node.input[2] = zero
+    _drop_unused(model)
+    _say_int4(model)
+
+
+def cast_four_bit_weights(model: Any, scales: ScaleTable) -> None:
+    """Store weights of 4 bits of integer operators as INT4, and a Cast to int8 before each.
+
+    A session casts once, when it starts, if its optimizer is on; else each time.
+    """
+    import onnx
+
+    places = {"QLinearConv": (3, 4), "QGemm": (3, 4)}
+    constants = {i.name: i for i in model.graph.initializer}
+    four, casts = FourBits(scales), []
+    for node in model.graph.node:
+        at, of = places.get(node.op_type, (0, 0))
+        if at and four.has(onnx_values(constants[node.input[of]]).reshape(-1)):
+            name = node.input[at]
+            stored = _int4(onnx_values(constants[name]), f"{name}_int4")
+            constants[name].CopyFrom(stored)
+            casts.append(onnx.helper.make_node(
+                "Cast", [stored.name], [name], f"{name}_unpack", to=onnx.TensorProto.INT8
+            ))  # fmt: skip
+    for cast in reversed(casts):
+        model.graph.node.insert(0, cast)
+    _say_int4(model)
+
+
+def onnx_values(tensor: Any) -> np.ndarray:
+    """A stored tensor's numbers."""
+    import onnx
+
+    values: np.ndarray = onnx.numpy_helper.to_array(tensor)
+    return values
+
+
+def _int4(codes: np.ndarray, name: str) -> Any:
+    import onnx
+
+    return onnx.TensorProto(
+        name=name, data_type=onnx.TensorProto.INT4, dims=codes.shape, raw_data=packed(codes)
+    )
+
+
+def _say_int4(model: Any) -> None:
+    """Operator set 21 has INT4, and the same operators else."""
+    for entry in model.opset_import:
+        if entry.domain in ("", "ai.onnx"):
+            entry.version = 21
 
 
 def half(model: Any) -> None:

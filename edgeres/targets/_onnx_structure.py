@@ -78,7 +78,7 @@ _ARITY = {
 _REAL = ("Conv", "FusedConv", "Gemm", "Add", "Mul", "Sigmoid", "Concat", "GlobalAveragePool",
          "Relu", "Clip", "Cast", "Neg", "QuantizeLinear")  # fmt: skip
 _MOVING = ("MaxPool", "Reshape", "Flatten")
-_BATCH, _FORMAT_VERSION = "batch", 9
+_BATCH = "batch"
 _OWN = "com.microsoft"  # onnxruntime's operators
 _OWN_OPERATORS = {"FusedConv", *_INTEGER} - {"QLinearConv"}
 _FIELDS = {
@@ -97,10 +97,12 @@ class Form:
     Attributes:
         opsets: domain -> the versions that are known to hold.
         ends: numpy type of the images and of the answers.
+        version: of the format.
     """
 
     opsets: Mapping[str, tuple[int, ...]]
     ends: str
+    version: int = 9
 
 
 def structure(path: Path, source: Source, form: Form) -> Structure:
@@ -141,6 +143,7 @@ class _Reader:
         self.constants: dict[str, np.ndarray] = {
             i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer
         }
+        self.casts = _unpacked(model.graph, self.constants)
         self.weights: dict[str, Any] = {}  # what a constant is dequantized to -> its node
         self.used: set[str] = set()
         self.codes = {i.name for i in model.graph.input if i.type.tensor_type.elem_type in (2, 3)}
@@ -157,7 +160,7 @@ class _Reader:
             if name not in self.used
         ]
         made = [
-            *self.constants,
+            *(i.name for i in self.graph.initializer),
             *(v.name for v in self.graph.input),
             *(name for node in self.graph.node for name in node.output),
         ]
@@ -169,6 +172,9 @@ class _Reader:
     def _steps(self, node: Any) -> Iterator[Step]:
         kind, name = node.op_type, f"{node.op_type} {node.name or node.output[0]}"[:120]
         self.used.update(node.input)
+        if kind == "Cast" and node.output[0] in self.casts and len(node.output) == 1:
+            self.strange += [f"{name}: {p}" for p in self._problems(node)]
+            return
         data = tuple(i for i in node.input
                      if i and i not in self.constants and i not in self.weights)  # fmt: skip
         if kind == "DequantizeLinear" and not data and len(node.output) == 1:
@@ -263,7 +269,7 @@ class _Reader:
         found: dict[str, Any] = {}
         maker = self.weights.get(node.input[1])
         if maker is not None:
-            found["weight"] = self.constants[maker.input[0]]
+            found["weight"] = _onnx_read.plain_codes(self.constants[maker.input[0]])
             found["weight_quantization"] = _onnx_read.params(self.constants, maker.input[1:], 0)
             across = node.op_type == "Gemm" and not _attributes(node).get("transB", 0)
             if len(maker.input[1:]) < 2 or _attributes(maker).get("axis", 1) != int(across):
@@ -285,9 +291,12 @@ class _Reader:
         if not weighted:
             return {}
         at, *params, bias = weighted
-        found: dict[str, Any] = {"weight": self._constant(node, at, name)}
+        found: dict[str, Any] = {"weight": _onnx_read.plain_codes(self._constant(node, at, name))}
         names = [onnx_file.input_name(node, i) for i in params]
-        found["weight_quantization"] = _onnx_read.params(self.constants, names, 0)
+        quantization = _onnx_read.params(self.constants, names, 0)
+        if quantization and onnx_file.input_name(node, at) in self.casts:
+            quantization = dataclasses.replace(quantization, dtype="int4")
+        found["weight_quantization"] = quantization
         if onnx_file.input_name(node, bias):
             found["bias"] = self._constant(node, bias, name)
         return found
@@ -309,6 +318,20 @@ class _Reader:
             self.strange.append(f"{name}: what should be a constant is computed")
             return np.zeros(0)
         return found
+
+
+def _unpacked(graph: Any, constants: dict[str, np.ndarray]) -> set[str]:
+    """Names of weights that a Cast makes of stored 4-bit codes; adds them to the constants."""
+    import onnx
+
+    found = set()
+    for node in graph.node:
+        if node.op_type == "Cast" and _attributes(node).get("to") == onnx.TensorProto.INT8:
+            stored = constants.get(onnx_file.input_name(node, 0))
+            if stored is not None and stored.dtype.name == "int4" and node.output[0]:
+                constants.setdefault(node.output[0], stored)
+                found.add(node.output[0])
+    return found
 
 
 def _fused(node: Any, conv: Step, data: tuple[str, ...]) -> Iterator[Step]:
@@ -345,7 +368,7 @@ def _container(model: Any, data: bytes, form: Form) -> Iterator[str]:
     known = all(version in form.opsets.get(domain, ()) for domain, version in opsets)
     if not known or len(opsets) != len(form.opsets) or len(dict(opsets)) != len(opsets):
         yield f"its operator sets are {opsets!r:.120}"
-    if model.ir_version != _FORMAT_VERSION:
+    if model.ir_version != form.version:
         yield f"its format's version is {model.ir_version}"
     for part, kind in ((model, "model"), (model.graph, "graph")):
         for key in _unexpected(part, kind):

@@ -1,7 +1,7 @@
 """The precisions that litert-torch doesn't write, or not rightly, by itself.
 
 fp16 and dynamic are made by ai-edge-quantizer from the float file; int16x8 is the integer file with
-the places mended that the converter gets wrong.
+the places mended that the converter gets wrong; int4 is the int8 one with half of some bytes.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 from edgeres.network import tflite_file as file
+from edgeres.targets._four_bits import FourBits, packed
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule
 
-_INT32, _INT64 = 2, 4  # TensorType
+    from edgeres.types import ScaleTable
+
+_INT32, _INT64, _INT4 = 2, 4, 17  # TensorType
 _CHANNELS_FIRST, _CHANNELS_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
 
 
@@ -119,6 +122,25 @@ def mend_int16(model: Any) -> None:
             op.builtinOptions.potScaleInt16 = False
     _pad_channels_last(model, graph)
     versions = {"CONV_2D": 4, "DEPTHWISE_CONV_2D": 5, "FULLY_CONNECTED": 7, "ADD": 3}
+    for code in model.operatorCodes:
+        code.version = versions.get(file.code_kind(code), code.version)
+
+
+def four_bit_weights(model: Any, scales: ScaleTable) -> None:
+    """Store weights of 4 bits as INT4, in place.
+
+    LiteRT's own kernels and TFLite Micro's know them, of convolutions from TensorFlow Lite 2.11 on.
+    """
+    import numpy as np
+
+    four = FourBits(scales)
+    for tensor in model.subgraphs[0].tensors:
+        stored, q = file.constant(model, tensor), tensor.quantization
+        scale = q.scale if stored is not None and q is not None else None
+        if scale is not None and four.has(scale):
+            codes = np.frombuffer(stored.tobytes(), np.int8)
+            tensor.type, tensor.buffer = _INT4, file.add_buffer(model, packed(codes))
+    versions = {"CONV_2D": 7, "DEPTHWISE_CONV_2D": 7, "FULLY_CONNECTED": 10}
     for code in model.operatorCodes:
         code.version = versions.get(file.code_kind(code), code.version)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _TYPES = {
     "fp32": ("float32", "int32"), "fp16": ("float32", "float16", "int32"),
     "dynamic": ("float32", "int8", "int32"), "int8": ("int8", "int32"),
-    "int16x8": ("int16", "int8", "int32", "int64"),
+    "int16x8": ("int16", "int8", "int32", "int64"), "int4": ("int8", "int4", "int32"),
 }  # fmt: skip
 _KINDS = {
     "CONV_2D": "conv", "DEPTHWISE_CONV_2D": "conv", "FULLY_CONNECTED": "linear", "ADD": "add",

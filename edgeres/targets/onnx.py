@@ -2,6 +2,10 @@
 
 The int8 file takes and gives uint8 codes. The rewrites below change how the same numbers are
 written, so that onnxruntime's optimizer finds integer kernels for every operation.
+
+The int4 file is the same with ONNX's INT4 for weights of 4 bits, which compilers for NPUs read.
+onnxruntime has no integer kernel for them on a CPU: it computes their layers in float32, with the
+same codes but where a sum's last bits decide. `qoperator-int4` is for that runtime.
 """
 
 from __future__ import annotations
@@ -25,18 +29,19 @@ if TYPE_CHECKING:
     import numpy as np
 
 SUMMARY = "ONNX: servers, PCs, Android, Jetson"
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "int8", "int4")
 SUFFIX = ".onnx"
 PACKAGE = "onnxruntime"
 EXTRA = None
 RUNTIME = "onnxruntime"
 ANY_BATCH = True
-SCHEMES = {"int8": _schemes.as_trained}
+SCHEMES = {"int8": _schemes.as_trained, "int4": _schemes.as_trained}
 layer_file = _onnx_layer.write
 
 _OPSET = 19  # the newest that Rockchip's compiler takes; older files have 20
 _KNOWN_OPSETS = (_OPSET, 20)
 _FORMAT_VERSION = 9  # the oldest with this operator set, so that onnxruntime 1.15 reads it
+OPSET_INT4, VERSION_INT4 = 21, 10  # the first with INT4; the same operators else
 # What onnxruntime does last on x86: other memory layouts for the same operations. Reading and
 # tracing stop before it: tensors stay (N, C, H, W), weights (O, I, kH, kW), and a Transpose is one
 # that the file asks for. Integer kernels give the same codes in either layout.
@@ -44,7 +49,7 @@ _LAYOUTS = ("NhwcTransformer", "NchwcTransformer")
 
 
 def export(source: Source, precision: str, path: Path) -> tuple[TensorSpec, TensorSpec]:
-    """Write a .onnx file: uint8 codes in and out for `int8`, else float32.
+    """Write a .onnx file: uint8 codes in and out for `int8` and `int4`, else float32.
 
     `fp16` stores and computes in float16, which a GPU does; a CPU may compute it in float32.
     """
@@ -52,26 +57,28 @@ def export(source: Source, precision: str, path: Path) -> tuple[TensorSpec, Tens
         from edgeres.targets import _onnx_rewrites as rewrites
 
         model = exported_model(source, precision)
-        if precision == "int8":
+        if precision in ("int8", "int4"):
             rewrites.relus_of_codes(model)
             rewrites.unsigned_activations(model)
             rewrites.integer_io(model)
+        if precision == "int4":
+            assert source.scales is not None
+            rewrites.four_bit_weights(model, source.scales)
         write(model, source, path)
     graph = read(path)
     return graph.input, graph.output
 
 
 def exported_model(source: Source, precision: str) -> Any:
-    """The network as a ModelProto, float32 input and output, Q/DQ with int8 codes for `int8`."""
+    """The network as a ModelProto, float32 input and output, Q/DQ with int8 codes if it has any."""
     import torch
 
     from edgeres.targets import _onnx_rewrites as rewrites
 
     network: Any = source.model
-    if precision == "int8":
+    if source.scales is not None:
         from edgeres.compression.graph import quantized_graph
 
-        assert source.scales is not None
         network = quantized_graph(source.model, source.scales, fold_weights=True)
     px = source.model.spec.preprocess.size_px
     program = torch.onnx.export(
@@ -93,7 +100,8 @@ def write(model: Any, source: Source, path: Path) -> None:
     """Check a model and store it with the source's metadata."""
     import onnx
 
-    model.ir_version = _FORMAT_VERSION
+    newer = any(o.version >= OPSET_INT4 for o in model.opset_import)
+    model.ir_version = VERSION_INT4 if newer else _FORMAT_VERSION
     for key, value in sorted(source.metadata.items()):
         model.metadata_props.add(key=key, value=value)
     onnx.checker.check_model(model, full_check=True)
@@ -118,8 +126,11 @@ def structure(path: Path, source: Source, precision: str) -> Structure:
     Raises:
         BadInput: not an ONNX file.
     """
-    ends = "uint8" if precision == "int8" else "float32"
-    return structures.structure(path, source, structures.Form({"": _KNOWN_OPSETS}, ends))
+    ends = "uint8" if precision in ("int8", "int4") else "float32"
+    form = structures.Form({"": _KNOWN_OPSETS}, ends)
+    if precision == "int4":
+        form = structures.Form({"": (OPSET_INT4,)}, ends, VERSION_INT4)
+    return structures.structure(path, source, form)
 
 
 def as_stored(path: Path) -> FileGraph:

@@ -27,12 +27,13 @@ if TYPE_CHECKING:
     import numpy as np
 
 SUMMARY = "LiteRT: Android, Pi, microcontrollers"
-PRECISIONS = ("fp32", "fp16", "dynamic", "int8", "int16x8")
+PRECISIONS = ("fp32", "fp16", "dynamic", "int8", "int16x8", "int4")
 SUFFIX = ".tflite"
 PACKAGE = "litert_torch"
 EXTRA = None
 RUNTIME = "LiteRT"
-SCHEMES = {"int8": _schemes.as_trained, "int16x8": _schemes.sixteen_bit}
+SCHEMES = {"int8": _schemes.as_trained, "int16x8": _schemes.sixteen_bit,
+           "int4": _schemes.as_trained}  # fmt: skip
 
 layer_file = layer.write
 
@@ -43,7 +44,7 @@ _FROM_FLOAT = {"fp16": precisions.half_weights, "dynamic": precisions.integer_we
 def export(source: Source, precision: str, path: Path) -> tuple[TensorSpec, TensorSpec]:
     """Write a .tflite file.
 
-    Input and output are int8 for `int8`, int16 for `int16x8`, else float32.
+    Input and output are int8 for `int8` and `int4`, int16 for `int16x8`, else float32.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with quiet(f"writing {path.name} with litert-torch"):
@@ -53,6 +54,9 @@ def export(source: Source, precision: str, path: Path) -> tuple[TensorSpec, Tens
             precisions.mend_int16(model)
         if source.gpu and precision == "int8":
             rewrites.wide_strided(model)
+        if precision == "int4":
+            assert source.scales is not None
+            precisions.four_bit_weights(model, source.scales)
         if precision in _FROM_FLOAT:
             model = _FROM_FLOAT[precision](file.pack(model))
         rewrites.drop_unused(model)

@@ -132,9 +132,14 @@ def certify(
         gates += integer_gates(graph, reference.model, chosen)
         gates.append(Gate("scales that differ from training", len(found.differing), "==", 0))
         notes += found.differing[:_SHOWN]
-        notes += [f"float operator: {name}" for name in graph.float_operators(chosen)[:_SHOWN]]
+        unpacked = {op.output for op in graph.four_bits() if op.floating}
+        wrong = graph.float_operators({*chosen, *unpacked})
+        notes += [f"float operator: {name}" for name in wrong[:_SHOWN]]
         if chosen:
             notes.append(f"float by the recipe: {len(chosen)} operators")
+        if unpacked:
+            notes.append(f"{target.RUNTIME} computes {len(unpacked)} layers with 4-bit weights in "
+                         "float")  # fmt: skip
         with _runnable(path):
             checks = _layers(path, exported, graph, reference, limits.layer_samples)
         gates += layer_gates(checks, limits, notes)

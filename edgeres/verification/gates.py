@@ -22,16 +22,19 @@ FINER = {"int16x8": 16}  # limits are in int8 codes; a 16-bit code is 1/256 of o
 def integer_gates(graph: FileGraph, model: Classifier, chosen: Collection[str] = ()) -> list[Gate]:
     """What makes an int8 file an int8 file.
 
+    Layers with 4-bit weights may be float: not every runtime has an integer kernel for them.
+
     Args:
         chosen: outputs of operations that the recipe leaves float; others must be integer.
     """
     from edgeres.compression.graph import wiring
 
+    unpacked = {op.output for op in graph.four_bits() if op.floating}
     adds = sum(layer.kind == "add" for layer in wiring(model.spec))
     gates = [
         Gate(
             "float operators" + (" not excluded" if chosen else ""),
-            len(graph.float_operators(chosen)),
+            len(graph.float_operators({*chosen, *unpacked})),
             "==",
             0,
         ),

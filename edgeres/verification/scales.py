@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeres.compression.graph import wiring
+from edgeres.compression.graph import WEIGHT_RANGES, wiring
 from edgeres.models.modules import Classifier
 from edgeres.targets._graph import FileGraph, FileOp
 from edgeres.types import QuantParams, ScaleTable
@@ -165,10 +165,10 @@ def sources(op: FileOp, graph: FileGraph, names: Mapping[str, str]) -> dict[str,
 
 
 def codes(model: Classifier, scales: ScaleTable, name: str) -> np.ndarray:
-    """A layer's int8 weight codes (O, ...), as its trained scales give them."""
+    """A layer's weight codes (O, ...), int8 arrays, as its trained scales give them."""
     weight = model.state_dict()[name].numpy()
     scale = np.asarray(scales[name].scale, np.float32).reshape(-1, *[1] * (weight.ndim - 1))
-    return np.rint(weight / scale).clip(-127, 127).astype(np.int8)
+    return np.rint(weight / scale).clip(*WEIGHT_RANGES[scales[name].dtype]).astype(np.int8)
 
 
 def _producers(graph: FileGraph) -> dict[str, FileOp]:

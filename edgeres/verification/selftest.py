@@ -25,6 +25,7 @@ from edgeres.errors import EdgeresError, MissingComponent
 from edgeres.recipe import VerifySection
 from edgeres.targets import _faults
 from edgeres.targets._compiled import Form
+from edgeres.targets._four_bits import packed
 from edgeres.training.inference import prepared
 from edgeres.types import ExportedFile, QuantParams
 from edgeres.verification.certificate import Reference, certify
@@ -284,15 +285,17 @@ def _scales(path: Path, reference: Reference, change: Callable[[np.ndarray], np.
 def _weights(path: Path, reference: Reference, change: Callable[[np.ndarray], np.ndarray]) -> bool:
     """Change the weights of one layer, in whichever type and layout the file has them."""
     name = f"{_layer(reference)}.weight"
+    forms: list[Callable[[np.ndarray], bytes]] = [np.ndarray.tobytes]
     if reference.scales is not None:
         kinds = [codes(reference.model, reference.scales, name)]
+        forms += [packed] if reference.scales[name].dtype == "int4" else []
     else:
         weight = reference.model.state_dict()[name].numpy()
         kinds = [weight, weight.astype(np.float16)]
     for weight in kinds:
         for axes in ((0, 1, 2, 3), (0, 2, 3, 1), (2, 3, 1, 0)):
             stored, wrong = weight.transpose(axes), change(weight).transpose(axes)
-            if _exchange(path, stored.tobytes(), wrong.tobytes()):
+            if any(_exchange(path, form(stored), form(wrong)) for form in forms):
                 return True
     return False
 

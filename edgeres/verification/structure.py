@@ -262,6 +262,9 @@ class _Walk:
             if stored.dtype != np.int8:
                 return f"its weights are {stored.dtype}, not int8"
             params = step.weight_quantization
+            kind = self.scales[name].dtype if self.precision == "int4" else "int8"
+            if params is not None and "int4" in {params.dtype, kind} and params.dtype != kind:
+                return f"its weights are stored as {params.dtype}, not {kind}"
             if params is None or not same_params(params, self.scales[name]):
                 return f"its weights' scale isn't the trained one ({shown(self.scales[name])})"
         else:

@@ -29,9 +29,9 @@ INTEGER_TOLERANCE = 5
 
 
 @pytest.mark.parametrize("name", targets.names())
-def test_contract(name: str, quantized: tuple, tmp_path: Path) -> None:
-    model, folded, scales = quantized
+def test_contract(name: str, quantized: tuple, four_bits: tuple, tmp_path: Path) -> None:
     target, precision = targets.load(name)
+    model, folded, scales = four_bits if precision == "int4" else quantized
     needs(target.PACKAGE)
     if why := getattr(target, "missing", lambda: None)():
         pytest.skip(why)
@@ -54,6 +54,7 @@ def test_contract(name: str, quantized: tuple, tmp_path: Path) -> None:
     stored = target.structure(path, source, precision)
     assert mismatches(stored, source.model, scales, precision) == ()
     if integer:
+        assert read.precision() == precision or target.SUFFIX == ".trt.onnx"
         assert [g.sentence() for g in integer_gates(read, folded) if not g.passed] == []
         assert audit(read, folded, scales).differing == ()
     else:

@@ -137,13 +137,22 @@ class QuantizeSection(Section):
         ),
     ] = "qat"
     scheme: Annotated[
-        Literal["w8a8", "w8a8-portable", "w8a8-symmetric", "w8a16"],
+        Literal["w8a8", "w8a8-portable", "w8a8-symmetric", "w8a16", "w4a8"],
         Field(
             description="int8 weights per channel; activations per tensor: int8 (portable: with "
             "scales of which all integer kernels make the same codes), int8 with zero point 0, or "
-            "int16."
+            "int16. w4a8: int4 weights, activations as w8a8."
         ),
     ] = "w8a8"
+    keep_8bit: Annotated[
+        tuple[Text, ...],
+        Field(
+            description="w4a8: layers whose weights have 8 bits; regular expressions, or `ends`, "
+            "those that read the images and the last one.",
+            json_schema_extra=_UNIQUE,
+        ),
+        AfterValidator(_unique),
+    ] = ("ends",)
     ranges: Annotated[
         Literal["min-max", "percentile", "mse", "entropy"],
         Field(description="How calibration chooses what range of a tensor gets codes."),
