@@ -12,8 +12,8 @@ from edgeres.artifact import Artifact
 from edgeres.recipe import PruneSection
 from edgeres.stages import Context, _checkpoint, _latency, device_keyed, keyed_as_is
 
-VERSION = 4
-LIBRARIES = (*_checkpoint.LIBRARIES, "torch-pruning")
+VERSION = 5
+LIBRARIES = _checkpoint.LIBRARIES
 
 
 def asks(section: PruneSection) -> tuple[str, ...]:
