@@ -66,6 +66,12 @@ class Group:
         """The convolutions and linear layers that make the channels."""
         return tuple(s for s in self.shares if s.side == "out")
 
+    def spare(self, order: Sequence[int]) -> int:
+        """How many of the first in an order may go, so that every layer keeps a channel."""
+        position = torch.empty(self.size, dtype=torch.long)
+        position[list(order)] = torch.arange(self.size)
+        return min(int(position[share.places].max()) for share in self.shares)
+
     def summed(self, numbers: Callable[[Share], Tensor | None]) -> Tensor:
         """(size,): of each channel, what its layers' channels have, added up.
 

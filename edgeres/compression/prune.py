@@ -149,9 +149,12 @@ def _parts(model: Classifier, judge: Criterion, round_to: int) -> list[_Part]:
     for group in channels.groups_of(model):
         losses = judge(group).double()
         order = losses.argsort(stable=True).tolist()
+        blocks = group.width // group.size
+        least = group.width - blocks * group.spare(order)
+        widths = _widths(group.width, math.lcm(round_to, blocks))
         parts.append(_Part(
             group, order, [0.0, *losses[order].cumsum(0).tolist()],
-            _widths(group.width, math.lcm(round_to, group.width // group.size)),
+            [width for width in widths if width >= least],
             {s.name: _lost(s, order) for s in group.shares if s.side != "in"},
             {s.name: _lost(s, order) for s in group.shares if s.side == "in"},
         ))  # fmt: skip

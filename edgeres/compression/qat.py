@@ -7,6 +7,7 @@ training itself is the one loop of `edgeres.training`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from edgeres.compression import exclusions, portable, ties
 from edgeres.compression.fake_quant import Range
-from edgeres.compression.graph import concatenated, snap, weight_scales
+from edgeres.compression.graph import concatenated, ended, ends, snap, weight_scales
 from edgeres.compression.qat_graph import QatNetwork
 from edgeres.datasets._store import reading
 from edgeres.disk import storage_errors, write_whole
@@ -126,7 +127,9 @@ class QatModel:
         self.model.load_state_dict({k: trained[k] for k in self.model.state_dict()})
         folded = fold_batchnorm(self.model.eval())
         scales = weight_scales(folded, self.kept.layers)
-        scales |= {one.tensor: one.params() for one in self.network.ranges}
+        cut = ends(self.model.spec)  # which learned steps may have left
+        scales |= {one.tensor: ended(one.params(), cut.get(one.tensor, math.inf))
+                   for one in self.network.ranges}  # fmt: skip
         snap(folded, scales, scheme=self.scheme)
         return folded, scales
 

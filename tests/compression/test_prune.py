@@ -189,6 +189,8 @@ COUPLED = {
                                          conv(3, 8, "some"), conv(4, 5)),
     "a shuffle": (conv(0, 12), Step("shuffle", (1,), {"native": False}), conv(2, 6, "some"),
                   Step("slice", (3,), {"first": 0.25, "last": 1}), conv(4, 5)),
+    "a slice of few": (conv(0, 8), Step("slice", (1,), {"first": 0, "last": 0.25}), conv(2, 4),
+                       conv(1, 4), Step("add", (3, 4), {}), conv(5, 4)),
     "a slice that is added": (conv(0, 8), Step("slice", (1,), {"first": 0.5, "last": 1}),
                               conv(0, 4), Step("add", (2, 3), {}), conv(4, 5)),
 }  # fmt: skip
@@ -203,7 +205,8 @@ def cut_rightly(model: NetworkModule, share: float) -> float:
     x = blots(4, Plan(0, model.spec.preprocess.size_px, ((0.5,), (0.5,)), ()))
     whole, pruned = shapes_of(model, x.shape[-1]), read_again(model)
     deaf = read_again(model)
-    chosen = [(g, range(int(share * g.size))) for g in channels.groups_of(pruned)]
+    groups = channels.groups_of(pruned)
+    chosen = [(g, range(min(int(share * g.size), g.spare(range(g.size))))) for g in groups]
     for group, gone in chosen:
         for part in group.shares:
             layer = deaf.get_submodule(part.name)
