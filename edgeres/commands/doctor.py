@@ -17,7 +17,7 @@ from edgeres import __version__
 from edgeres.text import table
 
 _PACKAGES = {
-    "torch": None, "torchao": None, "torch-pruning": None, "nncf": None, "litert-torch": None,
+    "torch": None, "torchao": None, "nncf": None, "litert-torch": None,
     "ai-edge-litert": None, "onnx": None, "onnxruntime": None, "numpy": None, "pillow": None,
     "coremltools": "coreml", "executorch": "executorch", "tensorflow": "tensorflow",
     "cryptography": "signing",

@@ -9,7 +9,7 @@ rebuilt graph is the same every time.
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,11 +20,11 @@ from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 from torchao.quantization.pt2e.quantizer import QuantizationSpec
 
 from edgeres.compression import biases, portable, rounding
-from edgeres.compression.quantizer import CLAMPS, RELU, ResidualQuantizer, layers
+from edgeres.compression.quantizer import CLAMPS, RELU, Layer, ResidualQuantizer, layers
 from edgeres.compression.rounding import Moments
 from edgeres.errors import BadInput
 from edgeres.models.modules import Classifier, Spec, module_of
-from edgeres.network.graph import Network, picks
+from edgeres.network.graph import Network, picks, united
 from edgeres.types import QuantParams, ScaleTable
 
 WEIGHT_RANGE = (-127, 127)
@@ -96,9 +96,18 @@ def _end_at_codes(graph: GraphModule, scales: ScaleTable) -> None:
 
     Its range was observed behind it. So every format has the same operation, and none rounds 6.
     The same holds for other ends.
+
+    Raises:
+        BadInput: codes go on beyond its end, as the scale is another value's, too.
     """
     for layer in layers(graph):
         if layer.last.target in CLAMPS and layer.name in scales:
+            if ended(scales[layer.name], _end(layer)) != scales[layer.name]:
+                raise BadInput(
+                    f"'{layer.name}' ends at {_end(layer):g}, and its codes beyond that: it has the"
+                    " scale of something larger, with which it is added or concatenated; quantize "
+                    "again, with quantize.scheme=w8a8, or put a 1x1 convolution between the two"
+                )
             layer.last.target = RELU[0]
             layer.last.args = layer.last.args[:1]
     graph.recompile()
@@ -122,6 +131,29 @@ def _keep_apart(graph: GraphModule, scales: ScaleTable) -> None:
             for user in users:
                 user.replace_input_with(layer.last, value)
     graph.recompile()
+
+
+def ended(params: QuantParams, end: float) -> QuantParams:
+    """With a scale whose codes end where values are cut off, if these go on far beyond.
+
+    Scales are rounded up, and grow a little (`ties`).
+    """
+    (scale,), (zero,) = params.scale, params.zero_point
+    most = end / max(1, _RANGES[params.dtype][1] - zero)
+    if scale <= most * (1 + 1 / 32):
+        return params
+    return replace(params, scale=(storable(torch.tensor(most)).item(),))
+
+
+def ends(spec: Spec) -> dict[str, float]:
+    """Where the layers end that a ReLU6 or the like is behind."""
+    return {la.name: _end(la) for la in layers(bare_graph(spec)) if la.last.target in CLAMPS}
+
+
+def _end(layer: Layer) -> float:
+    end = layer.last.args[2] if len(layer.last.args) > 2 else 1.0
+    assert isinstance(end, int | float)
+    return float(end)
 
 
 @dataclass(frozen=True)
@@ -163,15 +195,6 @@ def concatenated(spec: Spec) -> tuple[frozenset[str], ...]:
             "is fixed: put a 1x1 convolution between the two"
         )
     return joined
-
-
-def united(sets: Iterable[Iterable[str]]) -> tuple[frozenset[str], ...]:
-    """Sets that have something in common become one."""
-    found: list[frozenset[str]] = []
-    for names in map(frozenset, sets):
-        common = [known for known in found if known & names]
-        found = [known for known in found if not known & names] + [names.union(*common)]
-    return tuple(found)
 
 
 @functools.lru_cache(maxsize=8)

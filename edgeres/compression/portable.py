@@ -51,7 +51,7 @@ def sums_only(model: Classifier) -> NetworkModule:
     Returns:
         In evaluation mode. A pool of more than 64 rows or columns stays one.
     """
-    made = _as_network(model)
+    made = as_network(model)
     state = {k: v.detach().clone() for k, v in made.state_dict().items()}
     spec, nodes = made.spec, []
     users, by_name, widths, areas = spec.users(), spec.by_name, channels_of(spec), _areas(made)
@@ -92,7 +92,8 @@ def _mean(pool: Node, channels: int, size: tuple[int, int], taken: Collection[st
             for node, kernel, step in parts]  # fmt: skip
 
 
-def _as_network(model: Classifier) -> NetworkModule:
+def as_network(model: Classifier) -> NetworkModule:
+    """A residual network as a graph, of copies of its weights; a graph as it is."""
     if isinstance(model, NetworkModule):
         return model
     spec = model.spec

@@ -1,8 +1,8 @@
 """Structured pruning: a trained network and a budget in, a slimmer network with its weights out.
 
-Torch-Pruning's dependency graph finds which channels must go together across residual adds. Each
-group then loses its least important channels in steps of `round_to`, the step that loses least for
-what it saves first, until the budget is met; at the end, what fits after all is given back.
+Channels that must go together, across residual adds for one, are a group (`channels`). Each group
+loses its least important channels in steps of `round_to`, the step that loses least for what it
+saves first, until the budget is met; at the end, what fits after all is given back.
 """
 
 from __future__ import annotations
@@ -13,17 +13,13 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-import torch
-import torch_pruning as tp
-from torch import nn
-
-from edgeres.compression import criteria
+from edgeres.compression import channels
 from edgeres.compression.budgets import Budget
+from edgeres.compression.channels import Group, Share
 from edgeres.compression.criteria import Criterion
 from edgeres.errors import BadInput
-from edgeres.models.modules import Classifier, head, slimmed
+from edgeres.models.modules import Classifier, slimmed
 from edgeres.models.shapes import LayerShape, shapes_of
 
 _LEAST_LEFT = 0.1  # of a width
@@ -56,27 +52,23 @@ def prune(
     shapes = shapes_of(pruned, px)
     parts = _parts(pruned, judge, round_to)
     _choose(parts, _Layers(shapes, parts, budget), budget, round_to, model.spec.name)
-    for part in parts:
-        part.cut()
+    channels.cut([(part.group, part.order[: part.gone]) for part in parts])
     return slimmed(pruned)
 
 
 @dataclass
 class _Part:
-    """Channels that go together, as the search sees them.
+    """A group of channels, as the search sees it.
 
     Attributes:
-        group: of the dependency graph.
-        blocks: how many equal runs of channels must lose the same ones (grouped convolutions).
-        order: channels of one run, the least important first.
+        order: its channels, the least important first.
         sums: what is lost with the first 0, 1, 2, … of them.
         widths: what it may be cut down to, its present width first.
         writers, readers: name -> how many of its channels go with the first 0, 1, 2, … of them.
         step: index into `widths`, now.
     """
 
-    group: Any
-    blocks: int
+    group: Group
     order: list[int]
     sums: list[float]
     widths: list[int]
@@ -90,21 +82,17 @@ class _Part:
 
     @property
     def gone(self) -> int:
-        """How many channels of one run are lost now."""
-        return (self.widths[0] - self.width) // self.blocks
+        """How many channels are lost now."""
+        return self._lost(self.step)
+
+    def _lost(self, step: int) -> int:
+        return (self.widths[0] - self.widths[step]) * self.group.size // self.widths[0]
 
     def loss(self, step: int) -> float:
         """What goes with the step to `widths[step]`: the more, the less will be left."""
-        whole = self.widths[0]
-        before, after = ((whole - self.widths[s]) // self.blocks for s in (step - 1, step))
+        before, after = self._lost(step - 1), self._lost(step)
         left = self.sums[-1] - self.sums[after]
         return (self.sums[after] - self.sums[before]) * self.sums[-1] / max(left, 1e-12)
-
-    def cut(self) -> None:
-        run = self.widths[0] // self.blocks
-        chosen = [i + b * run for b in range(self.blocks) for i in sorted(self.order[: self.gone])]
-        if chosen:
-            self.group.prune(chosen)
 
 
 @dataclass
@@ -152,56 +140,31 @@ class _Layers:
         out = shape.cout - sum(p.writers[name][p.gone] for p in self.makes.get(name, ()))
         if shape.kind in ("add", "mean", "norm"):
             return shape.of_widths(out, out)
-        depthwise = shape.groups == shape.cin == shape.cout > 1
         cin = shape.cin - sum(p.readers[name][p.gone] for p in self.takes.get(name, ()))
-        return shape.of_widths(out if depthwise else cin, out)
+        return shape.of_widths(cin, out)
 
 
 def _parts(model: Classifier, judge: Criterion, round_to: int) -> list[_Part]:
-    px = model.spec.preprocess.size_px
-    example = torch.zeros(1, 3, px, px)
-    graph = tp.DependencyGraph().build_dependency(model, example_inputs=example)
-    kinds = [nn.Conv2d, nn.Linear]
-    names = {module: name for name, module in model.named_modules()}
     parts = []
-    for group in graph.get_all_groups(ignored_layers=[head(model)[1]], root_module_types=kinds):
-        width, blocks = criteria.channels_of(group), _blocks(group)
-        if not _in_whole_blocks(group):
-            continue
-        losses = judge(group).double().view(blocks, -1).sum(0)
-        order = losses.argsort(stable=True)
+    for group in channels.groups_of(model):
+        losses = judge(group).double()
+        order = losses.argsort(stable=True).tolist()
+        blocks = group.width // group.size
+        least = group.width - blocks * group.spare(order)
+        widths = _widths(group.width, math.lcm(round_to, blocks))
         parts.append(_Part(
-            group, blocks, order.tolist(), [0.0, *losses[order].cumsum(0).tolist()],
-            _widths(width, math.lcm(round_to, blocks)),
-            {names[m]: _lost(channels, order.tolist()) for m, channels in
-             (criteria.norms(group) | criteria.writers(group)).items()},
-            {names[m]: _lost(channels, order.tolist()) for m, channels in
-             criteria.readers(group).items()},
+            group, order, [0.0, *losses[order].cumsum(0).tolist()],
+            [width for width in widths if width >= least],
+            {s.name: _lost(s, order) for s in group.shares if s.side != "in"},
+            {s.name: _lost(s, order) for s in group.shares if s.side == "in"},
         ))  # fmt: skip
     return parts
 
 
-def _blocks(group: Any) -> int:
-    """The groups of a grouped convolution among the layers; each must lose as many channels."""
-    layers = [*criteria.writers(group), *criteria.readers(group)]
-    grouped = [m.groups for m in layers if isinstance(m, nn.Conv2d) and m.groups < m.out_channels]
-    return max(grouped, default=1)
-
-
-def _in_whole_blocks(group: Any) -> bool:
-    """Whether each grouped convolution that reads the channels reads no others beside them."""
-    return all(m.in_channels == len(channels) for m, channels in criteria.readers(group).items()
-               if isinstance(m, nn.Conv2d) and 1 < m.groups < m.out_channels)  # fmt: skip
-
-
-def _lost(channels: list[int], order: list[int]) -> list[int]:
-    """How many of a layer's channels go with the first 0, 1, 2, … of a run, in every run.
-
-    Args:
-        channels: the group's number of each.
-    """
-    each = Counter(channel % len(order) for channel in channels)
-    return [0, *itertools.accumulate(each[channel] for channel in order)]
+def _lost(share: Share, order: list[int]) -> list[int]:
+    """How many of a layer's channels go with the first 0, 1, 2, … of a group's."""
+    each = Counter(share.places.tolist())
+    return [0, *itertools.accumulate(each[place] for place in order)]
 
 
 def _widths(width: int, multiple: int) -> list[int]:

@@ -7,6 +7,7 @@ training itself is the one loop of `edgeres.training`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from edgeres.compression import bits, exclusions, portable, ties
 from edgeres.compression.fake_quant import Range
-from edgeres.compression.graph import concatenated, snap, weight_scales
+from edgeres.compression.graph import concatenated, ended, ends, snap, weight_scales
 from edgeres.compression.qat_graph import QatNetwork
 from edgeres.datasets._store import reading
 from edgeres.disk import storage_errors, write_whole
@@ -130,6 +131,10 @@ class QatModel:
         folded = fold_batchnorm(self.model.eval())
         scales = weight_scales(folded, self.kept.layers, self.four)
         scales |= {one.tensor: one.params() for one in self.network.ranges}
+        scales = weight_scales(folded, self.kept.layers)
+        cut = ends(self.model.spec)  # which learned steps may have left
+        scales |= {one.tensor: ended(one.params(), cut.get(one.tensor, math.inf))
+                   for one in self.network.ranges}  # fmt: skip
         snap(folded, scales, scheme=self.scheme)
         return folded, scales
 

@@ -113,6 +113,7 @@ class _Walk(Interpreter):
     def __init__(self, model: Classifier, tensors: set[str], look: Callable[[str, Tensor], None]):
         graph = export_program(model.eval()).module()
         super().__init__(graph)
+        self.extra_traceback = False  # else a refusal would get it
         names = {layer.last: layer.name for layer in layers(graph)} | {image_input(graph): "input"}
         self.names = {node: name for node, name in names.items() if name in tensors}
         self.look = look

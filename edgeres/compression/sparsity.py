@@ -7,17 +7,16 @@ by the group's own norm, the weakest 2^alpha times as fast as the strongest.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
-import torch_pruning as tp
 from torch import Tensor, nn
 
-from edgeres.models.modules import Classifier, head
+from edgeres.compression import criteria
+from edgeres.compression.channels import Group, groups_of
+from edgeres.models.modules import Classifier
 from edgeres.training.loop import Objective
 
 _ALPHA = 4.0
-_KINDS = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)
 
 
 class GroupSparsity:
@@ -30,22 +29,16 @@ class GroupSparsity:
 
     def __init__(self, model: Classifier, strength: float):
         self.strength = strength
-        px = model.spec.preprocess.size_px
-        example = torch.zeros(1, 3, px, px)
-        graph = tp.DependencyGraph().build_dependency(model, example_inputs=example)
-        kinds = [nn.Conv2d, nn.Linear]
-        last = head(model)[1]
-        self.groups = list(graph.get_all_groups(ignored_layers=[last], root_module_types=kinds))
+        self.groups = groups_of(model)
         self.terms: list[tuple[Tensor, int, Tensor]] = []
         self.refresh()
 
     @torch.no_grad()
     def refresh(self) -> None:
         """Weigh every channel by its group's norm as it is now."""
-        norm = tp.importance.GroupMagnitudeImportance(p=2)
         terms: list[tuple[Tensor, int, Tensor]] = []
         for group in self.groups:
-            size = norm(group).sqrt()
+            size = group.summed(criteria.squares).sqrt()
             weakness = (size.max() - size) / (size.max() - size.min()).clamp_min(1e-12)
             terms += _terms(group, 2 ** (_ALPHA * weakness))
         if not self.terms or self.terms[0][2].device != terms[0][2].device:
@@ -84,18 +77,16 @@ class _Penalized:
         getattr(self.plain, "compile", lambda _: None)(batch)
 
 
-def _terms(group: Any, factor: Tensor) -> Iterator[tuple[Tensor, int, Tensor]]:
+def _terms(group: Group, factor: Tensor) -> Iterator[tuple[Tensor, int, Tensor]]:
     """Each weight with the dimension of the group's channels in it, and their factors there.
 
     A grouped convolution counts by its outputs alone.
     """
-    for item in group:
-        layer = item.dep.target.module
-        inward = not group._DG.is_out_channel_pruning_fn(item.dep.handler)
+    for share in group.shares:
+        layer, inward = share.layer, share.side == "in"
         grouped = isinstance(layer, nn.Conv2d) and layer.groups > 1
-        if not isinstance(layer, _KINDS) or not layer.weight.requires_grad or (inward and grouped):
+        if not layer.weight.requires_grad or (inward and grouped):
             continue
-        dim = int(inward and not isinstance(layer, nn.BatchNorm2d))
-        own = factor.new_zeros(layer.weight.shape[dim])
-        own[item.idxs] = factor[item.root_idxs]
-        yield layer.weight, dim, own
+        own = torch.zeros(layer.weight.shape[int(inward)])
+        own[share.channels] = factor[share.places]
+        yield layer.weight, int(inward), own.to(layer.weight.device)

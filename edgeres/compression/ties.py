@@ -17,8 +17,9 @@ import math
 from collections.abc import Iterable
 
 from edgeres.compression import portable
-from edgeres.compression.graph import concatenated, united, wiring
+from edgeres.compression.graph import concatenated, wiring
 from edgeres.models.modules import Spec
+from edgeres.network.graph import united
 from edgeres.types import ScaleTable
 
 _DIGITS = 11  # of a float16 number

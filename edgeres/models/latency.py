@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edgeres.errors import BadInput
-from edgeres.models.shapes import LayerShape
+from edgeres.models.shapes import LayerShape, Sides
 
-Family = tuple[str, int, int, int, int]
+Family = tuple[str, Sides, Sides, Sides, int]
 """Layers that differ in channels only: kind, px, kernel, stride, groups (0: depthwise)."""
 
 _FAMILY = ("kind", "px", "kernel", "stride", "groups")
@@ -90,7 +90,7 @@ class LatencyTable:
         """Read a table back."""
         points: dict[Any, dict[tuple[int, int], float]] = {}
         for row in data["layers"]:
-            kind = tuple(row[name] for name in _FAMILY)
+            kind = tuple(tuple(v) if isinstance(v := row[name], list) else v for name in _FAMILY)
             points.setdefault(kind, {})[row["cin"], row["cout"]] = row["ns"]
         return cls(data["device"], data["target"], data["overhead_ns"], points, data["factor"])
 

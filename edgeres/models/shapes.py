@@ -7,6 +7,7 @@ pruner can weigh widths without building the network that has them.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 Kind = Literal["conv", "linear", "norm", "add", "mean"]
+Sides = int | tuple[int, int]
+"""Height and width; one number where both are the same."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +29,8 @@ class LayerShape:
             channels it has.
         kind: "conv", "linear", "norm" (batch norm), "add" (residual), "mean" (average pool).
         cin, cout: channels; the same for an add and a mean.
-        px: height and width of the output of a convolution or add, of the input of a mean.
-        kernel, stride, groups: of a convolution; depthwise is `groups == cin == cout`.
+        px: of the output of a convolution or add, of the input of a mean.
+        kernel, stride, groups: of a convolution; depthwise is `groups == cin`.
         trained: parameters per output channel beside the weights (bias, batch norm's scale and
             shift); -1 if nothing is trained, as in option A's shortcuts.
     """
@@ -36,9 +39,9 @@ class LayerShape:
     kind: Kind
     cin: int
     cout: int
-    px: int = 1
-    kernel: int = 1
-    stride: int = 1
+    px: Sides = 1
+    kernel: Sides = 1
+    stride: Sides = 1
     groups: int = 1
     trained: int = 0
 
@@ -47,17 +50,26 @@ class LayerShape:
         """How many weights it holds, biases aside."""
         if self.kind not in ("conv", "linear"):
             return 0
-        return self.cout * self.cin // self.groups * self.kernel**2
+        return self.cout * self.cin // self.groups * math.prod(sides(self.kernel))
 
     @property
     def macs(self) -> int:
         """Multiply-accumulates for one image."""
-        return self.weights * self.px**2
+        return self.weights * math.prod(sides(self.px))
 
     def of_widths(self, cin: int, cout: int) -> LayerShape:
         """The same layer, slimmer; a depthwise one stays depthwise."""
         groups = cin if self.groups == self.cin > 1 else self.groups
         return dataclasses.replace(self, cin=cin, cout=cout, groups=groups)
+
+
+def sides(value: Sides) -> tuple[int, int]:
+    """Height and width."""
+    return value if isinstance(value, tuple) else (value, value)
+
+
+def _sides(height: int, width: int) -> Sides:
+    return height if height == width else (height, width)
 
 
 def macs(shapes: Iterable[LayerShape]) -> int:
@@ -84,8 +96,9 @@ def shapes_of(model: nn.Module, px: int) -> list[LayerShape]:
         if isinstance(module, nn.Conv2d):
             trained = int(module.bias is not None) if module.weight.requires_grad else -1
             found.append(LayerShape(
-                names[module], "conv", module.in_channels, module.out_channels, output.shape[-1],
-                module.kernel_size[0], module.stride[0], module.groups, trained,
+                names[module], "conv", module.in_channels, module.out_channels,
+                _sides(*output.shape[-2:]), _sides(*module.kernel_size[:2]),
+                _sides(*module.stride[:2]), module.groups, trained,
             ))  # fmt: skip
         elif isinstance(module, nn.Linear):
             found.append(LayerShape(
@@ -95,7 +108,7 @@ def shapes_of(model: nn.Module, px: int) -> list[LayerShape]:
             channels = module.num_features
             found.append(LayerShape(names[module], "norm", channels, channels, trained=2))
 
-    def other(kind: Kind, channels: int, px: int) -> None:
+    def other(kind: Kind, channels: int, px: Sides) -> None:
         before = [s.name for s in found if s.kind == "conv" and s.cout == channels]
         if before:
             found.append(LayerShape(before[-1], kind, channels, channels, px))
@@ -107,9 +120,9 @@ def shapes_of(model: nn.Module, px: int) -> list[LayerShape]:
             output = func(*args, **(kwargs or {}))
             if isinstance(output, torch.Tensor) and output.dim() == 4:
                 if func in (aten.add.Tensor, aten.add_.Tensor):
-                    other("add", output.shape[1], output.shape[-1])
+                    other("add", output.shape[1], _sides(*output.shape[-2:]))
                 elif func in (aten.mean.dim, aten._adaptive_avg_pool2d.default):
-                    other("mean", output.shape[1], args[0].shape[-1])
+                    other("mean", output.shape[1], _sides(*args[0].shape[-2:]))
             return output
 
     was_training = model.training

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from edgeres.errors import BadInput
 from edgeres.network import document
-from edgeres.network.graph import INPUT, Network, Node, Value, width
+from edgeres.network.graph import INPUT, Network, Node, Value, picks, united, width
 from edgeres.network.module import NetworkModule
 from edgeres.network.ops import LARGEST
 from edgeres.types import Preprocess, QuantParams
@@ -199,15 +199,17 @@ class Walk:
         """Maps one behind another along their channels.
 
         Those whose scale is fixed in integers (the image, a sigmoid) are behind a convolution that
-        changes nothing, as what is concatenated has one scale. A long one is several shorter ones.
+        changes nothing, as what is concatenated has one scale; so is one that comes twice. A long
+        one is several shorter ones.
 
         Args:
             parts: names, and how many channels each has.
         """
-        names = []
+        names: list[str] = []
         for name, count in parts:
             node = self.nodes.get(self._maker(name))
-            free = node is not None and node.op != "sigmoid"
+            # XNNPACK joins no tensor with itself.
+            free = node is not None and node.op != "sigmoid" and name not in names
             names.append(name if free else self._fixed(name, count, range(count),
                                                        self.free(f"{base}.same")))  # fmt: skip
         names = self._joined(names)
@@ -309,6 +311,63 @@ class Walk:
             name in self.nodes or name in self._around or any(n in self.nodes for n in _outer(name))
         )
 
+    def _once(self, nodes: tuple[Node, ...], output: str) -> tuple[tuple[Node, ...], str]:
+        """Without what is computed twice, which converters make one of; and the output's name."""
+        first: dict[tuple[object, ...], str] = {}
+        instead: dict[str, str] = {}
+        found = []
+        for node in nodes:
+            inputs = tuple(instead.get(name, name) for name in node.inputs)
+            node = Node(node.name, node.op, inputs, node.attributes)
+            tensors = [t for t in (self.tensors.get(f"{node.name}.{key}")
+                                   for key in ("weight", "bias")) if t is not None]  # fmt: skip
+            if node.op not in ("linear", "batch_norm") and not node.values.get("trained"):
+                plain = Node("", node.op, inputs, node.attributes)
+                key = (plain, *(t.numpy().tobytes() for t in tensors))
+                instead[node.name] = first.setdefault(key, node.name)
+                if instead[node.name] != node.name:
+                    continue
+            found.append(node)
+        return tuple(found), instead.get(output, output)
+
+    def _ended(self, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+        """With a depthwise convolution of ones behind what is cut off at 6, say, and joined with
+        values that aren't: they have one scale, whose codes go on."""
+        by_name, channels, ends = {n.name: n for n in nodes}, {INPUT: 3}, set[str]()
+        for node in nodes:
+            channels[node.name] = width(node, channels)
+
+        def made(name: str) -> str:
+            while name in by_name and by_name[name].op in _MOVING[1:]:
+                (name,) = by_name[name].inputs
+            return name
+
+        joins = [n for n in nodes if n.op == "concat" or picks(n)]
+        for group in united((n.name, *map(made, n.inputs)) for n in joins):
+            parts = group - {n.name for n in joins}
+            cut = {n for n in parts if n in by_name and by_name[n].op == "clamp"}
+            if cut != parts or len({by_name[n].attributes for n in cut}) > 1:
+                ends |= cut
+        apart = {name: self.free(f"{name}_joined") for name in sorted(ends)}
+        moved: set[str] = {n.name for n in joins}  # and what leads to them
+        for node in reversed(nodes):
+            users = [n for n in nodes if node.name in n.inputs] if node.op in _MOVING[1:] else []
+            moved |= {node.name} if any(n.name in moved for n in users) else set()
+        found = []
+        for node in nodes:
+            inputs = node.inputs
+            if node.name in moved:
+                inputs = tuple(apart.get(name, name) for name in inputs)
+            found.append(Node(node.name, node.op, inputs, node.attributes))
+            if node.name in apart:
+                count, name = channels[node.name], apart[node.name]
+                values = _fixed_point(count, count, groups=count)
+                found.append(Node.of(name, "conv2d", (node.name,), **values))
+                self.tensors[f"{name}.weight"] = torch.ones(count, 1, 1, 1)
+                self.notes.append("a ReLU6 that is concatenated with what isn't cut off is before "
+                                  "a depthwise convolution of ones: the same numbers")  # fmt: skip
+        return tuple(found)
+
     def _apart(self, nodes: tuple[Node, ...], output: str) -> tuple[Node, ...]:
         """With a depthwise convolution of ones in front of what cuts values off that are read
         elsewhere, too: the same numbers, and in integers a layer ends with it."""
@@ -334,13 +393,14 @@ class Walk:
 
     def finished(
         self, output: str | None, answer: tuple[int, ...], size_px: int, name: str,
-        normalization: Normalization,
+        normalization: Normalization, *, codes: bool = False,
     ) -> Imported:  # fmt: skip
         """The network of all that the output is made of.
 
         Args:
             output: the network's name of the output.
             answer: its shape; 0 stands for the batch.
+            codes: a file says which scales its values have.
 
         Raises:
             BadInput: it isn't made of the image, or is no vector of logits, or a number is out of
@@ -351,7 +411,11 @@ class Walk:
                            "classes)")  # fmt: skip
         if output is None or output == INPUT:
             raise BadInput(f"{self.where}: its output isn't made of its image")
-        nodes = self._apart(_reaching(tuple(self.nodes.values()), output), output)
+        nodes = _reaching(tuple(self.nodes.values()), output)
+        if not codes:
+            nodes, output = self._once(nodes, output)
+            nodes = self._ended(nodes)
+        nodes = self._apart(nodes, output)
         network = Network(
             _plain(name), nodes, output, answer[1], Preprocess(size_px, *normalization)
         )

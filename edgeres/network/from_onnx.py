@@ -121,7 +121,8 @@ def of_program(
         walk.notes.append("holds no batch norm, as exporters fold it into convolutions: where it "
                           "is trained on, it needs a lower learning rate (0.002 in place of 0.01: "
                           "prune.train.learning_rate, teacher.train.learning_rate)")  # fmt: skip
-    read = walk.finished(output, (0, *answer), shape[2], path.stem, total or ((0.5,), (0.5,)))
+    read = walk.finished(output, (0, *answer), shape[2], path.stem,
+                         total or ((0.5,), (0.5,)), codes=stored is not None)  # fmt: skip
     integers = None if stored is None else walk.integers(read.module.spec, stored)
     if ask is not None:
         try:

@@ -146,8 +146,10 @@ class _Import(Walk):
             try:
                 handler(self, call)
             except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+                said = str(error).splitlines() if isinstance(error, ValueError) else []
+                why = f" ({said[0][:150]})" if said else ""
                 raise self.refused(
-                    call, f"{call.target} with these arguments isn't known"
+                    call, f"{call.target} with these arguments{why} isn't known"
                 ) from error
             self._follow(call, before)
 

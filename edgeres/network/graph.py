@@ -6,7 +6,7 @@ It is hashable, so that what follows from a network alone (its layers, its cost)
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from edgeres.errors import BadInput
@@ -163,3 +163,12 @@ def width(node: Node, channels: Mapping[str, int]) -> int:
     if node.op == "concat":
         return sum(read)
     return max(read) if node.op == "mul" else read[0]  # a gate may have one channel
+
+
+def united(sets: Iterable[Iterable[str]]) -> tuple[frozenset[str], ...]:
+    """Sets that have something in common become one."""
+    found: list[frozenset[str]] = []
+    for names in map(frozenset, sets):
+        common = [known for known in found if known & names]
+        found = [known for known in found if not known & names] + [names.union(*common)]
+    return tuple(found)

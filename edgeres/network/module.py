@@ -1,7 +1,7 @@
 """The PyTorch module of a network: every operation a submodule at its dotted name.
 
-So its `state_dict` has the keys that the network's own authors gave, and `torch.export`, Torch
-Pruning and the converters see an ordinary module.
+So its `state_dict` has the keys that the network's own authors gave, and `torch.export` and the
+converters see an ordinary module.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from edgeres.plugins import Plugins
 from edgeres.recipe import PruneSection
 from edgeres.stages import Context, _checkpoint, _latency, device_keyed, device_plugin, keyed_as_is
 
-VERSION = 4
-LIBRARIES = (*_checkpoint.LIBRARIES, "torch-pruning")
+VERSION = 5
+LIBRARIES = _checkpoint.LIBRARIES
 
 
 def asks(section: PruneSection) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgeres.models.shapes import LayerShape
+from edgeres.models.shapes import LayerShape, sides
 from edgeres.types import QuantParams, TensorSpec
 
 _SCALE, _WEIGHT_SCALE = 0.05, 0.01
@@ -19,11 +19,12 @@ def write(shape: LayerShape, path: Path) -> tuple[TensorSpec, TensorSpec]:
     import onnx
     from onnx import TensorProto, helper
 
-    before = shape.px * shape.stride
+    px, stride, kernel = map(sides, (shape.px, shape.stride, shape.kernel))
+    before = (side * step for side, step in zip(px, stride, strict=True))
     image = shape.kind != "linear"
-    first = (1, shape.cin, before, before) if image else (1, shape.cin)
-    after = 1 if shape.kind == "mean" else shape.px
-    last = (1, shape.cout, after, after) if image else (1, shape.cout)
+    first = (1, shape.cin, *before) if image else (1, shape.cin)
+    after = (1, 1) if shape.kind == "mean" else px
+    last = (1, shape.cout, *after) if image else (1, shape.cout)
     constants = _constants(shape)
     nodes = [_node("DequantizeLinear", ["input", "scale", "zero"], "x")]
     operands = ["x", "x"] if shape.kind == "add" else ["x"]
@@ -35,9 +36,9 @@ def write(shape: LayerShape, path: Path) -> tuple[TensorSpec, TensorSpec]:
             nodes.append(_node("DequantizeLinear", inputs, name, axis=0))
             operands.append(name)
         if shape.kind == "conv":
-            pads = [shape.kernel // 2] * 4
-            attributes = {"kernel_shape": [shape.kernel] * 2, "strides": [shape.stride] * 2,
-                          "pads": pads, "group": shape.groups}  # fmt: skip
+            pads = [side // 2 for side in kernel * 2]
+            attributes = {"kernel_shape": kernel, "strides": stride, "pads": pads,
+                          "group": shape.groups}  # fmt: skip
         else:
             attributes = {"transB": 1}
     kinds = {"conv": "Conv", "linear": "Gemm", "add": "Add", "mean": "GlobalAveragePool"}
@@ -69,7 +70,7 @@ def _constants(shape: LayerShape) -> list[Any]:
     rng = np.random.default_rng(0)
     values: dict[str, Any] = {"scale": np.float32(_SCALE), "zero": np.uint8(128)}
     if shape.weights:
-        kernel = (shape.kernel,) * 2 if shape.kind == "conv" else ()
+        kernel = sides(shape.kernel) if shape.kind == "conv" else ()
         size = (shape.cout, shape.cin // shape.groups, *kernel)
         scales = np.full(shape.cout, _WEIGHT_SCALE, np.float32)
         values |= {

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres.models.shapes import LayerShape
+from edgeres.models.shapes import LayerShape, sides
 from edgeres.network import tflite_file as file
 from edgeres.types import QuantParams, TensorSpec
 
@@ -58,16 +58,17 @@ def _weight(shape: LayerShape) -> tuple[int, ...]:
     if shape.kind == "linear":
         return (shape.cout, shape.cin)
     if _depthwise(shape):
-        return (1, shape.kernel, shape.kernel, shape.cout)
-    return (shape.cout, shape.kernel, shape.kernel, shape.cin // shape.groups)
+        return (1, *sides(shape.kernel), shape.cout)
+    return (shape.cout, *sides(shape.kernel), shape.cin // shape.groups)
 
 
 def _ends(shape: LayerShape) -> tuple[tuple[int, ...], tuple[int, ...]]:
     if shape.kind == "linear":
         return (1, shape.cin), (1, shape.cout)
-    before = shape.px * shape.stride
-    image = (1, before, before, shape.cin)
-    return image, (1, shape.cout) if shape.kind == "mean" else (1, shape.px, shape.px, shape.cout)
+    after = sides(shape.px)
+    before = (px * step for px, step in zip(after, sides(shape.stride), strict=True))
+    image = (1, *before, shape.cin)
+    return image, (1, shape.cout) if shape.kind == "mean" else (1, *after, shape.cout)
 
 
 class _Net:
@@ -118,7 +119,7 @@ class _Net:
         op.opcodeIndex, op.inputs, op.outputs = 0, inputs, [output]
         op.builtinOptionsType, op.builtinOptions = _options(s, kind)
         if kind in ("conv", "depthwise"):
-            op.builtinOptions.strideH = op.builtinOptions.strideW = shape.stride
+            op.builtinOptions.strideH, op.builtinOptions.strideW = sides(shape.stride)
             op.builtinOptions.padding = s.Padding.SAME
         if kind == "depthwise":
             op.builtinOptions.depthMultiplier = 1

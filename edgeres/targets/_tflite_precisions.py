@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
+from edgeres.errors import BadInput
 from edgeres.network import tflite_file as file
 from edgeres.targets._four_bits import FourBits, packed
 
@@ -81,6 +82,9 @@ def pad_before_pool(graph: GraphModule) -> None:
     """Give the max pool's padding an operation of its own, in zeros (exact after a ReLU).
 
     The converter pads with the smallest value, and has no int16 operation for that.
+
+    Raises:
+        BadInput: something else than a ReLU is before a padded max pool.
     """
     import torch
 
@@ -88,8 +92,14 @@ def pad_before_pool(graph: GraphModule) -> None:
     for node in list(graph.graph.nodes):
         if node.target is not aten.max_pool2d.default:
             continue
-        real, kernel, stride, (high, wide) = node.args
+        given: Any = [*node.args, *(node.args[1], (0, 0))[len(node.args) - 2 :]]  # stride, padding
+        real, kernel, stride, (high, wide), *rest = given
+        if not (high or wide):
+            continue
         codes = real.args[0]
+        if not _not_negative(codes.args[0]):
+            raise BadInput("int16x8 has no padding for a max pool behind anything but a ReLU; use "
+                           "tflite-int8, or put a ReLU before it")  # fmt: skip
         with graph.graph.inserting_before(node):
             padded = graph.graph.call_function(
                 aten.pad.default, (real, [wide, wide, high, high], "constant", 0.0)
@@ -97,8 +107,20 @@ def pad_before_pool(graph: GraphModule) -> None:
             quantize = (padded, *codes.args[1:])
             again = graph.graph.call_function(codes.target, quantize, codes.kwargs)
             real = graph.graph.call_function(real.target, (again, *real.args[1:]), real.kwargs)
-        node.args = (real, kernel, stride)
+        node.args = (real, kernel, stride, *([(0, 0), *rest] if rest else []))
     graph.recompile()
+
+
+def _not_negative(node: Any) -> bool:
+    """Whether a value is a ReLU's, perhaps moved."""
+    import torch
+
+    aten, q = torch.ops.aten, torch.ops.quantized_decomposed
+    moving = (aten.max_pool2d.default, q.quantize_per_tensor.default,
+              q.dequantize_per_tensor.default)  # fmt: skip
+    while node.target in moving:
+        node = node.args[0]
+    return node.target in (aten.relu.default, aten.relu_.default)
 
 
 def mend_int16(model: Any) -> None:

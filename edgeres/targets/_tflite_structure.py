@@ -116,7 +116,7 @@ class _Reader:
         quantization = {t.name: t.quantization for t in self.tensors
                         if t.quantization and not t.constant}  # fmt: skip
         left_over = [*left_over, *self._tensors(), *self.strange]
-        shapes = {t.name: (t.shape[-1], *t.shape[1:-1]) for t in self.tensors
+        shapes = {t.name: _channels_first(t.shape) for t in self.tensors
                   if not t.constant and len(t.shape) in (2, 4)}  # fmt: skip
         return Structure(tuple(steps), first.name, last.name, quantization, tuple(left_over),
                          shapes=shapes)  # fmt: skip
@@ -160,7 +160,7 @@ class _Reader:
             return "writes a constant"
         if getattr(options, "fusedActivationFunction", 0) not in (0, 1, 3):
             return f"its activation is of kind {options.fusedActivationFunction}"
-        if kind == "CONCATENATION" and (len(output.shape) != 4 or options.axis % 4 != 3):
+        if kind == "CONCATENATION" and not _joins_channels(output.shape, options.axis):
             return f"joins along the axis {options.axis}"
         if kind == "ADD" and output.dtype == "int16" and options.potScaleInt16:
             return "claims scales that are powers of two"
@@ -292,6 +292,20 @@ def _quantized_plainly(stored: Any, tensor: Any) -> Iterator[str]:
         yield f"{name} declares two shapes"
     if not tensor.constant and len(tensor.shape) not in (2, 4):
         yield f"{name} has {len(tensor.shape)} dimensions"
+
+
+def _channels_first(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """(1, H, W, C) -> (C, H, W); the converter has a map of one pixel as (1, C, 1, 1), too."""
+    if len(shape) == 4 and math.prod(shape) == shape[1]:
+        return shape[1:]
+    return (shape[-1], *shape[1:-1])
+
+
+def _joins_channels(shape: tuple[int, ...], axis: int) -> bool:
+    """Whether a concatenation makes channels, of maps of one pixel in either order."""
+    if len(shape) != 4:
+        return False
+    return axis % 4 == 3 or (axis % 4 == 1 and math.prod(shape) == shape[1])
 
 
 def _minus_one(inputs: list[Any]) -> bool:

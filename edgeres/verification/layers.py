@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.fx import Interpreter, Node
 
 from edgeres.compression.graph import bare_graph
-from edgeres.compression.quantizer import layers
+from edgeres.compression.quantizer import CLAMPS, layers
 from edgeres.models.modules import Classifier
 from edgeres.types import QuantParams, ScaleTable
 
@@ -74,8 +74,11 @@ class _Walk(Interpreter):
         return super().fetch_attr(target)
 
     def run_node(self, n: Node) -> object:
-        value = super().run_node(n)
         name = self.names.get(n)
+        if n.target in CLAMPS and name in self.scales:  # it ends by its codes
+            value = torch.relu(self.fetch_args_kwargs_from_env(n)[0][0])
+        else:
+            value = super().run_node(n)
         if name is None or name not in self.scales:  # nothing is quantized here
             return value
         assert isinstance(value, Tensor)

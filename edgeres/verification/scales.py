@@ -97,8 +97,8 @@ def name_layers(graph: FileGraph, model: Classifier, scales: ScaleTable) -> dict
         if op.role == "relu" and op.inputs[0] in names:
             names[op.output] = names[op.inputs[0]]
             continue
-        made = (_source(name, producers) for name in op.inputs)
-        read = {names.get(source.output) for source in made if source}
+        made = [_source(name, producers) for name in op.inputs]
+        read = {names.get(tensor, "input" if tensor == graph.input.name else "") for tensor in made}
         if op.weight is not None:
             fits = [unclaimed[name] for name, expected in stored.items()
                     if name in unclaimed and _same(op.weight, expected)]  # fmt: skip
@@ -160,8 +160,7 @@ def _follows_float(op: FileOp, graph: FileGraph) -> bool:
 def sources(op: FileOp, graph: FileGraph, names: Mapping[str, str]) -> dict[str, str]:
     """Input tensor of an operation -> the layer whose codes it carries ("" if unknown)."""
     producers = _producers(graph)
-    made = {name: _source(name, producers) for name in op.inputs}
-    return {name: names.get(s.output, "") if s else "" for name, s in made.items()}
+    return {name: names.get(_source(name, producers), "") for name in op.inputs}
 
 
 def codes(model: Classifier, scales: ScaleTable, name: str) -> np.ndarray:
@@ -177,12 +176,11 @@ def _producers(graph: FileGraph) -> dict[str, FileOp]:
     return {op.output: op for op in sorted(graph.ops, key=lambda o: o.role != "boundary")}
 
 
-def _source(name: str, producers: dict[str, FileOp]) -> FileOp | None:
-    """The operation whose codes a tensor carries, through those that only move codes."""
-    op = producers.get(name)
-    while op is not None and op.role in _MOVING and op.inputs:
-        op = producers.get(op.inputs[0])
-    return op
+def _source(name: str, producers: dict[str, FileOp]) -> str:
+    """The tensor whose codes a tensor carries, through what only moves codes."""
+    while (op := producers.get(name)) is not None and op.role in _MOVING and op.inputs:
+        name = op.inputs[0]
+    return name
 
 
 def _quantized_entry(graph: FileGraph) -> QuantParams | None:

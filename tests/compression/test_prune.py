@@ -7,17 +7,21 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import images, network
+from network.random_networks import Net, Plan, Step
+from network.random_networks import images as blots
 from torch import nn
 
-from edgeres.compression import blocks, budgets, criteria
+from edgeres.compression import blocks, budgets, channels, criteria
 from edgeres.compression.budgets import Budget
 from edgeres.compression.prune import prune
 from edgeres.compression.sparsity import GroupSparsity
 from edgeres.errors import BadInput
 from edgeres.models import weights
-from edgeres.models.modules import complexity
+from edgeres.models.modules import complexity, slimmed
 from edgeres.models.resnet import ResNet, spec_of
 from edgeres.models.shapes import macs, parameters, shapes_of
+from edgeres.network.from_torch import from_module
+from edgeres.network.module import NetworkModule
 from edgeres.training import objectives
 from edgeres.training.views import Labelled
 
@@ -156,3 +160,92 @@ def test_group_sparsity_shrinks_weak_channels_faster() -> None:
     assert pull.max().item() == pytest.approx(0.1 * 2**4, rel=1e-3)
     assert pull.min().item() == pytest.approx(0.1, rel=1e-3)
     assert pull[:8].min() > pull[8:].max()
+
+
+def joined(*steps: Step, px: int = 12) -> NetworkModule:
+    """Steps, their mean and a linear layer, as a network."""
+    at = len(steps)
+    end = (Step("mean", (at,), {}), Step("flatten", (at + 1,), {}),
+           Step("linear", (at + 2,), {"out": 5, "bias": True}))  # fmt: skip
+    return read(Plan(3, px, ((0.5,), (0.5,)), (*steps, *end)))
+
+
+def read(plan: Plan) -> NetworkModule:
+    return from_module(Net(plan), plan.px, mean=plan.normalization[0]).module
+
+
+def conv(source: int, out: int, groups: str = "one", kernel: tuple[int, int] = (3, 3)) -> Step:
+    padding = tuple(side // 2 for side in kernel)
+    return Step("conv", (source,), {"out": out, "kernel": kernel, "stride": 1, "padding": padding,
+                                    "dilation": 1, "groups": groups, "bias": True})  # fmt: skip
+
+
+COUPLED = {
+    "one tensor joined twice": (conv(0, 6), Step("cat", (1, 1), {}), conv(2, 7)),
+    "a sum of a concatenation": (conv(0, 6), conv(0, 4), Step("cat", (1, 2), {}), conv(0, 10),
+                                 Step("add", (3, 4), {}), conv(5, 6)),
+    "two outputs per channel": (conv(0, 6), conv(1, 12, "wider"), conv(2, 5)),
+    "groups that read a concatenation": (conv(0, 4), conv(0, 8), Step("cat", (1, 2), {}),
+                                         conv(3, 8, "some"), conv(4, 5)),
+    "a shuffle": (conv(0, 12), Step("shuffle", (1,), {"native": False}), conv(2, 6, "some"),
+                  Step("slice", (3,), {"first": 0.25, "last": 1}), conv(4, 5)),
+    "a slice of few": (conv(0, 8), Step("slice", (1,), {"first": 0, "last": 0.25}), conv(2, 4),
+                       conv(1, 4), Step("add", (3, 4), {}), conv(5, 4)),
+    "a slice that is added": (conv(0, 8), Step("slice", (1,), {"first": 0.5, "last": 1}),
+                              conv(0, 4), Step("add", (2, 3), {}), conv(4, 5)),
+}  # fmt: skip
+
+
+def cut_rightly(model: NetworkModule, share: float) -> float:
+    """Cut channels of every group; the rest is the network in which nothing reads those.
+
+    Returns:
+        The share of multiply-accumulates that is left.
+    """
+    x = blots(4, Plan(0, model.spec.preprocess.size_px, ((0.5,), (0.5,)), ()))
+    whole, pruned = shapes_of(model, x.shape[-1]), read_again(model)
+    deaf = read_again(model)
+    groups = channels.groups_of(pruned)
+    chosen = [(g, range(min(int(share * g.size), g.spare(range(g.size))))) for g in groups]
+    for group, gone in chosen:
+        for part in group.shares:
+            layer = deaf.get_submodule(part.name)
+            if part.side == "in" and not part.depthwise:
+                away = part.channels[torch.isin(part.places, torch.tensor(list(gone)))]
+                with torch.no_grad():  # each group of a grouped one loses the same
+                    layer.weight[:, away % layer.weight.shape[1]] = 0
+    channels.cut(chosen)
+    slim = slimmed(pruned)
+    with torch.no_grad():
+        torch.testing.assert_close(slim(x), deaf(x), atol=1e-5, rtol=1e-4)
+    return macs(shapes_of(slim, x.shape[-1])) / macs(whole)
+
+
+def read_again(model: NetworkModule) -> NetworkModule:
+    found = NetworkModule(model.spec).eval()
+    found.load_state_dict(model.state_dict())
+    return found
+
+
+@pytest.mark.parametrize("steps", COUPLED.values(), ids=COUPLED)
+def test_channels_that_must_go_together_do(steps: tuple[Step, ...]) -> None:
+    model = joined(*steps)
+    assert cut_rightly(model, 0.5) < 0.75
+    slim = prune(model, budgets.macs(shapes_of(model, 12), 0.6), round_to=1,
+                 criterion=lambda _: criteria.magnitude())  # fmt: skip
+    assert complexity(slim.spec)[1] <= 0.6 * complexity(model.spec)[1]
+    assert slim(torch.randn(2, 3, 12, 12)).shape == (2, 5)
+
+
+def test_a_criterion_of_batch_norm_of_layers_without_one() -> None:
+    """As squeeze-and-excitation has."""
+    model = trained("resnet8-se")
+    slim = slim_to(model, half_the_macs(model), lambda _: criteria.bn_scale())
+    assert complexity(slim.spec)[1] <= 0.5 * complexity(model.spec)[1]
+
+
+def test_kernels_and_maps_that_are_no_squares_are_counted() -> None:
+    steps = conv(0, 8), Step("max", (1,), {"kernel_size": (1, 3)}), conv(2, 8, kernel=(1, 5))
+    model = joined(*steps)
+    assert macs(shapes_of(model, 12)) == complexity(model.spec)[1]
+    assert parameters(shapes_of(model, 12)) == complexity(model.spec)[0]

@@ -13,15 +13,15 @@ from network.nets import Joined, of
 from torch import Tensor, nn
 
 from edgeres import targets
-from edgeres.compression import budgets, criteria, ptq, ties, uncalibrated
-from edgeres.compression.graph import concatenated, united, wiring
+from edgeres.compression import budgets, channels, criteria, ptq, ties, uncalibrated
+from edgeres.compression.graph import concatenated, wiring
 from edgeres.compression.prune import _Layers, _parts, prune
 from edgeres.compression.qat import QatModel
 from edgeres.errors import BadInput
 from edgeres.models import modules
 from edgeres.models.shapes import macs, shapes_of
 from edgeres.network.from_torch import from_module
-from edgeres.network.graph import Network, Node
+from edgeres.network.graph import Network, Node, united
 from edgeres.network.module import NetworkModule
 from edgeres.targets import _faults
 from edgeres.types import Preprocess, ScaleTable
@@ -155,8 +155,7 @@ def test_pruning_counts_a_layer_behind_a_concatenation_right(joined: tuple) -> N
     for part in parts:
         part.step = len(part.widths) - 1
     guessed = layers.cost()
-    for part in parts:
-        part.cut()
+    channels.cut([(part.group, part.order[: part.gone]) for part in parts])
     assert guessed == macs(shapes_of(modules.slimmed(model), PX))
 
 
