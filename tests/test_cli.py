@@ -95,6 +95,8 @@ def test_a_misspelled_key_names_line_and_nearest(tmp_path: Path) -> None:
         (("run", "quickstart", "--set", "teacher.model=resnet21"), 2, "resnet20"),
         (("distill", "--teacher", "resnet5O"), 2, "resnet50"),
         (("export", "--target", "tflite-int9"), 2, "tflite-int8"),
+        (("export", "--target", "tflite-int8,onnx-int9"), 2, "unknown target 'onnx-int9'"),
+        (("export", "--target", ","), 2, "names nothing"),
         (("export",), 2, "no runs yet"),
         (("verify", "no-such-run"), 2, "no-such-run"),
         (("inspect", "none.tflite"), 2, "no such file"),

@@ -231,7 +231,7 @@ def search(
     ] = "distill",
     student: Annotated[
         list[str] | None,
-        typer.Option(help="An architecture to try; repeat for several."),
+        typer.Option(help="An architecture to try; repeat, or name,name."),
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Of the short trainings.")] = 3,
     tries: Annotated[int, typer.Option(min=1, help="How many candidates are trained.")] = 4,
@@ -249,7 +249,8 @@ def search(
     from edgeres.text import chain as text
 
     fast = command.latency(budget, latency)
-    wish = command.Wish(device, fast, target, student or (), epochs, tries, out, max_drop)
+    students = split("--student", student, "`edgeres list models`")
+    wish = command.Wish(device, fast, target, students, epochs, tries, out, max_drop)
     loaded = chain.shipped(recipe, {"data": data}, overrides)
     show(command.searched(loaded, wish, runs, quiet), as_json, text.search)
 
@@ -319,7 +320,7 @@ def export(
     target: Annotated[
         list[str] | None,
         typer.Option(
-            help="A target; repeat for several. See `edgeres list targets`.",
+            help="A target; repeat, or name,name. See `edgeres list targets`.",
             autocompletion=complete.targets,
         ),
     ] = None,
@@ -363,7 +364,7 @@ def export(
     from edgeres.commands import chain
     from edgeres.text import chain as text
 
-    targets = target or ["tflite-int8"]
+    targets = [*split("--target", target, "`edgeres list targets`")] or ["tflite-int8"]
     brought = chain.brought(mean, std, size, preprocess, weights, new_head)
     result = chain.exported(
         model, architecture, data, runs, overrides, targets, quiet, brought,

@@ -221,7 +221,7 @@ def benchmark(
     device: Annotated[
         list[str] | None,
         typer.Option(
-            help="A device; repeat for several. See `edgeres list devices`.",
+            help="A device; repeat, or name,name. See `edgeres list devices`.",
             autocompletion=complete.devices,
         ),
     ] = None,
@@ -242,7 +242,8 @@ def benchmark(
     from edgeres.commands import files
     from edgeres.text import files as text
 
-    result = files.benchmarked(what, device or ["host"], preset, accuracy, runs, quiet, against)
+    devices = [*split("--device", device, "`edgeres list devices`")] or ["host"]
+    result = files.benchmarked(what, devices, preset, accuracy, runs, quiet, against)
     show(result, as_json, text.benchmark)
     if result["error"]:
         raise DeviceError(result["error"])
@@ -293,8 +294,9 @@ def compare(
     tolerance = Tolerance(latency, cold, memory, energy, size, accuracy)
     if html:
         command.require_page(html, [a, b, c])
+    devices = [*split("--device", device, "`edgeres list devices`")] or ["host"]
     result = command.all_compared(
-        [a, b, *([c] if c else [])], tolerance, device or ["host"], preset, runs, quiet,
+        [a, b, *([c] if c else [])], tolerance, devices, preset, runs, quiet,
         allow_invalid, against,
     )  # fmt: skip
     show(result, as_json, text.compare_markdown if markdown else text.compare)

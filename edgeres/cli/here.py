@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from edgeres import terminal
-from edgeres.cli._options import DEFAULT_RUNS, Data, ImageSize, Json, Programs, Runs, show
+from edgeres.cli._options import DEFAULT_RUNS, Data, ImageSize, Json, Programs, Runs, show, split
 from edgeres.commands import complete
 
 
@@ -58,11 +58,15 @@ def init(
     ] = None,
     target: Annotated[
         list[str] | None,
-        typer.Option(help="A file to write; repeatable.", autocompletion=complete.targets),
+        typer.Option(
+            help="A file to write; repeat, or name,name.", autocompletion=complete.targets
+        ),
     ] = None,
     device: Annotated[
         list[str] | None,
-        typer.Option(help="Where to measure; repeatable.", autocompletion=complete.devices),
+        typer.Option(
+            help="Where to measure; repeat, or name,name.", autocompletion=complete.devices
+        ),
     ] = None,
     _programs: Programs = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")] = False,
@@ -73,7 +77,9 @@ def init(
     """
     from edgeres.commands import start
 
-    answers = start.Answers(data, imgsz, teacher, student, tuple(target or ()), tuple(device or ()))
+    targets = split("--target", target, "`edgeres list targets`")
+    devices = split("--device", device, "`edgeres list devices`")
+    answers = start.Answers(data, imgsz, teacher, student, targets, devices)
     if answers == start.Answers() and not yes and sys.stdin.isatty() and sys.stdout.isatty():
         answers = start.asked(base)
     terminal.out(start.initialized(file, base, answers))
