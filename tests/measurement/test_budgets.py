@@ -173,3 +173,15 @@ def test_the_command_writes_both(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "no budgets of its own" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("budgets: [{accuracy: 97}]", "accuracy: 97 is no share of 1; 97 % is 0.97"),
+     ("budgets: [{agreement: 99}]", "agreement: 99 is no share of 1"),
+     ("budgets: []", "lists no budget")],
+)  # fmt: skip
+def test_a_limit_that_nothing_can_meet_is_refused(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "b.yaml").write_text(text)
+    with pytest.raises(BadInput, match=said):
+        budgets.load(tmp_path / "b.yaml")
