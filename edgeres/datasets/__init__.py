@@ -126,7 +126,7 @@ def parse(source: str) -> tuple[str, Path | None]:
     name, colon, path = source.partition(":")
     name = name.strip().replace("_", "-")
     if name not in names():
-        if Path(source).expanduser().is_dir():
+        if source.strip() and Path(source).expanduser().is_dir():
             raise BadInput(f"data '{source}' is a folder; write imagefolder:{source}")
         raise unknown("dataset", name, names())
     if not _plugin(name).NEEDS_PATH:
