@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import html
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -115,12 +116,17 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Result:
-    """A run: its folder, its networks in the chain's order, its files."""
+    """A run: its folder, its networks in the chain's order, its files.
+
+    Attributes:
+        notes: what was left out or assumed of its data.
+    """
 
     path: Path
     steps: tuple[Step, ...]
     files: tuple[File, ...]
     report: Path | None
+    notes: tuple[str, ...] = ()
 
     @property
     def last(self) -> Step:
@@ -481,8 +487,11 @@ def _numbers(name: str, value: Any) -> list[float]:
         found = [float(v) for v in np.asarray(value, float).reshape(-1)]
     except (TypeError, ValueError):
         found = []
-    if len(found) not in (1, 3):
+    if len(found) not in (1, 3) or not all(map(math.isfinite, found)):
         raise BadInput(f"{name}: one number or three for red, green, blue, e.g. 0.5")
+    if name == "std" and min(found) <= 0:
+        raise BadInput(f"std: {min(found):g} is not greater than 0; the mean's difference is "
+                       "divided by it")  # fmt: skip
     if said := preprocessing.above_one(found):
         raise BadInput(f"{name}: {said}")
     return found
@@ -516,13 +525,22 @@ def _result(run: Run) -> Result:
         if "test" in facts and "model" in facts:
             steps.append(Step(name, facts["model"], facts["parameters"], facts["macs"],
                               facts["test"]["correct"], facts["test"]["n"],
-                              tuple(facts.get("notes", ()))))  # fmt: skip
+                              (*facts.get("notes", ()), *_new_head(facts))))  # fmt: skip
         if artifact.stage == "export":
             told = facts["exported"]
             files.append(File(told["target"], artifact.file(told["file"]), told["size_bytes"],
                               told["sha256"], certificates.get(told["target"])))  # fmt: skip
     page = run.path / "report.html"
-    return Result(run.path, tuple(steps), tuple(files), page if page.exists() else None)
+    data = run.artifacts.get("data")
+    return Result(run.path, tuple(steps), tuple(files), page if page.exists() else None,
+                  tuple(data.facts.get("notes", ())) if data else ())  # fmt: skip
+
+
+def _new_head(facts: Mapping[str, Any]) -> list[str]:
+    from edgeres.stages import _finetuning
+
+    said = _finetuning.summary(facts).removeprefix("; ")
+    return [said] if said else []
 
 
 def _certificate(row: Mapping[str, Any]) -> Certificate:

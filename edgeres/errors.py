@@ -16,6 +16,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_MOST_LISTED = 30  # names in a message
+
 
 class EdgeresError(Exception):
     """Base of all expected errors; `exit_code` is what the command line returns."""
@@ -60,5 +62,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def unknown(kind: str, name: str, known: Iterable[str]) -> BadInput:
     """Return the error for a name that is not one of `known`, with its nearest match."""
     known = sorted(known)
-    listed = ", ".join(known)
-    return BadInput(f"unknown {kind} '{name}'{nearest(name, known)}; known: {listed}")
+    more = f" and {len(known) - _MOST_LISTED:,} more" if len(known) > _MOST_LISTED else ""
+    listed = f"known: {', '.join(known[:_MOST_LISTED])}{more}" if known else "there is none yet"
+    return BadInput(f"unknown {kind} '{name}'{nearest(name, known)}; {listed}")

@@ -142,7 +142,8 @@ def find_run(name: str | None, folder: Path) -> Run:
         for path in (Path(name), folder / name):
             if os.path.lexists(path / LOCK):
                 return open_run(path)
-        raise unknown("run", name, [r.name for r in all_runs(folder)])
+        kind = "run or file" if Path(name).suffix or os.sep in name else "run"
+        raise unknown(kind, name, [r.name for r in all_runs(folder)])
     runs = all_runs(folder)
     whole = [run for run in runs if not run.damage]
     if not runs:

@@ -14,7 +14,7 @@ import pytest
 
 from edgeres import disk, registry, run_state, runs
 from edgeres.commands import chain
-from edgeres.errors import BadInput
+from edgeres.errors import BadInput, unknown
 
 FIXTURE = Path(__file__).parent / "fixtures" / "run-v1.tar.xz"
 
@@ -225,3 +225,15 @@ def test_two_files_for_one_target_are_not_one(folder: Path) -> None:
     ):
         done = in_process.edgeres("verify", *line, cwd=folder.parent)
         assert done.returncode == 2 and says in done.stderr, done.stderr
+
+
+def test_a_name_that_may_be_a_file_is_called_so(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="unknown run 'net'; there is none yet"):
+        runs.find_run("net", tmp_path)
+    with pytest.raises(BadInput, match=r"unknown run or file 'net\.tflite'"):
+        runs.find_run("net.tflite", tmp_path)
+
+
+def test_many_names_are_cut_short() -> None:
+    said = str(unknown("run", "x", (f"run-{n:03}" for n in range(100))))
+    assert "run-029 and 70 more" in said and "run-030" not in said

@@ -203,6 +203,8 @@ def test_an_override_without_key_or_value_is_refused(write: Any, text: str) -> N
         ("data=false", "data: should be a mapping of settings, not false"),
         ("teacher=false", "teacher: should be a mapping of settings, not false"),
         ("data=''", "data: is empty"),
+        ("teacher.std=[0.0]", "teacher.std.0: 0.0 is not greater than 0"),
+        ("teacher.std=[]", "teacher.std: is empty"),
         (
             "prune={macs: 2}",
             f"prune.macs: 2 {NO_SHARE}",

@@ -164,6 +164,9 @@ def continued(
             terminal.say("the file is quantized already: its own scales are kept"
                          if own and own.quantized else
                          "the model is not quantized yet: post-training quantization")  # fmt: skip
+    if data is None and "data" not in document and not _names_data(overrides):
+        terminal.say("no --data: the bundled digits are taken, gray figures of 16 px; say --data "
+                     "imagefolder:PATH for pictures of your own")  # fmt: skip
     given = _said({"data": data, **(settings or {})})
     return load_mapping(document, [*given, *(overrides or [])], "the command line")
 
@@ -262,7 +265,7 @@ def exported(
     if model is None:
         model = str(find_run(None, runs).path)
         terminal.say(f"using {model} (the newest run)")
-    if data is None and not any(text.startswith("data") for text in overrides or ()):
+    if data is None and not _names_data(overrides):
         data, more = _noise(origin(model, architecture, runs, brought), runs)
         overrides = [*more, *(overrides or [])]
     recipe = continued(
@@ -275,6 +278,10 @@ def exported(
     had = given is not None and "verify" in given.artifacts
     added = _added(given, Path(result["run"])) if given else None
     return {**result, "added_to": added, "own_verification": had}
+
+
+def _names_data(overrides: Sequence[str] | None) -> bool:
+    return any(text.startswith(("data=", "data.source=")) for text in overrides or ())
 
 
 def _noise(document: Mapping[str, Any], runs: Path) -> tuple[str | None, list[str]]:

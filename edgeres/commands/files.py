@@ -257,7 +257,10 @@ def _inputs(run: Run, exports: Mapping[str, Artifact]) -> dict[str, Artifact]:
 
 
 def _float_model(run: Run) -> Artifact:
-    return next(run.artifacts[s] for s in ("prune", "distill", "teacher") if s in run.artifacts)
+    for step in ("prune", "distill", "teacher"):
+        if step in run.artifacts:
+            return run.artifacts[step]
+    raise BadInput(f"{run.path}: has no network yet; run it to its end first")
 
 
 def benchmarked(
@@ -326,8 +329,13 @@ def measured_in_turn(
         raise BadInput(f"{a} gives {gives[0]} values and {b} {gives[1]}: they are networks of "
                        "different tasks, which can't be compared")  # fmt: skip
     known: dict[str, Artifact] = {}
-    with contextlib.nullcontext() if against else contextlib.suppress(BadInput):
+    try:
         known, exports, _ = _test_of(exports, against, runs)
+    except BadInput as error:
+        if against:
+            raise
+        if not quiet:
+            terminal.say(f"note: top-1 isn't measured: {error}")
     section = _section(devices, preset, bool(known))
     result = _measured(section, {**exports, **known}, quiet)
     if result["error"]:
@@ -359,7 +367,7 @@ def _measured(section: Any, inputs: dict[str, Artifact], quiet: bool) -> dict[st
 
 
 def _test_set(run: Run) -> dict[str, Artifact]:
-    return {"data": run.artifacts["data"], "model": _float_model(run)}
+    return {"model": _float_model(run), "data": run.artifacts["data"]}
 
 
 def _test_of(
@@ -375,7 +383,8 @@ def _test_of(
     run = find_run(against, runs)
     own = next((a for a in run.artifacts.values() if a.stage == "export"), None)
     if own is None or "data" not in run.artifacts:
-        raise BadInput(f"{run.path}: has no export that says how images are prepared")
+        raise BadInput(f"{run.path}: has no export that says how images are prepared; "
+                       "`edgeres export` makes one")  # fmt: skip
     prepared, classes = own.facts["preprocess"], run.artifacts["data"].facts["classes"]
     ready, said = {}, []
     for name, artifact in exports.items():

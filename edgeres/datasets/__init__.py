@@ -129,6 +129,8 @@ def parse(source: str) -> tuple[str, Path | None]:
     name = name.strip().replace("_", "-")
     plugin = PLUGINS.find(name)
     if plugin is None:
+        if source.strip() and Path(source).expanduser().is_dir():
+            raise BadInput(f"data '{source}' is a folder; write imagefolder:{source}")
         raise PLUGINS.unknown(name, names())
     if not plugin.NEEDS_PATH:
         if colon:

@@ -7,6 +7,7 @@ up, and, if they are there, `x_val`, `y_val` and `classes` (names). Out: the sam
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,17 +63,28 @@ def read(path: Path | None, options: ReadOptions) -> RawDataset:
     count = 1 + max(int(part.labels.max(initial=-1)) for part in parts.values())
     if count > _MOST_CLASSES:
         raise BadInput(f"{file}: a label is {count - 1:,}; labels count the classes from 0")
-    names = found.get("classes")
+    names, notes = found.get("classes"), list(_scaled(found, options.resize.size_px))
     if names is None:
         classes = tuple(str(k) for k in range(count))
-        notes: tuple[str, ...] = (f"no `classes` in it: they are called 0 to {count - 1}",)
+        notes.append(f"no `classes` in it: they are called 0 to {count - 1}")
     else:
-        classes, notes = tuple(str(name) for name in names.reshape(-1)), ()
+        classes = tuple(str(name) for name in names.reshape(-1))
         if len(classes) < count:
             raise BadInput(f"{file}: names {len(classes)} classes, and a label is {count - 1}")
+    if lacking := sorted(set(range(len(classes))) - set(parts["train"].labels.tolist())):
+        more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
+        some = ", ".join(classes[k] for k in lacking[:5])
+        notes.append(f"no training image of {some}{more}: is a label meant otherwise?")
     return RawDataset(
-        classes, parts["train"], parts.get("val"), parts["test"], notes, by_rule=False
+        classes, parts["train"], parts.get("val"), parts["test"], tuple(notes), by_rule=False
     )
+
+
+def _scaled(found: dict[str, np.ndarray], size_px: int) -> Iterator[str]:
+    """What is to be said of images of another size than asked for."""
+    for part in _PARTS:
+        if f"x_{part}" in found and (own := found[f"x_{part}"].shape[1]) != size_px:
+            yield f"x_{part}: scaled from {own} to {size_px} px"
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:

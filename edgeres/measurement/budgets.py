@@ -97,6 +97,7 @@ MEASURES: dict[str, tuple[Callable[[Report, bool], Reading], bool]] = {
 }
 _DOCUMENT = {"budgets", "allow_unmeasurable", "allow_invalid"}
 _KEYS = ("target", "device", *MEASURES, "agreement")
+_SHARES = ("accuracy", "agreement")
 
 
 @dataclass(frozen=True)
@@ -148,8 +149,10 @@ def load(path: Path) -> Limits:
     rows = document.get("budgets")
     if not isinstance(invalid, bool):
         raise BadInput(f"{path}: `allow_invalid` is true or false")
-    if not isinstance(rows, tuple) or not isinstance(allowed, tuple) or not rows:
+    if not isinstance(rows, tuple) or not isinstance(allowed, tuple):
         raise BadInput(f"{path}: `budgets` and `allow_unmeasurable` are lists")
+    if not rows:
+        raise BadInput(f"{path}: lists no budget; see docs/budgets.md")
     for name in allowed:
         if not isinstance(name, str):
             raise BadInput(f"{path}: `allow_unmeasurable` lists names of measures")
@@ -214,6 +217,9 @@ def _budgets(path: Path, row: Any) -> Iterator[Budget]:
         if not isinstance(value, kind) or isinstance(value, bool):
             raise BadInput(f"{path}: {key} must be {'text' if kind is str else 'a number'}")
     limits = {k: float(v) for k, v in row.items() if k not in ("target", "device")}
+    for key in _SHARES:
+        if not 0 <= limits.get(key, 0) <= 1:
+            raise BadInput(f"{path}: {key}: {limits[key]:g} is no share of 1; 97 % is 0.97")
     if not limits:
         raise BadInput(f"{path}: a budget without a limit; known: {', '.join(_KEYS[2:])}")
     for measure, limit in limits.items():

@@ -125,7 +125,9 @@ class _Walk:
                 raise self._refused(call, "with these arguments isn't known") from error
         if image != "float32" and self.program.image not in self.scales:
             raise BadInput(f"{self.where}: takes {image}, and nothing says what its codes stand "
-                           "for; a network here takes float32 images, or codes")  # fmt: skip
+                           "for; a network here takes float32 images, or codes: if it prepares "
+                           "pixels itself, export it without that, and say it with --preprocess"
+                           )  # fmt: skip
 
     def answer(self) -> str:
         """The program's answer; a softmax, where only a change of type stands behind it."""

@@ -15,6 +15,7 @@ from torch import nn
 
 from edgeres.errors import BadInput
 from edgeres.network import onnx_file
+from edgeres.network._walk import as_shape, require_ends
 
 BATCH = -(1 << 40)
 """How large a batch is, in arithmetic of shapes."""
@@ -104,9 +105,7 @@ def _program(model: Any, where: str) -> Program:
                        f"({', '.join(sorted(dynamic))}); give the float network that it was made "
                        "from")  # fmt: skip
     images = onnx_file.inputs(model)
-    if len(images) != 1 or len(graph.output) != 1:
-        raise BadInput(f"{where}: has {len(images)} inputs and {len(graph.output)} outputs; a "
-                       "classifier takes one image and gives one vector")  # fmt: skip
+    require_ends(where, len(images), len(graph.output))
     opset = next((o.version for o in model.opset_import if o.domain in _OWN_DOMAINS), 0)
     if opset < _OLDEST:
         raise BadInput(f"{where}: is of operator set {opset}, older than {_OLDEST}; convert it "
@@ -117,7 +116,12 @@ def _program(model: Any, where: str) -> Program:
     kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
     kind = "float32" if kind == "float" else kind
     if kind not in ("float32", "int8", "uint8"):
-        raise BadInput(f"{where}: takes {kind}; a network here takes float32 images")
+        raise BadInput(f"{where}: takes {kind}; a network here takes float32 images: export it "
+                       "in float32")  # fmt: skip
+    declared = graph.output[0].type.tensor_type
+    if declared.HasField("shape") and len(declared.shape.dim) != 2:
+        gives = as_shape(tuple(max(0, d.dim_value) for d in declared.shape.dim))
+        raise BadInput(f"{where}: gives {gives}; a classifier gives (N, classes)")
     constants = {_text(t.name): array(t) for t in graph.initializer}
     calls = _calls(graph.node)
     names = [_text(images[0].name), *(_text(t.name) for t in graph.initializer),

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from edgeres.errors import BadInput
+from edgeres.network._walk import require_ends
 
 _MOST_TENSORS = 8 << 30  # bytes
 _MOST_TEXT = 64 << 20
@@ -111,9 +112,7 @@ def _program(archive: zipfile.ZipFile, where: str) -> Program:
             known[content["arg"]["name"]] = next(content[key] for key in _OWN if key in content)
     outputs = [spec["user_output"]["arg"]["as_tensor"]["name"]
                for spec in signature["output_specs"] if "user_output" in spec]  # fmt: skip
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise BadInput(f"{where}: has {len(inputs)} inputs and {len(outputs)} outputs; a "
-                       "classifier takes one image and gives one vector")  # fmt: skip
+    require_ends(where, len(inputs), len(outputs))
     shapes = {name: tuple(_axis(size) for size in meta["sizes"])
               for name, meta in graph["tensor_values"].items()}  # fmt: skip
     calls = tuple(map(_call, graph["nodes"]))

@@ -276,6 +276,13 @@ class Walk:
         self.tensors[f"{name}.weight"] = weight
         return self.put("conv2d", [source], name, **_fixed_point(count, len(channels)))
 
+    def softened(self, kind: str) -> None:
+        """Say that a softmax at the end was left out."""
+        self.notes.append(
+            f"the {kind} at its end is left out: its answers are logits, in the same"
+            " order; a distillation's temperature divides them as it does any other's"
+        )
+
     def dropped(self, share: float) -> None:
         """Say that a dropout is left out."""
         if share:
@@ -512,6 +519,14 @@ def conv_attributes(
     return {"in": width * groups, "out": out, "kernel": (kernel[0], kernel[1]), "stride": stride,
             "padding": padding, "dilation": dilation, "groups": groups, "bias": bias,
             "trained": True}  # fmt: skip
+
+
+def require_ends(where: str, inputs: int, outputs: int) -> None:
+    """Refuse a network of anything else than one input and one output."""
+    if (inputs, outputs) != (1, 1):
+        said = f"{inputs} input{'s' * (inputs != 1)} and {outputs} output{'s' * (outputs != 1)}"
+        raise BadInput(f"{where}: has {said}; an image classifier takes one image and gives one "
+                       "vector")  # fmt: skip
 
 
 def require_image(where: str, image: tuple[int, ...]) -> None:

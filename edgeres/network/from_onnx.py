@@ -87,7 +87,8 @@ def of_program(
     """
     if stored is None and program.image_type != "float32":
         raise BadInput(f"{path}: takes {program.image_type}; a network here takes float32 images, "
-                       "or codes")  # fmt: skip
+                       "or codes: if it prepares pixels itself, export it without that, and say "
+                       "it with --preprocess")  # fmt: skip
     where, shape = str(path), tuple(program.shape)
     nhwc = len(shape) == 4 and shape[3] == 3 and shape[1] != 3
     if nhwc:
@@ -976,10 +977,7 @@ def _softmax(walk: _Import, call: Call) -> None:
     axis = call.attributes.get("axis", 1 if walk.program.opset < 13 else -1)
     if call.outputs[0] != walk.program.answer or len(walk.shapes[source]) != 1 or axis % 2 != 1:
         raise walk.refused(call, f"{call.kind} before the end isn't known")
-    walk.notes.append(
-        f"the {call.kind} at its end is left out: its answers are logits, in the same"
-        " order; a distillation's temperature divides them as it does any other's"
-    )
+    walk.softened(call.kind)
     walk.give(call, source)
     walk.last.add(call.outputs[0])
 

@@ -20,7 +20,7 @@ from edgeres.network import _litert, _onnx, from_onnx
 from edgeres.network import tflite_file as file
 from edgeres.network._integers import Stored
 from edgeres.network._onnx import Call, Program
-from edgeres.network._walk import Imported, Normalization
+from edgeres.network._walk import Imported, Normalization, require_ends
 from edgeres.types import QuantParams
 
 _MOST_BYTES = 1 << 30
@@ -93,9 +93,7 @@ class _Walk:
     def run(self) -> tuple[Program, Stored | None]:
         graph = self.model.subgraphs[0]
         ends = [[] if v is None else [int(i) for i in v] for v in (graph.inputs, graph.outputs)]
-        if [len(end) for end in ends] != [1, 1]:
-            raise BadInput(f"{self.where}: has {len(ends[0])} inputs and {len(ends[1])} outputs; a "
-                           "classifier takes one image and gives one vector")  # fmt: skip
+        require_ends(self.where, *map(len, ends))
         if len(graph.operators) > _MOST_OPERATIONS or len(self.model.subgraphs) > 1:
             raise BadInput(f"{self.where}: has more than {_MOST_OPERATIONS:,} operations, or more "
                            "than one graph")  # fmt: skip

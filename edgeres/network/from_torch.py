@@ -6,9 +6,11 @@ the table below is refused by name, with the module it stands in.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -42,23 +44,26 @@ def from_module(
     """Read a module, which is left as it was.
 
     Args:
-        model: takes (N, 3, size_px, size_px) float32, gives (N, classes).
+        model: takes (N, 3, size_px, size_px), gives (N, classes). What trainers wrap around one is
+            taken off; of weights on a GPU or of other float types a float32 copy is read.
         mean, std: what its images are normalized with, in units of pixel / 255.
 
     Raises:
         BadInput: `torch.export` can't trace it, or an operation isn't known; it is named. Or its
             own answers to a few images aren't those of what was read.
     """
+    model = _unwrapped(model)
+    name = name or type(model).__name__.lower()
+    model, notes = _plain(model, name)
     modes = {module: module.training for module in model.modules()}
     image = torch.zeros(2, 3, size_px, size_px)
     shapes = ({0: torch.export.Dim("batch", min=1, max=65536)},)
-    name = name or type(model).__name__.lower()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.export.export(model.eval(), (image,), dynamic_shapes=shapes)
             saved = BytesIO()
-            torch.export.save(_contiguous(program), saved)
+            torch.export.save(program, saved)
         with torch.no_grad():
             theirs = model(trial_images(2, size_px))
     except Exception as error:  # whatever its own code raises
@@ -67,10 +72,13 @@ def from_module(
     finally:
         for module, training in modes.items():
             module.training = training
-    read = _imported(_pt2.read(saved.getvalue(), name), name, name, mean, std)
+    if not isinstance(theirs, Tensor):
+        raise BadInput(f"{name}: gives a {type(theirs).__name__}; a classifier gives a tensor "
+                       "(N, classes): give a module whose forward returns it alone")  # fmt: skip
+    read, ending = _imported(_pt2.read(saved.getvalue(), name), name, name, mean, std)
     with torch.no_grad():
-        require_same(name, read.module(trial_images(2, size_px)), theirs)
-    return read
+        require_same(name, ending(read.module(trial_images(2, size_px))), theirs)
+    return replace(read, notes=(*notes, *read.notes))
 
 
 def from_pt2(path: Path, *, mean: tuple[float, ...], std: tuple[float, ...]) -> Imported:
@@ -86,19 +94,45 @@ def from_pt2(path: Path, *, mean: tuple[float, ...], std: tuple[float, ...]) -> 
     """
     require_stored(path, "torch.export.save")
     data = read_bounded(path, _MOST, "program")
-    return _imported(_pt2.read(data, str(path)), str(path), path.stem, mean, std)
+    return _imported(_pt2.read(data, str(path)), str(path), path.stem, mean, std)[0]
 
 
-def _contiguous(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    for key, value in program.state_dict.items():
-        if not value.is_contiguous():
-            program.state_dict[key] = value.contiguous()
-    return program
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """A module without what trainers put around it: the same answers, under its own names."""
+    around = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    while isinstance(model, around) or hasattr(model, "_orig_mod"):  # of torch.compile
+        model = model.module if isinstance(model, around) else model._orig_mod  # type: ignore[assignment]
+    return model
+
+
+def _plain(model: nn.Module, name: str) -> tuple[nn.Module, list[str]]:
+    """A module whose tensors torch.export takes, a copy where they aren't; what is to be said."""
+    if isinstance(model, torch.jit.ScriptModule):
+        raise BadInput(f"{name}: is a TorchScript module, which torch.export can't read; give the "
+                       "nn.Module that it was made of")  # fmt: skip
+    tensors = [*model.parameters(), *model.buffers()]
+    if any(tensor.is_meta for tensor in tensors):
+        raise BadInput(f"{name}: its tensors are on the device 'meta', which holds no numbers; "
+                       "give it with its weights")  # fmt: skip
+    others = {str(t.dtype).removeprefix("torch.") for t in tensors
+              if t.is_floating_point() and t.dtype != torch.float32}  # fmt: skip
+    if not others and all(t.device.type == "cpu" and t.is_contiguous() for t in tensors):
+        return model, []
+    try:
+        copied = copy.deepcopy(model).to("cpu").float()
+    except Exception as error:  # whatever its own code raises
+        raise BadInput(f"{name}: can't be copied to the CPU as float32 ({error}); give "
+                       "module.cpu().float()") from error  # fmt: skip
+    for tensor in (*copied.parameters(), *copied.buffers()):
+        tensor.data = tensor.data.contiguous()
+    said = f"{name}: its weights are {' and '.join(sorted(others))}, and are read as float32"
+    return copied, [said] if others else []
 
 
 def _imported(
     program: Program, where: str, name: str, mean: tuple[float, ...], std: tuple[float, ...]
-) -> Imported:
+) -> tuple[Imported, Callable[[Tensor], Tensor]]:
+    """The network of a program, and what makes the program's answers of its logits."""
     try:
         image, answer = program.shapes[program.image], program.shapes[program.answer]
     except KeyError as error:
@@ -106,7 +140,12 @@ def _imported(
     require_image(where, image)
     walk = _Import(where, program=program)
     walk.run()
-    return walk.finished(walk.values.get(program.answer), answer, image[2], name, (mean, std))
+    read = walk.finished(walk.values.get(program.answer), answer, image[2], name, (mean, std))
+    return read, walk.ending
+
+
+def _unchanged(logits: Tensor) -> Tensor:
+    return logits
 
 
 @dataclass(frozen=True)
@@ -134,6 +173,7 @@ class _Import(Walk):
     padded: dict[str, _Pads] = field(default_factory=dict)  # what only a convolution may read
     # Channels as a table, on the way of being shuffled -> their map, the table, whether it's turned
     tables: dict[str, tuple[str, tuple[int, int], bool]] = field(default_factory=dict)
+    ending: Callable[[Tensor], Tensor] = _unchanged
 
     def run(self) -> None:
         self.values[self.program.image] = INPUT
@@ -539,6 +579,17 @@ def _dropout(walk: _Import, call: Call) -> None:
     _same(walk, call)
 
 
+def _softmax(walk: _Import, call: Call) -> None:
+    """At the end: left out, what stands before it are the logits."""
+    source, kind = walk.value(call, "self"), call.target.partition(".")[0]
+    flat = len(walk.shape(call)) == 2 and call.arguments["dim"] in (1, -1)
+    if call.results[0] != walk.program.answer or not flat:
+        raise walk.refused(call, f"{kind} before the end isn't known")
+    walk.softened(kind)
+    walk.ending = partial(getattr(torch, kind), dim=1)
+    walk.values[call.results[0]] = source
+
+
 def _ignored(walk: _Import, call: Call) -> None:
     """A check of sizes, which makes nothing."""
 
@@ -570,6 +621,7 @@ _CALLS: dict[str, Callable[[_Import, Call], None]] = {
     "flatten.using_ints": _flatten, "view.default": _flatten, "reshape.default": _flatten,
     "squeeze.dims": _flatten,
     "dropout.default": _dropout, "dropout_.default": _dropout, "feature_dropout.default": _dropout,
+    "softmax.int": _softmax, "log_softmax.int": _softmax,
     "pad.default": _pad, "constant_pad_nd.default": _pad,
     "alias.default": _same, "contiguous.default": _same, "clone.default": _same,
     "_assert_tensor_metadata.default": _ignored, "sym_size.int": _ignored,

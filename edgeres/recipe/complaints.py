@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -54,6 +54,13 @@ def sentence(error: ErrorDetails, document: Document, root: type[BaseModel]) -> 
         return f"{place.where}: unknown key '{name}'{inside}{hint}"
     subject = f"{_dotted(place.key)}: " if place.key else ""
     return f"{place.where}: {subject}{_complaint(error, context)}"
+
+
+def follows(error: ErrorDetails, others: Sequence[ErrorDetails]) -> bool:
+    """Whether a list is only too short as something in it is wrong, which is said by itself."""
+    at = error["loc"]
+    inside = (e for e in others if e["loc"][: len(at)] == at and e["loc"] != at)
+    return error["type"] == "too_short" and any(inside)
 
 
 def _complaint(error: ErrorDetails, context: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ import edgeres
 from edgeres import documents
 from edgeres.documents import Document, shortened
 from edgeres.errors import BadInput, unknown
-from edgeres.recipe.complaints import joined, sentence, shown
+from edgeres.recipe.complaints import follows, joined, sentence, shown
 from edgeres.recipe.sections import Recipe, RecipeFile, Section, TeacherSection
 
 _REQUIRED = ("data", "teacher", "train")
@@ -223,7 +223,8 @@ def _validated(kind: type[S], document: Document) -> S:
     try:
         value = kind.model_validate(document.tree, strict=True)
     except ValidationError as error:
-        problems += [sentence(e, document, kind) for e in error.errors(include_url=False)]
+        found = error.errors(include_url=False)
+        problems += [sentence(e, document, kind) for e in found if not follows(e, found)]
     if value is None or problems:
         raise BadInput(joined(problems))
     return value

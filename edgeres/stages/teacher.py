@@ -162,6 +162,20 @@ def _require_better_than_chance(facts: Mapping[str, Any], data: Artifact, out: P
     test = Accuracy(facts["test"]["correct"], facts["test"]["n"])
     if not _chance.near_chance(test, facts["classes"]):
         return
+    guess = f"guessing one of {facts['classes']} classes"
+    few = test.top1 > _chance.limit(facts["classes"])
+    found = (f"teacher: {facts['model']} is right in {test.top1:.1%} of {test.n} test images, "
+             + (f"too few to tell it from {guess}" if few else
+                f"which is hardly better than {guess}"))  # fmt: skip
+    anyway = "teacher.near_chance: go on uses it anyway"
+    if few:
+        raise BadInput(f"{found}: give more of them; {anyway}")
+    if "new_head" in facts:
+        raise BadInput(
+            f"{found}: its last layer is new, and {data.facts['counts']['train']:,} images for "
+            f"{facts['epochs']} epochs didn't teach it: more images, or more epochs "
+            f"(teacher.train.epochs, teacher.new_head.epochs); {anyway}"
+        )
     _, validation, _ = _checkpoint.splits(data)
     reasons = _chance.suspects(teachers.load(out), validation.images, validation.labels)
     likely = "; ".join(reasons[:2]) or (
@@ -169,11 +183,9 @@ def _require_better_than_chance(facts: Mapping[str, Any], data: Artifact, out: P
         "another range of pixels, other data"
     )
     raise BadInput(
-        f"teacher: {facts['model']} is right in {test.top1:.1%} of {test.n} test images, which is "
-        f"hardly better than guessing one of {facts['classes']} classes: {likely}; set "
-        f"teacher.preprocess (or mean and std), channels or outputs; if its classes are others, "
-        f"--new-head (teacher.new_head.replace: always) trains a new last layer; "
-        f"teacher.near_chance: go on uses it anyway"
+        f"{found}: {likely}; set teacher.preprocess (or mean and std), channels or outputs; if its "
+        f"classes are others, --new-head (teacher.new_head.replace: always) trains a new last "
+        f"layer; {anyway}"
     )
 
 

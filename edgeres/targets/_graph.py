@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from edgeres.types import QuantParams, TensorSpec
+from edgeres.types import QuantParams, TensorSpec, to_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,6 +67,8 @@ class FileGraph:
         requires: the oldest runtime that can run it, e.g. `TensorFlow Lite 2.3`; "" if unknown.
         versions: operator (or operator set) -> the version that the file uses.
         delegated: operator -> what else than the runtime has to compute it.
+        any_batch: the file leaves open how many images it takes at once.
+        also: further inputs and outputs, which `input` and `output` aren't.
     """
 
     format: str
@@ -79,6 +81,8 @@ class FileGraph:
     requires: str = ""
     versions: Mapping[str, int] = field(default_factory=dict)
     delegated: Mapping[str, str] = field(default_factory=dict)
+    any_batch: bool = False
+    also: tuple[tuple[Literal["input", "output"], TensorSpec], ...] = ()
 
     def operators(self) -> dict[str, int]:
         """How often each operator occurs."""
@@ -138,6 +142,8 @@ class FileGraph:
 
 def described(graph: FileGraph) -> dict[str, Any]:
     """A file as JSON-ready facts: sums first, then every operation in execution order."""
+    counted = [op for op in graph.ops if op.weight is not None and op.role in ("conv", "linear")]
+    sized = all(op.shape and min(op.shape) > 0 for op in counted)
     return {
         "operators": graph.operators(),
         "float_operators": graph.float_operators(),
@@ -145,7 +151,9 @@ def described(graph: FileGraph) -> dict[str, Any]:
         "transposes": graph.count("transpose"),
         "residual_adds": sum(op.role == "add" and len(op.inputs) > 1 for op in graph.ops),
         "partitions": graph.partitions,
-        "macs": sum(op.macs for op in graph.ops),
+        "macs": sum(op.macs for op in graph.ops) if sized else 0,
+        "any_batch": graph.any_batch,
+        "also": [{"end": end, **to_json(spec)} for end, spec in graph.also],
         "constant_bytes": sum(op.constant_bytes for op in graph.ops),
         "requires": graph.requires,
         "versions": dict(graph.versions),

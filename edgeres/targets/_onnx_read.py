@@ -52,12 +52,14 @@ def graph(path: Path, kind: str, model: Any, stored: Any) -> FileGraph:
         _operation(node, constants, packed, scales, codes, found, size)
         for node, size in zip(model.graph.node, sizes, strict=True)
     )
-    first, last = file.inputs(stored)[0], stored.graph.output[0]
-    ends = [tensor_spec(path, value, scales) for value in (first, last)]
+    inputs, outputs = ([tensor_spec(path, value, scales) for value in values]
+                       for values in (file.inputs(stored), stored.graph.output))  # fmt: skip
+    sizes_in = file.inputs(stored)[0].type.tensor_type.shape.dim
     return FileGraph(
-        kind, ops, ends[0], ends[1], scales, metadata=file.metadata(stored),
+        kind, ops, inputs[0], outputs[0], scales, metadata=file.metadata(stored),
         requires=f"onnxruntime {version}" if (version := file.oldest_runtime(stored)) else "",
-        versions=file.versions(stored),
+        versions=file.versions(stored), any_batch=bool(sizes_in) and not sizes_in[0].dim_value,
+        also=(*(("input", spec) for spec in inputs[1:]), *(("output", s) for s in outputs[1:])),
     )  # fmt: skip
 
 

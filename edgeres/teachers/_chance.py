@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgeres.statistics import wilson
+from edgeres.statistics import mcnemar, wilson
 from edgeres.teachers import _prepared
 from edgeres.training.answers import Teacher
 from edgeres.types import Accuracy
 
 _MOST_IMAGES = 512
-_BETTER = 0.2  # a suspect is named if it would put so much more of the images right
+_BETTER, _P = 0.2, 1e-3  # so much more of the images right, and so sure, or no suspect is named
 
 
 def limit(classes: int) -> float:
@@ -43,20 +43,23 @@ def suspects(teacher: Teacher, images: Tensor, labels: Tensor) -> list[str]:
     """
     images, labels = images[:_MOST_IMAGES], labels[:_MOST_IMAGES]
     answers = teacher.answer(images).argmax(1)
-    now = _share(answers, labels)
-    found = [(_share(other.answer(images).argmax(1), labels), f"with {name}")
+    now = answers == labels
+    found = [(now, other.answer(images).argmax(1) == labels, f"with {name}")
              for name, other in _prepared.otherwise(teacher)]  # fmt: skip
-    found.append((_reordered(answers, labels), "with its classes in another order"))
-    named = sorted((f for f in found if f[0] > now + _BETTER), reverse=True)
+    found.append((*_reordered(answers, labels), "with its classes in another order"))
+    named = sorted(((float(then.float().mean()), what) for before, then, what in found
+                    if _surely_better(before, then)), reverse=True)  # fmt: skip
     return [f"{what}, {share:.0%} would be right" for share, what in named]
 
 
-def _share(answers: Tensor, labels: Tensor) -> float:
-    return float((answers == labels).float().mean())
+def _surely_better(before: Tensor, then: Tensor) -> bool:
+    """Whether more of the same images are right, and not by luck: few images say nothing."""
+    lost, gained = int((before & ~then).sum()), int((then & ~before).sum())
+    return gained - lost > _BETTER * len(then) and mcnemar(lost, gained) < _P
 
 
-def _reordered(answers: Tensor, labels: Tensor) -> float:
-    """The share of right answers under the best matching of answers to labels.
+def _reordered(answers: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Which answers are right as they are, and under the best matching of answers to labels.
 
     A matching found by chance looks good on few images, so half of them, drawn at random, decide
     it and the others are counted.
@@ -71,4 +74,4 @@ def _reordered(answers: Tensor, labels: Tensor) -> float:
     rows, columns = linear_sum_assignment(table, maximize=True)
     meant = torch.empty(classes, dtype=torch.long)
     meant[torch.from_numpy(rows)] = torch.from_numpy(columns)
-    return _share(meant[answers[rest]], labels[rest])
+    return answers[rest] == labels[rest], meant[answers[rest]] == labels[rest]

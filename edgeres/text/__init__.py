@@ -23,7 +23,7 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
 
 def tensor(spec: Mapping[str, Any]) -> str:
     """`int8 1x16x16x3 NHWC, scale 0.0156863, zero point 0`."""
-    shape = "x".join(map(str, spec["shape"]))
+    shape = "x".join(str(n) if n > 0 else "?" for n in spec["shape"])
     q = spec["quantization"]
     extra = f", scale {q['scale'][0]:.6g}, zero point {q['zero_point'][0]}" if q else ""
     return f"{spec['dtype']} {shape} {spec['layout']}{extra}"

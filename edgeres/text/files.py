@@ -31,7 +31,10 @@ def inspect(result: Mapping[str, Any]) -> str:
                 + "".join(f", in {start(name, 60)}: {kilobytes(told['size_bytes'])}"
                           for name, told in result["beside"].items()),
         "MACs": f"{result['macs'] / 1e6:,.1f} M" if result["macs"] else "unknown",
-        "input": tensor(result["input"]), "output": tensor(result["output"]),
+        "input": tensor(result["input"]) + (", or more images" if result["any_batch"] else ""),
+        "output": tensor(result["output"]),
+        **{f"another {one['end']}, {start(one['name'], 40)}": tensor(one)
+           for one in result["also"]},
         "operators": counts, **_runtime(result.get("runtime")),
         **({"needs a delegate": ", ".join(f"{kind}: {what}" for kind, what in
                                           result["delegates"].items())}

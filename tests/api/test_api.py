@@ -161,3 +161,20 @@ def trained(found: dict[str, Any]) -> torch.nn.Module:
         loss.backward()
         optimizer.step()
     return model.eval()
+
+
+def test_what_is_assumed_of_data_and_classes_is_in_the_result(tmp_path: Path) -> None:
+    data = arrays() | {"x_test": arrays()["x_test"][:, ::2, ::2]}
+    done = edgeres.quantize(
+        of(lambda: Mobile(3)), data=data, preprocess="half", method="ptq", runs=tmp_path / "runs",
+        settings={"data.calibration": 32, "teacher.near_chance": "go on",
+                  "teacher.train.epochs": 1, "teacher.new_head.epochs": 1},
+    )  # fmt: skip
+    assert "x_test: scaled from 8 to 16 px" in done.notes
+    assert "its 3 classes aren't the data's: new last layer" in " ".join(done.steps[0].notes)
+
+
+@pytest.mark.parametrize("std", [0, -0.5, float("nan"), [0.2, 0.2, 0]])
+def test_a_std_that_divides_by_nothing_is_refused(std: Any, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="std: "):
+        edgeres.quantize(of(Mobile), data=arrays(), mean=0.5, std=std, runs=tmp_path)

@@ -97,3 +97,11 @@ def test_no_object_is_unpickled_and_no_pipe_waited_for(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("no zip")
     with pytest.raises(BadInput, match="can't be read as an"):
         datasets.load(f"arrays:{tmp_path / 'text.npz'}")
+
+
+def test_scaled_images_and_labels_without_images_are_said(tmp_path: Path) -> None:
+    source = written(tmp_path / "a.npz", x_test=np.zeros((10, 6, 6, 3), np.uint8),
+                     y_test=np.array([0, 1] * 4 + [0, 3]))  # fmt: skip
+    said = " ".join(datasets.load(source, validation=0.2).notes)
+    assert "x_test: scaled from 6 to 12 px" in said and "x_train" not in said
+    assert "no training image of 2, 3: is a label meant otherwise?" in said

@@ -186,3 +186,8 @@ def test_a_bundled_datasets_fingerprint_follows_the_packages_data(
     changed.write_bytes(digits.sources(None)[0].read_bytes() + b"\0")
     monkeypatch.setattr(digits, "sources", lambda path: (changed,))
     assert before != datasets.fingerprint("digits")
+
+
+def test_a_folder_alone_is_told_its_name(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=f"is a folder; write imagefolder:{tmp_path}"):
+        datasets.parse(str(tmp_path))

@@ -83,7 +83,10 @@ def test_a_batch_is_not_one_inference() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("budgets: []", "are lists"), ("[1]", "hold `key: value`"), ("a: 1", "`budgets` only"),
+        ("budgets: []", "lists no budget"), ("budgets: 1", "are lists"),
+        ("[1]", "hold `key: value`"), ("a: 1", "`budgets` only"),
+        ("budgets: [{accuracy: 97}]", "accuracy: 97 is no share of 1; 97 % is 0.97"),
+        ("budgets: [{agreement: -1}]", "agreement: -1 is no share of 1"),
         ("budgets: [1]", "a mapping of"),
         ("budgets: [{latency_p95: 1}]", "did you mean 'latency_p95_ms'"),
         ("budgets: [{size_kb: big}]", "size_kb must be a number"),

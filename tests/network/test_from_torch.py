@@ -69,6 +69,42 @@ def test_what_is_left_out_is_said_and_training_mode_is_kept() -> None:
                        "same": (3, 3)}  # fmt: skip
 
 
+@pytest.mark.parametrize("odd", [torch.softmax, torch.log_softmax])
+def test_a_softmax_at_the_end_is_left_out(odd: Any, tmp_path: Path) -> None:
+    body = of(Mobile)
+    theirs = _Softmax(body, odd)
+    x = torch.randn(2, 3, 16, 16)
+    read = from_module(theirs, 16)
+    again = from_pt2(saved(theirs, tmp_path / "net.pt2"), mean=(0.5,), std=(0.5,))
+    with torch.no_grad():
+        torch.testing.assert_close(read.module(x), body(x))
+        assert torch.equal(read.module(x), again.module(x))
+    assert f"the {odd.__name__} at its end is left out" in " ".join(read.notes)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_float_types_are_read_as_float32(dtype: torch.dtype) -> None:
+    theirs = of(Mobile).to(dtype)
+    read = from_module(theirs, 16)
+    assert f"its weights are {str(dtype)[6:]}, and are read as float32" in read.notes[0]
+    assert {p.dtype for p in theirs.parameters()} == {dtype}
+    x = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(read.module(x), theirs.float()(x))
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [lambda m: m.to(memory_format=torch.channels_last), nn.DataParallel, torch.compile,
+     lambda m: torch.compile(nn.DataParallel(m))],
+)  # fmt: skip
+def test_what_trainers_do_to_a_module_is_undone(wrapped: Any) -> None:
+    plain = from_module(of(Mobile), 16).module
+    read = from_module(wrapped(of(Mobile)), 16).module
+    assert read.spec == plain.spec
+    assert all(torch.equal(v, plain.state_dict()[k]) for k, v in read.state_dict().items())
+
+
 def test_a_new_head_other_outputs_and_pixels() -> None:
     ours = from_module(of(Mobile), 16, mean=(0.485, 0.456, 0.406), std=(0.2, 0.2, 0.3)).module
     x = torch.randn(2, 3, 16, 16)
@@ -94,12 +130,17 @@ def test_a_new_head_other_outputs_and_pixels() -> None:
 
 
 class _Softmax(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, body: nn.Module | None = None, odd: Any = torch.softmax) -> None:
         super().__init__()
-        self.body, self.odd = of(Mobile), nn.Softmax(1)
+        self.body, self.odd = body or of(Mobile), odd
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.odd(self.body(x))
+        return self.odd(self.body(x), 1)  # type: ignore[no-any-return]
+
+
+class _Named(_Softmax):
+    def forward(self, x: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        return {"logits": self.body(x)}
 
 
 class _Two(nn.Module):
@@ -244,7 +285,12 @@ def test_images_and_gates_are_concatenated_behind_a_convolution() -> None:
 
 @pytest.mark.parametrize(
     ("model", "said"),
-    [(_Softmax(), "softmax.int isn't known in 'odd'"), (_Two(), "1 inputs and 2 outputs"),
+    [(nn.Sequential(of(Mobile), nn.Softmax(0)), "softmax before the end isn't known in '1'"),
+     (nn.Sequential(_Softmax(), nn.ReLU()), "softmax before the end isn't known in '0'"),
+     (_Two(), "gives a tuple; a classifier gives a tensor"),
+     (_Named(), "gives a dict; a classifier gives a tensor"),
+     (of(Mobile).to("meta"), "the device 'meta', which holds no numbers"),
+     (torch.jit.trace(of(Mobile), torch.zeros(1, 3, 16, 16)), "is a TorchScript module"),
      (_Branching(), "torch.export can't read this module"),
      (_Scaled(), "mul.Tensor reads what isn't made of the image"),
      (_Flat(), r"flatten.using_ints of \(N, 4, 14, 14\) to \(N, 784\) isn't known"),

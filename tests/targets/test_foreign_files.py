@@ -277,3 +277,21 @@ def test_an_export_s_own_name_is_found_again(quantized: tuple, tmp_path: Path) -
         onnx_target.export(Source(folded, scales if precision == "int8" else None), precision, path)
         assert files.inspected(path)["precision"] == precision
         assert json.dumps(files.inspected(path), allow_nan=False)
+
+
+def test_every_end_and_an_open_size_are_shown(tmp_path: Path) -> None:
+    """A detector's second output, any number of images, and no sum of what isn't known."""
+    weight = helper.make_tensor("w", TensorProto.FLOAT, (8, 3, 3, 3), np.ones(216))
+    nodes = [helper.make_node("Conv", ["x", "w"], ["y"]), helper.make_node("Relu", ["y"], ["z"])]
+    made = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ("n", 8, None, None))
+            for name in ("y", "z")]  # fmt: skip
+    image = helper.make_tensor_value_info("x", TensorProto.FLOAT, ("n", 3, "h", "h"))
+    graph = helper.make_graph(nodes, "g", [image], made, [weight])
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
+    found = files.inspected(path)
+    assert found["macs"] == 0 and found["any_batch"]
+    assert [(one["end"], one["name"]) for one in found["also"]] == [("output", "z")]
+    shown = in_process.edgeres("inspect", path, cwd=tmp_path).stdout
+    assert "1x3x?x? NCHW, or more images" in shown and "another output, z" in shown
+    assert "unknown" in next(line for line in shown.splitlines() if line.startswith("MACs"))

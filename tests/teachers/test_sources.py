@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import subprocess
@@ -306,3 +307,23 @@ def test_a_teacher_near_chance_stops_with_the_reason(
         made(tmp_path, data, **section)
     (tmp_path / "artifact").rename(tmp_path / "before")
     assert made(tmp_path, data, near_chance="go on", **section)[1]["test"]["n"] == 64
+
+
+def test_few_images_name_no_reason(tmp_path: Path, data: Artifact, trained: ResNet) -> None:
+    """Five right of six is no proof of anything, and nothing else is better for sure."""
+    from edgeres.teachers import _chance
+
+    torch.save(trained.state_dict(), tmp_path / "net.pth")
+    section = {"model": f"checkpoint:{tmp_path / 'net.pth'}", "mean": (0.0,), "std": (1 / 255,)}
+    teacher, _ = made(tmp_path, data, near_chance="go on", **section)
+    images, labels = pictures(64, 5)
+    assert _chance.suspects(teacher, images, labels)
+    assert not _chance.suspects(teacher, images[:4], labels[:4])
+    few = {"model": "resnet8", "classes": 2, "test": {"correct": 5, "n": 6}}
+    with pytest.raises(BadInput, match=r"83\.3% of 6 test images, too few to tell"):
+        stage._require_better_than_chance(few, data, tmp_path)
+    counted = dataclasses.replace(data, facts={**data.facts, "counts": {"train": 22}})
+    new = {"model": "resnet8", "classes": 4, "test": {"correct": 50, "n": 200}, "epochs": 12,
+           "new_head": {"classes_before": 10, "epochs_alone": 2}}  # fmt: skip
+    with pytest.raises(BadInput, match="last layer is new, and 22 images for 12 epochs didn't"):
+        stage._require_better_than_chance(new, counted, tmp_path)
