@@ -147,6 +147,7 @@ def described(graph: FileGraph) -> dict[str, Any]:
         "partitions": graph.partitions,
         "macs": sum(op.macs for op in graph.ops),
         "constant_bytes": sum(op.constant_bytes for op in graph.ops),
+        "four_bits": len(graph.four_bits()),
         "requires": graph.requires,
         "versions": dict(graph.versions),
         "delegates": dict(graph.delegated),

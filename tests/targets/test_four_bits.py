@@ -156,6 +156,15 @@ def test_planted_faults_are_caught(name: str, four_bits: tuple, tmp_path: Path) 
     assert {"two channels swapped", "a weight tensor transposed"} <= planted
 
 
+def test_a_file_says_what_it_needs(four_bits: tuple, tmp_path: Path) -> None:
+    needed = {"onnx-int4": "onnxruntime 1.18", "qoperator-int4": "onnxruntime 1.18",
+              "tflite-int4": "TensorFlow Lite 2.11"}  # fmt: skip
+    assert set(needed) == set(INT4)
+    for name, requires in needed.items():
+        path, *_ = written(name, *four_bits[1:], tmp_path)
+        assert targets.load(name)[0].read(path).requires == requires
+
+
 def test_schemes_and_targets_have_to_fit() -> None:
     for name in INT4:
         targets.require_scheme(name, "w4a8")
