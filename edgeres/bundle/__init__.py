@@ -48,7 +48,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "ios": ("coreml-int8", "coreml-palettized", "coreml-fp16"),
     "jetson": ("tensorrt-int8", "tensorrt-fp16"),  # TensorRT takes no onnx-int8
     "linux": ("tflite-int8", "tflite-int16x8", "tflite-dynamic", "tflite-fp16", "tflite-fp32"),
-    "microcontroller": ("tflite-int8", "tflite-int16x8"),
+    "microcontroller": ("tflite-int8", "tflite-int4", "tflite-int16x8"),
     "web": ("onnx-int8", "onnx-fp32"),
     "web-service": ("onnx-int8", "onnx-fp32"),
 }

@@ -261,7 +261,7 @@ def quantize(
         str, typer.Option(help="qat, ptq, or file (the scales of a quantized file).")
     ] = "qat",
     scheme: Annotated[
-        str, typer.Option(help="w8a8, w8a8-portable, w8a8-symmetric or w8a16.")
+        str, typer.Option(help="w8a8, w8a8-portable, w8a8-symmetric, w8a16 or w4a8.")
     ] = "w8a8",
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Only measure each layer quantized alone.")

@@ -91,7 +91,7 @@ def _cost(model: Classifier, exclude: Sequence[str], device: str, quiet: bool) -
 
 
 def _measured(recipe: Recipe, runs: Path, quiet: bool) -> tuple[Probe, list[Sensitivity]]:
-    from edgeres.compression import ptq
+    from edgeres.compression import bits, ptq
     from edgeres.compression.sensitivity import Probe, measured
     from edgeres.models import weights
     from edgeres.stages import _checkpoint
@@ -104,7 +104,8 @@ def _measured(recipe: Recipe, runs: Path, quiet: bool) -> tuple[Probe, list[Sens
     train, validation, test = _checkpoint.splits(data)
     images = _checkpoint.calibration_images(data, train, test)
     section = recipe.quantize
-    _, scales = ptq.quantize(model, images, scheme=section.scheme, ranges=section.ranges)
+    four = bits.four(model, section.keep_8bit) if section.scheme == bits.SCHEME else None
+    _, scales = ptq.quantize(model, images, scheme=section.scheme, ranges=section.ranges, four=four)
     with _told("sensitivity", quiet) as tick:
         probe = Probe(model, scales, validation, section.scheme)
         rows = measured(probe, tick)

@@ -7,7 +7,7 @@ then finds a small set of layers to leave float so that an accuracy budget is me
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch.fx import Interpreter, Node
 
 from edgeres.compression import portable
 from edgeres.compression.exclusions import kept_float
-from edgeres.compression.graph import WEIGHT_RANGE, export_program, weight_scale
+from edgeres.compression.graph import WEIGHT_RANGES, export_program, weight_scale
 from edgeres.compression.quantizer import image_input, layers
 from edgeres.models.modules import Classifier, fold_batchnorm
 from edgeres.training.inference import prepared
@@ -158,7 +158,11 @@ def fewest_float(probe: Probe, rows: list[Sensitivity], budget: float, tick: Tic
 
 
 class _Walk(Interpreter):
-    """Runs the folded network, and quantizes what `weights` and `tensors` name."""
+    """Runs the folded network, and quantizes what `weights` and `tensors` name.
+
+    Attributes:
+        given: layer -> its quantized weight, where it isn't to be rounded here.
+    """
 
     def __init__(self, folded: Classifier, scales: ScaleTable, scheme: str):
         graph = export_program(folded).module()
@@ -166,6 +170,7 @@ class _Walk(Interpreter):
         self.scales, self.scheme = scales, scheme
         self.sources: dict[str, str] = {}
         self.weights: Collection[str] = ()
+        self.given: Mapping[str, Tensor] = {}
         self.tensors: Collection[str] = ()
         self.outputs: dict[Node, str] = {image_input(graph): "input"}
         self.constants: dict[Node, str] = {}
@@ -187,12 +192,16 @@ class _Walk(Interpreter):
         value = super().run_node(n)
         layer = self.constants.get(n)
         if layer is not None and layer in self.weights:
+            if layer in self.given:
+                return self.given[layer]
             read, written = (self.scales.get(name) for name in (self.sources[layer], layer))
             if self.scheme == portable.SCHEME and read and written:
                 ratio = written.scale[0] / read.scale[0]
                 return portable.rounded(value, torch.tensor([ratio]))
-            steps = weight_scale(value).view(-1, *[1] * (value.ndim - 1))
-            return (value / steps).round().clamp(*WEIGHT_RANGE) * steps
+            stored = self.scales.get(f"{layer}.weight")
+            kind = stored.dtype if stored else "int8"
+            steps = weight_scale(value, kind=kind).view(-1, *[1] * (value.ndim - 1))
+            return (value / steps).round().clamp(*WEIGHT_RANGES[kind]) * steps
         name = self.outputs.get(n)
         if name not in self.tensors or name not in self.scales:
             return value

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgeres.reporting import _plots
+from edgeres.reporting._rungs import INTEGER
 
 Report = Mapping[str, Any]
 Row = Mapping[str, Any]
@@ -58,7 +59,7 @@ def distributions(report: Report) -> Sequence[tuple[str, str, Sequence[Row]]]:
 def sizes(report: Report) -> list[Bar]:
     """(name, bytes, tone) of every file, after the first network's ("plain") if it is known."""
     files = {row["target"]: row for row in report["files"]}
-    rows = [(target, row["size_bytes"], "int8" if row["precision"] == "int8" else "float")
+    rows = [(target, row["size_bytes"], "int8" if row["precision"] in INTEGER else "float")
             for target, row in files.items() if row["size_bytes"]]  # fmt: skip
     first = report["ladder"][0] if report["ladder"] else None
     if rows and first and first["kind"] == "network" and first["size_bytes"]:
@@ -86,5 +87,5 @@ def chosen(report: Report, known: Sequence[str]) -> list[str]:
 def reliability(report: Report) -> list[dict[str, Any]]:
     """How sure against how right: the chosen rungs' rows, and whether they compute in integers."""
     found = {row["step"]: row for row in report.get("reliability") or []}
-    integer = {row["step"] for row in report["ladder"] if row["precision"] == "int8"}
+    integer = {row["step"] for row in report["ladder"] if row["precision"] in INTEGER}
     return [{**found[step], "integer": step in integer} for step in chosen(report, list(found))]

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgeres.reporting import _rungs, _units
-from edgeres.reporting._rungs import NETWORKS, Rung
+from edgeres.reporting._rungs import INTEGER, NETWORKS, Rung
 
 SIGNIFICANT = 0.05
 
@@ -67,7 +67,7 @@ def _product(rungs: Sequence[Rung], files: Sequence[Mapping[str, Any]]) -> Rung 
     timed = {row["target"] for row in files if row["status"] == "valid"}
     tried = {row["target"] for row in files if row["device"]}
     exported = [rung for rung in rungs if rung.kind == "file"]
-    integer = [rung for rung in exported if rung.precision == "int8"]
+    integer = [rung for rung in exported if rung.precision in INTEGER]
     ran = [rung for rung in integer if rung.n]
     orders = (
         [rung for rung in ran if verdicts[rung.label] and rung.label in timed],

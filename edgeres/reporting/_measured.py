@@ -18,7 +18,7 @@ def files(rungs: Sequence[Rung], by_step: Mapping[str, Mapping[str, Any]]) -> li
     rows = []
     for target in targets:
         rung, row = exported.get(target), _rungs.verified(by_step, target) or {}
-        integer = _rungs.precision_of(target) == "int8"
+        integer = _rungs.precision_of(target) in _rungs.INTEGER
         base = {
             "target": target, "precision": _rungs.precision_of(target),
             "file": rung.detail if rung else None,

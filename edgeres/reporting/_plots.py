@@ -13,6 +13,7 @@ from typing import Any
 
 from edgeres.reporting import _units
 from edgeres.reporting._markup import Markup, tag
+from edgeres.reporting._rungs import INTEGER
 
 Row = Mapping[str, Any]
 Figure = dict[str, Any]
@@ -168,7 +169,7 @@ def _figure(traces: Iterable[Any], across: Row, up: Row, height: int = 380) -> F
 def _tone(row: Row) -> str:
     if row.get("status", "valid") != "valid":
         return _TONES["invalid"]
-    return _TONES["int8" if row["precision"] == "int8" else "float"]
+    return _TONES["int8" if row["precision"] in INTEGER else "float"]
 
 
 def _name(row: Row) -> str:

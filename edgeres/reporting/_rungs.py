@@ -15,7 +15,9 @@ from edgeres.statistics import mcnemar, paired_difference, wilson
 NETWORKS = ("teacher", "distill", "prune", "quantize")
 _LABELS = {"distill": "Student", "prune": "Pruned"}
 BUILD_MACHINE = "build machine"
-_PRECISIONS = ("fp32", "fp16", "int8")
+INTEGER = ("int8", "int4")
+"""Precisions whose files are those of the quantized network."""
+_PRECISIONS = ("fp32", "fp16", *INTEGER)
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Rung:
         step: the step that made it; `previous` is the step it was made from.
         kind: "network" or "file".
         label: what the report calls it; `detail` is the model's or the file's name.
-        precision: "fp32", "fp16", "int8", or None where the target's name doesn't tell.
+        precision: "fp32", "fp16", "int8", "int4", or None where the target's name doesn't tell.
         correct, n: test accuracy; None where it never ran.
         accuracy_on: "build machine", or the device where accuracy was measured.
         predictions: class per test image, in the labels' order; may cover the first ones only.
@@ -178,6 +180,6 @@ def _origin(
     for rung in networks:
         if parent is not None and by_step[rung.step].get("digest") == parent:
             return rung
-    integer = precision_of(artifact["facts"]["exported"]["target"]) == "int8"
+    integer = precision_of(artifact["facts"]["exported"]["target"]) in INTEGER
     fitting = [rung for rung in networks if (rung.step == "quantize") == integer]
     return fitting[-1] if fitting else None

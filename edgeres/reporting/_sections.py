@@ -12,6 +12,7 @@ from edgeres.reporting import _charts, _evidence, _figures, _network, _plots, _t
 from edgeres.reporting._figures import CURVES
 from edgeres.reporting._markup import Child, Markup, join, tag
 from edgeres.reporting._parts import chart, figure, note, section
+from edgeres.reporting._rungs import INTEGER
 from edgeres.text import every_input
 
 Report = Mapping[str, Any]
@@ -236,8 +237,8 @@ def _pixels(size: int | None) -> str | None:
 
 
 def legend(rows: Any) -> Markup:
-    kinds = [("int8", "int8", any(r["precision"] == "int8" for r in rows)),
-             ("float", "float", any(r["precision"] != "int8" for r in rows)),
+    kinds = [("int8", "int8", any(r["precision"] in INTEGER for r in rows)),
+             ("float", "float", any(r["precision"] not in INTEGER for r in rows)),
              ("invalid", "invalid measurement",
               any(r.get("status", "valid") != "valid" for r in rows))]  # fmt: skip
     entries = [tag("li", _charts.swatch(kind), " ", words) for kind, words, used in kinds if used]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeres.reporting._markup import Markup, tag
+from edgeres.reporting._rungs import INTEGER
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,13 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 def tone(row: Mapping[str, Any]) -> str:
     """CSS classes of a row's marks."""
-    name = "int8" if row["precision"] == "int8" else "float"
+    name = "int8" if row["precision"] in INTEGER else "float"
     return f"{name} invalid" if row.get("status", "valid") != "valid" else name
 
 
 def marker(x: str, y: float, precision: str | None) -> Markup:
-    """A disc for int8, a diamond for everything else."""
-    if precision == "int8":
+    """A disc for int8 and int4, a diamond for everything else."""
+    if precision in INTEGER:
         return tag("circle", cx=x, cy=f"{y:g}", r=5, class_="marker")
     diamond = tag("path", d="M0-6 6 0 0 6-6 0Z", class_="marker")
     return tag("svg", diamond, x=x, y=f"{y:g}", class_="free")

@@ -13,6 +13,8 @@ from edgeres.stages import Context, _checkpoint, keyed_as_is
 from edgeres.types import ScaleTable
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from edgeres.models.modules import Classifier
     from edgeres.training.views import Labelled
 
@@ -20,18 +22,20 @@ VERSION = 9
 LIBRARIES = (*_checkpoint.LIBRARIES, "torchao", "nncf")
 _UNSEEN = ("crop", "randaugment")
 _VIEWS = 4  # of each image
+_OF_FOUR_BITS = ("keep_8bit", "max_drop", "max_kb")
+_JUDGES = 1000  # images that bits are chosen on
 
 
 def keyed(section: QuantizeSection) -> dict[str, Any]:
     """The section; PTQ has no training settings."""
     document = keyed_as_is(section)
     if section.method != "qat":
-        kept = ("method", "scheme", "ranges", "exclude", "input", "keep_8bit")
+        kept = ("method", "scheme", "ranges", "exclude", "input", *_OF_FOUR_BITS)
         document = {name: document[name] for name in kept}
     if section.input == "any":
         del document["input"]
     if section.scheme != "w4a8":
-        del document["keep_8bit"]
+        document = {k: v for k, v in document.items() if k not in _OF_FOUR_BITS}
     return document
 
 
@@ -59,7 +63,12 @@ def run(
         trained, model = model, of_pixels(model)
         notes = [_folded(trained, model, validation)]
     images = _checkpoint.calibration_images(data, train, test)
-    four = bits.four(model, section.keep_8bit) if section.scheme == bits.SCHEME else frozenset()
+    four: Collection[str] = ()
+    if section.max_drop is not None or section.max_kb is not None:
+        four, said = _mixed(section, inputs, model, images, context)
+        notes.append(said)
+    elif section.scheme == bits.SCHEME:
+        four = bits.four(model, section.keep_8bit)
     folded, scales = ptq.quantize(
         model, images, scheme=section.scheme, ranges=section.ranges, exclude=section.exclude,
         four=four,
@@ -124,6 +133,27 @@ def _said(bits: Mapping[str, int]) -> str:
     shown = ", ".join(wide[:6]) + (f" and {len(wide) - 6} more" if len(wide) > 6 else "")
     line = f"weights of {len(bits) - len(wide)} layers have 4 bits"
     return f"{line}, those of {shown} 8" if wide else line
+
+
+def _mixed(
+    section: QuantizeSection, inputs: Mapping[str, Artifact], model: Classifier, images: Tensor,
+    context: Context,
+) -> tuple[frozenset[str], str]:  # fmt: skip
+    """The layers that get 4 bits within the section's limits, and what is to be said of that."""
+    from edgeres.compression import mixed
+    from edgeres.training.views import Labelled
+
+    judge, split = _held_out(inputs["data"], inputs["model"].facts["source"])
+    every = max(1, len(split.labels) // _JUDGES)
+    split = Labelled(split.images[::every][:_JUDGES], split.labels[::every][:_JUDGES])
+    found = mixed.chosen(
+        model, images, split, keep=section.keep_8bit, max_drop=section.max_drop,
+        max_kb=section.max_kb, ranges=section.ranges, exclude=section.exclude, tick=context.tick,
+    )  # fmt: skip
+    return found.four, (
+        f"bits were chosen by layer: {found.lost_points:.2f} points are lost on "
+        f"{len(split.labels):,} {judge} before any training, and the weights take {found.kb:.1f} kB"
+    )
 
 
 def _folded(before: Classifier, after: Classifier, split: Labelled) -> str:

@@ -19,7 +19,7 @@ from edgeres.types import to_json
 
 # What a graph optimizer changes, so that it is shown twice.
 _TWICE = ("operators", "transposes", "residual_adds")
-_STORED = (*_TWICE, "macs", "constant_bytes", "delegates")
+_STORED = (*_TWICE, "macs", "constant_bytes", "four_bits", "delegates")
 
 
 def facts(path: Path) -> dict[str, Any]:

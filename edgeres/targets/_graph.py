@@ -155,6 +155,7 @@ def described(graph: FileGraph) -> dict[str, Any]:
         "any_batch": graph.any_batch,
         "also": [{"end": end, **to_json(spec)} for end, spec in graph.also],
         "constant_bytes": sum(op.constant_bytes for op in graph.ops),
+        "four_bits": len(graph.four_bits()),
         "requires": graph.requires,
         "versions": dict(graph.versions),
         "delegates": dict(graph.delegated),

@@ -28,6 +28,7 @@ def inspect(result: Mapping[str, Any]) -> str:
         "needs": result["requires"] or "unknown",
         "size": f"{kilobytes(result['size_bytes'])}, "
                 f"{kilobytes(result['constant_bytes'])} of it weights"
+                + (f" ({result['four_bits']} layers' in 4 bits)" if result["four_bits"] else "")
                 + "".join(f", in {start(name, 60)}: {kilobytes(told['size_bytes'])}"
                           for name, told in result["beside"].items()),
         "MACs": f"{result['macs'] / 1e6:,.1f} M" if result["macs"] else "unknown",

@@ -10,12 +10,12 @@ import torch
 from conftest import images, network
 from torch import nn
 
-from edgeres.compression import biases, bits, fake_quant, graph, ptq, rounding
+from edgeres.compression import biases, bits, fake_quant, graph, mixed, ptq, rounding
 from edgeres.compression.integers import integer_graph
 from edgeres.compression.qat import QatModel
-from edgeres.errors import BadInput
+from edgeres.errors import BadInput, GateFailed
 from edgeres.models.modules import fold_batchnorm
-from edgeres.recipe import TrainSection
+from edgeres.recipe import TrainSection, load_mapping
 from edgeres.training import loop, objectives
 from edgeres.training.inference import prepared
 from edgeres.training.views import Labelled
@@ -121,3 +121,50 @@ def test_training_moves_weights_that_are_clipped() -> None:
     fake_quant.plain_weight(weight, kind="int4").sum().backward()
     assert weight.grad is not None
     assert (weight.grad == 1).all()
+
+
+@pytest.fixture(scope="module")
+def labelled() -> tuple[nn.Module, Labelled]:
+    """A network that can't quite decide, and images with what it answers as their labels."""
+    model = network("resnet8")
+    shown = images(128, seed=5)
+    with torch.no_grad():
+        x = prepared(shown, model.spec.preprocess)
+        model.fc.bias -= model(x).mean(0)
+        return model, Labelled(shown, model(x).argmax(1))
+
+
+def test_a_limit_on_accuracy_gives_as_many_layers_4_bits_as_it_allows(labelled: tuple) -> None:
+    model, split = labelled
+    none, few, most = (
+        mixed.chosen(model, images(32), split, max_drop=drop) for drop in (100.0, 15.0, 8.0)
+    )
+    assert none.four == bits.four(model)
+    assert 0 < len(most.four) < len(none.four)
+    assert most.lost_points <= 8
+    assert few.lost_points <= 15
+    assert most.kb > none.kb
+    assert len(most.four) <= len(few.four)
+    folded, scales = ptq.quantize(model, images(32), scheme="w4a8", four=most.four)
+    with torch.no_grad():
+        x = prepared(split.images, model.spec.preprocess)
+        right = (integer_graph(folded, scales)(x).argmax(1) == split.labels).float().mean()
+    assert abs(100 * (1 - float(right)) - most.lost_points) < 4, "what was judged is what comes out"
+
+
+def test_a_limit_on_size_gives_no_more_layers_4_bits_than_it_takes(labelled: tuple) -> None:
+    model, split = labelled
+    found = mixed.chosen(model, images(32), split, max_kb=60)
+    assert found.kb <= 60
+    sizes = {n: model.state_dict()[f"{n}.weight"].numel() / 2e3 for n in found.four}
+    assert found.kb + max(sizes.values()) > 60
+    with pytest.raises(GateFailed, match=r"quantize.max_kb 10: the weights take \d\d\.\d kB"):
+        mixed.chosen(model, images(32), split, max_kb=10)
+    with pytest.raises(GateFailed, match=r"max_kb 50: .* within 8 points"):
+        mixed.chosen(model, images(32), split, max_drop=8, max_kb=50)
+
+
+def test_keys_of_4_bits_are_refused_elsewhere() -> None:
+    with pytest.raises(BadInput, match="max_drop is for scheme w4a8, and the scheme is w8a8"):
+        load_mapping({"name": "x", "data": {"name": "digits"}, "teacher": {"model": "resnet8"},
+                      "quantize": {"max_drop": 1}}, [])  # fmt: skip

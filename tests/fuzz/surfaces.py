@@ -7,6 +7,7 @@ EdgeresError: a sentence. Anything else is a fault.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import gzip
 import io
@@ -727,7 +728,9 @@ def _models(run: Path) -> list[Surface]:
     found = []
     for target, pattern in _NATIVE.items():
         folder = run / "artifacts" / f"export-{target}"
-        seeds = [p.read_bytes() for p in sorted(folder.glob(pattern))]
+        files = sorted(folder.glob(pattern))
+        seeds = [p.read_bytes() for p in files]
+        seeds += [_in_4_bits(p) for p in files if p.suffix in (".onnx", ".tflite")]
         if seeds:
             suffix = pattern.removeprefix("*")
             found.append(Surface(f"model {suffix}", functools.partial(list, seeds), read_model, suffix,
@@ -741,6 +744,27 @@ def _models(run: Path) -> list[Surface]:
                 functools.partial(_read_package, package, part.relative_to(package)), native=True,
             ))  # fmt: skip
     return found
+
+
+def _in_4_bits(path: Path) -> bytes:
+    """The same file, its weights' codes cut to 4 bits."""
+    import onnx
+
+    from edgeres import targets
+    from edgeres.network import tflite_file
+    from edgeres.targets import _onnx_rewrites, _tflite_precisions
+
+    ops = targets.of_file(path)[1].read(path).ops
+    table = {op.output: dataclasses.replace(op.weight_quantization, dtype="int4")
+             for op in ops if op.weight_quantization}  # fmt: skip
+    if path.suffix == ".onnx":
+        model = onnx.load(path)
+        _onnx_rewrites.four_bit_weights(model, table)
+        model.ir_version = 10
+        return bytes(model.SerializeToString())
+    flat = tflite_file.unpack(path.read_bytes())
+    _tflite_precisions.four_bit_weights(flat, table)
+    return tflite_file.pack(flat)
 
 
 def read_model(path: Path) -> None:

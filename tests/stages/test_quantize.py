@@ -11,10 +11,11 @@ import pytest
 import torch
 from conftest import images
 
-from edgeres import pipeline
+from edgeres import pipeline, targets
+from edgeres.artifact import Artifact
 from edgeres.errors import BadInput
-from edgeres.recipe import load_mapping
-from edgeres.stages import _checkpoint
+from edgeres.recipe import QuantizeSection, checked, load_mapping
+from edgeres.stages import Context, _checkpoint, data, distill, quantize
 from edgeres.training.views import Labelled
 
 
@@ -63,3 +64,40 @@ def test_calibration_takes_the_listed_training_images_only(tmp_path: Path) -> No
         chosen(sample(3, train.images[4]))
     with pytest.raises(BadInput, match="must use training images"):
         chosen(sample(99, train.images[3]))
+
+
+def test_what_is_for_4_bits_is_refused_in_the_plan() -> None:
+    pipeline.steps(recipe(scheme="w4a8"))
+    four = {"name": "r", "export": {"targets": ["onnx-int4"]}}
+    pipeline.steps(load_mapping({**four, "quantize": {"scheme": "w4a8"}}))
+    with pytest.raises(BadInput, match=r"'onnx-int4' stores weights of 4 bits.* use onnx-int8"):
+        pipeline.steps(load_mapping({**four, "quantize": {"scheme": "w8a8"}}))
+
+
+@pytest.mark.parametrize("limits", [{}, {"max_drop": 100}, {"max_kb": 60}])
+def test_the_step_says_which_layers_have_which_bits(limits: dict, tmp_path: Path) -> None:
+    """And an int8 file, that it stores them in 8."""
+    described = load_mapping({"name": "x", "data": {"source": "digits", "size": 8},
+                              "distill": {"student": "resnet8", "loss": "none",
+                                          "train": {"epochs": 1, "batch_size": 64}}})  # fmt: skip
+    digits = made(data, described.data, {}, tmp_path)
+    model = made(distill, described.distill, {"data": digits}, tmp_path)
+    section = checked(QuantizeSection, {"method": "ptq", "scheme": "w4a8", **limits})
+    found = made(quantize, section, {"data": digits, "model": model}, tmp_path)
+    four = [name for name, bits in found.facts["bits"].items() if bits == 4]
+    assert 0 < len(four) <= len(found.facts["bits"]) - 2
+    assert any(f"weights of {len(four)} layers have 4 bits" in n for n in found.facts["notes"])
+    chosen = [n for n in found.facts["notes"] if "bits were chosen by layer" in n]
+    assert bool(chosen) == bool(limits)
+    scales = _checkpoint.read_scales(found)
+    assert targets.stored_in_8_bits("tflite-int4", scales) == 0
+    assert targets.stored_in_8_bits("coreml-int8", scales) == len(four)
+
+
+def made(stage: object, section: object, inputs: dict[str, Artifact], root: Path) -> Artifact:
+    name = stage.__name__.rsplit(".", 1)[1]
+    for folder in (root / name, root / f"{name}-work"):
+        folder.mkdir()
+    context = Context(0, root / f"{name}-work", lambda *_: None)
+    facts = stage.run(section, inputs, root / name, context)
+    return Artifact(name, "k", "d", root / name, {}, {}, facts, {}, 0.0)

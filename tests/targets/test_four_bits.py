@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import images, network
+from conftest import images, needs, network
 
 from edgeres import targets
 from edgeres.compression import bits, ptq
@@ -21,6 +21,7 @@ from edgeres.training.inference import prepared
 from edgeres.types import ExportedFile, ScaleTable
 from edgeres.verification import selftest
 from edgeres.verification.certificate import Reference
+from edgeres.verification.scales import audit
 from edgeres.verification.structure import mismatches
 
 INT4 = tuple(name for name in targets.names() if name.endswith("-int4"))
@@ -154,6 +155,36 @@ def test_planted_faults_are_caught(name: str, four_bits: tuple, tmp_path: Path) 
     assert [trial.fault for trial in trials if trial.planted and not trial.caught] == []
     planted = {trial.fault for trial in trials if trial.planted}
     assert {"two channels swapped", "a weight tensor transposed"} <= planted
+
+
+EIGHT = [name for name in targets.names() if targets.is_integer(name.split("-")[1])
+         and name not in INT4 and not targets.compiled(name)]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EIGHT)
+def test_who_has_no_int4_stores_the_same_codes_in_8_bits(
+    name: str, four_bits: tuple, tmp_path: Path
+) -> None:
+    target, precision = targets.load(name)
+    needs(target.PACKAGE)
+    _, folded, trained = four_bits
+    scales = targets.scales_for(name, trained)
+    assert targets.stored_in_8_bits(name, scales) == 8
+    path, *_ = written(name, folded, scales, tmp_path)
+    graph = target.read(path)
+    assert graph.four_bits() == []
+    assert audit(graph, folded, scales).differing == ()
+    source = targets.Source(folded, scales, METADATA)
+    assert mismatches(target.structure(path, source, precision), folded, scales, precision) == ()
+
+
+def test_a_file_says_what_it_needs(four_bits: tuple, tmp_path: Path) -> None:
+    needed = {"onnx-int4": "onnxruntime 1.18", "qoperator-int4": "onnxruntime 1.18",
+              "tflite-int4": "TensorFlow Lite 2.11"}  # fmt: skip
+    assert set(needed) == set(INT4)
+    for name, requires in needed.items():
+        path, *_ = written(name, *four_bits[1:], tmp_path)
+        assert targets.load(name)[0].read(path).requires == requires
 
 
 def test_schemes_and_targets_have_to_fit() -> None:

@@ -32,14 +32,16 @@ Written = tuple[Path, targets.Source, str]
 
 
 @pytest.fixture(scope="module")
-def files(quantized: tuple, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Written]:
+def files(
+    quantized: tuple, four_bits: tuple, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Written]:
     """A target's name -> its file, what it was written from, and its precision; made once."""
-    model, folded, scales = quantized
     made: dict[str, Written] = {}
 
     def file(name: str) -> Written:
         if name not in made:
             target, precision = targets.load(name)
+            model, folded, scales = four_bits if precision == "int4" else quantized
             table = targets.scales_for(name, scales) if targets.is_integer(precision) else None
             source = targets.Source(folded if table else fold_batchnorm(model), table, METADATA)
             path = tmp_path_factory.mktemp(name) / f"m{target.SUFFIX}"

@@ -153,6 +153,20 @@ class QuantizeSection(Section):
         ),
         AfterValidator(_unique),
     ] = ("ends",)
+    max_drop: Annotated[
+        Annotated[float, Field(ge=0, le=100)] | None,
+        Field(
+            description="w4a8: as many layers have 4 bits as lose no more than these points of "
+            "validation top-1. null: any."
+        ),
+    ] = None
+    max_kb: Annotated[
+        Annotated[float, Field(gt=0)] | None,
+        Field(
+            description="w4a8: largest size of weights, biases and scales in 1000 bytes; without "
+            "max_drop, no more layers have 4 bits than it takes. null: any."
+        ),
+    ] = None
     ranges: Annotated[
         Literal["min-max", "percentile", "mse", "entropy"],
         Field(description="How calibration chooses what range of a tensor gets codes."),
@@ -185,3 +199,14 @@ class QuantizeSection(Section):
         Share, Field(description="Share of the epochs after which BatchNorm stays fixed.")
     ] = 0.7
     train: QatSection = QatSection()
+
+    @model_validator(mode="after")
+    def _of_four_bits(self) -> QuantizeSection:
+        said = [name for name in ("keep_8bit", "max_drop", "max_kb")
+                if getattr(self, name) != type(self).model_fields[name].default]  # fmt: skip
+        if said and self.scheme != "w4a8":
+            raise PydanticCustomError(
+                "four_bits", "{said} is for scheme w4a8, and the scheme is {scheme}",
+                {"said": " and ".join(said), "scheme": self.scheme},
+            )  # fmt: skip
+        return self
