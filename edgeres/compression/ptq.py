@@ -27,9 +27,10 @@ from edgeres.compression.graph import (
     weight_scales,
     wiring,
 )
+from edgeres.compression.integers import integer_graph
 from edgeres.compression.quantizer import ResidualQuantizer, image_input, layers
 from edgeres.compression.ranges import chosen as chosen_ranges
-from edgeres.compression.ranges import widest
+from edgeres.compression.ranges import crowded, widest
 from edgeres.compression.ties import without_ties
 from edgeres.errors import BadInput
 from edgeres.models.modules import Classifier, Spec, fold_batchnorm
@@ -38,6 +39,9 @@ from edgeres.training.inference import prepared
 from edgeres.types import QuantParams, ScaleTable
 
 _BATCH = 32
+_ASKED = 64  # images
+_DOUBTFUL = 0.3  # of the answers: 10 dB
+_FEW = 16  # steps: 4 bits
 
 
 def quantize(
@@ -98,6 +102,32 @@ def require_finite(model: Classifier) -> None:
                 f"{model.spec.name}: {name} holds NaN or infinite numbers, so the network can't be "
                 "quantized; take a checkpoint from before its training diverged"
             )
+
+
+@torch.no_grad()
+def doubts(
+    model: Classifier, folded: Classifier, scales: ScaleTable, images: Tensor
+) -> list[str]:  # fmt: skip
+    """What to know of integers that answer quite otherwise than their network: a sentence, if any.
+
+    Args:
+        model: before it was quantized; folded, scales: after.
+        images: uint8 (N, 3, H, W), of calibration.
+    """
+    images = images[:_ASKED]
+    x = prepared(images, folded.spec.preprocess)
+    wanted, found = (y - y.mean(1, keepdim=True)  # the same number for each class is no answer
+                     for y in (model.eval()(x), integer_graph(folded, scales)(x)))  # fmt: skip
+    off = ((found - wanted).square().sum() / wanted.square().sum().clamp_min(1e-20)).sqrt().item()
+    if off < _DOUBTFUL:
+        return []
+    said = (f"the integers answer otherwise than the network: on {len(images)} calibration images "
+            f"they are off by {off:.0%} of how its answers differ between classes")  # fmt: skip
+    few = {n: steps for n, steps in crowded(folded, images, scales).items() if steps < _FEW}
+    if few and (name := min(few, key=lambda n: few[n])):
+        said += (f"; '{name}' reaches {few[name]:.0f} of 255 steps, as it is concatenated with "
+                 "larger values")  # fmt: skip
+    return [f"{said}; edgeres quantize RUN --sensitivity names the layers"]
 
 
 def _calibrated(folded: Classifier, images: Tensor, kept: Kept) -> GraphModule:

@@ -19,6 +19,7 @@ from edgeres.compression.quantizer import image_input, layers
 from edgeres.errors import BadInput
 from edgeres.models.modules import Classifier
 from edgeres.training.inference import prepared
+from edgeres.types import ScaleTable
 
 _BATCH = 32
 _BINS = 2048
@@ -87,6 +88,24 @@ def widest(model: Classifier, images: Tensor, tensors: Collection[str]) -> dict[
 
     _walk(model, images, tensors, widen)
     return {name: ends[first[name]] for name in order}
+
+
+def crowded(model: Classifier, images: Tensor, table: ScaleTable) -> dict[str, float]:
+    """Of tensors that have one scale with others, as a concatenation joins them: how many of their
+    255 steps they reach.
+
+    Args:
+        model, images: as of `chosen`.
+    """
+    joined = frozenset[str]().union(*concatenated(model.spec)).intersection(table)
+    ends: dict[str, Ends] = dict.fromkeys(joined, (0.0, 0.0))
+
+    def widen(name: str, x: Tensor) -> None:
+        low, high = ends[name]
+        ends[name] = min(low, x.amin().item()), max(high, x.amax().item())
+
+    _walk(model, images, joined, widen)
+    return {name: (high - low) / table[name].scale[0] for name, (low, high) in ends.items()}
 
 
 def _first(model: Classifier, tensors: Collection[str]) -> dict[str, str]:

@@ -199,8 +199,7 @@ class Walk:
         """Maps one behind another along their channels.
 
         Those whose scale is fixed in integers (the image, a sigmoid) are behind a convolution that
-        changes nothing, as what is concatenated has one scale; so is one that comes twice. A long
-        one is several shorter ones.
+        changes nothing, as what is concatenated has one scale. A long one is several shorter ones.
 
         Args:
             parts: names, and how many channels each has.
@@ -208,8 +207,7 @@ class Walk:
         names: list[str] = []
         for name, count in parts:
             node = self.nodes.get(self._maker(name))
-            # XNNPACK joins no tensor with itself.
-            free = node is not None and node.op != "sigmoid" and name not in names
+            free = node is not None and node.op != "sigmoid"
             names.append(name if free else self._fixed(name, count, range(count),
                                                        self.free(f"{base}.same")))  # fmt: skip
         names = self._joined(names)
@@ -283,6 +281,11 @@ class Walk:
             " order; a distillation's temperature divides them as it does any other's"
         )
 
+    def _ones(self, source: str, count: int, name: str) -> Node:
+        """A depthwise convolution that changes nothing."""
+        self.tensors[f"{name}.weight"] = torch.ones(count, 1, 1, 1)
+        return Node.of(name, "conv2d", (source,), **_fixed_point(count, count, groups=count))
+
     def dropped(self, share: float) -> None:
         """Say that a dropout is left out."""
         if share:
@@ -339,7 +342,8 @@ class Walk:
 
     def _ended(self, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
         """With a depthwise convolution of ones behind what is cut off at 6, say, and joined with
-        values that aren't: they have one scale, whose codes go on."""
+        values that aren't: they have one scale, whose codes go on; and behind what is joined
+        twice."""
         by_name, channels, ends = {n.name: n for n in nodes}, {INPUT: 3}, set[str]()
         for node in nodes:
             channels[node.name] = width(node, channels)
@@ -365,12 +369,16 @@ class Walk:
             inputs = node.inputs
             if node.name in moved:
                 inputs = tuple(apart.get(name, name) for name in inputs)
+            if node.op == "concat":  # XNNPACK joins no tensor with itself
+                for at, name in enumerate(inputs):
+                    if name in inputs[:at]:
+                        one = self._ones(name, channels[node.inputs[at]],
+                                         self.free(f"{node.name}_{at}"))  # fmt: skip
+                        found.append(one)
+                        inputs = (*inputs[:at], one.name, *inputs[at + 1 :])
             found.append(Node(node.name, node.op, inputs, node.attributes))
             if node.name in apart:
-                count, name = channels[node.name], apart[node.name]
-                values = _fixed_point(count, count, groups=count)
-                found.append(Node.of(name, "conv2d", (node.name,), **values))
-                self.tensors[f"{name}.weight"] = torch.ones(count, 1, 1, 1)
+                found.append(self._ones(node.name, channels[node.name], apart[node.name]))
                 self.notes.append("a ReLU6 that is concatenated with what isn't cut off is before "
                                   "a depthwise convolution of ones: the same numbers")  # fmt: skip
         return tuple(found)

@@ -84,6 +84,7 @@ def run(
         folded, scales = candidates[best]
         chosen = {"kept": best, "judged_on": judge, "judged_n": len(held_out.labels),
                   "judged_correct": correct}  # fmt: skip
+    notes += ptq.doubts(model, folded, scales, images)
     return _written(section, folded, scales, inputs, out, history, notes) | chosen
 
 

@@ -297,7 +297,8 @@ def test_images_and_gates_are_concatenated_behind_a_convolution() -> None:
      (_VectorNorm(), "batch_norm of vectors isn't known in 'norm'"),
      (_Padded("pool"), "max_pool2d.default of a padded map isn't known"),
      (_Padded("ones"), "pad.default with other than zeros around a map isn't known"),
-     (_Padded("conv", 2), "conv2d.default with these arguments isn't known in 'conv'"),
+     (_Padded("conv", 2), r"conv2d.default with these arguments \(padding between the rows of a "
+                          r"dilated kernel, or more than it has\) isn't known in 'conv'"),
      (_Rows(), "cat along another axis than a map's channels isn't known"),
      (_Turned(), "transpose.int isn't known but in a channel shuffle"),
      (_Steps(), "slice.Tensor along another axis than a map's channels isn't known"),

@@ -252,6 +252,18 @@ def test_what_is_too_large_is_one_sentence() -> None:
         ptq.quantize(found.module, pixels(16, 16))
 
 
+def test_integers_that_answer_otherwise_are_doubted() -> None:
+    """Cubes beside what they are cubes of: one scale, of the larger."""
+    for plan, doubted in ((drawn(10), True), (ended(conv(0), conv(1)), False)):
+        found = read(plan)
+        assert found is not None
+        calibration = pixels(32, plan.px)
+        folded, scales = ptq.quantize(found.module, calibration)
+        said = " ".join(ptq.doubts(found.module, folded, scales, calibration))
+        assert ("the integers answer otherwise than the network: on 32 " in said) is doubted
+        assert ("of 255 steps, as it is concatenated with larger values" in said) is doubted
+
+
 def test_a_failing_plan_is_made_smaller() -> None:
     plan = next(p for p in map(drawn, range(50)) if any(step.op == "norm" for step in p.steps))
     small = shrunk(plan, lambda p: any(step.op == "norm" for step in p.steps))
