@@ -200,7 +200,7 @@ def preload() -> None:
         assert executorch
 
     for name in targets.modules():
-        targets._module(name)
+        targets.PLUGINS.load(name)
     assert listing
 
 
