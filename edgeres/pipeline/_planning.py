@@ -6,7 +6,7 @@ What needs what is written here and nowhere else.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from edgeres import devices, runtimes, stages, targets, teachers
@@ -245,6 +245,18 @@ def planned(recipe: Recipe, step: Step, known: Mapping[str, Artifact], store: St
         return Planned(step, None, None)
     module = stages.load(step.stage)
     parents = {role: known[needed].digest for role, needed in step.needs.items()}
-    key = artifact_key(step.stage, module.VERSION, module.keyed(step.section),
-                       library_versions(module.LIBRARIES), recipe.seed, parents)  # fmt: skip
-    return Planned(step, key, store.find(step.stage, key))
+    if step.stage == "data":
+        keyed = module.keyed(step.section, store.hashes)  # type: ignore[call-arg]
+    else:
+        keyed = module.keyed(step.section)
+    key = artifact_key(step.stage, module.VERSION, keyed, library_versions(module.LIBRARIES),
+                       recipe.seed, parents)  # fmt: skip
+    return Planned(step, key, as_asked(step, store.find(step.stage, key)))
+
+
+def as_asked(step: Step, found: Artifact | None) -> Artifact | None:
+    """Data as this recipe asks for them: where pictures are now, and what is done about a damaged
+    one, no key says."""
+    if found is None or step.stage != "data":
+        return found
+    return replace(found, section=step.section.model_dump(mode="json"))
