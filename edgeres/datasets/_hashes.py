@@ -51,10 +51,11 @@ class Hashes:
         Raises:
             BadInput: it isn't one, or can't be read.
         """
+        with suppress(OSError):  # opening it says what is wrong
+            if (known := self._find(_key(path, path.stat()))) is not None:
+                return known
         with open_regular(path) as stream:
             key = _key(path, os.fstat(stream.fileno()))
-            if (known := self._find(key)) is not None:
-                return known
             begin, digest = time.time_ns(), hashlib.sha256()
             while chunk := stream.read(_CHUNK):
                 digest.update(chunk)
@@ -96,7 +97,7 @@ class Hashes:
         """Add the new rows; where they can't be kept, files are read again."""
         assert self._file is not None
         with suppress(OSError):
-            self._file.parent.mkdir(parents=True, exist_ok=True)
+            self._file.parent.mkdir(exist_ok=True)
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
             with os.fdopen(os.open(self._file, flags, 0o600), "ab") as file:
                 if cut := os.fstat(file.fileno()).st_size % _ROW:  # a killed process's last one

@@ -134,7 +134,8 @@ class Feed:
                        f"be used ({images.wanted([sample])[0].file} and others)")  # fmt: skip
 
     def _note(self, wanted: Wanted, why: str, images: Photographs) -> None:
-        self._skipped.add(images.below(wanted.file), why.removeprefix(f"{wanted.file}: "))
+        reason, _, _ = why.removeprefix(f"{wanted.file}: ").partition(";")  # behind it is the mend
+        self._skipped.add(images.below(wanted.file), reason)
 
     def _sliced(self, order: Sequence[Tensor], view: int) -> Iterator[Raw]:
         whole, first = self._numbers(torch.cat(list(order)), view).to(self.device), 0

@@ -46,7 +46,7 @@ def right(path: Path) -> bytes:
 
 
 def test_a_file_is_read_once(file: Path, tmp_path: Path) -> None:
-    cache = tmp_path / "cache/of/it"
+    cache = tmp_path / "cache/of-it"
     assert asked(cache, file) == ([right(file)], 1)
     assert asked(cache, file) == ([right(file)], 0)
     assert asked(cache, file.rename(tmp_path / "b.jpg"))[1] == 1  # another path
@@ -146,9 +146,10 @@ def test_rows_of_files_that_changed_dont_pile_up(file: Path, tmp_path: Path) -> 
 def test_where_nothing_can_be_kept_files_are_read_again(file: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").write_bytes(b"")
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
-    for cache in (tmp_path / "taken/cache", tmp_path / "link", tmp_path):
+    nowhere = tmp_path / "no/store/hashes"  # as of a plan, which makes nothing
+    for cache in (tmp_path / "taken/cache", tmp_path / "link", tmp_path, nowhere):
         assert [asked(cache, file)[1] for _ in range(2)] == [1, 1]
-    assert not (tmp_path / "elsewhere").exists()
+    assert not (tmp_path / "elsewhere").exists() and not (tmp_path / "no").exists()
     with pytest.raises(BadInput, match="no such file"):
         asked(tmp_path / "cache", tmp_path / "gone")
 
