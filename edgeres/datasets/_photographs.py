@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgeres.datasets._decoder import fill
+from edgeres.datasets._decoder import Reasons, fill
 from edgeres.datasets._decoding import Wanted
 from edgeres.datasets._listed import Listed
+from edgeres.datasets._skipped import Skipped
 from edgeres.errors import BadInput
 from edgeres.types import Resize
 
@@ -26,6 +27,7 @@ class Photographs:
     Taken by number, they are what the rule shows, decoded here.
 
     Attributes:
+        labels: int64 (N,).
         skip: whether a picture that can't be used is to be replaced, and doesn't stop the work.
         workers: processes that decode for a training.
     """
@@ -33,10 +35,10 @@ class Photographs:
     dtype = torch.uint8
 
     def __init__(
-        self, folder: Path, listed: Listed, rule: Resize, skip: bool = False,
+        self, folder: Path, listed: Listed, labels: Tensor, rule: Resize, skip: bool = False,
         workers: int | None = None,
     ):  # fmt: skip
-        self.rule, self.skip = rule, skip
+        self.labels, self.rule, self.skip = labels, rule, skip
         self.workers = _cores() if workers is None else workers
         self._folder = os.fsencode(folder)
         self._listed = Listed(*(np.asarray(array) for array in listed))
@@ -50,15 +52,46 @@ class Photographs:
         return (len(self), 3, self.rule.size_px, self.rule.size_px)
 
     def __getitem__(self, chosen: Any) -> Tensor:
-        """What the rule shows of some of them.
+        """What the rule shows of some of them, or of the next of the class that can be used.
 
         Args:
             chosen: a slice, or numbers.
 
         Raises:
-            BadInput: one of them can't be used.
+            BadInput: one of them can't be used, and isn't to be replaced.
         """
-        return self.decoded(self.wanted(np.arange(len(self))[chosen].tolist()))
+        samples = np.arange(len(self))[chosen].tolist()
+        wanted, skipped = self.wanted(samples), Skipped(None)
+        images, reasons = self.decoded(wanted)
+        for row, why in reasons.items():
+            self.skipped(wanted[row], why, skipped)
+            for other in self.others(samples[row]):
+                instead = self.wanted([other])
+                images[row], bad = self.decoded(instead)
+                if not bad:
+                    break
+                self.skipped(instead[0], bad[0], skipped)
+        return images
+
+    def skipped(self, wanted: Wanted, why: str, skipped: Skipped) -> None:
+        """Name a picture that is replaced; BadInput where none is to be."""
+        if not self.skip:
+            raise BadInput(f"{why}, or go on without it: data.on_error=skip")
+        name = os.path.relpath(wanted.file, os.fsdecode(self._folder))
+        reason, _, _ = why.removeprefix(f"{wanted.file}: ").partition(";")  # behind it is the mend
+        skipped.add(name, reason)
+
+    def others(self, sample: int) -> Iterator[int]:
+        """The other samples of its class, from the next one on.
+
+        Raises:
+            BadInput: at their end, where none of them could be used.
+        """
+        label = self.labels[sample]
+        same = (self.labels == label).nonzero().ravel()
+        yield from torch.cat([same[same > sample], same[same < sample]]).tolist()
+        raise BadInput(f"none of the {len(same):,} training pictures of class {int(label)} can be "
+                       f"used ({self.wanted([sample])[0].file} and others)")  # fmt: skip
 
     def wanted(self, samples: Sequence[int], pieces: Tensor | None = None) -> list[Wanted]:
         """Some of them as they are asked for.
@@ -70,16 +103,11 @@ class Photographs:
         return [self._listed.wanted(self._folder, i, piece)
                 for i, piece in zip(samples, drawn, strict=True)]  # fmt: skip
 
-    def decoded(self, wanted: Sequence[Wanted]) -> Tensor:
-        """Pictures uint8 (N, 3, H, W), decoded here; BadInput names one that can't be used."""
+    def decoded(self, wanted: Sequence[Wanted]) -> tuple[Tensor, Reasons]:
+        """Pictures uint8 (N, 3, H, W), decoded here, and why some rows have none."""
         images = np.empty((len(wanted), *self.shape[1:]), np.uint8)
-        for reason in fill(images, wanted, self.rule).values():
-            raise BadInput(reason)
-        return torch.from_numpy(images)
-
-    def below(self, file: str) -> str:
-        """A file's name below the folder."""
-        return os.path.relpath(file, os.fsdecode(self._folder))
+        reasons = fill(images, wanted, self.rule)
+        return torch.from_numpy(images), reasons
 
 
 def _cores() -> int:

@@ -47,7 +47,7 @@ def splits(data: Artifact, labels: Artifact | None = None) -> tuple[Labelled, La
     stored = _store.read(data.file(_store.FILE))
     images, classes = stored.get("train", (None, None))
     if isinstance(images, Listed):
-        stored["train"] = _photographs(data, images), classes
+        stored["train"] = _photographs(data, images, classes), classes
     _require_splits(data, stored)
     train, validation, test = (Labelled(*stored[s]) for s in ("train", "validation", "test"))
     if labels:
@@ -55,7 +55,7 @@ def splits(data: Artifact, labels: Artifact | None = None) -> tuple[Labelled, La
     return train, validation, test
 
 
-def _photographs(data: Artifact, listed: Listed) -> Photographs:
+def _photographs(data: Artifact, listed: Listed, labels: Any) -> Photographs:
     """A training split that stayed files, below the folder that the recipe names now."""
     from edgeres import datasets
     from edgeres.datasets._photographs import Photographs
@@ -67,7 +67,7 @@ def _photographs(data: Artifact, listed: Listed) -> Photographs:
                        "again")  # fmt: skip
     skip = data.section.get("on_error") == "skip"
     rule = Resize(**data.facts["resize"])
-    return Photographs(folder, listed, rule, skip, data.section.get("workers"))
+    return Photographs(folder, listed, labels, rule, skip, data.section.get("workers"))
 
 
 def _require_splits(data: Artifact, stored: Mapping[str, tuple[Any, Any]]) -> None:

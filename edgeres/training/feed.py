@@ -15,7 +15,6 @@ from edgeres.datasets._decoder import Decoder, Reasons
 from edgeres.datasets._decoding import Wanted
 from edgeres.datasets._photographs import Photographs
 from edgeres.datasets._skipped import Skipped
-from edgeres.errors import BadInput
 from edgeres.training import placement
 from edgeres.training.views import Raw, Views
 
@@ -108,9 +107,7 @@ class Feed:
         """
         wanted, rows = self.views.wanted(raw), raw.clone()
         for row, why in sorted(reasons.items()):
-            if not images.skip:
-                raise BadInput(f"{why}, or go on without it: data.on_error=skip")
-            self._note(wanted[row], why, images)
+            images.skipped(wanted[row], why, self._skipped)
         for row in sorted({row % len(raw) for row in reasons}):
             other = self._next(int(raw.samples[row]), view, images)
             for name, x in other.tensors().items():
@@ -119,23 +116,15 @@ class Feed:
         return rows
 
     def _next(self, sample: int, view: int, images: Photographs) -> Raw:
-        labels = self.views.split.labels
-        same = (labels == labels[sample]).nonzero().ravel()
-        after = torch.cat([same[same > sample], same[same < sample]])
-        for other in after.split(1):
-            raw = self._numbers(other, view)
+        for other in images.others(sample):
+            raw = self._numbers(torch.tensor([other]), view)
             wanted = self.views.wanted(raw)
-            try:
-                return raw.with_decoded(images.decoded(wanted))
-            except BadInput as error:
-                why = str(error)
-                self._note(next(w for w in wanted if why.startswith(f"{w.file}: ")), why, images)
-        raise BadInput(f"none of the {len(same):,} training pictures of class {labels[sample]} can "
-                       f"be used ({images.wanted([sample])[0].file} and others)")  # fmt: skip
-
-    def _note(self, wanted: Wanted, why: str, images: Photographs) -> None:
-        reason, _, _ = why.removeprefix(f"{wanted.file}: ").partition(";")  # behind it is the mend
-        self._skipped.add(images.below(wanted.file), reason)
+            pixels, reasons = images.decoded(wanted)
+            if not reasons:
+                break
+            for row, why in reasons.items():
+                images.skipped(wanted[row], why, self._skipped)
+        return raw.with_decoded(pixels)
 
     def _sliced(self, order: Sequence[Tensor], view: int) -> Iterator[Raw]:
         whole, first = self._numbers(torch.cat(list(order)), view).to(self.device), 0

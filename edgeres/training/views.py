@@ -164,7 +164,7 @@ class Views:
         """
         raw, images = self.numbers(chosen, view), self.split.images
         if isinstance(images, Photographs):
-            raw = raw.with_decoded(images.decoded(self.wanted(raw)))
+            raw = raw.with_decoded(images.decoded(self.wanted(raw))[0])
         else:
             raw = raw.with_images(images)
         return self.made(raw.to(device))

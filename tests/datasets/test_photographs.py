@@ -253,7 +253,7 @@ def test_no_name_in_a_list_leads_out_of_the_folder(name: str, photos: Path, tmp_
     one = listed._replace(names=names, ends=ends, sizes=ends, sha256=listed.sha256[:1])
     assert one.sound()
     with pytest.raises(StorageError, match="picture 0 of the list is named"):
-        Photographs(photos, one, RULE)[:]
+        Photographs(photos, one, torch.tensor([0]), RULE)[:]
 
 
 @pytest.mark.parametrize("field", ["names", "ends", "sizes", "sha256"])
@@ -280,6 +280,23 @@ def test_a_damaged_picture_that_would_calibrate_stops_or_is_passed_over(tmp_path
     assert note.startswith("not used to calibrate: ")
     counts = artifact.facts["counts"]["train"], artifact.facts["calibration"]["count"]
     assert counts[0] - counts[1] == 1
+
+
+def test_taken_by_number_a_damaged_one_stops_or_is_the_next_of_its_class(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As pruning by Taylor's criterion takes them."""
+    train = _checkpoint.splits(made(folder(tmp_path / "p"), tmp_path / "out"))[0]
+    whole, last = train.images[:], len(train.labels) - 1
+    same = (train.labels == train.labels[last]).nonzero().ravel().tolist()
+    for one in train.images.wanted([0, 1, last]):
+        cut(Path(one.file))
+    with pytest.raises(BadInput, match=r"isn't the file that it was.*data\.on_error=skip"):
+        train.images[:3]
+    train.images.skip = True
+    assert torch.equal(train.images[[0, 3, last]], whole[[2, 3, same[0]]])
+    said = capsys.readouterr().err
+    assert said.count("note: ") == 3 and "the next one of its class" in said
 
 
 def test_data_that_are_no_files_are_refused(tmp_path: Path) -> None:

@@ -67,7 +67,8 @@ def by(train: Labelled, workers: int = 0, skip: bool = False, root: Path | None 
     """The same split, decoded by so many processes."""
     images = train.images
     below = root or Path(os.fsdecode(images._folder))
-    return replace(train, images=Photographs(below, images._listed, images.rule, skip, workers))
+    return replace(train, images=Photographs(below, images._listed, train.labels, images.rule,
+                                             skip, workers))  # fmt: skip
 
 
 def all_of(feed: Feed, order: list[Tensor], view: int) -> list[dict[str, Tensor]]:
