@@ -29,9 +29,9 @@ class Skipped:
 
     def add(self, name: str, why: str) -> None:
         """Name one, unless it is known."""
+        name, why = terminal.escaped(name), terminal.escaped(why)
         if name in self._known:
             return
-        name, why = terminal.escaped(name), terminal.escaped(why)
         self._known[name] = why
         if procs.first():
             terminal.say(f"note: {name}: {why}; the next one of its class is taken in its place")

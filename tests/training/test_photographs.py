@@ -201,6 +201,19 @@ def test_skipped_it_is_the_next_of_its_class_named_once_and_counted(
                                      [*behind, *same_class][0])  # fmt: skip
 
 
+def test_a_name_that_cant_be_shown_is_named_once_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        skipped = _skipped.Skipped(tmp_path)
+        for _ in range(2):
+            skipped.add(os.fsdecode(b"train/cat/\xff\x1b[31m.jpg"), "is gone")
+    shown = r"train/cat/\udcff\x1b[31m.jpg: is gone"
+    assert capsys.readouterr().err.count(f"note: {shown}") == 1
+    (note,) = _skipped.notes(tmp_path)
+    assert note == f"1 training picture was replaced by the next of the class: {shown}"
+
+
 def test_a_class_of_which_none_is_left_is_said(train: Labelled) -> None:
     damaged(train, *(train.labels == 1).nonzero().ravel().tolist())
     feed = Feed(Views(by(train, 0, skip=True), ViewSettings(0)), CPU)
