@@ -6,6 +6,7 @@ last, syncs and renames the folder into place.
     store/artifacts/<stage>-<key>/   the artifacts
     store/work/<stage>-<key>/        checkpoints of unfinished work, for resuming
     store/tmp/                       staging; what a killed process left here is swept at start
+    store/hashes/                    what files of data sets hash to, while nobody wrote to them
     store/users/                     the folders of runs that use it, beside the one it lies in
     store/locks/                     one lock per key; a dead owner's is free (`locks`)
 
@@ -37,6 +38,7 @@ class Store:
         self.root = root
         self.artifacts, self.tmp = root / "artifacts", root / "tmp"
         self._work, self._locks, self._users = root / "work", root / "locks", root / "users"
+        self.hashes = root / "hashes"
 
     def open(self) -> Store:
         """Create the folders and remove the staging folders of processes that are gone.

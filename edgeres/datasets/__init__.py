@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from edgeres.datasets import _splits
-from edgeres.disk import open_regular, storage_errors, write_whole
+from edgeres.datasets._hashes import Hashes
+from edgeres.disk import storage_errors, write_whole
 from edgeres.errors import BadInput
 from edgeres.plugins import Plugins
 from edgeres.types import Resize
@@ -27,7 +28,6 @@ from edgeres.types import Resize
 if TYPE_CHECKING:
     import numpy as np
 
-_CHUNK_BYTES = 1 << 20
 _NOISE = 256  # images of each split
 
 
@@ -228,10 +228,13 @@ def opened(
     return Dataset(name, raw.classes, train, held_out, raw.test, known, raw.notes)
 
 
-def fingerprint(source: str, links: bool = False) -> str:
+def fingerprint(source: str, links: bool = False, known: Path | None = None) -> str:
     """SHA-256 (hex) over the dataset's name and its files' contents and names below the path.
 
     Identifies the data without decoding it, and is the same wherever the files lie.
+
+    Args:
+        known: a folder in which their hashes are remembered (`_hashes`).
 
     Raises:
         BadInput: the source is unknown or its files are missing.
@@ -240,17 +243,23 @@ def fingerprint(source: str, links: bool = False) -> str:
     plugin = PLUGINS.load(name)
     more = {"links": True} if links and _any_size(plugin) else {}
     total = hashlib.sha256(f"{name}\n".encode())
+    hashes = hashes_of(source, known)
     with _readable(source):
         found = {_name_below(path, file): file for file in plugin.sources(path, **more)}
         for relative, file in sorted(found.items()):
-            contents = hashlib.sha256()
-            with open_regular(file) as stream:
-                while chunk := stream.read(_CHUNK_BYTES):
-                    contents.update(chunk)
             # Hashed as UTF-8 with surrogates kept: a file name on Linux may be any bytes.
-            line = f"{contents.hexdigest()} {relative}\n"
+            line = f"{hashes.sha256(file).hex()} {relative}\n"
             total.update(line.encode("utf-8", "surrogateescape"))
+    hashes.save()
     return total.hexdigest()
+
+
+def hashes_of(source: str, known: Path | None) -> Hashes:
+    """Hashes of a source's files, remembered in a folder, if there is one."""
+    _, path = parse(source)
+    if known is None or path is None:
+        return Hashes(None)
+    return Hashes(known / hashlib.sha256(bytes(path.absolute())).hexdigest()[:20])
 
 
 def _name_below(path: Path | None, file: Path) -> str:

@@ -13,14 +13,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from edgeres.datasets._decoding import LEAST_AREA, WIDEST
 from edgeres.datasets._draws import Draws
 from edgeres.datasets._randaugment import randaugment, trivialaugment
 from edgeres.errors import unknown
 
-_LEAST_AREA, _WIDEST = 0.35, 4 / 3
+RESIZED_CROP = "resized-crop"
 
 
-def augment(images: Tensor, names: tuple[str, ...], draws: Draws) -> Tensor:
+def augment(
+    images: Tensor, names: tuple[str, ...], draws: Draws, cut: bool = False
+) -> Tensor:  # fmt: skip
     """Each named augmentation in turn, drawn anew for every image.
 
     - `crop`: moved by up to 1/8 of the size in each direction, the border mirrored;
@@ -35,6 +38,7 @@ def augment(images: Tensor, names: tuple[str, ...], draws: Draws) -> Tensor:
         images: uint8 (N, 3, H, W), left as it is.
         names: out of `AUGMENTATIONS`.
         draws: of these N samples.
+        cut: the images are the pieces already that `resized-crop`, the first name, would show.
 
     Returns:
         uint8 (N, 3, H, W).
@@ -42,6 +46,10 @@ def augment(images: Tensor, names: tuple[str, ...], draws: Draws) -> Tensor:
     Raises:
         BadInput: an unknown name.
     """
+    if cut:
+        assert names[0] == RESIZED_CROP
+        drawn_piece(draws)
+        names = names[1:]
     for name in names:
         if name not in _AUGMENTATIONS:
             raise unknown("augmentation", name, AUGMENTATIONS)
@@ -65,25 +73,31 @@ def _moved(size: int, draws: Draws) -> Tensor:
     return last - (last - (torch.arange(size, device=move.device) + move).abs()).abs()
 
 
+def drawn_piece(draws: Draws) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Numbers from 0 to 1 for a piece's area, aspect ratio, left and top, float32 (N,) each."""
+    return draws.uniform(), draws.uniform(), draws.uniform(), draws.uniform()
+
+
 def _resized_crop(images: Tensor, draws: Draws) -> Tensor:
-    area = _LEAST_AREA + (1 - _LEAST_AREA) * draws.uniform()
-    stretch = torch.exp((draws.uniform() - 0.5) * math.log(_WIDEST))  # the root of the ratio
+    area, ratio, left, top = drawn_piece(draws)
+    area = LEAST_AREA + (1 - LEAST_AREA) * area
+    stretch = torch.exp((ratio - 0.5) * math.log(WIDEST))  # the root of the ratio
     width, height = ((area.sqrt() * side).clamp(max=1) for side in (stretch, 1 / stretch))
-    columns = _piece(images.shape[3], width, draws)[:, None, :].expand(-1, images.shape[2], -1)
-    rows = _piece(images.shape[2], height, draws)[:, :, None].expand(-1, -1, images.shape[3])
+    columns = _piece(images.shape[3], width, left)[:, None, :].expand(-1, images.shape[2], -1)
+    rows = _piece(images.shape[2], height, top)[:, :, None].expand(-1, -1, images.shape[3])
     grid = torch.stack((columns, rows), 3)
     shown = functional.grid_sample(images.float(), grid, padding_mode="border",
                                    align_corners=False)  # fmt: skip
     return shown.round_().clamp_(0, 255).to(torch.uint8)
 
 
-def _piece(size: int, share: Tensor, draws: Draws) -> Tensor:
+def _piece(size: int, share: Tensor, at: Tensor) -> Tensor:
     """Where the lines of a piece of this share are, (n, size), from -1 to 1 as grid_sample has it.
 
     Computed number by number: a matrix product's bits depend on how many there are.
     """
     lines = (2 * torch.arange(size, device=share.device) + 1) / size - 1
-    move = (1 - share) * (2 * draws.uniform() - 1)
+    move = (1 - share) * (2 * at - 1)
     return lines * share[:, None] + move[:, None]
 
 
@@ -106,7 +120,7 @@ def _span(size: int, draws: Draws) -> Tensor:
     return (line >= first) & (line < first + length)
 
 
-_AUGMENTATIONS = {"crop": _crop, "resized-crop": _resized_crop, "flip": _flip, "cutout": _cutout,
+_AUGMENTATIONS = {"crop": _crop, RESIZED_CROP: _resized_crop, "flip": _flip, "cutout": _cutout,
                   "randaugment": randaugment, "trivialaugment": trivialaugment}  # fmt: skip
 AUGMENTATIONS = tuple(_AUGMENTATIONS)
 """What `augment` knows."""

@@ -7,7 +7,7 @@ calibration may look at. Every random choice comes from a generator or a seed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,20 +67,40 @@ def calibration(
         BadInput: there is no such image.
     """
     hashes, of_test = digests or (_hashes(dataset.train.images), _hashes(dataset.test.images))
+    indices = calibration_order(dataset, seed, hashes, of_test)[:count]
+    chosen = [hashes[i] for i in indices]
+    overlap = len(set(chosen).intersection(of_test))
+    return indices, manifest(indices, chosen, overlap, seed, preprocess_note)
+
+
+def calibration_order(
+    dataset: Dataset, seed: int, hashes: list[bytes], of_test: list[bytes]
+) -> np.ndarray:
+    """All training images that may calibrate, int64, in an order of which every prefix is
+    stratified; raises like `calibration`."""
     tested = set(of_test)
     allowed = np.flatnonzero([digest not in tested for digest in hashes])
     if not len(allowed):
         raise BadInput(f"data '{dataset.name}': each of the {len(hashes):,} training images is "
                        "in the test split, too, so none is left to calibrate with")  # fmt: skip
-    indices = allowed[_splits.order(dataset.train.labels[allowed], seed)[:count]]
-    samples = [{"index": int(i), "sha256": hashes[i].hex()} for i in indices]
-    return indices, {
+    return allowed[_splits.order(dataset.train.labels[allowed], seed)]
+
+
+def manifest(
+    indices: Sequence[int] | np.ndarray, digests: list[bytes], overlap: int, seed: int,
+    preprocess_note: dict[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """The list of the images that calibrate, with the SHA-256 of each one's pixels, and how many
+    of them are test images."""
+    samples = [{"index": int(i), "sha256": digest.hex()}
+               for i, digest in zip(indices, digests, strict=True)]  # fmt: skip
+    return {
         "schema": 1,
         "split": "train",
         "count": len(samples),
         "seed": seed,
         "samples": samples,
-        "overlap_with_test": sum(hashes[i] in tested for i in indices),
+        "overlap_with_test": overlap,
         "preprocess": preprocess_note,
     }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping
@@ -206,8 +207,10 @@ class _Scan:
                 if Path(name).suffix.lower() not in SUFFIXES:
                     self._pass_over(name)
                     continue
-                self.require_file(here / name)
-                files.append(here / name)
+                file = here / name
+                if not stat.S_ISREG(file.lstat().st_mode):  # else it is where its folder is
+                    self.require_file(file)
+                files.append(file)
         return files
 
     def _pass_over(self, name: str) -> None:

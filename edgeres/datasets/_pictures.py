@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -27,8 +28,7 @@ BATCH_BYTES = 4 << 20
 _WORKERS = min(8, os.cpu_count() or 1)
 _FEW = 256  # so many are decoded before the processes have started
 _AHEAD = 2  # batches per process that wait to be fetched
-
-
+SPAWN = multiprocessing.get_context("spawn")
 _Decoded = tuple["np.ndarray", list[str]]  # images, and why others have none
 _MOST_NAMED = 20
 
@@ -125,6 +125,38 @@ def same_files(first: Any, second: Any) -> dict[int, int]:
             if n in both and (digest := file_sha256(first.files[i])) in known}  # fmt: skip
 
 
+def first(
+    pictures: Pictures, order: Sequence[int], count: int, skip: bool
+) -> tuple[list[int], np.ndarray, list[str]]:
+    """The first pictures of an order, decoded here.
+
+    Args:
+        skip: pass over those that can't be decoded.
+
+    Returns:
+        Which they are, their pixels uint8 (<= count, H, W, 3), and why others were passed over.
+
+    Raises:
+        BadInput: one can't be decoded, or none can.
+    """
+    import numpy as np
+
+    chosen, images, reasons = list[int](), list[np.ndarray](), list[str]()
+    for i in order:
+        if len(chosen) == count:
+            break
+        try:
+            images.append(pictures.decode(pictures.files[i], pictures.size_px))
+            chosen.append(i)
+        except BadInput as error:
+            if not skip:
+                raise BadInput(f"{error}, or go on without it: data.on_error=skip") from error
+            reasons.append(f"not used to calibrate: {error}")
+    if not chosen:
+        raise Undecodable(reasons)
+    return chosen, np.stack(images), reasons
+
+
 def whole(images: Any) -> np.ndarray:
     """All of them in memory, uint8 (N, H, W, 3)."""
     import numpy as np
@@ -153,12 +185,8 @@ def _decoded(decode: Callable[[Path, int], Any], px: int, files: Sequence[Path])
 def _spread(
     work: Callable[[Sequence[Path]], _Decoded], parts: Iterator[Sequence[Path]], workers: int
 ) -> Iterator[_Decoded]:
-    """`map(work, parts)` by some processes, in order and with a bounded lead.
-
-    The processes are started afresh: a copy of this one could inherit a lock that a thread holds.
-    """
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _prepare_worker) as pool:
+    """`map(work, parts)` by some processes, in order and with a bounded lead."""
+    with started(workers) as pool, broken_pool():
         waiting: deque[Future[_Decoded]] = deque()
         try:
             waiting.extend(pool.submit(work, part) for part in islice(parts, _AHEAD * workers))
@@ -166,17 +194,46 @@ def _spread(
                 decoded = waiting.popleft().result()
                 waiting.extend(pool.submit(work, part) for part in islice(parts, 1))
                 yield decoded
-        except BrokenProcessPool as error:
-            raise BadInput(
-                "a process that decodes pictures ended by itself: memory may have run out, or a "
-                'script started edgeres without `if __name__ == "__main__":`'
-            ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _prepare_worker() -> None:
-    """Leave Ctrl-C to the process that waits for this one, and end with it, however it ends."""
+def started(
+    workers: int, prepare: Callable[..., None] | None = None, arguments: tuple[Any, ...] = ()
+) -> ProcessPoolExecutor:
+    """Processes that leave Ctrl-C to this one, and end with it, however it ends.
+
+    They are started afresh: a copy of this one could inherit a lock that a thread holds.
+
+    Args:
+        prepare: called in each of them first, with `arguments`.
+    """
+    pool = ProcessPoolExecutor(workers, SPAWN, _prepare_worker, (prepare, arguments))
+    # What a thread blocks, its children begin with; Ctrl-C could come before they are prepared.
+    mask = getattr(signal, "pthread_sigmask", None)
+    before = mask(signal.SIG_BLOCK, {signal.SIGINT}) if mask else None
+    try:
+        for _ in range(workers):
+            pool.submit(int)
+    finally:
+        if mask:
+            mask(signal.SIG_SETMASK, before)
+    return pool
+
+
+@contextmanager
+def broken_pool() -> Iterator[None]:
+    """A process that died, in a sentence (BadInput)."""
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise BadInput(
+            "a process that decodes pictures ended by itself: memory may have run out, or a "
+            'script started edgeres without `if __name__ == "__main__":`'
+        ) from error
+
+
+def _prepare_worker(prepare: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None  # this is a worker
@@ -186,3 +243,5 @@ def _prepare_worker() -> None:
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
+    if prepare is not None:
+        prepare(*arguments)

@@ -2,7 +2,8 @@
 
 One safetensors file (8 bytes of header length, a JSON header, then the tensors without gaps:
 https://huggingface.co/docs/safetensors), in it for each split `<split>_y`, int64 (N,), and
-`<split>_nchw`, uint8 (N, 3, H, W): the layout in which a batch is used as it is read.
+`<split>_nchw`, uint8 (N, 3, H, W): the layout in which a batch is used as it is read. Of a split
+whose pictures stay files there are the arrays of `Listed` in place of the latter.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from edgeres.datasets import Samples, _pictures
+from edgeres.datasets._listed import Listed
 from edgeres.errors import StorageError
 
 FILE = "data.safetensors"
@@ -27,8 +29,9 @@ class Written(NamedTuple):
     """What is known of a split after it was written.
 
     Attributes:
-        fingerprint: SHA-256 (hex) over all pixels, (N, H, W, 3), and the labels.
-        digests: SHA-256 of each image's pixels, (H, W, 3).
+        fingerprint: SHA-256 (hex) over all pixels, (N, H, W, 3), or the files' hashes, and the
+            labels.
+        digests: SHA-256 of each image's pixels, (H, W, 3), or of its file.
     """
 
     fingerprint: str
@@ -51,8 +54,8 @@ def write(
     if size_bytes > free:
         raise StorageError(
             f"{folder}: no space left for the decoded images, {size_bytes / 1e6:,.1f} MB with "
-            f"{free / 1e6:,.1f} MB free; lower `size`, free some (`edgeres clean`), or choose "
-            "another --runs DIR"
+            f"{free / 1e6:,.1f} MB free; lower `size`, free some (`edgeres clean`), choose "
+            "another --runs DIR, or leave photographs as they are (data.storage=jpeg)"
         )
     total = sum(len(part.labels) for part in splits.values())
     written: dict[str, Written] = {}
@@ -61,6 +64,8 @@ def write(
         file.write(len(header).to_bytes(8, "little") + header)
         for part in splits.values():
             file.write(_bytes(part.labels))
+        for array in _lists(splits).values():
+            file.write(array.data)
         done = 0
         for name, part in splits.items():
             try:
@@ -80,7 +85,11 @@ def _told(tick: Callable[[int, int, str], None], before: int, total: int, done: 
 def _written(file: BinaryIO, part: Samples, tick: Callable[[int], None]) -> Written:
     import numpy as np
 
-    total, digests = hashlib.sha256(), []
+    total, digests = hashlib.sha256(), list[bytes]()
+    if isinstance(part.images, Listed):
+        total.update(part.images.sha256.data)
+        total.update(_bytes(part.labels))
+        return Written(total.hexdigest(), [row.tobytes() for row in part.images.sha256])
     for batch in _pictures.batches(part.images):
         total.update(batch.data)
         digests += [hashlib.sha256(image.data).digest() for image in batch]
@@ -97,9 +106,12 @@ def _bytes(labels: Any) -> bytes:
 def _header(splits: Mapping[str, Samples]) -> tuple[bytes, int]:
     """The file's header, and the size of all that follows it; the labels first, for alignment."""
     shapes = {f"{name}_y": ("I64", [len(part.labels)]) for name, part in splits.items()}
+    for name, array in _lists(splits).items():
+        shapes[name] = ("I64" if array.dtype == "int64" else "U8", list(array.shape))
     for name, part in splits.items():
-        n, height, width, channels = part.images.shape
-        shapes[f"{name}_nchw"] = ("U8", [n, channels, height, width])
+        if not isinstance(part.images, Listed):
+            n, height, width, channels = part.images.shape
+            shapes[f"{name}_nchw"] = ("U8", [n, channels, height, width])
     entries, at = {}, 0
     for key, (kind, shape) in shapes.items():
         end = at + math.prod(shape) * (8 if kind == "I64" else 1)
@@ -107,6 +119,14 @@ def _header(splits: Mapping[str, Samples]) -> tuple[bytes, int]:
         at = end
     text = json.dumps(entries, separators=(",", ":")).encode()
     return text + b" " * (-len(text) % 8), at
+
+
+def _lists(splits: Mapping[str, Samples]) -> dict[str, Any]:
+    """Tensor name -> array, of the splits that stay files; the int64 ones first, for alignment."""
+    found = {f"{name}_{field}": array for name, part in splits.items()
+             if isinstance(part.images, Listed)
+             for field, array in part.images._asdict().items()}  # fmt: skip
+    return dict(sorted(found.items(), key=lambda item: item[1].dtype != "int64"))
 
 
 @contextmanager
@@ -123,7 +143,8 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def read(path: Path) -> dict[str, tuple[Any, Any]]:
-    """Split -> images uint8 (N, 3, H, W) and labels int64 (N,), as tensors mapped into memory."""
+    """Split -> images uint8 (N, 3, H, W), or `Listed`, and labels int64 (N,), as tensors mapped
+    into memory."""
     from safetensors.torch import load_file
 
     with reading(path):
@@ -135,4 +156,6 @@ def read(path: Path) -> dict[str, tuple[Any, Any]]:
 def _images(tensors: Mapping[str, Any], split: str) -> Any:
     if (stored := tensors.get(f"{split}_nchw")) is not None:
         return stored
+    if all(f"{split}_{field}" in tensors for field in Listed._fields):
+        return Listed(*(tensors[f"{split}_{field}"] for field in Listed._fields))
     return tensors[f"{split}_x"].permute(0, 3, 1, 2).contiguous()  # of data stage 1 and 2

@@ -12,9 +12,10 @@ from typing import Any, Protocol
 
 from edgeres import devices, procs, runs, scratch, stages
 from edgeres.artifact import Artifact, library_versions
+from edgeres.datasets import _skipped
 from edgeres.disk import storage_errors
 from edgeres.errors import BadInput, GateFailed, StorageError
-from edgeres.pipeline._planning import TRAINING, Planned, Step, planned
+from edgeres.pipeline._planning import TRAINING, Planned, Step, as_asked, planned
 from edgeres.recipe import Recipe
 from edgeres.runs import Run
 from edgeres.store import Store
@@ -184,7 +185,7 @@ def _make(
     module = stages.load(step.stage)
     inputs = {role: run.artifacts[needed] for role, needed in step.needs.items()}
     with store.lock(step.stage, key, lambda: tick(0, 0, "another process makes this; waiting")):
-        found = store.find(step.stage, key)  # another run may have made it meanwhile
+        found = as_asked(step, store.find(step.stage, key))  # made by another run
         if step.stage in TRAINING:
             procs.agree(not found)
         if found:
@@ -215,9 +216,12 @@ def _perform(
     step = todo.step
     assert todo.key is not None
     inputs = {role: run.artifacts[needed] for role, needed in step.needs.items()}
-    context = stages.Context(recipe.seed, store.work(step.stage, todo.key), tick,
-                             run.name)  # fmt: skip
-    return stages.load(step.stage).run(step.section, inputs, out, context)
+    context = stages.Context(recipe.seed, store.work(step.stage, todo.key), tick, run.name,
+                             store.hashes)  # fmt: skip
+    facts = stages.load(step.stage).run(step.section, inputs, out, context)
+    if said := _skipped.notes(context.work):
+        facts["notes"] = [*(facts.get("notes") or ()), *said]
+    return facts
 
 
 def _note(step: Step) -> str:

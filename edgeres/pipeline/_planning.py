@@ -6,7 +6,7 @@ What needs what is written here and nowhere else.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from edgeres import devices, losses, runtimes, stages, targets, teachers
@@ -270,7 +270,19 @@ def planned(recipe: Recipe, step: Step, known: Mapping[str, Artifact], store: St
     plugins += [p for a in inputs.values() if a.stage in _OPENED for p in a.plugins
                 if p not in plugins]  # fmt: skip
     parents = {role: parent.digest for role, parent in inputs.items()}
-    key = artifact_key(step.stage, module.VERSION, module.keyed(step.section),
-                       library_versions(module.LIBRARIES), recipe.seed, parents,
-                       plugins)  # fmt: skip
-    return Planned(step, key, store.find(step.stage, key), plugins=tuple(plugins))
+    if step.stage == "data":
+        keyed = module.keyed(step.section, store.hashes)  # type: ignore[call-arg]
+    else:
+        keyed = module.keyed(step.section)
+    key = artifact_key(step.stage, module.VERSION, keyed, library_versions(module.LIBRARIES),
+                       recipe.seed, parents, plugins)  # fmt: skip
+    found = as_asked(step, store.find(step.stage, key))
+    return Planned(step, key, found, plugins=tuple(plugins))
+
+
+def as_asked(step: Step, found: Artifact | None) -> Artifact | None:
+    """Data as this recipe asks for them: where pictures are now, and what is done about a damaged
+    one, no key says."""
+    if found is None or step.stage != "data":
+        return found
+    return replace(found, section=step.section.model_dump(mode="json"))

@@ -30,12 +30,14 @@ class Context:
         work: folder for resume checkpoints; survives a crash, removed when the stage is done.
         run: name of the run that it is done for.
         tick: (steps done, steps in all, note) -> None, for the progress display.
+        hashes: folder in which hashes of the data's files are remembered; None: nowhere.
     """
 
     seed: int
     work: Path
     tick: Callable[[int, int, str], None]
     run: str = ""
+    hashes: Path | None = None
 
 
 class Stage(Protocol):
@@ -43,13 +45,14 @@ class Stage(Protocol):
 
     `run` writes below `out` only, reads `inputs` only, and returns JSON-ready facts. `keyed` is
     what of the section (and of the files and machines it names) decides the result: it goes into
-    the artifact's key in place of paths. `VARIES`, where a module has it, names what of the
-    artifact's description is another one each time. `asks(section)`, where a module has it, names
-    the devices whose identity `keyed` asks for. `misses(section, facts)`, where a module has it,
-    says which limits of the section the result misses: the run ends there, with exit code 1.
-    `precheck(section, data)`, where a module has it, refuses what can be seen to be wrong before
-    the first step of a run is performed; `data` is the recipe's section. `plugins(section)`, where
-    a module has it, names those that its section asks for, each with its kind (`edgeres.plugins`).
+    the artifact's key in place of paths; that of `data` also takes `Context.hashes`. `VARIES`,
+    where a module has it, names what of the artifact's description is another one each time.
+    `asks(section)`, where a module has it, names the devices whose identity `keyed` asks for.
+    `misses(section, facts)`, where a module has it, says which limits of the section the result
+    misses: the run ends there, with exit code 1. `precheck(section, data)`, where a module has it,
+    refuses what can be seen to be wrong before the first step of a run is performed; `data` is the
+    recipe's section. `plugins(section)`, where a module has it, names those that its section asks
+    for, each with its kind (`edgeres.plugins`).
     """
 
     VERSION: int

@@ -18,6 +18,8 @@ from edgeres.types import Preprocess, ScaleTable, quant_params, to_json
 if TYPE_CHECKING:
     from torch import nn
 
+    from edgeres.datasets._listed import Listed
+    from edgeres.datasets._photographs import Photographs
     from edgeres.models.modules import Classifier
     from edgeres.recipe.sections import NetworkSection
     from edgeres.training.answers import Teacher
@@ -31,21 +33,41 @@ _BATCH = 250
 def splits(data: Artifact, labels: Artifact | None = None) -> tuple[Labelled, Labelled, Labelled]:
     """Train, validation and test of a data artifact, as uint8 tensors (N, 3, H, W).
 
-    They are the file mapped into memory: what isn't looked at isn't read.
+    They are the file mapped into memory: what isn't looked at isn't read. Training pictures that
+    stayed files are `Photographs`.
 
     Args:
         labels: the teacher's stored answers; the training split carries them.
     """
     from edgeres.datasets import _store
+    from edgeres.datasets._listed import Listed
     from edgeres.training.label_cache import LabelCache
     from edgeres.training.views import Labelled
 
     stored = _store.read(data.file(_store.FILE))
+    images, classes = stored.get("train", (None, None))
+    if isinstance(images, Listed):
+        stored["train"] = _photographs(data, images, classes), classes
     _require_splits(data, stored)
     train, validation, test = (Labelled(*stored[s]) for s in ("train", "validation", "test"))
     if labels:
         train = dataclasses.replace(train, answers=LabelCache(labels.folder()))
     return train, validation, test
+
+
+def _photographs(data: Artifact, listed: Listed, labels: Any) -> Photographs:
+    """A training split that stayed files, below the folder that the recipe names now."""
+    from edgeres import datasets
+    from edgeres.datasets._photographs import Photographs
+    from edgeres.types import Resize
+
+    _, folder = datasets.parse(data.section["source"])
+    if folder is None or not listed.sound():
+        raise BadInput(f"{data.path}: its list of pictures is damaged; remove the folder and run "
+                       "again")  # fmt: skip
+    skip = data.section.get("on_error") == "skip"
+    rule = Resize(**data.facts["resize"])
+    return Photographs(folder, listed, labels, rule, skip, data.section.get("workers"))
 
 
 def _require_splits(data: Artifact, stored: Mapping[str, tuple[Any, Any]]) -> None:
@@ -69,15 +91,18 @@ def calibration_images(data: Artifact, train: Labelled, test: Labelled) -> Any:
     Raises:
         BadInput: the manifest lists other images than those of the training split, or test images.
     """
+    from edgeres.datasets import _store
+
     manifest = data.read_json("calibration.json", CALIBRATION)
     listed = {s["index"]: s["sha256"] for s in manifest["samples"]}
     where = data.file("calibration.json")
     if manifest["split"] != "train" or not all(0 <= i < len(train.labels) for i in listed):
         raise BadInput(f"{where}: calibration must use training images; run the data stage again")
-    images = train.images[list(listed)]
+    stored = _store.read(data.file(_store.FILE)).get("calibration")
+    images = stored[0] if stored else train.images[list(listed)]
     if not set(listed.values()).isdisjoint(_hashes(test.images)):
         raise BadInput(f"{where}: test images are listed for calibration; run the data stage again")
-    if _hashes(images) != list(listed.values()):
+    if len(images) != len(listed) or _hashes(images) != list(listed.values()):
         raise BadInput(f"{where}: not the images that are listed; run the data stage again")
     return images
 

@@ -10,6 +10,7 @@ Source: Shen & Xing 2022, "A Fast Knowledge Distillation Framework for Visual Re
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -93,22 +94,22 @@ def build(
     total = layout.views * layout.samples
     files, done = _files(layout, folder)
     said, saved = layout.sentence(), time.monotonic()
-    feed = Feed(views, torch.device(device))
     tick(done, total, said)
-    for view, chosen, raw in _batches(feed, layout, done):
-        answer = teacher.answer(views.made(raw)[0]).cpu().float()
-        if not bool(torch.isfinite(answer).all()):
-            raise BadInput("the teacher's answers are not finite numbers; use another teacher")
-        rows = slice(int(chosen[0]), int(chosen[-1]) + 1)
-        for file, values in zip(files, _packed(answer, layout), strict=True):
-            file[view, rows] = values
-        done += len(chosen)
-        if time.monotonic() - saved > _SYNC_EVERY_S or done == total:
-            for file in files:
-                file.flush()
-            _note_done(folder, done)
-            saved = time.monotonic()
-        tick(done, total, said)
+    with contextlib.closing(Feed(views, torch.device(device), folder)) as feed:
+        for view, chosen, raw in _batches(feed, layout, done):
+            answer = teacher.answer(views.made(raw)[0]).cpu().float()
+            if not bool(torch.isfinite(answer).all()):
+                raise BadInput("the teacher's answers are not finite numbers; use another teacher")
+            rows = slice(int(chosen[0]), int(chosen[-1]) + 1)
+            for file, values in zip(files, _packed(answer, layout), strict=True):
+                file[view, rows] = values
+            done += len(chosen)
+            if time.monotonic() - saved > _SYNC_EVERY_S or done == total:
+                for file in files:
+                    file.flush()
+                _note_done(folder, done)
+                saved = time.monotonic()
+            tick(done, total, said)
     (folder / _LAYOUT).write_text(json.dumps(layout.to_json(), indent=1), "utf-8")
 
 

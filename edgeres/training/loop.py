@@ -1,9 +1,9 @@
 """The one training loop: for a teacher, a student, fine-tuning after pruning, and QAT.
 
-Images are uint8 tensors, in memory or mapped into it; a batch is drawn, augmented as a whole, and
-handed to the objective. Every random choice comes from the seed and the position (epoch, step,
-sample), so a run that was killed continues from its last checkpoint, in mid-epoch too, and ends in
-the same bits.
+Images are uint8 tensors, in memory or mapped into it, or photographs in files; a batch is drawn,
+augmented as a whole, and handed to the objective. Every random choice comes from the seed and the
+position (epoch, step, sample), so a run that was killed continues from its last checkpoint, in
+mid-epoch too, and ends in the same bits.
 """
 
 from __future__ import annotations
@@ -130,6 +130,7 @@ def fit(
             f"train.accumulate to {2 * settings.accumulate}, or lower train.batch_size"
         ) from error
     finally:
+        run.feed.close()
         run.engine.close()
     trainee.set_training(False)
     return history
@@ -150,7 +151,7 @@ class _Run:
             train.answers.check(self.views.settings)
         self.steps = math.ceil(len(train.labels) / settings.batch_size)
         self.engine = Engine(trainee.module, settings, extra)
-        self.feed = Feed(self.views, self.engine.device)
+        self.feed = Feed(self.views, self.engine.device, work)
         self.pace = Pace(settings.batch_size, self.engine.device)
         stored = train.answers is not None
         replayable = getattr(objective, "replayable", lambda _: False)
@@ -217,7 +218,7 @@ def _epoch(run: _Run, epoch: int, first: int, loss: float, history: list[dict[st
         run.keeper.save_now_and_then(epoch=epoch, step=step + 1, loss=total, history=history)
     mean_loss = run.engine.summed(total) / run.steps
     if not math.isfinite(mean_loss):
-        raise _diverged(run, epoch, mean_loss, chosen)
+        raise _diverged(run, epoch, mean_loss, raw.samples.cpu())
     return mean_loss
 
 

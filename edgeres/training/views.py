@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgeres.datasets import _mix
-from edgeres.datasets._augment import augment
+from edgeres.datasets._augment import RESIZED_CROP, augment, drawn_piece
+from edgeres.datasets._decoding import Wanted
 from edgeres.datasets._draws import Draws, derived, key
+from edgeres.datasets._photographs import Photographs
 from edgeres.recipe import MixSection, TrainSection
 
 
@@ -64,13 +66,14 @@ class Answers(Protocol):
 
 @dataclass(frozen=True)
 class Labelled:
-    """A split, in memory or mapped into it: images uint8 (N, 3, H, W), labels int64 (N,).
+    """A split: images uint8 (N, 3, H, W), labels int64 (N,).
 
     Attributes:
+        images: a tensor, in memory or mapped into it, or `Photographs`.
         answers: a teacher's, if they are known beforehand.
     """
 
-    images: Tensor
+    images: Any
     labels: Tensor
     answers: Answers | None = None
 
@@ -108,6 +111,11 @@ class Raw:
         """The same with its images out of all of a split's, on the same device."""
         others = None if self.partners is None else images[self.partners]
         return replace(self, images=images[self.samples], others=others)
+
+    def with_decoded(self, images: Tensor) -> Raw:
+        """The same with its images, and behind them those of its partners, if it has some."""
+        others = None if self.partners is None else images[len(self) :]
+        return replace(self, images=images[: len(self)], others=others)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Raw:
         """The same there."""
@@ -154,8 +162,24 @@ class Views:
             images uint8 (N, 3, H, W); labels int64 (N,), or each class's share, float32 (N, C),
             where images are mixed.
         """
-        raw = self.numbers(chosen, view).with_images(self.split.images)
+        raw, images = self.numbers(chosen, view), self.split.images
+        if isinstance(images, Photographs):
+            raw = raw.with_decoded(images.decoded(self.wanted(raw))[0])
+        else:
+            raw = raw.with_images(images)
         return self.made(raw.to(device))
+
+    def wanted(self, raw: Raw) -> list[Wanted]:
+        """The photographs that views are made of: the samples', then their partners'.
+
+        `resized-crop` cuts from the photograph itself what it would cut from its square.
+        """
+        partners = [] if raw.partners is None else [raw.partners]
+        samples, pieces = torch.cat([raw.samples, *partners]), None
+        if self._cut:
+            pieces = torch.stack(drawn_piece(Draws.keyed(raw.keys[0], samples)), 1)
+        wanted: list[Wanted] = self.split.images.wanted(samples.tolist(), pieces)
+        return wanted
 
     def numbers(self, chosen: Tensor, view: int) -> Raw:
         """What a view of each chosen sample, int64 (N,), is made of, but for images and answers."""
@@ -185,7 +209,14 @@ class Views:
 
     def _changed(self, raw: Raw, images: Tensor | None, samples: Tensor | None) -> Tensor:
         assert images is not None and samples is not None
-        return augment(images, self.settings.augmentations, Draws.keyed(raw.keys[0], samples))
+        draws = Draws.keyed(raw.keys[0], samples)
+        return augment(images, self.settings.augmentations, draws, self._cut)
+
+    @functools.cached_property
+    def _cut(self) -> bool:
+        """Whether images come as the pieces that `resized-crop` shows."""
+        names = self.settings.augmentations
+        return isinstance(self.split.images, Photographs) and names[:1] == (RESIZED_CROP,)
 
     @functools.cached_property
     def _classes(self) -> int:

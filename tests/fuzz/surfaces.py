@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import gzip
+import hashlib
 import io
 import json
 import random
@@ -319,6 +320,13 @@ def _pictures() -> list[Surface]:
     def pictured(path: Path) -> object:
         return _decoding.decode(path, 16)
 
+    def pieced(path: Path) -> object:
+        content = path.read_bytes()
+        one = _decoding.Wanted(
+            str(path), len(content), hashlib.sha256(content).digest(), (0.2, 0.9, 0.1, 0.7)
+        )
+        return _decoding.decode_listed(one, Resize.of(16), 0.5)
+
     def clothes(path: Path) -> object:
         return fashion_mnist._idx(path, 3)
 
@@ -327,6 +335,7 @@ def _pictures() -> list[Surface]:
 
     return [
         Surface("picture", _images, pictured, ".png"),
+        Surface("piece of a picture", _images, pieced, ".jpg"),
         Surface("IDX file", _idx_files, clothes, ".gz", bombs=lambda: [_bomb()]),
         Surface("CIFAR archive", _cifar_archives, packed, ".tar.gz"),
     ]

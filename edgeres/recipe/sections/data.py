@@ -52,6 +52,27 @@ class DataSection(Section):
     links: Annotated[
         bool, Field(description="Take pictures that links lead to outside the folder, too.")
     ] = False
+    storage: Annotated[
+        Literal["decoded", "jpeg"],
+        Field(
+            description="decoded: training pictures are stored as pixels of the size; jpeg: they "
+            "stay the files that they are, and are decoded as the training needs them."
+        ),
+    ] = "decoded"
+    on_error: Annotated[
+        Literal["stop", "skip"],
+        Field(
+            description="Of storage jpeg: what to do about a training picture that can't be "
+            "decoded; skip takes the next one of its class in its place, and says so."
+        ),
+    ] = "stop"
+    workers: Annotated[
+        Annotated[int, Field(ge=0, le=256)] | None,
+        Field(
+            description="Of storage jpeg: processes that decode; 0: none but the training itself; "
+            "null: one for each CPU core, 8 at most."
+        ),
+    ] = None
     validation: Annotated[
         float, Field(gt=0, lt=1, description="Share of the training images set aside.")
     ] = 0.1
@@ -69,4 +90,11 @@ class DataSection(Section):
                 "conflict", "is {short}, less than the size, {size}; give at least that",
                 {"at": ("resize", "short_side"), "short": short, "size": self.size},
             )  # fmt: skip
+        for key, plain in (("on_error", "stop"), ("workers", None)):
+            if self.storage == "decoded" and getattr(self, key) != plain:
+                raise PydanticCustomError(
+                    "conflict", "is for data.storage=jpeg; pictures that are stored as pixels are "
+                    "all decoded before the training, and the damaged ones named at once",
+                    {"at": (key,)},
+                )  # fmt: skip
         return self

@@ -66,6 +66,20 @@ class Recipe(Section):
             )  # fmt: skip
         return self
 
+    @model_validator(mode="after")
+    def _pieces_of_photographs_come_first(self) -> Recipe:
+        for name in ("teacher", "distill", "prune", "quantize"):
+            section = getattr(self, name)
+            views = section.train.augment if section is not None else ()
+            if self.data.storage == "jpeg" and "resized-crop" in views[1:]:
+                raise PydanticCustomError(
+                    "conflict",
+                    "with data.storage=jpeg, resized-crop cuts from the photograph itself, before "
+                    "all else; name it first",
+                    {"at": (name, "train", "augment")},
+                )
+        return self
+
 
 class RecipeFile(Recipe):
     """A recipe as it is written, before `extends` and `train` are resolved."""
