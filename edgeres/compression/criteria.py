@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from edgeres.compression.channels import Group, Share
 from edgeres.models.modules import Classifier
+from edgeres.training.inference import for_gradients, narrow
 from edgeres.training.loop import Objective
 from edgeres.training.views import Labelled
 
@@ -62,7 +63,8 @@ def taylor(model: Classifier, images: Labelled, objective: Objective) -> Criteri
     parts = zip(images.images.split(_TAYLOR_BATCH), images.labels.split(_TAYLOR_BATCH), strict=True)
     for batch, labels in parts:
         model.zero_grad(set_to_none=True)
-        objective(model, batch, labels).backward()
+        with for_gradients(model, narrow(model)):
+            objective(model, batch, labels).backward()
         for norm, score in scores.items():
             if norm.weight.grad is not None and norm.bias.grad is not None:
                 gate = norm.weight * norm.weight.grad + norm.bias * norm.bias.grad

@@ -23,7 +23,7 @@ from edgeres.compression.qat_graph import QatNetwork
 from edgeres.datasets._store import reading
 from edgeres.disk import storage_errors, write_whole
 from edgeres.models.modules import Classifier, fold_batchnorm
-from edgeres.training.inference import in_layout, prepared
+from edgeres.training.inference import in_layout, narrow, prepared
 from edgeres.training.loop import Trainee
 from edgeres.types import ScaleTable
 
@@ -115,7 +115,7 @@ class QatModel:
         self._best = best
         return Trainee(
             self.network, self.model.spec.preprocess, self._mode, self._start_epoch,
-            self._start_step, self._end_epoch,
+            self._start_step, self._end_epoch, narrow=narrow(self.model),
         )  # fmt: skip
 
     def finish(self) -> tuple[Classifier, ScaleTable]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from edgeres.models.resnet import PreactBlock, ResidualBlock
 from edgeres.training._watching import Seen
+from edgeres.training.inference import for_gradients, narrow
 
 DEAD = 0.5  # share of a layer's channels that are never above zero
 GROWTH = 10.0  # of the root mean square over one block, either way
@@ -183,7 +184,9 @@ def gradients(model: nn.Module, inputs: Tensor, labels: Tensor) -> list[Finding]
     """Layers whose gradient is nothing, or drowns the others', by the norm of their weights."""
     kept = {n: p.grad for n, p in model.named_parameters()}
     model.zero_grad(set_to_none=True)
-    with torch.enable_grad():
+    plain = narrow(model)
+    with torch.enable_grad(), for_gradients(model, plain):
+        inputs = inputs.contiguous() if plain else inputs
         F.cross_entropy(model(inputs), labels).backward()
     share = {
         n.rpartition(".")[0]: float(p.grad.norm() / p.detach().norm().clamp_min(1e-12))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
 
 _BATCH = 250
 _BATCH_ON_DEVICE = 1000
+_NARROW = 16
+_plain: ContextVar[bool] = ContextVar("plain", default=False)
 
 
 @torch.no_grad()
@@ -51,5 +56,33 @@ def in_layout(module: nn.Module, preprocess: Preprocess) -> nn.Module:
     return module.to(memory_format=_layout(preprocess))  # type: ignore[call-overload,no-any-return]
 
 
+def narrow(module: nn.Module) -> bool:
+    """Whether it has a strided 1x1 convolution of fewer than 16 channels.
+
+    For its gradients in channels-last memory, oneDNN writes past the end on CPUs with AVX-512
+    (torch 2.13): the process crashes, or has other numbers.
+    """
+    return any(
+        isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1) and max(m.stride) > 1
+        and m.groups == 1 and m.in_channels < _NARROW
+        for m in module.modules()
+    )  # fmt: skip
+
+
+@contextmanager
+def for_gradients(module: nn.Module, plain: bool) -> Iterator[None]:
+    """Meanwhile the module and what is `prepared` are in channels-first memory, if `plain`."""
+    if not plain:
+        yield
+        return
+    module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    before = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(before)
+
+
 def _layout(preprocess: Preprocess) -> torch.memory_format:
-    return torch.channels_last if preprocess.size_px >= 32 else torch.contiguous_format
+    last = preprocess.size_px >= 32 and not _plain.get()
+    return torch.channels_last if last else torch.contiguous_format

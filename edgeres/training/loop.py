@@ -26,7 +26,7 @@ from edgeres.training import diagnose, placement
 from edgeres.training.average import Average
 from edgeres.training.engine import Engine, own_share
 from edgeres.training.feed import Feed
-from edgeres.training.inference import evaluate, in_layout, prepared
+from edgeres.training.inference import evaluate, for_gradients, in_layout, narrow, prepared
 from edgeres.training.keeper import Keeper
 from edgeres.training.pace import Pace
 from edgeres.training.views import Labelled, Raw, Views, ViewSettings
@@ -53,6 +53,7 @@ class Trainee:
         start_step: called before each step; what it returns decides the step's kernels.
         end_epoch: called with the history so far, while the network is as it was evaluated.
         rates: of parameters that learn at a multiple of the learning rate.
+        narrow: see `inference.narrow`.
     """
 
     module: nn.Module
@@ -62,11 +63,13 @@ class Trainee:
     start_step: Callable[[], Hashable] = lambda: None
     end_epoch: Callable[[list[dict[str, Any]]], None] = lambda history: None
     rates: Mapping[nn.Parameter, float] = field(default_factory=dict)
+    narrow: bool = False
 
     @classmethod
     def of(cls, module: nn.Module, preprocess: Preprocess) -> Trainee:
         """A plain module."""
-        return cls(in_layout(module, preprocess), preprocess, module.train)
+        laid_out = in_layout(module, preprocess)
+        return cls(laid_out, preprocess, module.train, narrow=narrow(module))
 
 
 class Extra(nn.Module):
@@ -118,7 +121,9 @@ def fit(
                 run.keeper.restore()
                 first = position["step"]
                 loss = position["loss"] * procs.count() if procs.first() else 0.0
-            with placement.kernels(run.engine.device, tf32=True):
+            on_cpu = run.engine.device.type == "cpu"
+            with (placement.kernels(run.engine.device, tf32=True),
+                  for_gradients(trainee.module, trainee.narrow and on_cpu)):  # fmt: skip
                 loss = _epoch(run, epoch, first, loss, history)
             if procs.first():
                 _examine(run, epoch, loss, validation, history)
