@@ -339,8 +339,10 @@ def test_much_room_is_told_before_it_is_taken(
 
 
 _HOLDS = """
-import sys
+import signal, sys
 from pathlib import Path
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job has none
 
 if __name__ == "__main__":
     from edgeres.datasets._decoder import Decoder
@@ -396,12 +398,15 @@ def test_however_it_ends_no_process_is_left(sign: int, photos: Path, tmp_path: P
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                           start_new_session=True) as running:  # fmt: skip
         assert running.stdout is not None and running.stderr is not None
-        for _ in range(3):
-            running.stdout.readline()
-        time.sleep(0.2)
-        decoding = children(running.pid)
-        assert len(decoding) == 2
-        os.killpg(running.pid, sign) if sign == signal.SIGINT else running.send_signal(sign)
-        assert running.wait(20) != 0
-        assert not psutil.wait_procs(decoding, 10)[1]
-        assert running.stderr.read().count("Traceback") == (sign == signal.SIGINT)
+        try:
+            for _ in range(3):
+                running.stdout.readline()
+            time.sleep(0.2)
+            decoding = children(running.pid)
+            assert len(decoding) == 2
+            os.killpg(running.pid, sign) if sign == signal.SIGINT else running.send_signal(sign)
+            assert running.wait(60) != 0
+            assert not psutil.wait_procs(decoding, 10)[1]
+            assert running.stderr.read().count("Traceback") == (sign == signal.SIGINT)
+        finally:
+            running.kill()
