@@ -91,6 +91,7 @@ class Walk:
     _numbers: Counter[str] = field(default_factory=Counter)
     _weights: set[str] = field(default_factory=set)
     _cuts: dict[Node, str] = field(default_factory=dict)  # without its name -> its name
+    _wholes: dict[str, str] = field(default_factory=dict)  # flattened -> its `whole_map`
     _picked: int = 0  # weights of fixed convolutions, so far
     # A name -> what it picks channels of, how many that has, and which.
     _picks: dict[str, tuple[str, int, Sequence[int]]] = field(default_factory=dict)
@@ -129,6 +130,23 @@ class Walk:
         if op == "batch_norm":
             self.tensors[f"{name}.num_batches_tracked"] = torch.tensor(0)
         return self.put(op, [source], name, **attributes)
+
+    def whole_map(self, source: str, tensors: dict[str, Tensor], weight: str, other: str) -> str:
+        """A linear layer of a map that was flattened: a convolution as large as the map.
+
+        Args:
+            tensors: its weight (O, C, H, W), and its bias if it has one.
+            weight, other: as of `layer`.
+        """
+        self.fixed_size = True
+        self.notes.append("a linear layer of a map that was flattened is a convolution as large as "
+                          "the map: the same numbers")  # fmt: skip
+        values = conv_attributes(tensors["weight"], bias="bias" in tensors, stride=(1, 1),
+                                 padding=(0, 0), dilation=(1, 1), groups=1)  # fmt: skip
+        name = self.layer("conv2d", source, tensors, weight, other, **values)
+        flat = self.put("flatten", [name], self.free(f"{name}.flatten"))
+        self._wholes[flat] = name
+        return flat
 
     def evened(
         self, weight: Tensor, sides: tuple[int, ...], dilation: tuple[int, int]

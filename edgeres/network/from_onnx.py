@@ -271,6 +271,27 @@ class _Table:
         return (*(self.rows[::-1] if self.turned else self.rows), *self.sides[1:])
 
 
+@dataclass(frozen=True)
+class _Flat:
+    """A map as a vector.
+
+    Attributes:
+        sides: channels, height and width of the map.
+        last: whether its channels came last.
+    """
+
+    source: str
+    sides: tuple[int, ...]
+    last: bool
+
+    def mapped(self, weight: torch.Tensor) -> torch.Tensor:
+        """A linear layer's weight (O, C H W), in the vector's order, as (O, C, H, W)."""
+        channels, height, width = self.sides
+        if self.last:
+            return weight.reshape(-1, height, width, channels).permute(0, 3, 1, 2).contiguous()
+        return weight.reshape(-1, channels, height, width)
+
+
 @dataclass
 class _Import(Walk):
     """One walk over a file's nodes.
@@ -283,6 +304,7 @@ class _Import(Walk):
         origin: a constant -> the stored tensor that it is.
         nhwc: values of the file that have their channels last.
         tables: values of the file that are a map on the way of being shuffled.
+        flat: values of the file that are a map as a vector, which only a linear layer may read.
         padded: values of the file -> what zeros are to be around them: top, left, bottom, right.
         affine: values of the file that are the image, times something, plus something.
         last: values of the file that are its answer only.
@@ -296,6 +318,7 @@ class _Import(Walk):
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     origin: dict[str, str] = field(default_factory=dict)
     tables: dict[str, _Table] = field(default_factory=dict)
+    flat: dict[str, _Flat] = field(default_factory=dict)
     nhwc: set[str] = field(default_factory=set)
     padded: dict[str, tuple[int, ...]] = field(default_factory=dict)
     affine: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
@@ -364,7 +387,8 @@ class _Import(Walk):
         if name not in self.values:
             what = "a constant" if name in self.constants else "what nothing before it makes"
             raise self.refused(call, f"{call.kind} of {what} isn't known")
-        for kind, names in (("a softmax", self.last), ("padding", self.padded)):
+        for kind, names in (("a softmax", self.last), ("padding", self.padded),
+                            ("a map that was flattened", self.flat)):  # fmt: skip
             if name in names:
                 raise self.refused(call, f"{call.kind} behind {kind} isn't known")
         if name in self.nhwc and not last:
@@ -428,7 +452,8 @@ class _Import(Walk):
         self, call: Call, op: str, tensors: dict[str, np.ndarray], **attributes: Value
     ) -> None:
         """An operation with tensors, whose weight is the node's second input."""
-        source = self.value(call)
+        flat = self.flat.get(call.inputs[0])
+        source = flat.source if flat else self.value(call)
         stored, bias = (self.origin.get(name, name) for name in (call.inputs[1], call.input(2)))
         if not stored.endswith(".weight") and bias.endswith(".bias"):
             stored = f"{bias.removesuffix('.bias')}.weight"  # the other lost its name
@@ -437,8 +462,13 @@ class _Import(Walk):
         owner, _, leaf = weight.rpartition(".")
         if not owner or leaf != "weight":
             weight = _onnx.dotted(stored).replace(".", "_")  # told from others, no name
-        name = self.layer(op, source, kept, weight, self.named(call, op), **attributes)
-        self.give(call, name)
+        if flat and op == "linear":
+            kept["weight"] = flat.mapped(kept["weight"])
+            given = self.whole_map(source, kept, weight, self.named(call, op))
+            name = self._wholes[given]
+        else:
+            given = name = self.layer(op, source, kept, weight, self.named(call, op), **attributes)
+        self.give(call, given)
         for key, position in (("weight", 1), ("bias", 2)):
             if call.input(position):
                 of = call.inputs[position]
@@ -465,20 +495,22 @@ class _Import(Walk):
     def biased(self, call: Call, position: int) -> bool:
         """Whether adding a constant could become the bias of the layer before it."""
         name = self.values.get(call.input(position), "")
-        node = self.nodes.get(name)
+        layer = self._wholes.get(name, name)
+        node = self.nodes.get(layer)
         if node is None or node.op not in ("conv2d", "linear") or not node.values.get(
             "trained", True
         ):  # fmt: skip
             return False
-        if self._uses[call.input(position)] != 1 or call.input(position) in self.padded:
+        read = call.input(position)
+        if self._uses[read] != 1 or read in self.padded or read in self.flat:
             return False
         bias = _per_channel(self.constant(call, 1 - position), len(self.shapes[name]) + 1,
                             call.input(position) in self.nhwc, node.number("out"))  # fmt: skip
         if bias is None:
             return False
-        before = self.tensors.get(f"{name}.bias", torch.zeros(node.number("out")))
-        self.tensors[f"{name}.bias"] = before + torch.from_numpy(np.array(bias, np.float32))
-        self.nodes[name] = node.changed(bias=True)
+        before = self.tensors.get(f"{layer}.bias", torch.zeros(node.number("out")))
+        self.tensors[f"{layer}.bias"] = before + torch.from_numpy(np.array(bias, np.float32))
+        self.nodes[layer] = node.changed(bias=True)
         self.give(call, name, like=call.input(position))
         return True
 
@@ -929,6 +961,9 @@ def _reshaped(walk: _Import, call: Call, after: tuple[int, ...]) -> None:
         walk.give(call, source)
         if after != (channels, 1, 1):
             walk.nhwc.add(call.outputs[0])
+    elif len(before) == 3 and after == (math.prod(before),):
+        walk.give(call, source)  # a name for it; only a linear layer may read it
+        walk.flat[call.outputs[0]] = _Flat(source, shape, name in walk.nhwc)
     else:
         raise walk.refused(call, f"{call.kind} of {as_shape((0, *before))} to "
                                  f"{as_shape((0, *after))} isn't known")  # fmt: skip
@@ -954,6 +989,10 @@ def _transpose(walk: _Import, call: Call) -> None:
 
 def _same(walk: _Import, call: Call) -> None:
     name = call.inputs[0]
+    if name in walk.flat:
+        walk.values[call.outputs[0]] = walk.values[name]
+        walk.flat[call.outputs[0]] = walk.flat[name]
+        return
     walk.give(call, walk.value(call, last=True), like=name)
     if name in walk.affine:
         walk.affine[call.outputs[0]] = walk.affine[name]

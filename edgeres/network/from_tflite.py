@@ -384,7 +384,13 @@ def _reshape(node: _Node) -> None:
         shape = tuple(shape[i] for i in _TO_SECOND)
     name = f"c{node.outputs[0]} shape"
     node.walk.constants[name] = np.asarray([0, *shape[1:]], np.int64)
-    node.emit("Reshape", [node.value(), name])
+    source = node.value()
+    before = node.walk.tensor(node.inputs[0]).shape
+    if len(before) == 4 and len(shape) == 2 and before[1:3] != (1, 1):
+        turned = f"t{node.outputs[0]} turned"  # a vector whose channels come last
+        node._call("Transpose", [source], turned, {"perm": [0, 2, 3, 1]})
+        source = turned
+    node.emit("Reshape", [source, name])
 
 
 def _concat(node: _Node) -> None:

@@ -7,6 +7,7 @@ the table below is refused by name, with the module it stands in.
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -173,6 +174,8 @@ class _Import(Walk):
     padded: dict[str, _Pads] = field(default_factory=dict)  # what only a convolution may read
     # Channels as a table, on the way of being shuffled -> their map, the table, whether it's turned
     tables: dict[str, tuple[str, tuple[int, int], bool]] = field(default_factory=dict)
+    # A map as a vector, which only a linear layer may read -> the map, its (C, H, W)
+    flat: dict[str, tuple[str, tuple[int, ...]]] = field(default_factory=dict)
     ending: Callable[[Tensor], Tensor] = _unchanged
 
     def run(self) -> None:
@@ -215,14 +218,14 @@ class _Import(Walk):
         if not writes:
             return
         (result, *_) = call.results
-        named = {*self.values, *self.padded, *self.tables} - {result}
+        named = {*self.values, *self.padded, *self.tables, *self.flat} - {result}
         for name in (n for n in named if self.storage.get(n, (n, True))[0] == root):
             both = whole and self.storage.get(name, (name, True))[1]
             if name == ref.name or (both and self.values.get(name) == before):
                 self.values[name] = self.values[result]
             else:  # perhaps a copy, perhaps a part: whoever reads it is refused
                 self.stale.add(name)
-                for known in (self.values, self.padded, self.tables):
+                for known in (self.values, self.padded, self.tables, self.flat):
                     known.pop(name, None)  # type: ignore[attr-defined]
 
     def refused(self, call: Call, why: str) -> BadInput:
@@ -238,6 +241,8 @@ class _Import(Walk):
         """The network's name of one of a call's arguments."""
         if isinstance(ref, Ref) and ref.name in self.padded:
             raise self.refused(call, f"{call.target} of a padded map isn't known")
+        if isinstance(ref, Ref) and ref.name in self.flat:
+            raise self.refused(call, f"{call.target} of a map that was flattened isn't known")
         if isinstance(ref, Ref) and ref.name in self.stale:
             raise self.refused(call, f"{call.target} of what was changed in place under another "
                                      "name (say inplace=False there) isn't known")  # fmt: skip
@@ -333,6 +338,12 @@ def _sides(padding: Any, kernel: tuple[int, int], dilation: tuple[int, int]) -> 
 
 
 def _linear(walk: _Import, call: Call) -> None:
+    flat = walk.flat.get(call.arguments["input"].name)
+    if flat is not None:
+        tensors, name = walk.tensors_of(call, {"weight": "weight", "bias": "bias"})
+        tensors["weight"] = tensors["weight"].unflatten(1, flat[1])
+        walk.values[call.results[0]] = walk.whole_map(flat[0], tensors, name, "linear")
+        return
     (_, weight) = walk.tensor(call, "weight") or ("", torch.empty(0, 0))
     walk.learned(call, "linear", {"weight": "weight", "bias": "bias"},
                **{"in": weight.shape[1], "out": weight.shape[0],
@@ -546,7 +557,9 @@ def _flatten(walk: _Import, call: Call) -> None:
         walk.fixed_size |= not walk.pooled(walk.value(call, "self"))
         walk.plain(call, "flatten")
     elif shape == before:
-        walk.values[call.results[0]] = walk.value(call, "self")
+        _same(walk, call)
+    elif len(before) == 4 and shape == (before[0], math.prod(before[1:])):
+        walk.flat[call.results[0]] = walk.value(call, "self"), tuple(before[1:])
     else:
         raise walk.refused(
             call, f"{call.target} of {as_shape(before)} to {as_shape(shape)} isn't known"
@@ -568,8 +581,12 @@ def _pad(walk: _Import, call: Call) -> None:
 
 def _same(walk: _Import, call: Call) -> None:
     key = next(k for k in ("input", "self") if k in call.arguments)
-    if (table := walk.tables.get(call.arguments[key].name)) is not None:
-        walk.tables[call.results[0]] = table
+    name = call.arguments[key].name
+    if name in walk.tables:
+        walk.tables[call.results[0]] = walk.tables[name]
+        return
+    if name in walk.flat:
+        walk.flat[call.results[0]] = walk.flat[name]
         return
     walk.values[call.results[0]] = walk.value(call, key)
 

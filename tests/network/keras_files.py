@@ -54,6 +54,19 @@ def separable(relu: float | None = 6.0) -> Any:
     return _known(keras.Model(image, layers.Dense(10)(x)))
 
 
+def plain() -> Any:
+    """As LeNet: a map of several pixels is flattened, its channels last."""
+    import keras
+    from keras import layers
+
+    image = x = keras.Input((PX, PX, 3))
+    for out in (8, 12):
+        x = layers.Conv2D(out, 3, activation="relu")(x)
+        x = layers.MaxPooling2D((2, 1))(x)
+    x = layers.Dense(20, activation="relu")(layers.Dropout(0.3)(layers.Flatten()(x)))
+    return _known(keras.Model(image, layers.Dense(10)(x)))
+
+
 def _known(model: Any) -> Any:
     """With statistics and numbers as after some training."""
     draw = np.random.default_rng(0)

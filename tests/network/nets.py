@@ -40,6 +40,24 @@ class Mobile(nn.Module):
         return self.classifier(self.features(x).mean((2, 3)))
 
 
+class Plain(nn.Module):
+    """As LeNet (LeCun et al. 1998) and VGG: a map of several pixels is flattened."""
+
+    def __init__(self, classes: int = 10):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(8, 12, 3), nn.ReLU(), nn.MaxPool2d((2, 1)),
+        )  # fmt: skip
+        self.classifier = nn.Sequential(
+            nn.Flatten(), nn.Dropout(0.3), nn.Linear(12 * 3 * 6, 20), nn.ReLU(),
+            nn.Linear(20, classes),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.features(x))
+
+
 class Gated(nn.Module):
     """Everything else that is known.
 

@@ -105,6 +105,12 @@ def test_slices_and_shuffles_pick_the_same_channels(
     assert not any("larger kernel" in note for note in read.notes)
 
 
+@pytest.mark.parametrize("dynamo", [False, True])
+def test_a_flattened_map_is_read_by_a_convolution_as_large(dynamo: bool, tmp_path: Path) -> None:
+    read = same(exported(of(Plain), tmp_path / "net.onnx", dynamo=dynamo), image=(3, 3, PX, PX))
+    assert [note for note in read.notes if "a convolution as large as the map" in note]
+
+
 class _OneSided(nn.Module):
     """As TensorFlow pads at a stride of 2."""
 

@@ -69,7 +69,7 @@ def test_our_own_files_of_integers_come_back_with_their_codes(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("ends", ["int8", "uint8", "float32"])
-@pytest.mark.parametrize("made", [keras_files.residual, keras_files.separable])
+@pytest.mark.parametrize("made", [keras_files.residual, keras_files.separable, keras_files.plain])
 def test_files_of_tensorflows_converter_keep_their_codes(
     made: Any, ends: str, tmp_path: Path
 ) -> None:

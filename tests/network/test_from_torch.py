@@ -10,16 +10,22 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from network.nets import Gated, Joined, Mobile, Ported, Split, of, saved
+from conftest import images
+from network.nets import Gated, Joined, Mobile, Plain, Ported, Split, of, saved
 from torch import Tensor, nn
 
-from edgeres.compression import ptq
+from edgeres import targets
+from edgeres.compression import budgets, criteria, ptq
 from edgeres.compression.graph import concatenated, wiring
+from edgeres.compression.integers import integer_graph
+from edgeres.compression.prune import prune
 from edgeres.errors import BadInput
 from edgeres.models import modules, spec, weights
 from edgeres.models.pixels import of_pixels
+from edgeres.models.shapes import shapes_of
 from edgeres.network import document
 from edgeres.network.from_torch import from_module, from_pt2
 from edgeres.teachers import Wanted, checkpoint
@@ -172,7 +178,7 @@ class _Flat(nn.Module):
         self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4 * 14 * 14, 5)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.conv(x).flatten(1))
+        return self.fc(self.conv(x).flatten(1).sigmoid())
 
 
 class _VectorNorm(nn.Module):
@@ -293,7 +299,8 @@ def test_images_and_gates_are_concatenated_behind_a_convolution() -> None:
      (torch.jit.trace(of(Mobile), torch.zeros(1, 3, 16, 16)), "is a TorchScript module"),
      (_Branching(), "torch.export can't read this module"),
      (_Scaled(), "mul.Tensor reads what isn't made of the image"),
-     (_Flat(), r"flatten.using_ints of \(N, 4, 14, 14\) to \(N, 784\) isn't known"),
+     (_Flat(), r"sigmoid.default of a map that was flattened isn't known"),
+     (nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()), "has no logits|gives|isn't"),
      (_VectorNorm(), "batch_norm of vectors isn't known in 'norm'"),
      (_Padded("pool"), "max_pool2d.default of a padded map isn't known"),
      (_Padded("ones"), "pad.default with other than zeros around a map isn't known"),
@@ -307,6 +314,32 @@ def test_images_and_gates_are_concatenated_behind_a_convolution() -> None:
 def test_what_is_unknown_is_refused_by_name(model: nn.Module, said: str) -> None:
     with pytest.raises(BadInput, match=said):
         from_module(model, 16)
+
+
+def test_a_flattened_map_is_read_by_a_convolution_as_large(tmp_path: Path) -> None:
+    """LeNet, VGG: under the same names, and each format has the vector's order of its own."""
+    model = of(Plain)
+    read = from_module(model, 16)
+    x = torch.rand(4, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(read.module(x), model(x))
+    assert read.fixed_size
+    assert read.module.state_dict()["classifier.2.weight"].shape == (20, 12, 3, 6)
+    budget = budgets.macs(shapes_of(read.module, 16), 0.7)
+    slim = prune(read.module, budget, round_to=2, criterion=lambda _: criteria.magnitude())
+    folded, scales = ptq.quantize(slim, images(32, 16))
+    with torch.no_grad():
+        expected = integer_graph(folded, scales)(prepared(images(32, 16), folded.spec.preprocess))
+    for name in ("tflite-int8", "onnx-int8"):
+        target, precision = targets.load(name)
+        path = tmp_path / f"net{target.SUFFIX}"
+        first, last = target.export(targets.Source(folded, scales), precision, path)
+        assert not target.read(path).float_operators()
+        given = prepared(images(32, 16), folded.spec.preprocess).contiguous().numpy()
+        session = target.session(path)
+        assert session is not None
+        found = targets.decode(session.run(targets.encode(given, first)), last)
+        assert np.array_equal(found, expected.numpy()), name
 
 
 def test_nothing_of_a_file_runs(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import images
 from network.integer_files import PX, answered, by_quantize_static, codes
-from network.nets import Joined, Mobile, of
+from network.nets import Joined, Mobile, Plain, of
 from network.onnx_files import Node, exported, numbers, written
 from onnx import TensorProto
 
@@ -58,6 +58,13 @@ def test_our_own_files_come_back_with_their_codes(kind: Any, name: str, tmp_path
     ours, theirs = ([v for k, v in sorted(m.state_dict().items()) if k.endswith("weight")]
                     for m in (again, folded))  # fmt: skip
     assert sorted(v.sum().item() for v in ours) == sorted(v.sum().item() for v in theirs)
+
+
+@pytest.mark.parametrize("form", ["QDQ", "QOperator"])
+def test_a_flattened_map_keeps_its_codes(form: str, tmp_path: Path) -> None:
+    source = exported(of(Plain), tmp_path / "net.onnx")
+    path = by_quantize_static(source, tmp_path / "int8.onnx", form)
+    require_own_codes(path, from_onnx(path, PX, compare=True), ties=True)
 
 
 @pytest.mark.parametrize("form", ["QDQ", "QOperator"])
