@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from network.nets import Gated, Joined, Mobile, Split, of
+from network.nets import Gated, Joined, Mobile, Plain, Split, of
 from network.onnx_files import PX, Node, answers, exported, numbers, tail, written
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
