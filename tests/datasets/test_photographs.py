@@ -339,10 +339,8 @@ def test_much_room_is_told_before_it_is_taken(
 
 
 _HOLDS = """
-import signal, sys
+import sys
 from pathlib import Path
-
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job has none
 
 if __name__ == "__main__":
     from edgeres.datasets._decoder import Decoder
