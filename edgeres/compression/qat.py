@@ -130,8 +130,6 @@ class QatModel:
         self.model.load_state_dict({k: trained[k] for k in self.model.state_dict()})
         folded = fold_batchnorm(self.model.eval())
         scales = weight_scales(folded, self.kept.layers, self.four)
-        scales |= {one.tensor: one.params() for one in self.network.ranges}
-        scales = weight_scales(folded, self.kept.layers)
         cut = ends(self.model.spec)  # which learned steps may have left
         scales |= {one.tensor: ended(one.params(), cut.get(one.tensor, math.inf))
                    for one in self.network.ranges}  # fmt: skip

@@ -9,8 +9,9 @@ don't; each weight needs a zero point of its own for that.
 from __future__ import annotations
 
 import functools
+import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,19 +98,30 @@ def saturates() -> bool:
 
 
 def own_zero_points(model: Any) -> None:
-    """Give each stored weight of an ONNX model a zero point that no other one has; in place."""
+    """Give each use of a stored weight a zero point that no other one has; in place.
+
+    So has a weight that is used more than once: onnxruntime names what it makes of them by them.
+    """
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     seen: set[str] = set()
     for node in model.graph.node:
-        at = ZERO_POINTS.get(node.op_type)
-        if at is None or len(node.input) <= at[1] or node.input[at[0]] not in stored:
+        places = ZERO_POINTS.get(node.op_type)
+        if places is None or len(node.input) <= max(places):
             continue
-        zero = node.input[at[1]]
-        if zero in seen:
-            copy = model.graph.initializer.add()
-            copy.CopyFrom(stored[zero])
-            copy.name = node.input[at[1]] = f"{node.input[at[0]]}_zero_point"
-        seen.add(zero)
+        if any(node.input[place] not in stored for place in places):
+            continue
+        for place in places:
+            name = node.input[place]
+            if name in seen:
+                copy = model.graph.initializer.add()
+                copy.CopyFrom(stored[name])
+                copy.name = node.input[place] = _free(name, stored)
+                stored[copy.name] = copy
+            seen.add(node.input[place])
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    return next(free for i in itertools.count(2) if (free := f"{name}_{i}") not in taken)
 
 
 # Operators, and where they have a weight and its zero point.

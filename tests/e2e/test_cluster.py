@@ -143,10 +143,12 @@ def test_two_machines_share_a_store_without_flock_and_one_dies(tmp_path: Path) -
     shared.mkdir(parents=True)
     (shared / locks.MARKER).write_text("3")
     first = _machine("first", tmp_path)
-    _wait(lambda: any(e["step"] == "teacher" for e in _of_any(tmp_path)), 120)
+    _wait(lambda: _begun(tmp_path) == 1, 120)
+    os.killpg(first.pid, signal.SIGSTOP)  # so that it won't be ready before the second asks
     second = _machine("second", tmp_path)
     try:
-        _wait(lambda: b"another process makes this" in (tmp_path / "second").read_bytes(), 120)
+        _wait(lambda: _begun(tmp_path) == 2, 120)
+        time.sleep(1)
         os.killpg(first.pid, signal.SIGKILL)
         first.wait()
         assert second.wait(300) == 0, (tmp_path / "second").read_text()
@@ -169,6 +171,11 @@ def _machine(name: str, folder: Path) -> subprocess.Popen[bytes]:
             cwd=folder, stdout=out, stderr=out, start_new_session=True,
             env={**os.environ, "PYTHONPATH": path},
         )  # fmt: skip
+
+
+def _begun(folder: Path) -> int:
+    """How many machines wanted the teacher."""
+    return sum(e["step"] == "teacher" and e["event"] == "started" for e in _of_any(folder))
 
 
 def _of_any(folder: Path) -> list[dict[str, str]]:

@@ -182,7 +182,7 @@ def test_what_is_compiled_stays_beside_what_is_there(exported: Callable, tmp_pat
     (tmp_path / "file").write_text("")
     done = edgeres("inspect", path, *on[:2], "--compiled", "file", cwd=tmp_path)
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    for wrong, words in (((*on[2:],), "--on"), (("--on", " ,"), "names no runtime")):
+    for wrong, words in (((*on[2:],), "--on"), (("--on", " ,"), "names nothing")):
         done = edgeres("inspect", path, *wrong, cwd=tmp_path)
         assert done.returncode == 2 and words in done.stderr
 

@@ -157,7 +157,7 @@ def test_a_file_tells_its_sizes_its_origin_and_the_runtime_it_needs(
 ) -> None:
     read = tflite.read(small[precision])
     assert dict(read.metadata) == METADATA
-    releases = {"dynamic": "2.4", "int16x8": "2.4"}
+    releases = {"dynamic": "2.4", "int16x8": "2.4", "int4": "2.11"}
     assert read.requires == f"TensorFlow Lite {releases.get(precision, '2.0')}"
     parameters = sum(p.numel() for p in quantized[1].parameters())
     bytes_each = {"fp32": 4, "fp16": 2}.get(precision, 1)
@@ -327,7 +327,7 @@ def test_the_runtime_of_2023_gives_the_same_answers(
     difference = np.abs(old.astype(np.float64) - session.run(x))
     # It runs int8 and int16 in TFLite's own kernels, whose rounding is another than XNNPACK's.
     # Dynamic files quantize activations while they run, here and there with other roundings.
-    limits = {"int8": 2, "int16x8": 2, "dynamic": 0.01}
+    limits = {"int8": 2, "int16x8": 2, "int4": 2, "dynamic": 0.01}
     assert difference.max() <= limits.get(precision, 1e-6)
     if precision == "int8":  # the same kernels give the same bits
         assert np.array_equal(old, without_xnnpack(path, x))
