@@ -175,8 +175,8 @@ def test_a_plan_asks_no_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_every_command_that_reads_a_profile_can_be_given_permission() -> None:
     from edgeres import cli
 
-    reading = {"run", "step", "distill", "prune", "search", "quantize", "export", "diagnose", "recalibrate",
-               "benchmark", "compare", "init", "probe"}  # fmt: skip
+    reading = {"run", "step", "distill", "prune", "search", "quantize", "export", "diagnose",
+               "recalibrate", "benchmark", "compare", "init", "probe"}  # fmt: skip
     commands = {c.callback.__name__: c.callback  # type: ignore[union-attr]
                 for app in (cli.app, cli._devices) for c in app.registered_commands}  # fmt: skip
     allowing = {n for n, function in commands.items() if "_programs" in function.__annotations__}
