@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -32,6 +32,9 @@ from edgeres.cli._options import (
     split,
 )
 from edgeres.commands import complete
+
+if TYPE_CHECKING:
+    from edgeres.recipe import Recipe
 
 Procs = Annotated[
     int, typer.Option("--procs", min=1, help="Train in so many processes of this machine.")
@@ -64,7 +67,6 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Run a recipe: every stage that is not in the store already."""
-    from edgeres import procs
     from edgeres.commands import chain
     from edgeres.recipe import load
     from edgeres.text import chain as text
@@ -74,11 +76,24 @@ def run(
         show(chain.planned(loaded, runs, until), as_json, text.plan)
         return
     if executor != "local":
-        show(chain.submitting(loaded, runs, until, executor, number), as_json, text.script)
+        script = chain.submitting(loaded, runs, until, executor, number, _programs)
+        show(script, as_json, text.script)
         return
+    _performed(loaded, runs, until, quiet, as_json, number)
+
+
+def _performed(
+    recipe: Recipe, runs: Path, until: str | None, quiet: bool, as_json: bool, number: int,
+    step: str | None = None,
+) -> None:  # fmt: skip
+    """Perform a recipe, or one step, in so many processes; the first of them prints."""
+    from edgeres import procs
+    from edgeres.commands import chain
+    from edgeres.text import chain as text
+
     if number > 1 and procs.count() == 1:
         raise SystemExit(procs.launch(number, sys.argv[1:]))
-    result = chain.perform(loaded, runs, until, quiet)
+    result = chain.perform(recipe, runs, until, quiet, step)
     if procs.first():
         show(result, as_json, text.run)
 
@@ -99,17 +114,9 @@ def step(
     quiet: Quiet = False,
 ) -> None:
     """Make one step of a recipe, as a job of a cluster does."""
-    from edgeres import procs
-    from edgeres.commands import chain
     from edgeres.recipe import load
-    from edgeres.text import chain as text
 
-    loaded = load(recipe, overrides or [])
-    if number > 1 and procs.count() == 1:
-        raise SystemExit(procs.launch(number, sys.argv[1:]))
-    result = chain.perform(loaded, runs, None, quiet, step)
-    if procs.first():
-        show(result, as_json, text.run)
+    _performed(load(recipe, overrides or []), runs, None, quiet, as_json, number, step)
 
 
 def distill(

@@ -62,9 +62,12 @@ def perform(
 
 
 def submitting(
-    recipe: Recipe, runs: Path, until: str | None, executor: str, number: int
+    recipe: Recipe, runs: Path, until: str | None, executor: str, number: int, programs: bool
 ) -> dict[str, Any]:
     """A script with the jobs of a recipe, whose run folder is made: they read the recipe there.
+
+    Args:
+        programs: whether the jobs may run programs of device profiles that aren't one's own.
 
     Raises:
         BadInput: there is no such executor.
@@ -75,8 +78,9 @@ def submitting(
     store, run = store_of(folder).open(), Run(run_folder(recipe, folder))
     with store.in_use(), store.lock("run", run.name):
         begin(run, recipe)
-    several = ["--procs", str(number)] if number > 1 else []
-    command = [sys.executable, "-m", "edgeres", "step", "--runs", str(folder), *several,
+    more = ["--procs", str(number)] if number > 1 else []
+    more += ["--allow-device-programs"] if programs else []
+    command = [sys.executable, "-m", "edgeres", "step", "--runs", str(folder), *more,
                str(run.path / LOCK)]  # fmt: skip
     return {"run": str(run.path), "script": slurm.script(chain, run.name, command, Path.cwd())}
 

@@ -36,7 +36,7 @@ def write(shape: LayerShape, path: Path) -> tuple[TensorSpec, TensorSpec]:
             nodes.append(_node("DequantizeLinear", inputs, name, axis=0))
             operands.append(name)
         if shape.kind == "conv":
-            pads = [side // 2 for side in kernel * 2]
+            pads = [*((side - 1) // 2 for side in kernel), *(side // 2 for side in kernel)]
             attributes = {"kernel_shape": kernel, "strides": stride, "pads": pads,
                           "group": shape.groups}  # fmt: skip
         else:

@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from edgeres import procs
 from edgeres.errors import BadInput
 from edgeres.recipe import TrainSection
+from edgeres.training import inference
 from edgeres.training.placement import device_of
 from edgeres.training.replay import Replay
 from edgeres.training.views import Raw
@@ -185,7 +186,9 @@ def _compiled(network: nn.Module, device: torch.device) -> Any:
                        "install one, or leave `compile` out")  # fmt: skip
     torch.compiler.reset()  # trainings before this one count against the recompilation limit
     # An epoch's last batch is smaller: kernels of its own are faster than ones for any size.
-    return torch.compile(network, dynamic=False)
+    plain = device.type == "cpu" and inference.narrow(network)
+    options: Any = {"layout_optimization": False} if plain else None  # it'd choose channels last
+    return torch.compile(network, dynamic=False, options=options)
 
 
 def _recomputed(module: nn.Module) -> Iterator[Callable[[], object]]:

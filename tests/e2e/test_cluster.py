@@ -132,6 +132,17 @@ def test_a_step_needs_those_before_it(tmp_path: Path) -> None:
     assert "slurm-script" in executor.stderr
 
 
+def test_jobs_have_what_the_command_was_given(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    given = ("--procs", "2", "--allow-device-programs", "--until", "teacher", "--set", "seed=7")
+    script = in_process.edgeres(
+        "run", "recipe.yaml", "--executor", "slurm-script", *given, cwd=tmp_path
+    ).stdout
+    assert script.count("--procs 2 --allow-device-programs") == script.count("sbatch ") == 2
+    (recipe,) = tmp_path.glob("runs/*/recipe.lock.yaml")
+    assert str(recipe) in script and "seed: 7" in recipe.read_text()
+
+
 def test_two_machines_share_a_store_without_flock_and_one_dies(tmp_path: Path) -> None:
     """Names of their own, process ids of their own, and locks that reach from one to the other."""
     if not _found("unshare") or os.getuid():

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import network
 
+from edgeres import targets
 from edgeres.compression import budgets, criteria
 from edgeres.compression.prune import prune
 from edgeres.errors import BadInput
@@ -63,3 +66,19 @@ def test_a_file_faster_than_the_overhead_leaves_time_for_its_layers() -> None:
         found = table.corrected(shapes, measured)
         assert found.predict(shapes) == pytest.approx(measured)
         assert found.predict(fewer) < found.predict(shapes)
+
+
+@pytest.mark.parametrize("name", ["tflite-int8", "onnx-int8"])
+@pytest.mark.parametrize(
+    "shape",
+    [LayerShape("a", "conv", 16, 32, 1, 6), LayerShape("a", "conv", 8, 8, 8, 2, 2),
+     LayerShape("a", "conv", 8, 8, (1, 3), (6, 1), groups=8)],
+)  # fmt: skip
+def test_a_layers_file_has_the_output_that_it_is_timed_for(
+    name: str, shape: LayerShape, tmp_path: Path
+) -> None:
+    """An even kernel, too: as large as a flattened map."""
+    target, _ = targets.load(name)
+    first, last = target.layer_file(shape, tmp_path / "layer")
+    session = target.session(tmp_path / "layer")
+    assert session.run(np.zeros(first.shape, first.dtype)).shape == last.shape

@@ -17,6 +17,8 @@ _WORK = {
     "QAT": "qat = QatModel(model, freeze_observers=0.5, freeze_batchnorm=0.5); "
     "qat.calibrate(data.images); loop.fit(qat.trainee(), data, data, settings, supervised, seed=0, "
     "work=work, tick=tick)",
+    "compiled": "loop.fit(Trainee.of(model, p), data, data, settings.model_copy("
+    "update={'compile': True}), supervised, seed=0, work=work, tick=tick)",
     "taylor": "criteria.taylor(inference.in_layout(model, p), data, supervised)",
     "diagnose": "_findings.gradients(inference.in_layout(model, p), "
     "inference.prepared(data.images, p), data.labels)",
