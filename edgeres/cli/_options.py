@@ -40,10 +40,11 @@ Set = Annotated[
 ]
 
 
-def _allow(value: bool) -> None:
+def _allow(value: bool) -> bool:
     from edgeres import devices
 
     devices.allow_programs(value)
+    return value
 
 
 Programs = Annotated[
