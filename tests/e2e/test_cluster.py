@@ -132,7 +132,10 @@ def test_a_step_needs_those_before_it(tmp_path: Path) -> None:
     assert "slurm-script" in executor.stderr
 
 
-def test_jobs_have_what_the_command_was_given(tmp_path: Path) -> None:
+def test_jobs_have_what_the_command_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeres.devices._profiles._allowed", False)  # what the command sets
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     given = ("--procs", "2", "--allow-device-programs", "--until", "teacher", "--set", "seed=7")
     script = in_process.edgeres(
