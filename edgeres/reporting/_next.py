@@ -113,8 +113,9 @@ def _layers(report: Report, key: str) -> tuple[str, float] | None:
     total = sum(layer[key] for layer in layers)
     if not total:
         return None
-    most = max(layers, key=lambda layer: layer[key])
-    return str(most["name"]), most[key] / total
+    number, most = max(enumerate(layers), key=lambda layer: layer[1][key])
+    # Names in files are converters', often nobody's words.
+    return f"operator {number} of the file ({most['kind']})", most[key] / total
 
 
 def _pruned(sections: Sections, budget: str, value: str) -> Sequence[str]:
