@@ -9,7 +9,7 @@ UV := $(BIN)/uv pip install --quiet
 # Images set it; then each process would compile the libraries anew, as uv installs them uncompiled.
 export PYTHONDONTWRITEBYTECODE :=
 APT_PACKAGES := chromium qemu-user-static mmdebstrap arch-test openssh-server openssh-client libusb-1.0-0 libvulkan1 \
-  slurmctld slurmd slurm-client munge
+  slurmctld slurmd slurm-client munge default-jdk-headless libandroid-json-java
 
 .PHONY: quickstart test test-matrix test-runtimes test-lowest lint format bench schema lock clean
 
@@ -17,9 +17,10 @@ quickstart: $(VENV)/.installed
 	$(BIN)/edgeres run quickstart
 
 test: $(VENV)/.installed-dev $(VENV)-tflite-runtime/.installed $(VENV)-mlflow/.installed $(VENV)-zoo/.installed \
-    $(VENV)-runtimes/.installed $(VENV)-ort-web/.installed debian-packages
+    $(VENV)-runtimes/.installed $(VENV)-ort-web/.installed $(VENV)-kotlin/.installed debian-packages
 	@# Two workers with a thread each: with more, they wait for one another.
 	EDGERES_RUNTIMES=$(abspath $(VENV)-runtimes) EDGERES_ORT_WEB=$(abspath $(VENV)-ort-web)/package.tgz \
+	  EDGERES_KOTLIN=$(abspath $(VENV)-kotlin)/package \
 	  OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
 
 # 26 networks of torchvision's and timm's own code to every int8 file: an hour on two cores.
@@ -61,7 +62,7 @@ lock: $(VENV)/bin/uv
 	mv requirements.new requirements.lock
 
 clean:
-	rm -rf $(VENV) $(VENV)-tflite-runtime $(VENV)-mlflow $(VENV)-zoo $(VENV)-runtimes $(VENV)-ort-web \
+	rm -rf $(VENV) $(VENV)-tflite-runtime $(VENV)-mlflow $(VENV)-zoo $(VENV)-runtimes $(VENV)-ort-web $(VENV)-kotlin \
 	  runs build dist
 
 # pip, whose settings and PIP_FLAGS say where a build of torch is, brings that; uv, many times faster, the rest.
@@ -101,13 +102,19 @@ $(VENV)-ort-web/.installed:
 	-cd $(@D) && npm pack onnxruntime-web@1.30.0 --ignore-scripts --fetch-retries=0 >/dev/null && \
 	  mv onnxruntime-web-*.tgz package.tgz && touch .installed
 
+# The compiler for the Android sample's Kotlin; without it, that test skips.
+$(VENV)-kotlin/.installed:
+	mkdir -p $(@D)
+	-cd $(@D) && npm pack kotlin-compiler@2.4.20 --ignore-scripts --fetch-retries=0 >/dev/null && \
+	  tar xzf kotlin-compiler-*.tgz && rm kotlin-compiler-*.tgz && touch .installed
+
 # A real MLflow server to track runs to; it pins another protobuf than the converters.
 $(VENV)-mlflow/.installed: | $(VENV)/bin/uv
 	$(PYTHON) -m venv $(VENV)-mlflow
 	-$(UV) --python $(VENV)-mlflow/bin/python mlflow==3.17.2 && touch $@
 
-# What the tests need from Debian: Chromium for the report, libusb for Android's tools, the others for an emulated ARM
-# board. Elsewhere those tests say why they skip.
+# What the tests need from Debian: Chromium for the report, libusb for Android's tools, a JDK and org.json for its sample,
+# a cluster, the others for an emulated ARM board. Elsewhere those tests say why they skip.
 .PHONY: debian-packages
 debian-packages:
 	@if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && ! dpkg -s $(APT_PACKAGES) >/dev/null 2>&1; then \

@@ -52,6 +52,8 @@ KINDS: dict[str, tuple[str, ...]] = {
     "web": ("onnx-int8", "onnx-fp32"),
     "web-service": ("onnx-int8", "onnx-fp32"),
 }
+# files of one kind's sample that another's takes, too -> where they go there
+_SHARED = {"ios": {"linux/preprocess.h": "Sources/Preprocess/preprocess.h"}}
 _LIBRARIES = ("torch", "torchao", "nncf", "litert-torch", "ai-edge-litert", "onnx", "onnxruntime",
               "coremltools", "executorch", "numpy")  # fmt: skip
 
@@ -111,6 +113,8 @@ def make(
         samples = Path(__file__).parent / "samples" / kind
         _copy(samples, folder / "sample")
         (folder / "sample" / readme.USE).unlink()  # it goes into the README
+        for shared, copied in _SHARED.get(kind, {}).items():
+            _copy(samples.parent / shared, folder / "sample" / copied)
         if kind == microcontroller.KIND:
             notes += microcontroller.write(folder, model)
         _copy(Path(__file__).with_name("golden_test.py"), folder / "golden_test.py")

@@ -3,7 +3,7 @@
     python3 golden_test.py
 
 Needs Python 3.8, numpy and a runtime of the model file (ai-edge-litert, tflite-runtime or
-onnxruntime). Core ML packages are tested by the app in sample/. Whose bundle it is, only
+onnxruntime). Core ML packages are tested by the package in sample/. Whose bundle it is, only
 `edgeres verify` says. It prints sentences, never a traceback. Exit status:
 
     0   every file is what the manifest says, and every output is within the tolerance
@@ -94,7 +94,7 @@ def run(np, model, inputs):
     if os.path.isdir(model):
         raise CannotTest(
             "every file is whole, but a Core ML package runs on Apple's systems only: "
-            "add sample/GoldenTest.swift to an app's tests (README.md says how)"
+            "run the test of the Swift package in sample/ there (README.md says how)"
         )
     try:
         spec = importlib.util.spec_from_file_location("runner", os.path.join(HERE, "runner.py"))

@@ -32,6 +32,14 @@ def bundle(
         Path | None,
         typer.Option(help="Ed25519 private key (PEM) to sign it with."),
     ] = None,
+    check_aar: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Make no bundle: do the libraries of this .aar, .apk or .aab load with Android's "
+            "memory pages of 16 KiB? Exit code 1 if not.",
+        ),
+    ] = None,
     runs: Runs = DEFAULT_RUNS,
     as_json: Json = False,
 ) -> None:
@@ -39,6 +47,10 @@ def bundle(
     from edgeres.commands import bundle as command
     from edgeres.text import runs as text
 
+    if check_aar is not None:
+        result = command.page_sizes(check_aar)
+        show(result, as_json, text.page_sizes)
+        raise typer.Exit(0 if result["passed"] else 1)
     show(command.bundled(run, kind, out, key, runs), as_json, text.bundle)
 
 

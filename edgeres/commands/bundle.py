@@ -56,6 +56,15 @@ def _remake(run: Run, kind: str, names: Sequence[str]) -> str:
     return first
 
 
+def page_sizes(path: Path) -> dict[str, Any]:
+    """Which libraries of an Android package don't load with memory pages of 16 KiB."""
+    from edgeres.bundle import page_size
+
+    found = page_size.check(path)
+    return {"file": str(path), "passed": not any(one.problem for one in found),
+            "libraries": [asdict(one) for one in found]}  # fmt: skip
+
+
 def checked(path: Path, public_key: Path | None, signed: bool) -> dict[str, Any]:
     """What is wrong with a bundle, how old it is, and whether a later one of it was seen before."""
     from edgeres.bundle import checking, documents, trust

@@ -79,6 +79,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "bundle": (
         "edgeres bundle @stable --for android",
         "edgeres bundle quickstart-7a886b04c19d --for web-service \\\n    --key release-key.pem",
+        "edgeres bundle --check-aar litert.aar",
     ),
     "trust": (
         "edgeres trust release-key.pub --name acme",

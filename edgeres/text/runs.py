@@ -40,6 +40,13 @@ def bundle(result: Mapping[str, Any]) -> str:
             f"{notes}\ncheck it anywhere: edgeres verify {result['bundle']}")  # fmt: skip
 
 
+def page_sizes(result: Mapping[str, Any]) -> str:
+    """A line per library, then the verdict."""
+    lines = [f"{start(one['name'], 120)}: {one['problem'] or 'ok'}" for one in result["libraries"]]
+    verdict = "loads" if result["passed"] else "DOESN'T LOAD"
+    return "\n".join([*lines, f"{result['file']} {verdict} with memory pages of 16 KiB"])
+
+
 def trusted(result: Mapping[str, Any]) -> str:
     """What was done, then the keys that are trusted."""
     rows = [{"name": k["name"], "fingerprint": k["fingerprint"], "since": k["added"]}

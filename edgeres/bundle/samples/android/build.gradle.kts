@@ -1,11 +1,15 @@
 // Android Gradle plugin 9 compiles Kotlin by itself. minSdk 24 is that of LiteRT 2.3.
-plugins { id("com.android.library") version "9.4.0" }
+plugins { id("com.android.application") version "9.4.0" }
 
 android {
     namespace = "edgeres.sample"
     compileSdk = 36
     defaultConfig {
+        applicationId = "edgeres.sample"
         minSdk = 24
+        targetSdk = 36
+        versionCode = 1
+        versionName = "1"
         testInstrumentationRunner = "androidx.test.runner.AndroidJUnitRunner"
     }
     androidResources { noCompress += "tflite" }

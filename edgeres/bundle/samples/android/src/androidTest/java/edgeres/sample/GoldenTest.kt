@@ -1,5 +1,5 @@
 // An instrumented test (androidTest): does LiteRT on this phone give the bundle's golden outputs?
-// model/, golden/ and labels.txt lie in src/androidTest/assets; README.md has the commands.
+// The app's assets have model/ and golden/; README.md has the commands.
 package edgeres.sample
 
 import androidx.test.ext.junit.runners.AndroidJUnit4
@@ -16,7 +16,7 @@ import kotlin.math.abs
 
 @RunWith(AndroidJUnit4::class)
 class GoldenTest {
-    private val assets = InstrumentationRegistry.getInstrumentation().context.assets
+    private val assets = InstrumentationRegistry.getInstrumentation().targetContext.assets
 
     private fun bytes(name: String): ByteBuffer =
         assets.open(name).use { it.readBytes() }.let { content ->

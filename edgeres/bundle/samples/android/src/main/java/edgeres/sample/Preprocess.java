@@ -15,6 +15,37 @@ public final class Preprocess {
         double at(double x);
     }
 
+    /**
+     * A decoded picture's pixels to RGB bytes (height, width, 3), upright, over white.
+     *
+     * @param argb (height, width), not premultiplied
+     * @param orientation as EXIF says it, 1 to 8; from 5 on width and height change places
+     */
+    public static byte[] upright(int[] argb, int width, int height, int orientation) {
+        boolean lies = orientation >= 5 && orientation <= 8;
+        int w = lies ? height : width, h = lies ? width : height;
+        byte[] made = new byte[w * h * 3];
+        for (int y = 0; y < h; y++) {
+            for (int x = 0; x < w; x++) {
+                int i = lies ? y : x, j = lies ? x : y; // where the pixel is: column i, line j
+                if (orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8) {
+                    i = width - 1 - i;
+                }
+                if (orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7) {
+                    j = height - 1 - j;
+                }
+                int p = argb[j * width + i], alpha = p >>> 24, at = (y * w + x) * 3;
+                for (int c = 0; c < 3; c++) {
+                    int sum = (p >> (16 - 8 * c) & 255) * alpha + 255 * (255 - alpha);
+                    // Pillow's division by 255, of numbers with 7 more bits.
+                    int more = (sum << 7) + (128 << 7);
+                    made[at + c] = (byte) (((more >> 8) + more) >> 8 >> 7);
+                }
+            }
+        }
+        return made;
+    }
+
     /** The reach of a filter in pixels. */
     private static double reach(String name) {
         switch (name) {

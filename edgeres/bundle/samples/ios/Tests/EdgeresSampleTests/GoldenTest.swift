@@ -1,5 +1,5 @@
 // A unit test: does Core ML on this device give the bundle's golden outputs?
-// Add this file, model/ and golden/ (as folder references) to a test target of iOS 17 or later.
+// The folder `bundle` beside this file has model/, golden/ and preprocess.json; README.md has the commands.
 import CoreML
 import XCTest
 
@@ -10,7 +10,7 @@ final class GoldenTest: XCTestCase {
     }
 
     func testOutputsAreGolden() throws {
-        let root = Bundle(for: Self.self).resourceURL!
+        let root = Bundle.module.resourceURL!.appendingPathComponent("bundle")
         let read = { (name: String) in try Data(contentsOf: root.appendingPathComponent(name)) }
         let golden = try JSONDecoder().decode(Golden.self, from: read("golden/golden.json"))
         let inputs = try read("golden/inputs.bin").floats, expected = try read("golden/outputs.bin").floats
