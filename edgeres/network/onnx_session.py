@@ -100,9 +100,11 @@ def saturates() -> bool:
 def own_zero_points(model: Any) -> None:
     """Give each use of a stored weight a zero point that no other one has; in place.
 
-    So has a weight that is used more than once: onnxruntime names what it makes of them by them.
+    So has a weight that is used more than once: onnxruntime names what it makes of them by them,
+    once for each node that reads them.
     """
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    _one_reader_each(model.graph, stored)
     seen: set[str] = set()
     for node in model.graph.node:
         places = ZERO_POINTS.get(node.op_type)
@@ -118,6 +120,31 @@ def own_zero_points(model: Any) -> None:
                 copy.name = node.input[place] = _free(name, stored)
                 stored[copy.name] = copy
             seen.add(node.input[place])
+
+
+def _one_reader_each(graph: Any, stored: Collection[str]) -> None:
+    """Repeat the DequantizeLinear of a stored weight for each further node that reads it."""
+    weights = {node.output[0]: node for node in graph.node
+               if node.op_type == "DequantizeLinear" and node.input[0] in stored}  # fmt: skip
+    names = {name for node in graph.node for name in (node.name, *node.output)}
+    seen: set[str] = set()
+    nodes = []
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            if name in weights and name in seen:
+                own = type(node)()
+                own.CopyFrom(weights[name])
+                own.output[0] = node.input[place] = _free(name, names)
+                own.name = _free(own.name or name, names | {own.output[0]})
+                names |= {own.name, own.output[0]}
+                nodes.append(own)
+            seen.add(name)
+        nodes.append(node)
+    if len(nodes) > len(graph.node):
+        made = type(graph)()
+        made.node.extend(nodes)
+        del graph.node[:]
+        graph.node.extend(made.node)
 
 
 def _free(name: str, taken: Collection[str]) -> str:

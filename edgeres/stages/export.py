@@ -26,7 +26,7 @@ from edgeres.types import (
     to_json,
 )
 
-VERSION = 6
+VERSION = 7
 LIBRARIES = ("torch", "torchao", "litert-torch", "ai-edge-litert", "onnx", "onnxscript",
              "onnxruntime", "coremltools")  # fmt: skip
 

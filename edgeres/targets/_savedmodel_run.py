@@ -124,4 +124,5 @@ if __name__ == "__main__":
     try:
         _serve(Path(sys.argv[1]), int(sys.argv[2]))
     except Exception as error:
-        sys.exit(" ".join(str(error).split())[:300])
+        said = [line for line in str(error).splitlines() if not line[:1].isspace()]  # no stack
+        sys.exit(" ".join(" ".join(said).split())[:300])

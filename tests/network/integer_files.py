@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeres.network import onnx_session
 from edgeres.types import QuantParams
 
 PX = 16
@@ -68,9 +69,7 @@ def answered(path: Path, images: np.ndarray, image: QuantParams, answer: QuantPa
 
 
 def _onnxruntime(path: Path) -> tuple[str, bool, Any]:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = onnx_session.computing(path, str(path))
     (image,) = session.get_inputs()
     kind = {"tensor(float)": "float32", "tensor(uint8)": "uint8", "tensor(int8)": "int8"}
     return kind[image.type], image.shape[3] == 3, lambda x: session.run(None, {image.name: x})[0]

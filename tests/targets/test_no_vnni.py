@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from conftest import images, network
 
@@ -33,7 +34,8 @@ folder = Path(sys.argv[1])
 codes = np.load(folder / "codes.npy")
 assert onnx_session.saturates()
 found = {}
-for module, name in ((onnx, "a.onnx"), (qoperator, "a.qop.onnx"), (onnx, "shared.onnx")):
+for module, name in ((onnx, "a.onnx"), (qoperator, "a.qop.onnx"), (onnx, "shared.onnx"),
+                     (onnx, "twice.onnx")):
     session = module.session(folder / name)
     found[name] = session.together(codes)
     found[f"traced {name}"] = list(module.tracer(folder / name).run(codes[:2]).values())[0]
@@ -63,6 +65,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if node.op_type == "DequantizeLinear" and node.input[0] in stored:
             node.input[2] = zeros.setdefault(tuple(stored[node.input[2]].dims), node.input[2])
     onnx.save(model, folder / "shared.onnx")
+    weights = {n.output[0]: list(stored[n.input[0]].dims) for n in model.graph.node
+               if n.op_type == "DequantizeLinear" and n.input[0] in stored}  # fmt: skip
+    convs = [node for node in model.graph.node if node.op_type == "Conv"]
+    first, second, *_ = (n for n in convs if weights[n.input[1]] == weights[convs[1].input[1]])
+    second.input[1] = first.input[1]
+    onnx.save(model, folder / "twice.onnx")
     pixels = images(16, _PX)
     np.save(folder / "codes.npy", pixels.numpy())
     np.save(folder / "prepared.npy", prepared(pixels, folded.spec.preprocess).contiguous().numpy())
@@ -71,14 +79,35 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_no_weights_share_a_zero_point(folder: Path) -> None:
     """onnxruntime's option for such CPUs refuses the file otherwise."""
-    for name in ("a.onnx", "a.qop.onnx"):
-        graph = onnx.load(folder / name).graph
+    twice = onnx.load(folder / "twice.onnx")
+    onnx_session.own_zero_points(twice)
+    for name in ("a.onnx", "a.qop.onnx", "twice.onnx"):
+        graph = (twice if name == "twice.onnx" else onnx.load(folder / name)).graph
         stored = {t.name for t in graph.initializer}
         zeros = [n.input[z] for n in graph.node
                  for w, z in [onnx_session.ZERO_POINTS.get(n.op_type, (0, 0))]
                  if z and n.input[w] in stored]  # fmt: skip
         assert zeros
         assert len(zeros) == len({*zeros}), name
+        weights = [n.output[0] for n in graph.node
+                   if n.op_type == "DequantizeLinear" and n.input[0] in stored]  # fmt: skip
+        assert all(sum(list(n.input).count(w) for n in graph.node) <= 1 for w in weights), name
+    onnx.checker.check_model(twice)
+
+
+def test_one_weight_of_two_layers_computes_here(folder: Path) -> None:
+    """With the option where this CPU needs it, without it elsewhere: a sum is a sum."""
+    codes = np.load(folder / "codes.npy")
+    session = onnx_target.session(folder / "twice.onnx")
+    assert session is not None
+    off = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    plain = onnx_session.made(
+        folder, str(folder / "twice.onnx"), 1,
+        {"graph_optimization_level": off}, (),  # in float32: no integer kernel, nothing is cut
+    )  # fmt: skip
+    image = plain.get_inputs()[0].name
+    expected = np.concatenate([plain.run(None, {image: one[None]})[0] for one in codes])
+    assert np.abs(session.together(codes).astype(int) - expected.astype(int)).max() <= 1
 
 
 def test_codes_there_are_those_of_here(folder: Path) -> None:
@@ -90,7 +119,7 @@ def test_codes_there_are_those_of_here(folder: Path) -> None:
     here = {}
     codes = np.load(folder / "codes.npy")
     for module, name in ((onnx_target, "a.onnx"), (qoperator, "a.qop.onnx"),
-                         (onnx_target, "shared.onnx")):  # fmt: skip
+                         (onnx_target, "shared.onnx"), (onnx_target, "twice.onnx")):  # fmt: skip
         session = module.session(folder / name)
         assert session is not None
         here[name] = session.together(codes)
