@@ -249,7 +249,7 @@ def prune(
     """
     from edgeres.commands import chain
 
-    section = chain.budget(budget, None, None)
+    section = chain.budget(budget, None)
     return _continued("prune", section, model, data, settings, preprocess, mean, std, size, runs,
                       quiet)  # fmt: skip
 
@@ -426,7 +426,7 @@ def _kept(
 
     read = from_module(module, size_px, mean=mean, std=std)
     for note in read.notes:
-        terminal.say(note)
+        terminal.remark(note)
     own = runs / "models"
     with storage_errors(own), scratch.folder("model") as folder:
         own.mkdir(parents=True, exist_ok=True)
@@ -457,10 +457,25 @@ def _data(data: Any, runs: Path) -> str | None:
         raise BadInput(f"data: not arrays of numbers: {error}") from error
     content = packed.getvalue()
     path = runs / "arrays" / f"{hashlib.sha256(content).hexdigest()[:16]}.npz"
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, content)
+    if not path.exists():
+        _check_arrays(content)
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, content)
     return f"arrays:{path}"
+
+
+def _check_arrays(content: bytes) -> None:
+    """Read a file of arrays as a run will, before it is kept; BadInput as `datasets.opened`."""
+    with scratch.folder("arrays") as folder:
+        path = folder / "data.npz"
+        with storage_errors(path):
+            write_whole(path, content)
+        try:
+            datasets.opened(f"arrays:{path}")
+        except BadInput as error:
+            said = str(error).replace(f"data 'arrays:{path}'", "data").replace(str(path), "data")
+            raise BadInput(said) from None
 
 
 def _brought(preprocess: str | None, mean: Any, std: Any) -> dict[str, Any]:

@@ -151,13 +151,13 @@ def find_run(name: str | None, folder: Path) -> Run:
     if not whole:
         raise BadInput(f"{runs[-1].damage}")
     if whole[-1] is not runs[-1]:
-        terminal.say(f"the newest run is passed over: {runs[-1].damage}")
+        terminal.remark(f"the newest run is passed over: {runs[-1].damage}")
     newest = whole[-1]
     state = run_state.of(newest.path)
     done = next((run for run in reversed(whole) if run_state.of(run.path).whole), newest)
     if not state.whole:
         taken = "it is the only one" if done is newest else f"taking {done.path}"
-        terminal.say(f"{newest.path} is {state}; {taken}")
+        terminal.remark(f"{newest.path} is {state}; {taken}")
     return done
 
 

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 from edgeres.errors import StorageError
 
 _SPACES = "\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}"  # between a number and its unit
+_hushed = False
 _CLOSED = "is closed; give it a file or a terminal"
 
 
@@ -50,6 +51,19 @@ def out(text: str) -> None:
 def say(line: str) -> None:
     """Print one line to stderr, where it can be shown."""
     _shown(sys.stderr, must=False).write(f"{escaped(line)}\n")
+
+
+def remark(line: str) -> None:
+    """Print one line to stderr that is neither a result nor an error: what was chosen, left out or
+    assumed. A command that was asked to be quiet doesn't."""
+    if not _hushed:
+        say(line)
+
+
+def hush(quiet: bool) -> None:
+    """Leave remarks out, or not, as long as a command works."""
+    global _hushed
+    _hushed = quiet
 
 
 def complain(message: str) -> None:
@@ -91,6 +105,7 @@ def prepared() -> Iterator[None]:
     try:
         yield
     finally:
+        hush(False)
         sys.stdin, sys.stdout, sys.stderr = before
 
 

@@ -35,6 +35,27 @@ def refused(done: subprocess.CompletedProcess[str], code: int, *says: str) -> No
         assert words in done.stderr
 
 
+def test_inspect_shows_a_program_of_torch_export(tmp_path: Path) -> None:
+    """And says of a file of weights who takes it."""
+    from torch import nn
+
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+                        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)).eval()  # fmt: skip
+    torch.export.save(torch.export.export(net, (torch.zeros(1, 3, 20, 20),)), tmp_path / "n.pt2")
+    found = json.loads(edgeres("inspect", "n.pt2", "--json", cwd=tmp_path).stdout)
+    assert found["parameters"] == sum(p.numel() for p in net.parameters())
+    assert found["macs"] == 8 * 27 * 18 * 18 + 32 and found["input"]["shape"] == [1, 3, 20, 20]
+    assert found["operators"]["batch_norm"] == 1 and found["any_size"]
+    assert [layer["macs"] for layer in found["layers"]] == [8 * 27 * 18 * 18, 32]
+    shown = edgeres("inspect", "n.pt2", cwd=tmp_path).stdout
+    assert "float32 1x3x20x20 NCHW, or another size" in shown and "edgeres quantize n.pt2" in shown
+    refused(edgeres("inspect", "n.pt2", "--on", "tflm", cwd=tmp_path), 2, "takes tflite-int8")
+    torch.save(net.state_dict(), tmp_path / "n.pth")
+    refused(edgeres("inspect", "n.pth", cwd=tmp_path), 2, "holds weights", "quantize and export")
+    (tmp_path / "n.pt2").write_bytes((tmp_path / "n.pth").read_bytes())
+    refused(edgeres("inspect", "n.pt2", cwd=tmp_path), 2, "holds no program")
+
+
 @pytest.mark.parametrize(
     "command", ["", "run", "distill", "prune", "search", "quantize", "export", "inspect", "verify",
                 "benchmark", "compare", "check", "bundle", "trust", "drift", "promote", "rollback",

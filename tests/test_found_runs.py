@@ -69,6 +69,29 @@ def test_a_run_in_which_nothing_happened_yet_is_unfinished(tmp_path: Path) -> No
     assert str(run_state.of(tmp_path)) == "done"
 
 
+@pytest.mark.parametrize(
+    "wrong", ["data=imagefolder:nowhere", "data=arrays:no.npz", "teacher.model=checkpoint:text.pth"]
+)
+def test_a_run_that_is_refused_before_any_work_leaves_no_folder(wrong: str, tmp_path: Path) -> None:
+    """Also where earlier steps are made already, of another run."""
+    (tmp_path / "text.pth").write_text("no weights")
+    first = in_process.edgeres("run", "quickstart", "-q", "--until", "data", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    done = in_process.edgeres("run", "quickstart", "-q", "--set", wrong, cwd=tmp_path)
+    assert done.returncode == 2 and wrong.rpartition(":")[2] in done.stderr
+    (row,) = json.loads(in_process.edgeres("list", "runs", "--json", cwd=tmp_path).stdout)
+    assert row["state"] == "done"
+
+
+def test_a_quiet_command_doesnt_say_which_run_it_takes(folder: Path) -> None:
+    for command in ("quantize", "prune", "export"):
+        line = (command, "--set", "seed=one")
+        said = in_process.edgeres(*line, cwd=folder.parent).stderr.splitlines()
+        assert said[0].startswith("using ") and said[-1].startswith("edgeres: "), said
+        quiet = in_process.edgeres(*line, "-q", cwd=folder.parent).stderr.splitlines()
+        assert quiet == said[-1:]
+
+
 def test_a_failed_run_is_listed_apart_and_is_never_the_newest(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 import edgeres
 from edgeres import documents, recipe
 from edgeres.errors import BadInput
-from edgeres.recipe import ExportSection, Recipe, TrainSection, VerifySection
+from edgeres.recipe import ExportSection, Recipe, TrainSection, VerifySection, idle
 from edgeres.recipe.sections import RecipeFile
 
 NO_SHARE = "is no share to keep; write one between 0 and 1, e.g. 0.5"
@@ -651,3 +651,63 @@ def test_every_section_refuses_unknown_keys_and_changes() -> None:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             assert kind.model_config["extra"] == "forbid"
             assert kind.model_config["frozen"] is True
+
+
+QAT = "has no effect: that takes quantize.method=qat"
+
+
+@pytest.mark.parametrize(
+    ("base", "overrides", "said"),
+    [
+        ("quickstart", ["quantize.train.epochs=3"], []),
+        ("quickstart", ["quantize.method=ptq"], []),
+        ("quickstart", ["quantize.method=ptq", "quantize.train.epochs=3"],
+         [f"quantize.train.epochs {QAT}"]),
+        ("quickstart", ["quantize={method: ptq, alpha: 0.2}"], [f"quantize.alpha {QAT}"]),
+        ("quickstart", ["quantize.method=file", "quantize.ranges=mse"],
+         ["quantize.ranges has no effect: that takes quantize.method=ptq or qat"]),
+        ("quickstart", ["prune.sparsity=0.01", "prune.sparse_epochs=2"],
+         ["prune.sparsity, prune.sparse_epochs have no effect: that takes "
+          "prune.criterion=group-sparsity"]),
+        ("quickstart", ["prune.criterion=group-sparsity", "prune.sparsity=0.01"], []),
+        ("quickstart", ["train.momentum=0.8", "teacher.train.optimizer=adamw"], []),
+        ("quickstart", ["train.momentum=0.8", "train.optimizer=adamw"],
+         ["train.momentum has no effect: that takes teacher.train.optimizer=sgd"]),
+        ("quickstart", ["teacher.claimed=0.9"],
+         ["teacher.claimed has no effect: that takes a teacher with weights, e.g. "
+          "teacher.checkpoint=FILE"]),
+        ("quickstart", ["quantize.method=ptq", "quantize.method=qat", "quantize.alpha=0.2"], []),
+    ],
+)  # fmt: skip
+def test_what_is_set_and_has_no_effect_is_said(
+    base: str, overrides: list[str], said: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe.load(base, overrides)
+    assert capsys.readouterr().err.splitlines() == [f"note: {line}" for line in said]
+
+
+def test_a_persons_file_is_looked_at_too_but_no_base_and_no_record(
+    write: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("extends: quickstart\nname: b\ndistill: {loss: mse, temperature: 2}\n", "base.yaml")
+    found = recipe.load(write("extends: base.yaml\nquantize: {method: ptq, cache: {top: 3}}\n"))
+    assert capsys.readouterr().err == f"note: quantize.cache.top {QAT}\n"
+    assert recipe.load(write(recipe.dump(found), "record.yaml")) == found
+    text = recipe.dump(found)
+    recipe.load_text(text, "record")
+    recipe.load_mapping(yaml.safe_load(text), ["train.epochs=3"])
+    assert capsys.readouterr().err == (
+        "note: train.epochs has no effect: each stage that trains has its own; set it there\n"
+    )
+
+
+def test_every_key_of_which_it_is_said_is_one() -> None:
+    for stage, rules in idle._IDLE.items():
+        section = Recipe.model_fields[stage].annotation
+        (kind,) = (k for k in (section, *getattr(section, "__args__", ()))
+                   if hasattr(k, "model_fields"))  # fmt: skip
+        for key in (key for rule in rules for key in rule.keys):
+            known = kind
+            for part in key.split("."):
+                assert part in known.model_fields, (stage, key)
+                known = known.model_fields[part].annotation

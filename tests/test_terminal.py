@@ -266,6 +266,23 @@ def test_nothing_else_writes_to_a_terminal() -> None:
     assert found == ["progress.py:46: Console"]  # it gets `terminal.raw()`, and escaped text
 
 
+# Errors, progress, which is quiet by itself, and `clean`, which can't be.
+SAYERS = {"__main__.py", "cli/__init__.py", "cli/runs.py", "progress.py"}
+
+
+def test_what_a_quiet_command_leaves_out_is_a_remark() -> None:
+    """`terminal.say` speaks whatever was asked."""
+    found = {
+        file.relative_to(ROOT / "edgeres").as_posix()
+        for file in sorted((ROOT / "edgeres").rglob("*.py"))
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        if (isinstance(node, ast.Attribute) and ast.unparse(node) == "terminal.say")
+        or (isinstance(node, ast.ImportFrom) and node.module == "edgeres.terminal"
+            and "say" in [alias.name for alias in node.names])
+    }  # fmt: skip
+    assert found == SAYERS
+
+
 def test_a_space_between_a_number_and_its_unit_is_no_danger() -> None:
     assert terminal.escaped("1.09\u202fMB, 2\u00a0ms") == "1.09\u202fMB, 2\u00a0ms"
     assert terminal.escaped("a\u2028b\u2003c") == "a\\u2028b\\u2003c"

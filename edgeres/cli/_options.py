@@ -91,7 +91,17 @@ ImageSize = Annotated[
     typer.Option("--imgsz", min=8, help="Pixels of the data's images."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but the result.")]
+
+
+def _hush(value: bool) -> bool:
+    terminal.hush(value)
+    return value
+
+
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", callback=_hush, help="Say nothing but the result."),
+]
 
 
 _WORDS = {int: "INTEGER", float: "FLOAT", Path: "PATH"}

@@ -211,8 +211,9 @@ def prune(
 
     brought = chain.brought(mean, std, size, preprocess, weights, new_head)
     recipe = chain.continued(
-        model, architecture, data, runs, "prune", overrides, chain.budget(budget, device, max_drop),
-        brought, chain.training("prune", epochs, rate, batch_size, imgsz),
+        model, architecture, data, runs, "prune", overrides, chain.budget(budget, max_drop),
+        brought, {"prune.device": device,
+                  **chain.training("prune", epochs, rate, batch_size, imgsz)},
     )  # fmt: skip
     show(chain.perform(recipe, runs, "prune", quiet), as_json, text.run)
 

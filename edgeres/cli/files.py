@@ -129,7 +129,7 @@ def inspect(
     file: Annotated[
         Path,
         typer.Argument(
-            help="A model file of anybody's: .tflite, .onnx, .mlpackage, .pte, a SavedModel."
+            help="A model file of anybody's: .tflite, .onnx, .mlpackage, .pte, .pt2, a SavedModel."
         ),
     ],
     on: On = None,

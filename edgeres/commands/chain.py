@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from edgeres.recipe import Recipe
     from edgeres.teachers import Peeked
 
-_WEIGHTS = {".pth", ".pt", ".pt2", ".th", ".tar", ".ckpt", ".bin", ".safetensors", ".onnx",
-            ".tflite"}  # fmt: skip
+WEIGHTS = {".pth", ".pt", ".pt2", ".th", ".tar", ".ckpt", ".bin", ".safetensors", ".onnx",
+           ".tflite"}  # fmt: skip
+"""Suffixes of files that a network can be read of."""
 _AFTER = {"prune": ("quantize", "export"), "quantize": ("export",), "export": ()}
 
 
@@ -54,7 +55,7 @@ def perform(
     chain = chain if step is None else pipeline.only(chain, step)
     progress = Progress(quiet or not procs.first())
     if not progress.quiet:
-        terminal.say(f"run {run_folder(recipe, runs)}")
+        terminal.remark(f"run {run_folder(recipe, runs)}")
     with contextlib.closing(progress):
         run = pipeline.perform(recipe, chain, store_of(runs), runs, progress, step)
     procs.leave()
@@ -165,12 +166,12 @@ def continued(
         if integer and not document.get("quantize"):
             own = peeked(document)
             document["quantize"] = {"method": "file" if own and own.quantized else "ptq"}
-            terminal.say("the file is quantized already: its own scales are kept"
-                         if own and own.quantized else
-                         "the model is not quantized yet: post-training quantization")  # fmt: skip
+            terminal.remark("the file is quantized already: its own scales are kept"
+                        if own and own.quantized else
+                        "the model is not quantized yet: post-training quantization")  # fmt: skip
     if data is None and "data" not in document and not _names_data(overrides):
-        terminal.say("no --data: the bundled digits are taken, gray figures of 16 px; say --data "
-                     "imagefolder:PATH for pictures of your own")  # fmt: skip
+        terminal.remark("no --data: the bundled digits are taken, gray figures of 16 px; say "
+                        "--data imagefolder:PATH for pictures of your own")  # fmt: skip
     given = _said({"data": data, **(settings or {})})
     return load_mapping(document, [*given, *(overrides or [])], "the command line")
 
@@ -268,7 +269,7 @@ def exported(
         targets.require(name)
     if model is None:
         model = str(find_run(None, runs).path)
-        terminal.say(f"using {model} (the newest run)")
+        terminal.remark(f"using {model} (the newest run)")
     if data is None and not _names_data(overrides):
         data, more = _noise(origin(model, architecture, runs, brought), runs)
         overrides = [*more, *(overrides or [])]
@@ -298,8 +299,8 @@ def _noise(document: Mapping[str, Any], runs: Path) -> tuple[str | None, list[st
     own = peeked(document) if "data" not in document else None
     if own is None or not own.quantized:
         return None, []
-    terminal.say("no --data: the files are compared on noise, and what is right or wrong says "
-                 "nothing")  # fmt: skip
+    terminal.remark("no --data: the files are compared on noise, and what is right or wrong says "
+                    "nothing")  # fmt: skip
     return datasets.noise(runs / "arrays", own.classes, own.size_px), ["teacher.near_chance=go on"]
 
 
@@ -344,11 +345,11 @@ def origin(
                        "artifact, which has its own: leave it out")  # fmt: skip
     if path and (path / "artifact.json").exists():
         return _lineage(load(path), store_of(path.resolve() / "../../.."))
-    if path and path.suffix in _WEIGHTS and not path.exists() and not (runs / path).exists():
+    if path and path.suffix in WEIGHTS and not path.exists() and not (runs / path).exists():
         raise BadInput(f"{path}: no such file; paths start in the current folder")
     run = find_run(model, runs)
     if model is None:
-        terminal.say(f"using {run.path} (the newest run)")
+        terminal.remark(f"using {run.path} (the newest run)")
     return to_mapping(run.recipe)
 
 
@@ -364,7 +365,7 @@ def _lineage(artifact: Artifact, store: Store) -> dict[str, Any]:
     return document
 
 
-def budget(text: str, device: str | None, max_drop: float | None) -> dict[str, Any]:
+def budget(text: str, max_drop: float | None) -> dict[str, Any]:
     """`macs=0.5` or `latency=5ms` -> settings of the prune section, the other budgets unset.
 
     Raises:
@@ -384,8 +385,7 @@ def budget(text: str, device: str | None, max_drop: float | None) -> dict[str, A
             raise BadInput(f"--budget {text}: {value} is no share to keep; write one between 0 "
                            f"and 1, e.g. {kind}=0.5") from None  # fmt: skip
     settings = dict.fromkeys(BUDGETS) | {kind: said}
-    rest = {"device": device, "max_drop": max_drop}
-    return settings | {name: value for name, value in rest.items() if value is not None}
+    return settings | ({} if max_drop is None else {"max_drop": max_drop})
 
 
 def copied(result: dict[str, Any], out: Path | None, names: Sequence[str]) -> dict[str, Any]:

@@ -147,7 +147,7 @@ def _network(path: Path, recipe: Recipe, data: Artifact) -> Classifier:
         found = teachers.source(name).fetch(rest, asked, folder)
     assert found.network is not None  # a checkpoint file
     for note in (*found.notes, *_checkpoint.advice(found.network, data)):
-        terminal.say(f"note: {note}")
+        terminal.remark(f"note: {note}")
     return found.network
 
 

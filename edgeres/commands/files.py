@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from edgeres import runtimes, scratch, stages, targets, terminal
 from edgeres.artifact import Artifact
+from edgeres.commands.chain import WEIGHTS
 from edgeres.disk import contents_digest, file_sha256, folder_size
 from edgeres.errors import BadInput, DeviceError, EdgeresError, MissingComponent, StorageError
 from edgeres.progress import Progress
@@ -19,19 +21,29 @@ from edgeres.proof import require_related
 from edgeres.runs import Run, find_run
 from edgeres.runtimes._asking import ask, described, keep, kept
 from edgeres.targets._conversion import examine, listed
-from edgeres.types import exported_file, to_json
+from edgeres.types import TensorSpec, exported_file, to_json
+
+_MODELS = {".onnx", ".tflite"}  # of weights, and of what runs them
 
 
 def inspected(file: Path, on: Sequence[str] = (), compiled: Path | None = None) -> dict[str, Any]:
-    """What is in a model file, as stored, and what its runtime makes of it.
+    """What is in a model file, as stored, and what its runtime makes of it; or in a program of
+    `torch.export`, which no device runs as it is.
 
     Args:
         on: further runtimes that look at it; compiled: where what they compile goes.
 
     Raises:
-        BadInput: no such runtime, or one that doesn't take such files.
+        BadInput: no such runtime, or one that doesn't take such files; it is no model file.
         MissingComponent: a runtime can't be asked here.
     """
+    if file.suffix == ".pt2" and file.is_file():
+        for name in on:
+            _require_takes(name, ["a program of torch.export"])
+        return _program(file)
+    if file.suffix in WEIGHTS - _MODELS and file.is_file():
+        raise BadInput(f"{file}: holds weights and no operations; distill, prune, quantize and "
+                       "export read a network of it")  # fmt: skip
     kind, _ = targets.of_file(file)
     for name in on:
         runtimes.require(name)
@@ -40,6 +52,29 @@ def inspected(file: Path, on: Sequence[str] = (), compiled: Path | None = None) 
     asked = [_looked_at(name, file, target, compiled) for name in on]
     return {"file": str(file), "format": kind, "target": target, **_identity(file, found), **found,
             **({"runtimes": asked} if asked else {})}  # fmt: skip
+
+
+def _program(file: Path) -> dict[str, Any]:
+    """The network that a program of torch.export is read as; nothing in it runs."""
+    from edgeres.models.modules import complexity
+    from edgeres.models.shapes import shapes_of, sides
+    from edgeres.network.from_torch import from_pt2
+
+    read = from_pt2(file, mean=(0.5,), std=(0.5,))  # which no operation depends on
+    network, size_px = read.module.spec, read.module.spec.preprocess.size_px
+    parameters, macs = complexity(network)
+    shapes = [s for s in shapes_of(read.module, size_px) if s.kind in ("conv", "linear")]
+    return {
+        "file": str(file), "format": "pt2", "sha256": file_sha256(file),
+        "size_bytes": file.stat().st_size, "parameters": parameters, "macs": macs,
+        "input": to_json(TensorSpec("input", (1, 3, size_px, size_px), "float32", "NCHW")),
+        "output": to_json(TensorSpec("output", (1, network.classes), "float32", "NC")),
+        "any_size": not read.fixed_size,
+        "operators": dict(Counter(node.op for node in network.nodes)),
+        "layers": [{"name": s.name, "kind": s.kind, "shape": [s.cout, *sides(s.px)],
+                    "macs": s.macs, "weights": s.weights} for s in shapes],
+        "notes": list(read.notes),
+    }  # fmt: skip
 
 
 def _looked_at(name: str, file: Path, target: str, compiled: Path | None) -> dict[str, Any]:
@@ -106,7 +141,7 @@ def verified(
         _require_answering((*on, *(section.on if section else ())), there)
     for name in section.on if section else ():
         if why := runtimes.missing(name):
-            terminal.say(f"note: {name}, which the recipe names, isn't asked: {why}")
+            terminal.remark(f"note: {name}, which the recipe names, isn't asked: {why}")
     found = _verify(run, there, quiet, on, compiled, on_samples, prove)
     unverified = [{"target": name, "why": str(reason)} for name, reason in reasons.items()]
     if unverified and found["passed"]:
@@ -335,7 +370,7 @@ def measured_in_turn(
         if against:
             raise
         if not quiet:
-            terminal.say(f"note: top-1 isn't measured: {error}")
+            terminal.remark(f"note: top-1 isn't measured: {error}")
     section = _section(devices, preset, bool(known))
     result = _measured(section, {**exports, **known}, quiet)
     if result["error"]:

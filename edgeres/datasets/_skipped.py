@@ -34,7 +34,7 @@ class Skipped:
             return
         self._known[name] = why
         if procs.first():
-            terminal.say(f"note: {name}: {why}; the next one of its class is taken in its place")
+            terminal.remark(f"note: {name}: {why}; the next one of its class is taken in its place")
         if self._file:
             with storage_errors(self._file):
                 append_line(self._file, json.dumps([name, why]).encode())

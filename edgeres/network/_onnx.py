@@ -290,6 +290,12 @@ def _divide(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.trunc(left / right) if left.dtype.kind in "iu" else left / right
 
 
+def _where(_: Call, given: list[np.ndarray | None]) -> np.ndarray:
+    parts = [_first(given, i) for i in range(3)]
+    _require_small(math.prod(np.broadcast_shapes(*(part.shape for part in parts))))
+    return np.where(parts[0].astype(bool), *parts[1:])
+
+
 def _gather(call: Call, given: list[np.ndarray | None]) -> np.ndarray:
     data, positions = _first(given), _first(given, 1)
     _require_small(data.size * max(1, positions.size))
@@ -343,7 +349,8 @@ _FOLDS: dict[str, Callable[[Call, list[np.ndarray | None]], np.ndarray]] = {
     "Constant": _constant, "Identity": lambda call, given: _first(given), "Cast": _cast,
     "ConstantOfShape": _filled,
     "Add": _arithmetic(np.add), "Sub": _arithmetic(np.subtract), "Mul": _arithmetic(np.multiply),
-    "Div": _arithmetic(_divide), "Gather": _gather, "Concat": _concat, "Slice": _slice,
+    "Div": _arithmetic(_divide), "Equal": _arithmetic(np.equal), "Where": _where, "Gather": _gather,
+    "Concat": _concat, "Slice": _slice,
     "Reshape": _reshape, "Squeeze": _squeeze, "Unsqueeze": _unsqueeze, "Transpose": _transpose,
     "Shape": lambda call, given: np.asarray(_first(given).shape, np.int64),
 }  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -69,6 +69,41 @@ class Imported:
     integers: Integers | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Flat:
+    """A map of several pixels as a vector, which a linear layer reads.
+
+    Attributes:
+        source: the map, of `sides`: channels, height and width.
+        last: whether its channels came last.
+        scale, shift: what its numbers are multiplied by, and what is added then, in the vector's
+            order; None: nothing.
+    """
+
+    source: str
+    sides: tuple[int, ...]
+    last: bool = False
+    scale: Tensor | None = None
+    shift: Tensor | None = None
+
+    def scaled(self, scale: Tensor, shift: Tensor) -> Flat:
+        """Multiplied and added to once more."""
+        if self.scale is not None and self.shift is not None:
+            scale, shift = self.scale * scale, self.shift * scale + shift
+        return replace(self, scale=scale, shift=shift)
+
+    def read_by(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A linear layer's weight (O, C H W) and bias as those of a convolution of the map."""
+        weight, found = tensors["weight"], dict(tensors)
+        if self.scale is not None and self.shift is not None:
+            found["bias"] = weight @ self.shift + tensors.get("bias", 0)
+            weight = weight * self.scale
+        channels, height, width = self.sides
+        if self.last:
+            weight = weight.reshape(-1, height, width, channels).permute(0, 3, 1, 2).contiguous()
+        return {**found, "weight": weight.reshape(-1, channels, height, width)}
+
+
 @dataclass
 class Walk:
     """One walk over a file's operations.
@@ -92,6 +127,7 @@ class Walk:
     _weights: set[str] = field(default_factory=set)
     _cuts: dict[Node, str] = field(default_factory=dict)  # without its name -> its name
     _wholes: dict[str, str] = field(default_factory=dict)  # flattened -> its `whole_map`
+    _gone: dict[str, str] = field(default_factory=dict)  # what only changed a shape -> the map
     _picked: int = 0  # weights of fixed convolutions, so far
     # A name -> what it picks channels of, how many that has, and which.
     _picks: dict[str, tuple[str, int, Sequence[int]]] = field(default_factory=dict)
@@ -147,6 +183,47 @@ class Walk:
         flat = self.put("flatten", [name], self.free(f"{name}.flatten"))
         self._wholes[flat] = name
         return flat
+
+    def norm(
+        self, source: str, tensors: dict[str, Tensor], weight: str, other: str, vector: bool,
+        **attributes: Value,
+    ) -> str:  # fmt: skip
+        """A batch norm; one of a vector is one of a map of one pixel.
+
+        Args:
+            tensors, weight, other: as of `layer`.
+        """
+        if not vector:
+            return self.layer("batch_norm", source, tensors, weight, other, **attributes)
+        source = self.put("unflatten", [source], self.free(f"{other}_map"))
+        name = self.layer("batch_norm", source, tensors, weight, other, **attributes)
+        return self.put("flatten", [name], self.free(f"{name}.flatten"))
+
+    def stretch(
+        self, source: str, scale: np.ndarray, shift: np.ndarray, base: str, *, vector: bool
+    ) -> str:
+        """Each channel multiplied by a number, and added to: a depthwise convolution."""
+        self.notes.append("what multiplies each channel by a number of its own, or adds one, is a "
+                          "depthwise convolution: the same numbers")  # fmt: skip
+        if vector:
+            source = self.put("unflatten", [source], self.free(f"{base}_map"))
+        count = len(scale)
+        values = {**_fixed_point(count, count, groups=count, bias=True), "trained": True}
+        name = self.put("conv2d", [source], base, **values)
+        self.tensors[f"{name}.weight"] = torch.tensor(scale, dtype=torch.float32)[
+            :, None, None, None
+        ]
+        self.tensors[f"{name}.bias"] = torch.tensor(shift, dtype=torch.float32)
+        if not vector:
+            return name
+        flat = self.put("flatten", [name], self.free(f"{name}.flatten"))
+        self._wholes[flat] = name
+        return flat
+
+    def folded_norm(self) -> None:
+        """Say what became of a batch norm of a map that was flattened."""
+        self.notes.append("a batch norm of a map that was flattened is in the linear layer behind "
+                          "it: the same numbers, and it isn't trained on")  # fmt: skip
 
     def evened(
         self, weight: Tensor, sides: tuple[int, ...], dilation: tuple[int, int]
@@ -401,6 +478,57 @@ class Walk:
                                   "a depthwise convolution of ones: the same numbers")  # fmt: skip
         return tuple(found)
 
+    def _mapped(self, nodes: tuple[Node, ...], output: str) -> tuple[Node, ...]:
+        """Without vectors that become maps again, as a squeeze-and-excitation's: they were maps of
+        one pixel all along, and linear layers on the way are 1x1 convolutions."""
+        by_name, vectors = {node.name: node for node in nodes}, _vectors(nodes)
+        readers: dict[str, list[Node]] = {name: [] for name in (INPUT, *by_name)}
+        for node in nodes:
+            for name in node.inputs:
+                readers[name].append(node)
+        inside: set[str] = set()
+        for node in nodes:
+            if node.op != "unflatten":
+                continue
+            found, waiting = set[str](), list(node.inputs)
+            while waiting:
+                if (name := waiting.pop()) in vectors and name not in found:
+                    found.add(name)
+                    waiting += () if by_name[name].op == "flatten" else by_name[name].inputs
+            read = [reader for name in found if by_name[name].op != "flatten"
+                    for reader in readers[name]]  # fmt: skip
+            if output not in found and all(
+                reader.op == "unflatten" or reader.name in found for reader in read
+            ):
+                inside |= {node.name, *found}
+        maps: dict[
+            str, str
+        ] = {}  # of an `unflatten` that is gone, and for those inside a `flatten`
+        inner: dict[str, str] = {}
+        kept = []
+        for node in nodes:
+            within = node.name in inside
+            inputs = tuple(maps.get(n, inner.get(n, n) if within else n) for n in node.inputs)
+            if within and node.op == "unflatten":
+                maps[node.name] = inputs[0]
+                continue
+            if within and node.op == "flatten":
+                inner[node.name] = inputs[0]
+                if all(reader.name in inside for reader in readers[node.name]):
+                    continue
+            if within and node.op == "linear":
+                weight = self.tensors[f"{node.name}.weight"][:, :, None, None]
+                self.tensors[f"{node.name}.weight"] = weight
+                values = conv_attributes(
+                    weight, bias=bool(node.values["bias"]), stride=(1, 1), padding=(0, 0),
+                    dilation=(1, 1), groups=1,
+                )  # fmt: skip
+                kept.append(Node.of(node.name, "conv2d", inputs, **values))
+            else:
+                kept.append(Node(node.name, node.op, inputs, node.attributes))
+        self._gone = inner | maps
+        return tuple(kept)
+
     def _apart(self, nodes: tuple[Node, ...], output: str) -> tuple[Node, ...]:
         """With a depthwise convolution of ones in front of what cuts values off that are read
         elsewhere, too: the same numbers, and in integers a layer ends with it."""
@@ -444,7 +572,7 @@ class Walk:
                            "classes)")  # fmt: skip
         if output is None or output == INPUT:
             raise BadInput(f"{self.where}: its output isn't made of its image")
-        nodes = _reaching(tuple(self.nodes.values()), output)
+        nodes = self._mapped(_reaching(tuple(self.nodes.values()), output), output)
         if not codes:
             nodes, output = self._once(nodes, output)
             nodes = self._ended(nodes)

@@ -22,6 +22,7 @@ from edgeres.errors import BadInput
 from edgeres.network import _integers, _onnx, onnx_file, onnx_session
 from edgeres.network._onnx import BATCH, Call, Program
 from edgeres.network._walk import (
+    Flat,
     Imported,
     Integers,
     Normalization,
@@ -99,7 +100,8 @@ def of_program(
     require_image(where, (0, *shape[1:]))
     if shape[2] > _MOST_PIXELS:
         raise BadInput(f"{where}: takes images of {shape[2]:,} px; {_MOST_PIXELS:,} are the most")
-    walk = _Import(where, program=program, shapes={INPUT: shape[1:]}, batch=shape[0])
+    walk = _Import(where, program=program, shapes={INPUT: shape[1:]}, batch=shape[0],
+                   codes=stored is not None)  # fmt: skip
     walk.run(nhwc)
     output = walk.values.get(program.answer)
     answer = walk.shapes.get(output, ()) if output else ()
@@ -271,40 +273,22 @@ class _Table:
         return (*(self.rows[::-1] if self.turned else self.rows), *self.sides[1:])
 
 
-@dataclass(frozen=True)
-class _Flat:
-    """A map as a vector.
-
-    Attributes:
-        sides: channels, height and width of the map.
-        last: whether its channels came last.
-    """
-
-    source: str
-    sides: tuple[int, ...]
-    last: bool
-
-    def mapped(self, weight: torch.Tensor) -> torch.Tensor:
-        """A linear layer's weight (O, C H W), in the vector's order, as (O, C, H, W)."""
-        channels, height, width = self.sides
-        if self.last:
-            return weight.reshape(-1, height, width, channels).permute(0, 3, 1, 2).contiguous()
-        return weight.reshape(-1, channels, height, width)
-
-
 @dataclass
 class _Import(Walk):
     """One walk over a file's nodes.
 
     Attributes:
         batch: how many images the file takes at once; 0: any number.
+        codes: whether it is a file of integers.
         shapes: of the network's values, without the batch.
         values: of the file -> of the network.
         constants: of the file, and what follows from them.
         origin: a constant -> the stored tensor that it is.
         nhwc: values of the file that have their channels last.
         tables: values of the file that are a map on the way of being shuffled.
-        flat: values of the file that are a map as a vector, which only a linear layer may read.
+        flat: values of the file that are a map as a vector, which few operations may read.
+        columns: those that are a vector, as (N, C, 1).
+        spread: those that are a pixel as large as a map, which a product makes of it itself.
         padded: values of the file -> what zeros are to be around them: top, left, bottom, right.
         affine: values of the file that are the image, times something, plus something.
         last: values of the file that are its answer only.
@@ -313,12 +297,15 @@ class _Import(Walk):
 
     program: Program = field(kw_only=True)
     batch: int = 0
+    codes: bool = False
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     values: dict[str, str] = field(default_factory=dict)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     origin: dict[str, str] = field(default_factory=dict)
     tables: dict[str, _Table] = field(default_factory=dict)
-    flat: dict[str, _Flat] = field(default_factory=dict)
+    flat: dict[str, Flat] = field(default_factory=dict)
+    columns: set[str] = field(default_factory=set)
+    spread: set[str] = field(default_factory=set)
     nhwc: set[str] = field(default_factory=set)
     padded: dict[str, tuple[int, ...]] = field(default_factory=dict)
     affine: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
@@ -388,8 +375,10 @@ class _Import(Walk):
             what = "a constant" if name in self.constants else "what nothing before it makes"
             raise self.refused(call, f"{call.kind} of {what} isn't known")
         for kind, names in (("a softmax", self.last), ("padding", self.padded),
-                            ("a map that was flattened", self.flat)):  # fmt: skip
-            if name in names:
+                            ("a map that was flattened", self.flat),
+                            ("a vector in another shape", self.columns),
+                            ("a pixel as large as a map", self.spread)):  # fmt: skip
+            if name in names and not (call.kind == "Mul" and names is self.spread):
                 raise self.refused(call, f"{call.kind} behind {kind} isn't known")
         if name in self.nhwc and not last:
             raise self.refused(call, f"{call.kind} of channels that come last isn't known")
@@ -404,6 +393,8 @@ class _Import(Walk):
     def stored_shape(self, name: str) -> tuple[int, ...]:
         """Of a value of the file, without the batch."""
         shape = self.shapes[self.values[name]]
+        if name in self.columns:
+            return (*shape, 1)
         return (*shape[1:], shape[0]) if name in self.nhwc else shape
 
     def constant(self, call: Call, position: int) -> np.ndarray:
@@ -442,8 +433,13 @@ class _Import(Walk):
 
     def pointwise(self, call: Call, op: str, **attributes: Value) -> None:
         """The same, of each number by itself: the channels may come last."""
+        cuts, flat = op in ("relu", "clamp"), self.flat.get(call.inputs[0])
+        if flat is not None and flat.scale is None and cuts:
+            ended = self.cut(op, flat.source, self.named(call, op), **attributes)
+            self.give(call, ended)
+            self.flat[call.outputs[0]] = replace(flat, source=ended)
+            return
         source, base = self.value(call, last=True), self.named(call, op)
-        cuts = op in ("relu", "clamp")
         name = (self.cut(op, source, base, **attributes) if cuts else
                 self.put(op, [source], base, **attributes))  # fmt: skip
         self.give(call, name, like=call.inputs[0])
@@ -454,6 +450,7 @@ class _Import(Walk):
         """An operation with tensors, whose weight is the node's second input."""
         flat = self.flat.get(call.inputs[0])
         source = flat.source if flat else self.value(call)
+        vector = len(self.shapes[source]) == 1
         stored, bias = (self.origin.get(name, name) for name in (call.inputs[1], call.input(2)))
         if not stored.endswith(".weight") and bias.endswith(".bias"):
             stored = f"{bias.removesuffix('.bias')}.weight"  # the other lost its name
@@ -463,9 +460,11 @@ class _Import(Walk):
         if not owner or leaf != "weight":
             weight = _onnx.dotted(stored).replace(".", "_")  # told from others, no name
         if flat and op == "linear":
-            kept["weight"] = flat.mapped(kept["weight"])
-            given = self.whole_map(source, kept, weight, self.named(call, op))
+            given = self.whole_map(source, flat.read_by(kept), weight, self.named(call, op))
             name = self._wholes[given]
+        elif op == "batch_norm":
+            base = self.named(call, op)
+            given = name = self.norm(source, kept, weight, base, vector, **attributes)
         else:
             given = name = self.layer(op, source, kept, weight, self.named(call, op), **attributes)
         self.give(call, given)
@@ -474,6 +473,42 @@ class _Import(Walk):
                 of = call.inputs[position]
                 self.kept[f"{name}.{key}"] = self.origin.get(of, of)
 
+    def stretched(self, call: Call, op: str, position: int) -> bool:
+        """Whether a node multiplies each channel of a map or vector by a constant, or adds one.
+
+        Of a map that was flattened, each number.
+        """
+        name, constant = call.input(position), self.constant(call, 1 - position)
+        turned_around = position == 1 and op in ("sub", "div")
+        if self.codes or name not in self.values or constant.dtype.kind != "f" or turned_around:
+            return False
+        flat = self.flat.get(name)
+        count = math.prod(flat.sides) if flat else self.shapes[self.values[name]][0]
+        rank = 2 if flat else 1 + len(self.shapes[self.values[name]])
+        found = _per_channel(constant, rank, name in self.nhwc, count)
+        if found is None:
+            return False
+        ones, nothing = np.ones(count), np.zeros(count)
+        with np.errstate(all="ignore"):
+            scale, shift = {"mul": (found, nothing), "div": (1 / found, nothing),
+                            "add": (ones, found), "sub": (ones, -found)}[op]  # fmt: skip
+        if flat is not None:
+            self.normed(call, flat, scale, shift)
+            return True
+        source = self.value(call, position, last=True)
+        made = self.stretch(source, scale, shift, self.named(call, op),
+                            vector=len(self.shapes[source]) == 1)  # fmt: skip
+        self.give(call, made, like=name)
+        return True
+
+    def normed(self, call: Call, flat: Flat, scale: np.ndarray, shift: np.ndarray) -> None:
+        """A flattened map, each number of it multiplied and added to."""
+        if scale.shape != shift.shape or scale.shape != (math.prod(flat.sides),):
+            raise ValueError("not a number for each of the map's")
+        by, more = (torch.from_numpy(np.asarray(v, np.float32)) for v in (scale, shift))
+        self.give(call, flat.source)
+        self.flat[call.outputs[0]] = flat.scaled(by, more)
+
     def integers(self, network: Network, stored: _integers.Stored) -> Integers:
         """What the codes of a file of integers are in the network that was made of it."""
         strange, known = list(stored.strange), {INPUT, *network.by_name}
@@ -481,7 +516,7 @@ class _Import(Walk):
                     for node in network.nodes if node.op == "batch_norm"]  # fmt: skip
         scales: dict[str, QuantParams] = {}
         for value, name in self.values.items():
-            key = maker(network, name)
+            key = maker(network, self._gone.get(name, name))
             params = stored.scales.get(value) if key in known else None
             if params is not None and scales.setdefault(key, params) != params:
                 strange.append(f"the codes of '{key}' are rounded to other codes behind it, "
@@ -735,15 +770,20 @@ def _norm(walk: _Import, call: Call) -> None:
     used = [o for o in call.outputs[1:] if o and walk._readers[o]]
     if given.get("training_mode", 0) or used or not given.get("spatial", 1):
         raise walk.refused(call, "BatchNormalization in training isn't known")
-    if len(walk.shapes[walk.value(call)]) != 3:
-        raise walk.refused(call, "BatchNormalization of vectors isn't known")
     keys = ("weight", "bias", "running_mean", "running_var")
     tensors = {key: walk.constant(call, i) for i, key in enumerate(keys, 1)}
     if len({t.shape for t in tensors.values()}) != 1:
         raise ValueError("of several sizes")
+    eps, flat = float(given.get("epsilon", 1e-5)), walk.flat.get(call.inputs[0])
+    if flat is not None:
+        weight, bias, mean, var = (np.asarray(tensors[key], np.float64) for key in keys)
+        scale = weight / np.sqrt(var + eps)
+        walk.normed(call, flat, scale, bias - mean * scale)
+        walk.folded_norm()
+        return
     momentum = min(1.0, max(0.0, 1 - float(given.get("momentum", 0.9))))
     walk.learned(call, "batch_norm", tensors, features=len(tensors["weight"]),
-                 eps=float(given.get("epsilon", 1e-5)), momentum=round(momentum, 6))  # fmt: skip
+                 eps=eps, momentum=round(momentum, 6))  # fmt: skip
 
 
 def _joined(op: str) -> Callable[[_Import, Call], None]:
@@ -752,6 +792,8 @@ def _joined(op: str) -> Callable[[_Import, Call], None]:
             return
         constant = next((i for i in (0, 1) if call.input(i) in walk.constants), None)
         if op == "add" and constant is not None and walk.biased(call, 1 - constant):
+            return
+        if constant is not None and walk.stretched(call, op, 1 - constant):
             return
         if op not in ("add", "mul"):
             raise walk.refused(call, f"{call.kind} of anything else than the image and constants "
@@ -947,7 +989,12 @@ def _unsqueeze(walk: _Import, call: Call) -> None:
 
 def _reshaped(walk: _Import, call: Call, after: tuple[int, ...]) -> None:
     """The same numbers in another shape: a map of one pixel and a vector are one another."""
-    source, name = walk.value(call, last=True), call.inputs[0]
+    name = call.inputs[0]
+    flat = walk.flat.get(name)
+    if flat is not None and after == (math.prod(flat.sides),):
+        _same(walk, call)
+        return
+    source = walk.values[name] if name in walk.columns else walk.value(call, last=True)
     before, shape = walk.stored_shape(name), walk.shapes[source]
     channels, one = shape[0], len(shape) == 1 or shape[1:] == (1, 1)
     if after == before:
@@ -963,10 +1010,33 @@ def _reshaped(walk: _Import, call: Call, after: tuple[int, ...]) -> None:
             walk.nhwc.add(call.outputs[0])
     elif len(before) == 3 and after == (math.prod(before),):
         walk.give(call, source)  # a name for it; only a linear layer may read it
-        walk.flat[call.outputs[0]] = _Flat(source, shape, name in walk.nhwc)
+        walk.flat[call.outputs[0]] = Flat(source, shape, name in walk.nhwc)
+    elif len(shape) == 1 and after == (channels, 1):
+        walk.give(call, source)
+        walk.columns.add(call.outputs[0])
     else:
         raise walk.refused(call, f"{call.kind} of {as_shape((0, *before))} to "
                                  f"{as_shape((0, *after))} isn't known")  # fmt: skip
+
+
+def _expand(walk: _Import, call: Call) -> None:
+    """A pixel as large as a map, which a product makes of it itself."""
+    source, name = walk.value(call, last=True), call.inputs[0]
+    shape, size = walk.shapes[source], [int(n) for n in walk.constant(call, 1).reshape(-1)]
+    before = walk.stored_shape(name)
+    size = [1] * (1 + len(before) - len(size)) + size
+    batch, *after = size
+    grown = any(n not in (1, own) for n, own in zip(after, before, strict=True))
+    fits = batch in (1, BATCH, walk.batch or BATCH) and all(
+        1 in (n, own) or n == own for n, own in zip(after, before, strict=True)
+    )
+    channels = after[-1] if name in walk.nhwc else after[0]
+    if not fits or min(after) < 1 or (
+        grown and (shape[1:] != (1, 1) or channels not in (1, shape[0]))
+    ):  # fmt: skip
+        raise walk.refused(call, "Expand of anything else than a pixel isn't known")
+    walk.give(call, source, like=name)
+    walk.spread |= {call.outputs[0]} if grown else set()
 
 
 def _transpose(walk: _Import, call: Call) -> None:
@@ -1023,7 +1093,8 @@ def _softmax(walk: _Import, call: Call) -> None:
 
 # What may give a value another name.
 _RENAMING = ("Identity", "Transpose", "Cast", "Dropout", "Reshape", "Flatten", "Squeeze",
-             "Unsqueeze", "Slice", "Split", "Concat", "Pad", "Softmax", "LogSoftmax")  # fmt: skip
+             "Unsqueeze", "Expand", "Slice", "Split", "Concat", "Pad", "Softmax",
+             "LogSoftmax")  # fmt: skip
 _CALLS: dict[str, Callable[[_Import, Call], None]] = {
     "Conv": _conv, "Gemm": _gemm, "MatMul": _matmul, "BatchNormalization": _norm, "Pad": _pad,
     "Relu": _simple("relu"), "Sigmoid": _simple("sigmoid"), "Clip": _clip,
@@ -1032,7 +1103,8 @@ _CALLS: dict[str, Callable[[_Import, Call], None]] = {
     "MaxPool": _pool, "AveragePool": _pool,
     "GlobalAveragePool": lambda walk, call: walk.plain(call, "global_avg_pool"),
     "ReduceMean": _mean, "Flatten": _flatten, "Reshape": _reshape, "Squeeze": _squeeze,
-    "Unsqueeze": _unsqueeze, "Transpose": _transpose, "Identity": _same, "Cast": _cast,
+    "Unsqueeze": _unsqueeze, "Expand": _expand, "Transpose": _transpose,
+    "Identity": _same, "Cast": _cast,
     "Concat": _concat, "Slice": _slice, "Split": _split,
     "Dropout": _dropout, "Softmax": _softmax, "LogSoftmax": _softmax,
 }  # fmt: skip

@@ -24,6 +24,7 @@ from edgeres.errors import BadInput
 from edgeres.network import _pt2
 from edgeres.network._pt2 import Call, Program, Ref
 from edgeres.network._walk import (
+    Flat,
     Imported,
     Walk,
     as_shape,
@@ -174,8 +175,9 @@ class _Import(Walk):
     padded: dict[str, _Pads] = field(default_factory=dict)  # what only a convolution may read
     # Channels as a table, on the way of being shuffled -> their map, the table, whether it's turned
     tables: dict[str, tuple[str, tuple[int, int], bool]] = field(default_factory=dict)
-    # A map as a vector, which only a linear layer may read -> the map, its (C, H, W)
-    flat: dict[str, tuple[str, tuple[int, ...]]] = field(default_factory=dict)
+    flat: dict[str, Flat] = field(default_factory=dict)  # what few operations may read
+    columns: dict[str, str] = field(default_factory=dict)  # (N, C, 1) -> the vector
+    spread: set[str] = field(default_factory=set)  # a pixel as large as a map, for a product
     ending: Callable[[Tensor], Tensor] = _unchanged
 
     def run(self) -> None:
@@ -196,12 +198,15 @@ class _Import(Walk):
                 ) from error
             self._follow(call, before)
 
-    def _read(self, call: Call) -> str | None:
-        """The network's name of the first tensor that a call reads."""
+    def _read(self, call: Call) -> tuple[str | None, Flat | None]:
+        """What the first tensor that a call reads is in the network."""
         ref = call.arguments.get("self", call.arguments.get("input"))
-        return self.values.get(ref.name) if isinstance(ref, Ref) else None
+        return self._known(ref.name) if isinstance(ref, Ref) else (None, None)
 
-    def _follow(self, call: Call, before: str | None) -> None:
+    def _known(self, name: str) -> tuple[str | None, Flat | None]:
+        return self.values.get(name), self.flat.get(name)
+
+    def _follow(self, call: Call, before: tuple[str | None, Flat | None]) -> None:
         """An operation in place changes its input, too, under each of its names.
 
         Args:
@@ -218,15 +223,20 @@ class _Import(Walk):
         if not writes:
             return
         (result, *_) = call.results
-        named = {*self.values, *self.padded, *self.tables, *self.flat} - {result}
+        everywhere: tuple[dict[str, Any], ...] = (self.values, self.padded, self.tables, self.flat,
+                                                  self.columns)  # fmt: skip
+        named = set[str]().union(*everywhere) - {result}
         for name in (n for n in named if self.storage.get(n, (n, True))[0] == root):
             both = whole and self.storage.get(name, (name, True))[1]
-            if name == ref.name or (both and self.values.get(name) == before):
-                self.values[name] = self.values[result]
+            if name == ref.name or (both and self._known(name) == before):
+                if result in self.values:
+                    self.values[name] = self.values[result]
+                elif result in self.flat:
+                    self.flat[name] = self.flat[result]
             else:  # perhaps a copy, perhaps a part: whoever reads it is refused
                 self.stale.add(name)
-                for known in (self.values, self.padded, self.tables, self.flat):
-                    known.pop(name, None)  # type: ignore[attr-defined]
+                for known in everywhere:
+                    known.pop(name, None)
 
     def refused(self, call: Call, why: str) -> BadInput:
         place = f" in '{call.scope}'" if call.scope else ""
@@ -243,6 +253,10 @@ class _Import(Walk):
             raise self.refused(call, f"{call.target} of a padded map isn't known")
         if isinstance(ref, Ref) and ref.name in self.flat:
             raise self.refused(call, f"{call.target} of a map that was flattened isn't known")
+        if isinstance(ref, Ref) and (ref.name in self.columns or (
+            ref.name in self.spread and not call.target.startswith("mul")
+        )):  # fmt: skip
+            raise self.refused(call, f"{call.target} of a vector in another shape isn't known")
         if isinstance(ref, Ref) and ref.name in self.stale:
             raise self.refused(call, f"{call.target} of what was changed in place under another "
                                      "name (say inplace=False there) isn't known")  # fmt: skip
@@ -298,8 +312,12 @@ class _Import(Walk):
 
     def ends(self, call: Call, op: str, **attributes: Value) -> None:
         """An operation that cuts values off."""
-        x, base = self.value(call, "self"), self.base(call.scope, op)
-        self.values[call.results[0]] = self.cut(op, x, base, **attributes)
+        flat, base = self.flat.get(call.arguments["self"].name), self.base(call.scope, op)
+        if flat is not None and flat.scale is None:
+            ended = self.cut(op, flat.source, base, **attributes)
+            self.flat[call.results[0]] = replace(flat, source=ended)
+            return
+        self.values[call.results[0]] = self.cut(op, self.value(call, "self"), base, **attributes)
 
 
 def _pair(value: Any, otherwise: Any) -> tuple[int, int]:
@@ -341,8 +359,8 @@ def _linear(walk: _Import, call: Call) -> None:
     flat = walk.flat.get(call.arguments["input"].name)
     if flat is not None:
         tensors, name = walk.tensors_of(call, {"weight": "weight", "bias": "bias"})
-        tensors["weight"] = tensors["weight"].unflatten(1, flat[1])
-        walk.values[call.results[0]] = walk.whole_map(flat[0], tensors, name, "linear")
+        tensors = flat.read_by(tensors)
+        walk.values[call.results[0]] = walk.whole_map(flat.source, tensors, name, "linear")
         return
     (_, weight) = walk.tensor(call, "weight") or ("", torch.empty(0, 0))
     walk.learned(call, "linear", {"weight": "weight", "bias": "bias"},
@@ -355,15 +373,21 @@ def _norm(walk: _Import, call: Call) -> None:
     statistics = walk.tensor(call, "running_var")
     if statistics is None or given.get("training"):
         raise walk.refused(call, "batch_norm without running statistics isn't known")
-    if len(walk.shape(call)) != 4:
-        raise walk.refused(call, "batch_norm of vectors isn't known")
-    features = len(statistics[1])
     keys = {key: key for key in ("weight", "bias", "running_mean", "running_var")}
     if given.get("weight") is None:
         raise walk.refused(call, "batch_norm without a scale isn't known")
-    momentum = given.get("momentum")
-    walk.learned(call, "batch_norm", keys, features=features, eps=float(given.get("eps", 1e-5)),
-               momentum=0.1 if momentum is None else float(momentum))  # fmt: skip
+    momentum, eps = given.get("momentum"), float(given.get("eps", 1e-5))
+    tensors, weight = walk.tensors_of(call, keys)
+    flat, (result,) = walk.flat.get(given["input"].name), call.results[:1]
+    if flat is not None:
+        scale = tensors["weight"] / (tensors["running_var"] + eps).sqrt()
+        walk.flat[result] = flat.scaled(scale, tensors["bias"] - tensors["running_mean"] * scale)
+        walk.folded_norm()
+        return
+    walk.values[result] = walk.norm(
+        walk.value(call, "input"), tensors, weight, "batch_norm", len(walk.shape(call)) == 2,
+        features=len(statistics[1]), eps=eps, momentum=0.1 if momentum is None else float(momentum),
+    )  # fmt: skip
 
 
 def _joined(op: str) -> Callable[[_Import, Call], None]:
@@ -559,11 +583,27 @@ def _flatten(walk: _Import, call: Call) -> None:
     elif shape == before:
         _same(walk, call)
     elif len(before) == 4 and shape == (before[0], math.prod(before[1:])):
-        walk.flat[call.results[0]] = walk.value(call, "self"), tuple(before[1:])
+        walk.flat[call.results[0]] = Flat(walk.value(call, "self"), tuple(before[1:]))
+    elif len(before) == 2 and shape == (*before, 1):
+        walk.columns[call.results[0]] = walk.value(call, "self")
+    elif before[2:] in ((), (1,)) and shape == (*before[:2], 1, 1):  # a vector, or its column
+        own = walk.columns.get(call.arguments["self"].name) or walk.value(call, "self")
+        walk.plain(call, "unflatten", [own])
     else:
         raise walk.refused(
             call, f"{call.target} of {as_shape(before)} to {as_shape(shape)} isn't known"
         )
+
+
+def _expand(walk: _Import, call: Call) -> None:
+    """A pixel as large as a map, which a product makes of it itself."""
+    before, shape = walk.program.shapes[call.arguments["self"].name], walk.shape(call)
+    if shape != before and (len(before) != 4 or before[:2] != shape[:2] or before[2:] != (1, 1)):
+        raise walk.refused(
+            call, f"{call.target} of {as_shape(before)} to {as_shape(shape)} isn't known"
+        )
+    _same(walk, call)
+    walk.spread |= {call.results[0]} if shape != before else set()
 
 
 def _pad(walk: _Import, call: Call) -> None:
@@ -616,7 +656,8 @@ def _ignored(walk: _Import, call: Call) -> None:
 _VIEWS = {"alias": True, "dropout": True, "feature_dropout": True, "view": True, "squeeze": True,
           "contiguous": False, "flatten": False, "reshape": False, "chunk": False, "split": False,
           "split_with_sizes": False, "slice": False, "narrow": False,
-          "transpose": False}  # fmt: skip
+          "transpose": False, "unsqueeze": True, "expand": False,
+          "expand_as": False}  # fmt: skip
 _CALLS: dict[str, Callable[[_Import, Call], None]] = {
     "conv2d.default": _conv, "conv2d.padding": _conv, "linear.default": _linear,
     "batch_norm.default": _norm,
@@ -636,7 +677,8 @@ _CALLS: dict[str, Callable[[_Import, Call], None]] = {
     "max_pool2d.default": _max_pool, "avg_pool2d.default": _avg_pool,
     "adaptive_avg_pool2d.default": _adaptive_pool, "mean.dim": _mean,
     "flatten.using_ints": _flatten, "view.default": _flatten, "reshape.default": _flatten,
-    "squeeze.dims": _flatten,
+    "squeeze.dims": _flatten, "unsqueeze.default": _flatten, "expand.default": _expand,
+    "expand_as.default": _expand,
     "dropout.default": _dropout, "dropout_.default": _dropout, "feature_dropout.default": _dropout,
     "softmax.int": _softmax, "log_softmax.int": _softmax,
     "pad.default": _pad, "constant_pad_nd.default": _pad,

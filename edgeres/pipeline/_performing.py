@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ from edgeres.artifact import Artifact, library_versions
 from edgeres.datasets import _skipped
 from edgeres.disk import storage_errors
 from edgeres.errors import BadInput, GateFailed, StorageError
-from edgeres.pipeline._planning import TRAINING, Planned, Step, as_asked, planned
+from edgeres.pipeline._planning import TRAINING, Planned, Step, as_asked, plan, planned
 from edgeres.recipe import Recipe
 from edgeres.runs import Run
 from edgeres.store import Store
@@ -59,18 +59,16 @@ def perform(
         return _along(recipe, chain, store, folder)
     store.open()
     run = Run(runs.run_folder(recipe, folder))
-    checked = False
     with store.in_use():
         store.remember(folder)
+        known = _looked_up(recipe, chain, store, only)  # what is refused here leaves no folder
         with store.lock("run", run.name):
             runs.begin(run, recipe)
         for _, group in itertools.groupby(chain, key=lambda step: step.stage):
             # Steps of one stage (exports) don't need each other.
-            members = [planned(recipe, step, run.artifacts, store) for step in group]
+            members = [known.get(step.id) or planned(recipe, step, run.artifacts, store)
+                       for step in group]  # fmt: skip
             _require_made(members, only)
-            if not checked and not all(p.artifact for p in members):
-                checked = True
-                _precheck(recipe, chain, run)
             if members[0].artifact and members[0].step.stage in TRAINING:
                 procs.agree(False)
             made = _make_all(recipe, [p for p in members if not p.artifact], run, store, reporter)
@@ -87,6 +85,27 @@ def perform(
     return run
 
 
+def _looked_up(
+    recipe: Recipe, chain: tuple[Step, ...], store: Store, only: str | None
+) -> dict[str, Planned]:
+    """The steps from the first one to the first that isn't made yet, by id.
+
+    Raises:
+        EdgeresError: something is wrong with that one or a later one, as far as it shows before
+            any work.
+    """
+    known: dict[str, Planned] = {}
+    for one in plan(recipe, chain, store):
+        if one.asks:  # a device says which it is, when its turn comes
+            break
+        known[one.step.id] = one
+        if not one.artifact:
+            _require_made([one], only)
+            _precheck(recipe, chain, known)
+            break
+    return known
+
+
 def _require_made(members: list[Planned], only: str | None) -> None:
     for one in members:
         if only not in (None, one.step.id) and not one.artifact:
@@ -94,11 +113,11 @@ def _require_made(members: list[Planned], only: str | None) -> None:
                            "first (library versions count: `edgeres run --dry-run`)")  # fmt: skip
 
 
-def _precheck(recipe: Recipe, chain: tuple[Step, ...], run: Run) -> None:
+def _precheck(recipe: Recipe, chain: tuple[Step, ...], known: Mapping[str, Planned]) -> None:
     """Refuse what is wrong with later steps before the first one takes its time."""
     for step in chain:
         look = getattr(stages.load(step.stage), "precheck", None)
-        if look is not None and step.id not in run.artifacts:
+        if look is not None and not (step.id in known and known[step.id].artifact):
             look(step.section, recipe.data)
 
 

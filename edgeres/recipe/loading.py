@@ -1,7 +1,8 @@
 """A recipe file, a shipped name or a mapping plus `--set` texts in, one frozen `Recipe` out.
 
 A document is read, laid over what it `extends`, and overridden; then false sections go, the shared
-`train` settings fill each stage's own, and the models of `sections` check the result.
+`train` settings fill each stage's own, and the models of `sections` check the result. What a
+person set and has no effect is remarked (`idle`).
 Every problem is told at once, each in one line with its file and line.
 """
 
@@ -14,9 +15,10 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 import edgeres
-from edgeres import documents
-from edgeres.documents import Document, shortened
+from edgeres import documents, procs, terminal
+from edgeres.documents import Document, KeyPath, shortened
 from edgeres.errors import BadInput, unknown
+from edgeres.recipe import idle
 from edgeres.recipe.complaints import follows, joined, sentence, shown
 from edgeres.recipe.sections import Recipe, RecipeFile, Section, TeacherSection
 
@@ -42,7 +44,9 @@ def load(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         BadInput: one line per problem, each with its place.
     """
-    return _resolved(_extended(_located(path_or_name, Path())), overrides)
+    path = _located(path_or_name, Path())
+    document, own = _extended(path)
+    return _resolved(document, overrides, () if path in _shipped().values() else own)
 
 
 def load_text(text: str, where: str) -> Recipe:
@@ -106,9 +110,10 @@ def _located(path_or_name: str | Path, folder: Path) -> Path:
     return path
 
 
-def _extended(path: Path) -> Document:
-    """A file laid over what it extends, over what that extends, and so on."""
+def _extended(path: Path) -> tuple[Document, list[KeyPath]]:
+    """A file laid over what it extends, over what that extends, and so on; and its own keys."""
     document, files = _normal(documents.read(path, _KIND)), [path]
+    own = list(idle.leaves(document.tree))
     while (base := document.tree.pop("extends", None)) is not None:
         where = f"{document.place(('extends',)).where}: extends"
         document.places.pop(("extends",), None)
@@ -127,7 +132,7 @@ def _extended(path: Path) -> Document:
             raise BadInput(f"{where}: more than {_MAX_CHAIN} recipes extend one another")
         _leave_images(below, [document])
         document = below.merged(document)
-    return document
+    return document, own
 
 
 def _leave_images(below: Document, above: Sequence[Document]) -> None:
@@ -179,8 +184,14 @@ def _normal(document: Document) -> Document:
     return document
 
 
-def _resolved(document: Document, overrides: Sequence[str]) -> Recipe:
+def _resolved(document: Document, overrides: Sequence[str], own: Sequence[KeyPath] = ()) -> Recipe:
+    """The recipe of a document and overrides.
+
+    Args:
+        own: what a person set in the document.
+    """
     given = [_normal(documents.of_override(text)) for text in overrides]
+    written = [own, *(list(idle.leaves(override.tree)) for override in given)]
     _leave_images(document, given)
     for override in given:
         if override.tree.pop("extends", None) is not None:
@@ -190,21 +201,25 @@ def _resolved(document: Document, overrides: Sequence[str]) -> Recipe:
     for name in OPTIONAL:
         if document.tree.get(name) is False:
             del document.tree[name]
-    _spread_train(document)
-    written = _validated(RecipeFile, document)
-    return Recipe(**{name: getattr(written, name) for name in Recipe.model_fields})
+    shared = _spread_train(document)
+    whole = _validated(RecipeFile, document)
+    recipe = Recipe(**{name: getattr(whole, name) for name in Recipe.model_fields})
+    for line in idle.sentences(recipe, written, shared) if procs.first() else ():
+        terminal.remark(f"note: {line}")
+    return recipe
 
 
-def _spread_train(document: Document) -> None:
-    """Put the shared `train` settings below each stage's own.
+def _spread_train(document: Document) -> dict[str, list[str]]:
+    """Put the shared `train` settings below each stage's own; which stages have each from there.
 
     How many epochs isn't said to a teacher with weights, which needs none where its classes are
     the data's.
     """
     tree = document.tree
+    taken: dict[str, list[str]] = {}
     shared = tree.get("train")
     if not isinstance(shared, dict):
-        return
+        return taken
     tree.setdefault("teacher", {})
     for stage in _TRAINED:
         section = tree.get(stage)
@@ -214,7 +229,9 @@ def _spread_train(document: Document) -> None:
             own = {"epochs": None, **own}
         tree[stage] = {**tree[stage], "train": {**shared, **own}}
         for key in shared.keys() - own.keys():
+            taken.setdefault(key, []).append(stage)
             document.places[stage, "train", key] = document.place(("train", key))
+    return taken
 
 
 def _validated(kind: type[S], document: Document) -> S:

@@ -16,7 +16,7 @@ from edgeres.teachers import Wanted, source
 if TYPE_CHECKING:
     from edgeres.models.modules import Classifier
 
-VERSION = 5
+VERSION = 6
 LIBRARIES = _checkpoint.LIBRARIES
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edgeres.models.modules import Classifier
     from edgeres.training.views import Labelled
 
-VERSION = 9
+VERSION = 10
 LIBRARIES = (*_checkpoint.LIBRARIES, "torchao", "nncf")
 _UNSEEN = ("crop", "randaugment")
 _VIEWS = 4  # of each image
@@ -63,6 +63,9 @@ def run(
         trained, model = model, of_pixels(model)
         notes = [_folded(trained, model, validation)]
     images = _checkpoint.calibration_images(data, train, test)
+    if (wanted := data.section.get("calibration", 0)) > len(images):
+        notes.append(f"calibrated on {len(images):,} images, all there are to calibrate with; "
+                     f"data.calibration is {wanted:,}")  # fmt: skip
     four: Collection[str] = ()
     if section.max_drop is not None or section.max_kb is not None:
         four, said = _mixed(section, inputs, model, images, context)

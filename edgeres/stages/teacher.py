@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgeres.models.modules import Classifier
     from edgeres.network._walk import Integers
 
-VERSION = 6
+VERSION = 7
 LIBRARIES = _checkpoint.LIBRARIES
 _UNHELD = "is quantized, and is read as float numbers, as its codes can't be kept"
 

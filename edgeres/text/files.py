@@ -21,6 +21,8 @@ _SHOWN = 8  # names of a long list
 
 def inspect(result: Mapping[str, Any]) -> str:
     """What is in a file: sums, then its layers."""
+    if result["format"] == "pt2":
+        return _program(result)
     counts = _counted(result["operators"])
     floats = result["float_operators"]
     rows = {
@@ -55,6 +57,26 @@ def inspect(result: Mapping[str, Any]) -> str:
     more = [f"… and {len(floats) - _SHOWN} more"] if len(floats) > _SHOWN else []
     asked = [runtimes.inspected(found) for found in result.get("runtimes") or ()]
     return "\n".join([listed, *islands, *more, *asked, "", layers(result["layers"])])
+
+
+def _program(result: Mapping[str, Any]) -> str:
+    """What is in a program of torch.export, which other commands make files of."""
+    rows = {
+        "file": result["file"], "format": "a program of torch.export",
+        "size": kilobytes(result["size_bytes"]), "parameters": f"{result['parameters']:,}",
+        "MACs": f"{result['macs'] / 1e6:,.1f} M",
+        "input": tensor(result["input"]) + (", or another size" if result["any_size"] else ""),
+        "output": tensor(result["output"]), "operators": _counted(result["operators"]),
+        "goes on with": f"edgeres quantize {result['file']}, or distill, prune, export",
+    }  # fmt: skip
+    width = max(map(len, rows)) + 2
+    listed = "\n".join(f"{name:<{width}}{value}" for name, value in rows.items())
+    held = [{"layer": start(layer["name"], 34), "operator": layer["kind"],
+             "output": "x".join(map(str, layer["shape"])), "MACs": f"{layer['macs'] / 1e6:.2f} M",
+             "weights": f"{layer['weights']:,}"} for layer in result["layers"]]  # fmt: skip
+    notes = [f"note: {note}" for note in result["notes"]]
+    tables = [table(held, tuple(held[0]))] if held else []
+    return "\n".join([listed, *notes, "", *tables])
 
 
 def _counted(operators: Mapping[str, int]) -> str:

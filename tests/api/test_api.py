@@ -94,6 +94,24 @@ def test_what_would_have_to_be_guessed_is_asked_for(tmp_path: Path) -> None:
         edgeres.quantise  # noqa: B018
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"x_train": arrays()["x_train"] / 255}, "data: x_train is float64"),
+        ({"y_test": arrays()["y_test"] + 7}, "data: names 4 classes, and a label is 10"),
+        ({"x_val": arrays()["x_test"]}, "data: no array y_val"),
+        ({"x_test": arrays()["x_test"].transpose(0, 3, 1, 2)}, "data: x_test is uint8"),
+    ],
+)
+def test_arrays_that_no_run_takes_are_kept_nowhere(
+    wrong: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(BadInput, match=said) as caught:
+        edgeres.quantize(of(Mobile), data=arrays() | wrong, preprocess="half", runs=tmp_path)
+    assert "npz" not in str(caught.value).partition(";")[0]
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_package_is_light_until_a_function_is_asked_for() -> None:
     code = "import sys, edgeres; print('torch' in sys.modules, 'numpy' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

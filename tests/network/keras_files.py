@@ -67,6 +67,25 @@ def plain() -> Any:
     return _known(keras.Model(image, layers.Dense(10)(x)))
 
 
+def gated(end: str = "sigmoid") -> Any:
+    """A gate of dense layers, behind a batch norm that no convolution is in front of.
+
+    Args:
+        end: of the gate.
+    """
+    import keras
+    from keras import layers
+
+    image = x = keras.Input((PX, PX, 3))
+    x = layers.Conv2D(8, 3, padding="same", activation="relu")(x)
+    if end != "sigmoid":
+        x = layers.ReLU()(layers.BatchNormalization()(layers.MaxPooling2D(2)(x)))
+    y = layers.Dense(4, activation="relu")(layers.GlobalAveragePooling2D()(x))
+    x = layers.Multiply()([x, layers.Reshape((1, 1, 8))(layers.Dense(8, activation=end)(y))])
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(12, 3, strides=2, activation="relu")(x))
+    return _known(keras.Model(image, layers.Dense(10)(x)))
+
+
 def _known(model: Any) -> Any:
     """With statistics and numbers as after some training."""
     draw = np.random.default_rng(0)

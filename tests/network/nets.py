@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import torch
@@ -171,12 +172,57 @@ class Split(nn.Module):
         return self.out(torch.flatten(nn.functional.adaptive_avg_pool2d(y, 1), 1))
 
 
+class Squeezed(nn.Module):
+    """Squeeze-and-excitation as it was first written (Hu et al. 2018), with linear layers.
+
+    Args:
+        shape: how the gate becomes a map again: "view", "none" (indexed by None), "expand".
+    """
+
+    def __init__(self, shape: str = "view", classes: int = 10):
+        super().__init__()
+        self.shape, self.conv, self.bn = shape, nn.Conv2d(3, 16, 3, 1, 1), nn.BatchNorm2d(16)
+        self.fc = nn.Sequential(nn.Linear(16, 4, bias=False), nn.ReLU(inplace=True),
+                                nn.Linear(4, 16, bias=False), nn.Sigmoid())  # fmt: skip
+        self.deep, self.norm = nn.Conv2d(16, 16, 3, 2, 1), nn.BatchNorm1d(20)
+        self.wide, self.out = nn.Linear(16, 20), nn.Linear(20, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.bn(self.conv(x)))
+        n, c, h, w = x.shape
+        y = self.fc(nn.functional.adaptive_avg_pool2d(x, 1).view(n, c))
+        y = y[:, :, None, None] if self.shape == "none" else y.view(n, c, 1, 1)
+        x = self.deep(x * (y.expand(n, c, h, w) if self.shape == "expand" else y))
+        return self.out(torch.relu(self.norm(self.wide(torch.relu(x).mean((2, 3))))))
+
+
+HEADS: dict[str, tuple[nn.Module, ...]] = {
+    "norm": (nn.Flatten(), nn.BatchNorm1d(100), nn.Linear(100, 10)),
+    "relu": (nn.Flatten(), nn.ReLU(inplace=True), nn.Dropout(), nn.Linear(100, 10)),
+    "relu, norm": (nn.Flatten(), nn.ReLU6(), nn.BatchNorm1d(100), nn.BatchNorm1d(100),
+                   nn.Linear(100, 10, bias=False)),
+    "linear, norm": (nn.Flatten(), nn.Linear(100, 12), nn.BatchNorm1d(12), nn.ReLU(),
+                     nn.Linear(12, 10)),
+    "linear, relu, norm": (nn.Flatten(), nn.Linear(100, 12), nn.ReLU(), nn.BatchNorm1d(12),
+                           nn.Linear(12, 10)),
+    "pooled, norm": (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(4), nn.Linear(4, 10)),
+    "norm at the end": (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10),
+                        nn.BatchNorm1d(10)),
+}  # fmt: skip
+"""What classifiers make of a map of (4, 5, 5)."""
+
+
+def headed(head: str) -> nn.Module:
+    """A network that ends so."""
+    return nn.Sequential(nn.Conv2d(3, 4, 3, 3), *copy.deepcopy(HEADS[head]))
+
+
 def of(kind: type[nn.Module], px: int = 16, seed: int = 0) -> nn.Module:
     """One with batch statistics and scales as after a training, in evaluation mode."""
     torch.manual_seed(seed)
     model = kind()
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, 0, 0.2)
     model.train()

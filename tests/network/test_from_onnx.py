@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from network.nets import Gated, Joined, Mobile, Plain, Split, of
+from network.nets import HEADS, Gated, Joined, Mobile, Plain, Split, Squeezed, headed, of
 from network.onnx_files import PX, Node, answers, exported, numbers, tail, written
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
@@ -109,6 +109,26 @@ def test_slices_and_shuffles_pick_the_same_channels(
 def test_a_flattened_map_is_read_by_a_convolution_as_large(dynamo: bool, tmp_path: Path) -> None:
     read = same(exported(of(Plain), tmp_path / "net.onnx", dynamo=dynamo), image=(3, 3, PX, PX))
     assert [note for note in read.notes if "a convolution as large as the map" in note]
+
+
+@pytest.mark.parametrize("dynamo", [False, True])
+@pytest.mark.parametrize("head", HEADS)
+def test_what_classifiers_make_of_vectors(head: str, dynamo: bool, tmp_path: Path) -> None:
+    path = exported(of(lambda: headed(head)), tmp_path / "net.onnx", dynamo=dynamo)
+    read = same(path, image=(3, 3, PX, PX))
+    assert not any(node.op == "unflatten" for node in read.module.spec.nodes)
+
+
+@pytest.mark.parametrize("dynamo", [False, True])
+@pytest.mark.parametrize("shape", ["view", "none", "expand"])
+def test_a_gate_of_linear_layers_is_one_of_convolutions(
+    shape: str, dynamo: bool, tmp_path: Path
+) -> None:
+    path = exported(of(lambda: Squeezed(shape)), tmp_path / "net.onnx", dynamo=dynamo)
+    read = same(path, image=(3, 3, PX, PX))
+    ops = [node.op for node in read.module.spec.nodes]
+    folded = dynamo  # a batch norm of a vector is in the linear layer before it
+    assert ops.count("linear") == 1 + folded and "unflatten" not in ops and not read.fixed_size
 
 
 class _OneSided(nn.Module):

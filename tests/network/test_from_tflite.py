@@ -76,6 +76,20 @@ def test_files_of_tensorflows_converter_keep_their_codes(
     require_own_codes(keras_files.converted(made(), tmp_path / "net.tflite", ends))
 
 
+def test_a_gate_of_dense_layers_keeps_its_codes_and_is_one_of_convolutions(tmp_path: Path) -> None:
+    path = keras_files.converted(keras_files.gated(), tmp_path / "net.tflite", "int8")
+    require_own_codes(path)
+    ops = [node.op for node in from_tflite(path, PX).module.spec.nodes]
+    assert ops.count("linear") == 1 and "unflatten" not in ops
+
+
+def test_what_is_multiplied_by_a_number_per_channel_is_a_convolution(tmp_path: Path) -> None:
+    """A batch norm that no convolution is in front of, and a hard sigmoid as Keras spells it."""
+    path = keras_files.converted(keras_files.gated("hard_sigmoid"), tmp_path / "net.tflite")
+    read = from_tflite(path, PX, compare=True)
+    assert any("is a depthwise convolution" in note for note in read.notes)
+
+
 def test_float_files_of_tensorflows_converter(tmp_path: Path) -> None:
     """With the pool and the flattening of MLPerf Tiny's ResNet-8, and a softmax that is left out;
     that the answers are LiteRT's, is asked while it is read."""

@@ -14,7 +14,19 @@ import numpy as np
 import pytest
 import torch
 from conftest import images
-from network.nets import Gated, Joined, Mobile, Plain, Ported, Split, of, saved
+from network.nets import (
+    HEADS,
+    Gated,
+    Joined,
+    Mobile,
+    Plain,
+    Ported,
+    Split,
+    Squeezed,
+    headed,
+    of,
+    saved,
+)
 from torch import Tensor, nn
 
 from edgeres import targets
@@ -181,15 +193,6 @@ class _Flat(nn.Module):
         return self.fc(self.conv(x).flatten(1).sigmoid())
 
 
-class _VectorNorm(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.norm, self.fc = nn.Conv2d(3, 4, 3), nn.BatchNorm1d(4), nn.Linear(4, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.norm(self.conv(x).mean((2, 3))))
-
-
 class _Padded(nn.Module):
     def __init__(self, of: str, dilation: int = 1):
         super().__init__()
@@ -301,7 +304,8 @@ def test_images_and_gates_are_concatenated_behind_a_convolution() -> None:
      (_Scaled(), "mul.Tensor reads what isn't made of the image"),
      (_Flat(), r"sigmoid.default of a map that was flattened isn't known"),
      (nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()), "has no logits|gives|isn't"),
-     (_VectorNorm(), "batch_norm of vectors isn't known in 'norm'"),
+     (nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.BatchNorm1d(784), nn.ReLU(),
+                    nn.Linear(784, 5)), "relu.default of a map that was flattened isn't known"),
      (_Padded("pool"), "max_pool2d.default of a padded map isn't known"),
      (_Padded("ones"), "pad.default with other than zeros around a map isn't known"),
      (_Padded("conv", 2), r"conv2d.default with these arguments \(padding between the rows of a "
@@ -340,6 +344,89 @@ def test_a_flattened_map_is_read_by_a_convolution_as_large(tmp_path: Path) -> No
         assert session is not None
         found = targets.decode(session.run(targets.encode(given, first)), last)
         assert np.array_equal(found, expected.numpy()), name
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_what_classifiers_make_of_vectors(head: str, tmp_path: Path) -> None:
+    model = of(lambda: headed(head))
+    x = torch.rand(4, 3, 16, 16)
+    for read in (
+        from_module(model, 16),
+        from_pt2(saved(model, tmp_path / "net.pt2"), mean=(0.5,), std=(0.5,)),
+    ):
+        assert not any(node.op == "unflatten" for node in read.module.spec.nodes)
+        with torch.no_grad():
+            torch.testing.assert_close(read.module(x), model(x))
+            torch.testing.assert_close(modules.fold_batchnorm(read.module)(x), model(x))
+
+
+@pytest.mark.parametrize("shape", ["view", "none", "expand"])
+def test_a_gate_of_linear_layers_is_one_of_convolutions(shape: str, tmp_path: Path) -> None:
+    """In integers, too: a vector between maps would be a reshape that runtimes compute in float."""
+    model = of(lambda: Squeezed(shape))
+    read = from_module(model, 16)
+    x = torch.rand(4, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(read.module(x), model(x))
+    ops = {node.name: node.op for node in read.module.spec.nodes}
+    assert ops["fc.0"] == ops["fc.2"] == ops["wide"] == "conv2d" and ops["out"] == "linear"
+    assert list(ops.values()).count("flatten") == 1 and "unflatten" not in ops.values()
+    assert not read.fixed_size
+    if shape != "view":
+        return
+    folded, scales = ptq.quantize(read.module, images(32, 16))
+    given = prepared(images(32, 16), folded.spec.preprocess)
+    with torch.no_grad():
+        expected = integer_graph(folded, scales)(given)
+    for name in ("tflite-int8", "onnx-int8"):
+        target, precision = targets.load(name)
+        path = tmp_path / f"net{target.SUFFIX}"
+        first, last = target.export(targets.Source(folded, scales), precision, path)
+        assert not target.read(path).float_operators()
+        session = target.session(path)
+        assert session is not None
+        found = targets.decode(session.run(targets.encode(given.contiguous().numpy(), first)), last)
+        assert np.array_equal(found, expected.numpy()), name
+
+
+def test_a_map_that_is_changed_as_a_vector_is_refused_by_who_reads_it() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.a, self.b = nn.Conv2d(3, 4, 3, 3), nn.Linear(100, 5), nn.Linear(4, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.conv(x)
+            y = self.a(x.view(-1, 100).relu_())
+            return y + self.b(x.mean((2, 3)))
+
+    with pytest.raises(BadInput, match="changed in place under another name"):
+        from_module(Shared().eval(), 16)
+
+
+def test_a_vector_that_others_read_stays_one_beside_the_map() -> None:
+    """And a gate that isn't the whole of what reads it is left as it is."""
+
+    class Both(nn.Module):
+        def __init__(self, shared: bool) -> None:
+            super().__init__()
+            self.conv, self.low = nn.Conv2d(3, 8, 3), nn.Linear(8, 8)
+            self.out, self.shared = nn.Linear(8, 5), shared
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.relu(self.conv(x))
+            pooled = x.mean((2, 3))
+            gate = self.low(pooled)
+            x = (x * torch.sigmoid(gate)[:, :, None, None]).mean((2, 3))
+            return self.out(x + (gate if self.shared else pooled))
+
+    x = torch.rand(4, 3, 16, 16)
+    for shared in (False, True):
+        model = of(lambda shared=shared: Both(shared))
+        read = from_module(model, 16)
+        with torch.no_grad():
+            torch.testing.assert_close(read.module(x), model(x))
+        assert ("unflatten" in {node.op for node in read.module.spec.nodes}) == shared
 
 
 def test_nothing_of_a_file_runs(tmp_path: Path) -> None:

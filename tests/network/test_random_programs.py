@@ -183,4 +183,4 @@ def test_files_of_onnx(tmp_path: Path) -> None:
         with torch.no_grad():
             torch.testing.assert_close(ours(x), want, atol=1e-4, rtol=1e-4, msg=str(seed))
         read += 1
-    assert read >= 60 and refused >= 20, (read, refused)
+    assert read >= 200, (read, refused)

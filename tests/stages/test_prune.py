@@ -125,10 +125,10 @@ def test_a_latency_may_be_a_share_of_the_unpruned_networks() -> None:
 
 
 def test_the_command_says_both_halves_of_half_the_latency_for_one_point() -> None:
-    found = chain.budget("latency=0.5x", "host", 1.0)
+    found = chain.budget("latency=0.5x", 1.0)
     assert found == {"macs": None, "params": None, "size": None, "latency": "0.5x",
-                     "device": "host", "max_drop": 1.0}  # fmt: skip
-    assert "max_drop" not in chain.budget("macs=0.5", None, None)
+                     "max_drop": 1.0}  # fmt: skip
+    assert "max_drop" not in chain.budget("macs=0.5", None)
 
 
 def test_only_what_plays_a_part_is_keyed() -> None:

@@ -98,10 +98,30 @@ def test_the_step_says_which_layers_have_which_bits(limits: dict, tmp_path: Path
     assert targets.stored_in_8_bits("coreml-int8", scales) == len(four)
 
 
+@pytest.mark.parametrize(("wanted", "all_there"), [(64, True), (100_000, False)])
+def test_calibration_on_fewer_images_than_are_wanted_is_said(
+    wanted: int, all_there: bool, tmp_path: Path
+) -> None:
+    described = load_mapping({"name": "x", "data": {"source": "digits", "size": 8,
+                                                    "calibration": wanted},
+                              "distill": {"student": "resnet8", "loss": "none",
+                                          "train": {"epochs": 0}}})  # fmt: skip
+    digits = made(data, described.data, {}, tmp_path)
+    model = made(distill, described.distill, {"data": digits}, tmp_path)
+    section = checked(QuantizeSection, {"method": "ptq"})
+    found = made(quantize, section, {"data": digits, "model": model}, tmp_path)
+    count = digits.facts["calibration"]["count"]
+    said = [n for n in found.facts["notes"] if n.startswith("calibrated on ")]
+    assert said == ([] if all_there else [
+        f"calibrated on {count:,} images, all there are to calibrate with; data.calibration is "
+        f"{wanted:,}"])  # fmt: skip
+
+
 def made(stage: object, section: object, inputs: dict[str, Artifact], root: Path) -> Artifact:
     name = stage.__name__.rsplit(".", 1)[1]
     for folder in (root / name, root / f"{name}-work"):
         folder.mkdir()
     context = Context(0, root / f"{name}-work", lambda *_: None)
     facts = stage.run(section, inputs, root / name, context)
-    return Artifact(name, "k", "d", root / name, {}, {}, facts, {}, 0.0)
+    said = section.model_dump(mode="json")
+    return Artifact(name, "k", "d", root / name, {}, said, facts, {}, 0.0)
