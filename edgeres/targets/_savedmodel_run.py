@@ -27,6 +27,7 @@ from edgeres.quiet import without
 if TYPE_CHECKING:
     import numpy as np
 
+_MARK = "because: "  # before its reason: TensorFlow says more afterwards
 _BATCH = 16  # images at a time: the activations of more would fill a small machine's memory
 
 
@@ -67,7 +68,8 @@ class Child:
         code = self.child.wait()
         self.said.seek(0)
         lines = self.said.read().decode("utf-8", "replace").strip().splitlines() or [""]
-        reason = f"crashes: {signal.Signals(-code).name}" if code < 0 else lines[-1][-300:]
+        own = [line.removeprefix(_MARK) for line in lines if line.startswith(_MARK)]
+        reason = f"crashes: {signal.Signals(-code).name}" if code < 0 else (own or lines)[-1][-300:]
         raise BadInput(f"{self.path}: TensorFlow can't run it ({reason})")
 
 
@@ -125,4 +127,4 @@ if __name__ == "__main__":
         _serve(Path(sys.argv[1]), int(sys.argv[2]))
     except Exception as error:
         said = [line for line in str(error).splitlines() if not line[:1].isspace()]  # no stack
-        sys.exit(" ".join(" ".join(said).split())[:300])
+        sys.exit(_MARK + " ".join(" ".join(said).split())[:300])

@@ -16,6 +16,7 @@ from conftest import images, network
 from edgeres import runtimes, targets
 from edgeres.compression import ptq
 from edgeres.models.spec import default_preprocess
+from edgeres.network import onnx_session
 from edgeres.network.graph import Network, Node
 from edgeres.network.module import NetworkModule
 from edgeres.runtimes._asking import ask
@@ -49,9 +50,9 @@ def _litert(resolver: OpResolverType) -> Runner:
 
 def _onnx(level: onnxruntime.GraphOptimizationLevel) -> Runner:
     def run(path: Path, codes: np.ndarray) -> np.ndarray:
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = level
-        loaded = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+        loaded = onnx_session.computing(
+            path, str(path), settings={"graph_optimization_level": level}
+        )
         (answer,) = loaded.run(None, {"input": codes.view(np.uint8) ^ 128})
         return (answer ^ 128).view(np.int8)
 
