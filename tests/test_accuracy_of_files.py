@@ -96,7 +96,7 @@ def test_two_files_of_different_tasks_are_not_compared(
     given = {Path("a.onnx"): own, Path("b.onnx"): other}
     monkeypatch.setattr(files, "_alone", given.__getitem__)
     with pytest.raises(BadInput, match="different tasks"):
-        files.measured_in_turn(*given, ["host"], "quick", folder, True)
+        files.measured_in_turn([*given], ["host"], "quick", folder, True)
 
 
 def test_files_that_say_nothing_of_their_images_are_told(
@@ -104,5 +104,5 @@ def test_files_that_say_nothing_of_their_images_are_told(
 ) -> None:
     monkeypatch.setattr(files, "_measured", lambda *_: {"reports": [], "error": ""})
     file = next(folder.glob("store/artifacts/*/*.onnx"))
-    files.measured_in_turn(file, file, ["host"], "quick", folder / "none", False)
+    files.measured_in_turn([file, file], ["host"], "quick", folder / "none", False)
     assert "top-1 isn't measured: " in capsys.readouterr().err

@@ -295,7 +295,7 @@ def compare(
     if html:
         command.require_page(html, [a, b, c])
     devices = [*split("--device", device, "`edgeres list devices`")] or ["host"]
-    result = command.all_compared(
+    result = command.compared(
         [a, b, *([c] if c else [])], tolerance, devices, preset, runs, quiet,
         allow_invalid, against,
     )  # fmt: skip

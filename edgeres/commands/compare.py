@@ -13,52 +13,51 @@ from edgeres.disk import storage_errors, write_whole
 from edgeres.errors import BadInput
 from edgeres.measurement import compare, standing
 
+Reports = Sequence[Mapping[str, Any]]
+
 
 def compared(
-    a: str, b: str, tolerance: compare.Tolerance, devices: Sequence[str], preset: str,
+    names: Sequence[str], tolerance: compare.Tolerance, devices: Sequence[str], preset: str,
     runs: Path, quiet: bool, allow_invalid: bool = False, against: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Rows, the worst verdict among them, and what isn't compared.
+    """The first held against each of the others.
 
-    Two model files are measured now, in turn; runs and result files say what was measured.
+    Model files are measured now, all of them in turn; runs and result files say what was measured.
 
     Args:
         allow_invalid: judge the times of measurements that are marked invalid, too.
-        against: the run whose test images two model files answer.
+        against: the run whose test images model files answer.
+
+    Returns:
+        Of two: rows, the worst verdict among them, and what isn't compared. Of more: `pairs` of
+        these, and the worst verdict.
 
     Raises:
         BadInput: one of them isn't a run, a result or a model file, or they have nothing in common.
     """
-    first: Sequence[Mapping[str, Any]]
-    second: Sequence[Mapping[str, Any]]
-    if is_model(a) and is_model(b):
-        first, second = files.measured_in_turn(
-            Path(a), Path(b), devices, preset, runs, quiet, against
-        )
+    found: Sequence[Reports]
+    if all(map(is_model, names)):
+        found = files.measured_in_turn([*map(Path, names)], devices, preset, runs, quiet, against)
     elif against is not None:
-        raise BadInput("--against says whose test images two model files answer; these aren't two")
+        raise BadInput("--against says whose test images model files answer; these aren't all such")
     else:
-        first, second = (reports(what, runs) for what in (a, b))
+        found = [reports(name, runs) for name in names]
+    (a, first), *others = zip(names, found, strict=True)
+    pairs = [_judged(a, b, first, second, tolerance, allow_invalid) for b, second in others]
+    if len(pairs) == 1:
+        return pairs[0]
+    return {"verdict": _worst(pair["verdict"] for pair in pairs), "pairs": pairs}
+
+
+def _judged(
+    a: str, b: str, first: Reports, second: Reports, tolerance: compare.Tolerance,
+    allow_invalid: bool,
+) -> dict[str, Any]:  # fmt: skip
     rows = compare.compare(first, second, tolerance, allow_invalid)
     return {"a": a, "b": b, "verdict": _worst(row.verdict for row in rows),
             "tolerance": asdict(tolerance), "rows": [asdict(row) for row in rows],
             "notes": compare.left_out(first, second),
             "subjects": {"a": [*map(_subject, first)], "b": [*map(_subject, second)]}}  # fmt: skip
-
-
-def all_compared(
-    names: Sequence[str], tolerance: compare.Tolerance, devices: Sequence[str], preset: str,
-    runs: Path, quiet: bool, allow_invalid: bool = False, against: str | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    """The first held against each of the others: as `compared`, or several of those in `pairs`."""
-    first, *others = names
-    pairs = [
-        compared(first, other, tolerance, devices, preset, runs, quiet, allow_invalid, against)
-        for other in others
-    ]
-    if len(pairs) == 1:
-        return pairs[0]
-    return {"verdict": _worst(pair["verdict"] for pair in pairs), "pairs": pairs}
 
 
 def require_page(page: Path, subjects: Sequence[str | None]) -> None:
@@ -74,7 +73,7 @@ def require_page(page: Path, subjects: Sequence[str | None]) -> None:
 
 
 def drawn(result: Mapping[str, Any], page: Path) -> None:
-    """Write a result of `all_compared` as an HTML page.
+    """Write a result of `compared` as an HTML page.
 
     Raises:
         StorageError: it can't be written there.

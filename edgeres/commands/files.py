@@ -339,15 +339,10 @@ def benchmarked(
 
 
 def measured_in_turn(
-    a: Path,
-    b: Path,
-    devices: Sequence[str],
-    preset: str,
-    runs: Path,
-    quiet: bool,
+    paths: Sequence[Path], devices: Sequence[str], preset: str, runs: Path, quiet: bool,
     against: str | None = None,
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Measure two files in alternating sessions; the reports of each.
+) -> list[list[dict[str, Any]]]:  # fmt: skip
+    """Measure files in sessions that take turns; the reports of each.
 
     Accuracy is measured too, on the test images of the run `against`, or of the newest one if the
     files say that they are of its kind.
@@ -355,14 +350,15 @@ def measured_in_turn(
     Raises:
         BadInput: the files answer different questions, or `against` is no run for them.
     """
-    exports = {which: _alone(path) for which, path in (("A", a), ("B", b))}
+    exports = {chr(ord("A") + n): _alone(path) for n, path in enumerate(paths)}
     names = {which: x.facts["exported"]["target"] for which, x in exports.items()}
-    for which, artifact in exports.items():  # two files may be of one target
+    for which, artifact in exports.items():  # several files may be of one target
         artifact.facts["exported"]["target"] = which
     gives = [math.prod(x.facts["exported"]["output"]["shape"][1:]) for x in exports.values()]
-    if gives[0] != gives[1]:
-        raise BadInput(f"{a} gives {gives[0]} values and {b} {gives[1]}: they are networks of "
-                       "different tasks, which can't be compared")  # fmt: skip
+    for path, count in zip(paths, gives, strict=True):
+        if count != gives[0]:
+            raise BadInput(f"{paths[0]} gives {gives[0]} values and {path} {count}: they are "
+                           "networks of different tasks, which can't be compared")  # fmt: skip
     known: dict[str, Artifact] = {}
     try:
         known, exports, _ = _test_of(exports, against, runs)
@@ -375,10 +371,10 @@ def measured_in_turn(
     result = _measured(section, {**exports, **known}, quiet)
     if result["error"]:
         raise DeviceError(result["error"])
-    return tuple(  # type: ignore[return-value]
+    return [
         [{**r, "target": names[which]} for r in result["reports"] if r["target"] == which]
-        for which in ("A", "B")
-    )
+        for which in names
+    ]
 
 
 def _section(devices: Sequence[str], preset: str, accuracy: bool) -> Any:

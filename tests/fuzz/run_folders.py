@@ -191,7 +191,7 @@ def commands(place: Path, quick: bool) -> dict[str, Callable[[Path], object]]:
         "promote": lambda run: registry.promoted(run.name, "canary", "why", folder),
         "@canary": lambda run: runs.find_run("@canary", folder),
         "check": lambda run: check.checked(str(run), limits, folder, None, None),
-        "compare": lambda run: compare.compared(str(run), GOOD, Tolerance(), [], "quick", folder, True),
+        "compare": lambda run: compare.compared([str(run), GOOD], Tolerance(), [], "quick", folder, True),
         "results": lambda run: results.reports(str(run), folder),
         "origin": lambda run: chain.origin(str(run), None, folder),
         "origin of an artifact": lambda run: chain.origin(str(run / "artifacts" / "quantize"), None, folder),

@@ -142,7 +142,7 @@ def _results(run: Path) -> list[Surface]:
 
     def compared(path: Path) -> None:
         for pair in ((path, good), (good, path)):
-            found = compare.compared(*map(str, pair), Tolerance(), ["host"], "quick", here, True)
+            found = compare.compared([*map(str, pair)], Tolerance(), ["host"], "quick", here, True)
             comparison.render([found])
 
     def judged(path: Path) -> None:
@@ -152,7 +152,7 @@ def _results(run: Path) -> list[Surface]:
             for pair in ((path, log_file), (log_file, path)):
                 text.compare(
                     compare.compared(
-                        *map(str, pair), Tolerance(), ["host"], "quick", here, True, allowed
+                        [*map(str, pair)], Tolerance(), ["host"], "quick", here, True, allowed
                     )
                 )
 

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from measuring import linear
 
+from edgeres.commands import files
+from edgeres.commands.compare import compared
 from edgeres.errors import BadInput
 from edgeres.measurement import protocol
 from edgeres.measurement.compare import Tolerance, compare, left_out
@@ -209,3 +211,18 @@ def test_two_files_are_measured_in_turn(tmp_path: Path, monkeypatch: pytest.Monk
     assert [r["verdict"] for r in result["rows"] if r["measure"] == "size"] == ["same"]
     assert any("top-1 isn't compared: A and B have none" in note for note in result["notes"])
     assert (done.returncode == 1) == (result["verdict"] in ("worse", "not measurable"))
+
+
+def test_three_files_take_turns_in_one_measurement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A, which both others are judged against, isn't measured once for each."""
+    monkeypatch.setitem(protocol.PRESETS, "quick", Preset(16, 0.01, 1.0, 0.1, sessions=2))
+    names = [str(linear(tmp_path / f"{name}.onnx", 1.0)) for name in "abc"]
+    asked, measured = [], files._measured
+    monkeypatch.setattr(files, "_measured", lambda *a: (asked.append(a), measured(*a))[1])
+    found = compared(names, Tolerance(), ["host"], "quick", tmp_path, True)
+    assert len(asked) == 1
+    assert [(p["a"], p["b"]) for p in found["pairs"]] == [(names[0], n) for n in names[1:]]
+    first, second = (pair["subjects"]["a"] for pair in found["pairs"])
+    assert first == second and len(first) == 1

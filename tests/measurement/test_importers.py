@@ -364,7 +364,7 @@ def test_every_import_is_checked_and_compared(tmp_path: Path, a: object, b: obje
         assert all(r["reason"] for r in found["results"] if r["verdict"] == "not measurable")
         text.check(found)
         with contextlib.suppress(BadInput):  # nothing in common: a sentence
-            both = compare.compared(str(first), str(second), Tolerance(), ["host"], "quick",
+            both = compare.compared([str(first), str(second)], Tolerance(), ["host"], "quick",
                                     tmp_path, True, allowed)  # fmt: skip
             assert allowed or both["verdict"] == "not measurable"
             text.compare(both), text.compare_markdown(both)

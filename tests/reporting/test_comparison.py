@@ -102,7 +102,7 @@ def test_names_are_text_and_told_apart(tmp_path: Path) -> None:
     for path in paths:
         path.parent.mkdir()
         path.write_text(json.dumps(result("r", 1.0, 3, valid=False, device=ugly)))
-    found = compare.compared(*map(str, paths), Tolerance(), ["host"], "quick", tmp_path, True)
+    found = compare.compared([*map(str, paths)], Tolerance(), ["host"], "quick", tmp_path, True)
     text = comparison.render([found])
     assert "<img" not in text and "&lt;img src=x" in text and "<script" not in text
     assert "Not all of new/r.json can be judged against old/r.json." in words(text)
