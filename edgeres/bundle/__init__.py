@@ -111,12 +111,10 @@ def make(
         _texts(folder, run, artifacts, target, kind)
         golden.write(folder / golden.FOLDER, model, exported, images)
         samples = Path(__file__).parent / "samples" / kind
-        _copy(samples, folder / "sample")
-        (folder / "sample" / readme.USE).unlink()  # it goes into the README
-        for shared, copied in _SHARED.get(kind, {}).items():
-            _copy(samples.parent / shared, folder / "sample" / copied)
-        if kind == microcontroller.KIND:
-            notes += microcontroller.write(folder, model)
+        for name, path in sample(kind).items():
+            _copy(path, folder / "sample" / name)
+        limits = microcontroller.write(folder, model) if kind == microcontroller.KIND else []
+        notes += limits
         _copy(Path(__file__).with_name("golden_test.py"), folder / "golden_test.py")
         _copy(devices.RUNNER, folder / "runner.py")
         if baseline is not None:
@@ -128,7 +126,7 @@ def make(
         }  # fmt: skip
         manifest = _manifest(folder, about, numbered, lambda numbers: readme.text(
             {**about, **numbers}, artifacts, _read(folder, PREPROCESS),
-            _read(folder, golden.FILES[0]), samples,
+            _read(folder, golden.FILES[0]), samples, limits,
         ))  # fmt: skip
         (folder / MANIFEST).write_text(manifest, "utf-8")
         if private is not None:
@@ -140,6 +138,17 @@ def make(
             "notes": notes, "signed": key is not None, "sha256": file_sha256(out),
             "serial": said["serial"], "created": said["created"],
             "fingerprint": signing.fingerprint(public) if public is not None else None}  # fmt: skip
+
+
+def sample(kind: str) -> dict[str, Path]:
+    """The files of a kind's sample, by their names there; not what Python made beside them."""
+    samples = Path(__file__).parent / "samples"
+    files = {
+        name: path
+        for name, path in archive.walked(samples / kind).items()
+        if "__pycache__" not in path.parts and name != readme.USE
+    }  # it goes into the README
+    return files | {copied: samples / shared for shared, copied in _SHARED.get(kind, {}).items()}
 
 
 def _wanted(kind: str, quantized: bool) -> str:

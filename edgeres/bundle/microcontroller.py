@@ -88,7 +88,8 @@ def findings(contents: Contents, model: Path, operators: Iterable[str]) -> Itera
     """
     wanted = {_MODEL: _array(model), _OPS: _ops(operators)}
     own = Path(__file__).parent / "samples" / KIND
-    wanted |= {path.name: path.read_text("utf-8") for path in own.iterdir() if path.suffix != ".md"}
+    wanted |= {path.name: path.read_text("utf-8") for path in own.iterdir()
+               if path.is_file() and path.suffix != ".md"}  # fmt: skip
     for name, text in wanted.items():
         where = f"{FOLDER}/{name}"
         if where not in contents.files or contents.read(where, 2 * len(text)) != text.encode():

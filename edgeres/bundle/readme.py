@@ -22,14 +22,14 @@ _NONE = "not measured"
 
 def text(
     about: Mapping[str, Any], artifacts: Mapping[str, Artifact], contract: Mapping[str, Any],
-    golden: Mapping[str, Any], samples: Path,
+    golden: Mapping[str, Any], samples: Path, limits: Sequence[str] = (),
 ) -> str:  # fmt: skip
     """The page.
 
     Args:
         about: the manifest's name, run, for, target, signer, created, serial.
         contract: the file's preprocess.json; golden: its golden.json.
-        samples: the folder with the kind's sample and USE.md.
+        samples: the folder with the kind's sample and USE.md; limits: more that holds of this one.
 
     Raises:
         BadInput: something that it is made of isn't as edgeres writes it.
@@ -38,7 +38,8 @@ def text(
     try:
         lines = (
             *_what(about, artifacts), *_whose(about), "", "## Use", "", use,
-            *_input(contract), *_figures(artifacts, about), *_limits(about, artifacts, golden),
+            *_input(contract), *_figures(artifacts, about),
+            *_limits(about, artifacts, golden, limits),
         )  # fmt: skip
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         what = f"{type(error).__name__}: {error!s:.80}"
@@ -159,8 +160,9 @@ def _measured(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _limits(
-    about: Mapping[str, Any], artifacts: Mapping[str, Artifact], golden: Mapping[str, Any]
-) -> Iterator[str]:
+    about: Mapping[str, Any], artifacts: Mapping[str, Artifact], golden: Mapping[str, Any],
+    limits: Sequence[str],
+) -> Iterator[str]:  # fmt: skip
     unit = "codes" if "int" in golden["output"]["dtype"] else "in the model's own outputs"
     measured = sorted({str(r["device"]) for r in card.reports(artifacts, about["target"])})
     where = "were not measured"
@@ -172,6 +174,7 @@ def _limits(
         f"- Latency and memory {escaped(where)}.",
         f"- Golden outputs were made by: {escaped(golden['made_by'])}. Another kernel may be "
         f"{golden['tolerance']:g} {unit} off.",
+        *(f"- {escaped(limit)}." for limit in limits),
         "- Intended use and ethical considerations: MODEL_CARD.md, to be written by its author.",
         f"- Licence: {escaped(card.licence(artifacts, about['target']))}.",
     )  # fmt: skip

@@ -118,6 +118,7 @@ def test_a_picture_is_turned_and_laid_over_white_as_pillow_does(tmp_path: Path) 
     (tmp_path / "Main.java").write_text("""
         import edgeres.sample.Preprocess;
         import java.nio.file.*;
+        import java.util.Arrays;
         class Main {
           public static void main(String[] args) throws Exception {
             byte[] rgba = Files.readAllBytes(Paths.get("rgba.bin"));
@@ -125,8 +126,13 @@ def test_a_picture_is_turned_and_laid_over_white_as_pillow_does(tmp_path: Path) 
             for (int i = 0; i < argb.length; i++)
               argb[i] = (rgba[4 * i + 3] & 255) << 24 | (rgba[4 * i] & 255) << 16
                   | (rgba[4 * i + 1] & 255) << 8 | rgba[4 * i + 2] & 255;
-            for (int turn = 1; turn <= 8; turn++)
-              Files.write(Paths.get(turn + ".bin"), Preprocess.upright(argb, 256, 768, turn));
+            for (int turn = 1; turn <= 8; turn++) {
+              byte[] rgb = new byte[argb.length * 3];
+              for (int j = 0; j < 768; j++)
+                Preprocess.place(Arrays.copyOfRange(argb, j * 256, j * 256 + 256), j, 256, 768,
+                    turn, rgb);
+              Files.write(Paths.get(turn + ".bin"), rgb);
+            }
           }
         }""")
     values = np.arange(256, dtype=np.uint8)

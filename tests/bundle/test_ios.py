@@ -15,8 +15,7 @@ from PIL import Image, ImageOps
 
 from edgeres import bundle
 
-SAMPLES = Path(bundle.__file__).parent / "samples"
-SAMPLE = SAMPLES / "ios"
+SAMPLE = Path(bundle.__file__).parent / "samples" / "ios"
 COMPILER = shutil.which("g++") or shutil.which("c++")
 compiler = pytest.mark.skipif(COMPILER is None, reason="no `g++` on this system's PATH")
 
@@ -25,9 +24,9 @@ compiler = pytest.mark.skipif(COMPILER is None, reason="no `g++` on this system'
 def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     """The package's C++ target, laid out as the bundle has it."""
     folder = tmp_path_factory.mktemp("ios") / "sample"
-    shutil.copytree(SAMPLE, folder)
-    for shared, copied in bundle._SHARED["ios"].items():
-        shutil.copyfile(SAMPLES / shared, folder / copied)
+    for name, path in bundle.sample("ios").items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / name)
     source, made = folder / "Sources" / "Preprocess", folder / "preprocess.so"
     assert COMPILER is not None
     subprocess.run(

@@ -8,11 +8,14 @@ import http.server
 import importlib.util
 import json
 import os
+import py_compile
 import queue
 import shutil
+import socket
 import subprocess
 import sys
 import threading
+import zipfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -295,3 +298,50 @@ def test_the_android_sample_does_what_the_contract_says(tmp_path: Path) -> None:
         found = np.array(line.split(), np.int32).view(np.float32)
         # Of an input of codes, -0.0 is the code 0.
         assert np.array_equal(found, x.ravel()), what[-200:]
+
+
+def test_what_python_compiled_beside_a_sample_stays_there(
+    exported_run: Run, golden_pictures: np.ndarray, tmp_path: Path
+) -> None:
+    """It holds this machine's paths, and the same run would give other bytes elsewhere."""
+    py_compile.compile(str(SAMPLES / "linux" / "classify.py"))
+    with zipfile.ZipFile(make(exported_run, "linux", golden_pictures, tmp_path / "b.zip")) as made:
+        assert [n for n in made.namelist() if n.endswith(".pyc") or "__pycache__" in n] == []
+
+
+def test_a_picture_that_cannot_be_read_leaves_the_others_their_answers(
+    exported_run: Run, golden_pictures: np.ndarray, tmp_path: Path
+) -> None:
+    shutil.unpack_archive(
+        make(exported_run, "linux", golden_pictures, tmp_path / "b.zip"), tmp_path
+    )
+    spec = tensor_spec(exported_run["export:tflite-int8"].facts["exported"]["input"])
+    rule = Resize(16, 20, "center", "bilinear")
+    said = contract.whole(Preprocess(16, *MEANS["int8"]), rule, spec, [f"c{n}" for n in range(10)])
+    (tmp_path / "preprocess.json").write_text(json.dumps(said))
+    picture(60, 40).save(tmp_path / "a b.png")
+    whole = (tmp_path / "a b.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.jpg").write_text("no picture")
+    done = subprocess.run(
+        [sys.executable, "sample/classify.py", "cut.png", "text.jpg", "a b.png"], cwd=tmp_path,
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert "cut.png: " in done.stdout and "text.jpg: " in done.stdout
+    assert done.stdout.count("%") == 5
+
+
+def test_a_service_on_a_port_that_is_taken_or_none_is_a_sentence(
+    exported_run: Run, golden_pictures: np.ndarray, tmp_path: Path
+) -> None:
+    path = make(exported_run, "web-service", golden_pictures, tmp_path / "b.zip")
+    shutil.unpack_archive(path, tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for port in (str(taken.getsockname()[1]), "http", "99999"):
+            done = subprocess.run(
+                [sys.executable, "sample/service.py", port], cwd=tmp_path, check=False,
+                capture_output=True, text=True, timeout=60,
+            )  # fmt: skip
+            assert done.returncode == 2 and not done.stderr, done.stderr
+            assert done.stdout.startswith(f"no service on port {port}: ")

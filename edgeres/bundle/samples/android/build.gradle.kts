@@ -1,4 +1,4 @@
-// Android Gradle plugin 9 compiles Kotlin by itself. minSdk 24 is that of LiteRT 2.3.
+// Android Gradle plugin 9 compiles Kotlin by itself. ExifInterface reads streams from API 24 on.
 plugins { id("com.android.application") version "9.4.0" }
 
 android {

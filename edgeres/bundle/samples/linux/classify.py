@@ -100,13 +100,21 @@ def main(paths):
         model = interpreter(os.path.join(ROOT, *json.load(file)["model"].split("/")))
     with open(os.path.join(ROOT, "labels.txt"), encoding="utf-8") as file:
         labels = file.read().splitlines()
+    wrong = 0
     for path in paths:
-        found = probabilities(model, prepared(upright(path), said))
+        try:
+            found = probabilities(model, prepared(upright(path), said))
+        except ImportError:
+            raise
+        except Exception as error:  # Pillow has no common base for what is no picture
+            print(f"{path}: {type(error).__name__}: {error}")
+            wrong = 2
+            continue
         print(path)
         for i in found.argsort()[::-1][:SHOWN]:
             name = "".join(c if c.isprintable() else "?" for c in labels[i])
             print(f"  {found[i]:6.1%}  {name}")
-    return 0
+    return wrong
 
 
 if __name__ == "__main__":

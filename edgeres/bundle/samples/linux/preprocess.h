@@ -119,18 +119,22 @@ inline std::vector<uint8_t> resized(const Picture& picture, int px, const std::s
   const bool down = px != height || top != 0 || bottom != height;
   // Pillow 13 makes the lines fewer first, where that is less work; earlier ones never do.
   const bool down_first = height > px && height - px > 2 * (width - px);
-  std::vector<uint8_t> at = picture.pixels;
+  const std::vector<uint8_t>* at = &picture.pixels;
+  std::vector<uint8_t> made;
   int w = width, h = height;
   for (const bool vertical : {down_first, !down_first}) {
     if (vertical && down) {
-      at = pass(at, {w, 3, w * 3, 3, w * 3, height, top, bottom}, px, name);
+      made = pass(*at, {w, 3, w * 3, 3, w * 3, height, top, bottom}, px, name);
       h = px;
     } else if (!vertical && across) {
-      at = pass(at, {h, w * 3, 3, px * 3, 3, width, left, right}, px, name);
+      made = pass(*at, {h, w * 3, 3, px * 3, 3, width, left, right}, px, name);
       w = px;
+    } else {
+      continue;
     }
+    at = &made;
   }
-  return at;
+  return *at;
 }
 
 }  // namespace pillow
@@ -138,7 +142,7 @@ inline std::vector<uint8_t> resized(const Picture& picture, int px, const std::s
 // A picture as real values or codes of the input, (H, W, 3), or (3, H, W) for planes.
 inline std::vector<float> prepared(const Picture& picture, const Contract& said) {
   const int px = said.size_px, width = picture.width, height = picture.height;
-  std::vector<uint8_t> rgb = picture.pixels;
+  std::vector<uint8_t> scaled;
   if (said.scaled) {
     double left = 0, top = 0, right = width, bottom = height;
     if (said.crop != "none") {
@@ -147,12 +151,13 @@ inline std::vector<float> prepared(const Picture& picture, const Contract& said)
       left = std::floor((width - s) / 2), top = std::floor((height - s) / 2);
       right = left + s, bottom = top + s;
     }
-    rgb = pillow::resized(picture, px, said.interpolation, float(left), float(top), float(right),
-                          float(bottom));
+    scaled = pillow::resized(picture, px, said.interpolation, float(left), float(top), float(right),
+                             float(bottom));
   } else if (width != px || height != px) {
     throw std::runtime_error("no rule says how a picture comes to " + std::to_string(px) + " x " +
                              std::to_string(px) + " px");
   }
+  const std::vector<uint8_t>& rgb = said.scaled ? scaled : picture.pixels;
   const float low = said.dtype == "uint8" ? 0 : said.dtype == "int8" ? -128 : -32768;
   const float high = said.dtype == "uint8" ? 255 : said.dtype == "int8" ? 127 : 32767;
   std::vector<float> x(rgb.size());

@@ -27,8 +27,8 @@ LARGEST = 64 * int(np.prod(SHAPE)) * DTYPE.itemsize
 
 class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
-        length = int(self.headers.get("Content-Length", 0))
         try:
+            length = int(self.headers.get("Content-Length", 0))
             if not 0 < length <= LARGEST:
                 raise ValueError("between 1 and 64 inputs, please")
             inputs = np.frombuffer(self.rfile.read(length), DTYPE).reshape(-1, *SHAPE)
@@ -46,5 +46,10 @@ class Handler(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    port = int(sys.argv[1]) if len(sys.argv) > 1 else 8080
-    ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
+    port = sys.argv[1] if len(sys.argv) > 1 else "8080"
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", int(port)), Handler)
+    except (OSError, OverflowError, ValueError) as error:
+        print(f"no service on port {port}: {error}")
+        sys.exit(2)
+    server.serve_forever()

@@ -15,7 +15,11 @@ async function pixelsOf(file) {
   context.fillRect(0, 0, width, height);
   context.drawImage(picture, 0, 0);
   const four = context.getImageData(0, 0, width, height).data, three = new Uint8Array(width * height * 3);
-  for (let i = 0; i < width * height; i++) three.set(four.subarray(i * 4, i * 4 + 3), i * 3);
+  for (let i = 0, j = 0; i < four.length; i += 4) {
+    three[j++] = four[i];
+    three[j++] = four[i + 1];
+    three[j++] = four[i + 2];
+  }
   return [three, width, height];
 }
 
@@ -51,6 +55,7 @@ async function main() {
     byId("answers").replaceChildren();
     try {
       tell("Looking.");
+      URL.revokeObjectURL(byId("picture").src);
       byId("picture").src = URL.createObjectURL(file);
       byId("picture").hidden = false;
       const found = await classify(file);
@@ -62,6 +67,7 @@ async function main() {
       }));
       tell("");
     } catch (error) {
+      byId("picture").hidden = true;
       tell(`This picture can't be classified: ${error.message}`);
     }
   });

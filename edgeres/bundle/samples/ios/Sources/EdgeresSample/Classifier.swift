@@ -51,22 +51,27 @@ struct Pixels {
         let w = image.width
         let h = image.height
         var rgbx = [UInt8](repeating: 255, count: w * h * 4)
-        let own = image.colorSpace.flatMap { $0.model == .rgb ? $0 : nil }
-        let space = own ?? CGColorSpace(name: CGColorSpace.sRGB)!
+        // In its own colours, as the contract takes them; in sRGB where nothing draws in its own.
+        let own = image.colorSpace.flatMap { $0.model == .rgb && $0.supportsOutput ? $0 : nil }
+        let spaces = [own, CGColorSpace(name: CGColorSpace.sRGB)].compactMap { $0 }
         let drawn: Bool = rgbx.withUnsafeMutableBytes { bytes in
-            guard let context = CGContext(
-                data: bytes.baseAddress, width: w, height: h, bitsPerComponent: 8,
-                bytesPerRow: w * 4, space: space,
-                bitmapInfo: CGImageAlphaInfo.noneSkipLast.rawValue) else { return false }
-            context.draw(image, in: CGRect(x: 0, y: 0, width: w, height: h))
-            return true
+            for space in spaces {
+                guard let context = CGContext(
+                    data: bytes.baseAddress, width: w, height: h, bitsPerComponent: 8,
+                    bytesPerRow: w * 4, space: space,
+                    bitmapInfo: CGImageAlphaInfo.noneSkipLast.rawValue) else { continue }
+                context.draw(image, in: CGRect(x: 0, y: 0, width: w, height: h))
+                return true
+            }
+            return false
         }
         guard drawn else { throw SampleError("this picture's colours can't be read") }
         var upright = [UInt8](repeating: 0, count: w * h * 3)
         edgeres_upright(rgbx, Int32(w), Int32(h), turned, &upright)
         rgb = upright
-        width = turned >= 5 ? h : w
-        height = turned >= 5 ? w : h
+        let lies = (5...8).contains(turned)
+        width = lies ? h : w
+        height = lies ? w : h
     }
 }
 
@@ -88,6 +93,7 @@ public actor Classifier {
         }
         let golden = try JSONDecoder().decode(Golden.self, from: read("golden/golden.json"))
         let compiled = try MLModel.compileModel(at: folder.appendingPathComponent(golden.model))
+        defer { try? FileManager.default.removeItem(at: compiled) }
         model = try MLModel(contentsOf: compiled)
         said = contract
     }

@@ -5,7 +5,7 @@ import SwiftUI
 public struct PictureView: View {
     private let folder: URL
     @State private var picked: PhotosPickerItem?
-    @State private var classifier: Classifier?
+    @State private var classifier: Task<Classifier, Error>?
     @State private var answer = ""
 
     /// - Parameter folder: has model/, golden/ and preprocess.json of the bundle.
@@ -18,10 +18,14 @@ public struct PictureView: View {
         }
         .task(id: picked) {
             guard let picked else { return }
+            answer = "…"
             do {
-                answer = try await said(picked)
+                let found = try await said(picked)
+                try Task.checkCancellation()  // another one was picked meanwhile
+                answer = found
+            } catch is CancellationError {
             } catch {
-                answer = error.localizedDescription
+                if !Task.isCancelled { answer = error.localizedDescription }
             }
         }
     }
@@ -30,15 +34,10 @@ public struct PictureView: View {
         guard let file = try await picture.loadTransferable(type: Data.self) else {
             throw SampleError("this picture can't be read")
         }
-        let model: Classifier
-        if let classifier {
-            model = classifier
-        } else {
-            let folder = self.folder
-            model = try await Task.detached { try Classifier(folder: folder) }.value
-            classifier = model
-        }
-        let answers = try await model.likeliest(in: file)
+        let folder = self.folder
+        let loading = classifier ?? Task.detached { try Classifier(folder: folder) }
+        classifier = loading
+        let answers = try await loading.value.likeliest(in: file)
         return answers.map { "\(($0.share * 100).formatted(.number.precision(.fractionLength(1)))) %  \($0.label)" }
             .joined(separator: "\n")
     }

@@ -27,6 +27,7 @@ class GoldenTest {
     private fun values(buffer: ByteBuffer, dtype: String, count: Int) = FloatArray(count) {
         when (dtype) {
             "int8" -> buffer.get().toFloat()
+            "uint8" -> (buffer.get().toInt() and 255).toFloat()
             "int16" -> buffer.getShort().toFloat()
             else -> buffer.getFloat()
         }
@@ -45,7 +46,8 @@ class GoldenTest {
         val outputBytes = expected.capacity() / samples
         Interpreter(bytes(golden.getString("model"))).use { model ->
             for (i in 0 until samples) {
-                inputs.position(i * inputBytes).limit((i + 1) * inputBytes)
+                inputs.limit((i + 1) * inputBytes)
+                inputs.position(i * inputBytes)
                 val found = ByteBuffer.allocateDirect(outputBytes).order(ByteOrder.nativeOrder())
                 model.run(inputs.slice().order(ByteOrder.nativeOrder()), found)
                 found.rewind()

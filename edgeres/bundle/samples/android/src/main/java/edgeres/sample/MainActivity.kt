@@ -18,7 +18,7 @@ import java.util.concurrent.Executors
 
 class MainActivity : Activity() {
     private val worker = Executors.newSingleThreadExecutor()
-    private val model by lazy { Classifier { name -> assets.open(name).use { it.readBytes() } } }
+    private val model = lazy { Classifier(::asset) } // by the worker
     private lateinit var answer: TextView
 
     override fun onCreate(saved: Bundle?) {
@@ -36,7 +36,7 @@ class MainActivity : Activity() {
     }
 
     override fun onDestroy() {
-        worker.execute { if (isFinishing) model.close() }
+        worker.execute { if (model.isInitialized()) model.value.close() }
         worker.shutdown()
         super.onDestroy()
     }
@@ -52,6 +52,8 @@ class MainActivity : Activity() {
                 said(if (request == PICKED && picked != null) read(picked) else Picture.of(taken, 1))
             } catch (error: Exception) {
                 error.message ?: error.toString()
+            } catch (error: OutOfMemoryError) {
+                "this picture is too large for this app's memory"
             }
             runOnUiThread { answer.text = text }
         }
@@ -84,10 +86,16 @@ class MainActivity : Activity() {
     private fun open(uri: Uri) =
         contentResolver.openInputStream(uri) ?: throw IOException("can't read $uri")
 
+    private fun asset(name: String): ByteArray = try {
+        assets.open(name).use { it.readBytes() }
+    } catch (error: IOException) {
+        throw IOException("$name isn't in the app's assets: README.md, step 1", error)
+    }
+
     private fun said(picture: Picture): String {
-        val shares = model.shares(picture.rgb, picture.width, picture.height)
+        val shares = model.value.shares(picture.rgb, picture.width, picture.height)
         return Preprocess.likeliest(shares, SHOWN).joinToString("\n") {
-            "%.1f %%  %s".format(100 * shares[it], model.labels[it])
+            "%.1f %%  %s".format(100 * shares[it], model.value.labels[it])
         }
     }
 
@@ -96,10 +104,13 @@ class MainActivity : Activity() {
             fun of(bitmap: Bitmap?, turned: Int): Picture {
                 bitmap ?: throw IOException("this is no picture that Android reads")
                 val (w, h) = bitmap.width to bitmap.height
-                val argb = IntArray(w * h)
-                bitmap.getPixels(argb, 0, w, 0, 0, w, h)
-                val lies = turned >= 5
-                return Picture(Preprocess.upright(argb, w, h, turned), if (lies) h else w, if (lies) w else h)
+                val line = IntArray(w)
+                val rgb = ByteArray(w * h * 3)
+                for (j in 0 until h) {
+                    bitmap.getPixels(line, 0, w, 0, j, w, 1)
+                    Preprocess.place(line, j, w, h, turned, rgb)
+                }
+                return if (Preprocess.lies(turned)) Picture(rgb, h, w) else Picture(rgb, w, h)
             }
         }
     }

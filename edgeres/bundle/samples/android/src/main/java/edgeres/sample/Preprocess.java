@@ -15,35 +15,37 @@ public final class Preprocess {
         double at(double x);
     }
 
+    /** Whether width and height change places where a picture of this EXIF orientation is turned. */
+    public static boolean lies(int orientation) {
+        return orientation >= 5 && orientation <= 8;
+    }
+
     /**
-     * A decoded picture's pixels to RGB bytes (height, width, 3), upright, over white.
+     * One line of a decoded picture to where it belongs in its RGB bytes, upright, over white.
      *
-     * @param argb (height, width), not premultiplied
-     * @param orientation as EXIF says it, 1 to 8; from 5 on width and height change places
+     * @param argb the line, not premultiplied; j its number; width and height the picture's as it
+     *     is decoded
+     * @param orientation as EXIF says it, 1 to 8
+     * @param rgb (height, width, 3) of the upright picture
      */
-    public static byte[] upright(int[] argb, int width, int height, int orientation) {
-        boolean lies = orientation >= 5 && orientation <= 8;
-        int w = lies ? height : width, h = lies ? width : height;
-        byte[] made = new byte[w * h * 3];
-        for (int y = 0; y < h; y++) {
-            for (int x = 0; x < w; x++) {
-                int i = lies ? y : x, j = lies ? x : y; // where the pixel is: column i, line j
-                if (orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8) {
-                    i = width - 1 - i;
-                }
-                if (orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7) {
-                    j = height - 1 - j;
-                }
-                int p = argb[j * width + i], alpha = p >>> 24, at = (y * w + x) * 3;
-                for (int c = 0; c < 3; c++) {
-                    int sum = (p >> (16 - 8 * c) & 255) * alpha + 255 * (255 - alpha);
-                    // Pillow's division by 255, of numbers with 7 more bits.
-                    int more = (sum << 7) + (128 << 7);
-                    made[at + c] = (byte) (((more >> 8) + more) >> 8 >> 7);
-                }
+    public static void place(int[] argb, int j, int width, int height, int orientation,
+            byte[] rgb) {
+        boolean right = orientation == 2 || orientation == 3 || orientation == 7
+                || orientation == 8;
+        boolean below = orientation == 3 || orientation == 4 || orientation == 6
+                || orientation == 7;
+        int down = below ? height - 1 - j : j;
+        for (int i = 0; i < width; i++) {
+            int across = right ? width - 1 - i : i;
+            int at = 3 * (lies(orientation) ? across * height + down : down * width + across);
+            int alpha = argb[i] >>> 24;
+            for (int c = 0; c < 3; c++) {
+                int sum = (argb[i] >> (16 - 8 * c) & 255) * alpha + 255 * (255 - alpha);
+                // Pillow's division by 255, of numbers with 7 more bits.
+                int more = (sum << 7) + (128 << 7);
+                rgb[at + c] = (byte) (((more >> 8) + more) >> 8 >> 7);
             }
         }
-        return made;
     }
 
     /** The reach of a filter in pixels. */
