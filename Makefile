@@ -11,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE :=
 APT_PACKAGES := chromium qemu-user-static mmdebstrap arch-test openssh-server openssh-client libusb-1.0-0 libvulkan1 \
   slurmctld slurmd slurm-client munge default-jdk-headless libandroid-json-java
 
-.PHONY: quickstart test test-matrix test-runtimes test-lowest lint format bench schema lock clean
+.PHONY: quickstart test test-matrix test-runtimes test-lowest lint format bench peers schema lock clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/edgeres run quickstart
@@ -50,6 +50,10 @@ format: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/int8_speedup.py
+
+# Our int8 files beside other tools': make peers DATA=CIFAR10 WEIGHTS=FOLDER (akamaster's resnet20).
+peers: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/peers.py --data $(DATA) --weights $(WEIGHTS) --network resnet20
 
 schema: $(VENV)/.installed
 	$(BIN)/edgeres list recipes --schema > recipes/schema.json

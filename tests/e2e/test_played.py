@@ -62,7 +62,7 @@ def sh(folder: Path, script: str, **more: str) -> None:
 
 def test_the_ci_templates_run(place: Path) -> None:
     text = (ROOT / "docs" / "ci.md").read_text("utf-8")
-    github, gitlab = (yaml.safe_load(b)
+    github, gitlab, _ = (yaml.safe_load(b)
                       for b in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL))  # fmt: skip
     steps = [step["run"] for step in github["jobs"]["model"]["steps"] if "run" in step]
     for script in steps:
@@ -83,6 +83,27 @@ def test_the_ci_templates_run(place: Path) -> None:
     kept = (set(github["jobs"]["model"]["steps"][-1]["with"]["path"].split()),
             set(gitlab["model"]["artifacts"]["reports"]["junit"]))  # fmt: skip
     assert kept == ({"*.xml"}, {"verify.xml", "check.xml"})
+
+
+def test_the_hook_before_a_commit_finds_a_typo(place: Path, tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "ci.md").read_text("utf-8")
+    *_, hooks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    ((hook,),) = (repo["hooks"] for repo in yaml.safe_load(hooks)["repos"])
+    assert re.search(hook["files"], "recipe.yaml") and not hook["pass_filenames"]
+    shutil.copytree(place / "bin", tmp_path / "bin")
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    sh(tmp_path, hook["entry"])
+    assert not (tmp_path / "runs").exists()
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("method: ptq", "methd: ptq"))
+    done = subprocess.run(
+        ["sh", "-c", hook["entry"]],
+        cwd=tmp_path,
+        check=False,
+        text=True,
+        capture_output=True,
+        env={**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"},
+    )
+    assert done.returncode == 2 and "recipe.yaml:5" in done.stderr and "methd" in done.stderr
 
 
 def test_a_canary_that_drifts_is_rolled_back(place: Path, tmp_path: Path) -> None:
