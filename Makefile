@@ -57,6 +57,7 @@ peers: $(VENV)/.installed-dev
 
 schema: $(VENV)/.installed
 	$(BIN)/edgeres list recipes --schema > recipes/schema.json
+	$(BIN)/edgeres list recipes --keys > docs/recipe.md
 
 lock: $(VENV)/bin/uv
 	head -3 requirements.lock > requirements.new

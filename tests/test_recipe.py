@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import string
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ import edgeres
 from edgeres import documents, recipe
 from edgeres.errors import BadInput
 from edgeres.recipe import ExportSection, Recipe, TrainSection, VerifySection, idle
+from edgeres.recipe.reference import reference
 from edgeres.recipe.sections import RecipeFile
 
 NO_SHARE = "is no share to keep; write one between 0 and 1, e.g. 0.5"
@@ -607,6 +609,17 @@ def test_an_installed_package_has_its_own_recipes(
     monkeypatch.setattr(edgeres, "__file__", str(tmp_path / "__init__.py"))
     assert recipe.recipes() == [("own", "mine")]
     assert recipe.load("own").name == "own"
+
+
+def test_the_page_of_every_key_is_current_and_whole() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "recipe.md").read_text("utf-8")
+    assert page.splitlines() == reference(), "make schema"
+    titles = set(re.findall(r"^## (.*)$", page, re.MULTILINE))
+    links = set(re.findall(r"\]\(#(.*?)\)", page))
+    assert links <= {title.replace(".", "").lower() for title in titles}
+    for name, section in recipe.schema()["$defs"].items():
+        for key in section["properties"]:
+            assert f"| `{key}` |" in page, (name, key)
 
 
 def test_schema_json_is_current() -> None:

@@ -24,13 +24,20 @@ def list_(
     schema: Annotated[
         bool, typer.Option("--schema", help="With recipes: print their JSON schema.")
     ] = False,
+    keys: Annotated[
+        bool, typer.Option("--keys", help="With recipes: print every key, as Markdown.")
+    ] = False,
     runs: Runs = DEFAULT_RUNS,
     as_json: Json = False,
 ) -> None:
     """List what there is."""
     from edgeres import listing
 
-    if schema:
+    if keys:
+        from edgeres.recipe.reference import reference
+
+        show({"page": reference()}, as_json, lambda result: "\n".join(result["page"]))
+    elif schema:
         from edgeres.recipe import schema as recipe_schema
 
         show(recipe_schema(), True, str)
