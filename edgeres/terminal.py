@@ -105,7 +105,6 @@ def prepared() -> Iterator[None]:
     try:
         yield
     finally:
-        hush(False)
         sys.stdin, sys.stdout, sys.stderr = before
 
 

@@ -93,8 +93,9 @@ ImageSize = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
-def _hush(value: bool) -> bool:
+def _hush(command: typer.Context, value: bool) -> bool:
     terminal.hush(value)
+    command.call_on_close(lambda: terminal.hush(False))
     return value
 
 
