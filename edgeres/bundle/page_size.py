@@ -21,7 +21,7 @@ from edgeres.disk import open_regular
 from edgeres.errors import BadInput
 
 PAGE = 16 * 1024
-_LIBRARY = re.compile(r"(?:jni|lib|base/lib)/(arm64-v8a|x86_64)/[^/]+\.so")
+_LIBRARY = re.compile(r"(?:jni|(?:[^/]+/)?lib)/(arm64-v8a|x86_64)/[^/]+\.so")
 _MOST_LIBRARIES, _MOST_HEADERS, _HEADER_BYTES = 500, 100, 1 << 20
 _LOAD = 1
 

@@ -10,6 +10,7 @@ import typer
 from edgeres import terminal
 from edgeres.cli._options import DEFAULT_RUNS, Json, Run, Runs, show
 from edgeres.commands import complete
+from edgeres.errors import BadInput
 
 Channel = Annotated[str, typer.Option("--to", help="stable or canary.")]
 
@@ -48,6 +49,8 @@ def bundle(
     from edgeres.text import runs as text
 
     if check_aar is not None:
+        if run or out or key:
+            raise BadInput("--check-aar makes no bundle: leave RUN, --out and --key out")
         result = command.page_sizes(check_aar)
         show(result, as_json, text.page_sizes)
         raise typer.Exit(0 if result["passed"] else 1)

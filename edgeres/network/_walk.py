@@ -501,9 +501,8 @@ class Walk:
                 reader.op == "unflatten" or reader.name in found for reader in read
             ):
                 inside |= {node.name, *found}
-        maps: dict[
-            str, str
-        ] = {}  # of an `unflatten` that is gone, and for those inside a `flatten`
+        # What stands for an `unflatten` that is gone; and, for those inside, for a `flatten`.
+        maps: dict[str, str] = {}
         inner: dict[str, str] = {}
         kept = []
         for node in nodes:

@@ -16,7 +16,6 @@ recipe says what differs from the defaults below, `extends: NAME` lays it over a
 `--set SECTION.KEY=VALUE` lays a value over both. A key without a default has to be said, or follows
 from the others, as its row says.
 """
-_COMMON = {"train": ("train", TrainSection)}  # of sections that have another one's keys, too
 _NUMBERS = {"integer": "a whole number", "number": "a number"}
 
 
@@ -24,7 +23,7 @@ def reference() -> list[str]:
     """The page's lines: a table per section, in the order of the chain, then what sections hold."""
     whole = schema()
     sections: Mapping[str, Any] = whole["$defs"]
-    places = dict(_places("", whole, sections))
+    places = _places(whole, sections)
     inner = {name: paths for name, paths in places.items() if "." in paths[0]}
     own = {path: name for name, paths in places.items() for path in paths if "." not in path}
     top = {key: value for key, value in whole["properties"].items() if key not in own}
@@ -48,14 +47,13 @@ def _section(
             " ".join([said, *([f"Also {', '.join(others)}."] if others else [])]).strip(),
             "",
         )
-    common = _COMMON.get(heading.rpartition(".")[2])
-    keys, rest = section["properties"], ""
-    if common is not None and heading != common[0]:
-        shared = common[1].model_json_schema()["properties"]
-        keys = {key: value for key, value in keys.items() if value != shared.get(key)}
-        rest = f"The other keys are those of [{common[0]}](#{common[0]})."
-    yield from _table(keys, places)
-    yield from (("", rest) if rest else ())
+    keys = section["properties"]
+    if not heading.endswith(".train"):
+        yield from _table(keys, places)
+        return
+    shared = TrainSection.model_json_schema()["properties"]
+    own = {key: value for key, value in keys.items() if value != shared.get(key)}
+    yield from (*_table(own, places), "", "The other keys are those of [train](#train).")
 
 
 def _table(keys: Mapping[str, Any], places: Mapping[str, list[str]]) -> Iterator[str]:
@@ -65,10 +63,10 @@ def _table(keys: Mapping[str, Any], places: Mapping[str, list[str]]) -> Iterator
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _places(above: str, model: Any, sections: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+def _places(whole: Mapping[str, Any], sections: Mapping[str, Any]) -> dict[str, list[str]]:
     """Each section and the paths where it may stand, the first one first."""
     found: dict[str, list[str]] = {}
-    waiting = [(above, model)]
+    waiting = [("", whole)]
     for path, here in waiting:  # which grows
         for key, value in here["properties"].items():
             for name in _references(value):
@@ -76,7 +74,7 @@ def _places(above: str, model: Any, sections: Mapping[str, Any]) -> Iterator[tup
                 if name not in found:
                     waiting.append((place, sections[name]))
                 found.setdefault(name, []).append(place)
-    yield from found.items()
+    return found
 
 
 def _references(value: Any) -> Iterator[str]:

@@ -82,6 +82,19 @@ def test_what_is_no_library_is_refused(content: bytes, says: str, tmp_path: Path
     assert "\x1b" not in str(refused.value)
 
 
+def test_a_bundle_of_a_shop_has_libraries_in_each_of_its_modules(tmp_path: Path) -> None:
+    names = ("base/lib/arm64-v8a/a.so", "camera/lib/x86_64/b.so")
+    path = package(tmp_path / "a.aab", dict.fromkeys(names, library(4096)))
+    assert [one.name for one in page_size.check(path) if one.problem] == [*names]
+
+
+def test_what_it_would_pass_over_is_refused(tmp_path: Path) -> None:
+    package(tmp_path / "a.aar", {"jni/arm64-v8a/a.so": library(16384)})
+    for more in (("a-run",), ("--out", "b.zip"), ("--key", "key.pem")):
+        done = edgeres("bundle", *more, "--check-aar", "a.aar", cwd=tmp_path)
+        assert done.returncode == 2 and "makes no bundle" in done.stderr, done.stderr
+
+
 def test_what_is_no_package_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.aar").write_bytes(b"PK\3\4 and more")
     package(tmp_path / "b.aar", {"classes.jar": b"x"})

@@ -93,7 +93,6 @@ public actor Classifier {
         }
         let golden = try JSONDecoder().decode(Golden.self, from: read("golden/golden.json"))
         let compiled = try MLModel.compileModel(at: folder.appendingPathComponent(golden.model))
-        defer { try? FileManager.default.removeItem(at: compiled) }
         model = try MLModel(contentsOf: compiled)
         said = contract
     }
