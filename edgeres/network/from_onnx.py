@@ -288,7 +288,8 @@ class _Import(Walk):
         tables: values of the file that are a map on the way of being shuffled.
         flat: values of the file that are a map as a vector, which few operations may read.
         columns: those that are a vector, as (N, C, 1).
-        spread: those that are a pixel as large as a map, which a product makes of it itself.
+        spread: those that are a pixel as large as a map, which a product makes of it itself; the
+            map's height and width.
         padded: values of the file -> what zeros are to be around them: top, left, bottom, right.
         affine: values of the file that are the image, times something, plus something.
         last: values of the file that are its answer only.
@@ -305,7 +306,7 @@ class _Import(Walk):
     tables: dict[str, _Table] = field(default_factory=dict)
     flat: dict[str, Flat] = field(default_factory=dict)
     columns: set[str] = field(default_factory=set)
-    spread: set[str] = field(default_factory=set)
+    spread: dict[str, tuple[int, ...]] = field(default_factory=dict)
     nhwc: set[str] = field(default_factory=set)
     padded: dict[str, tuple[int, ...]] = field(default_factory=dict)
     affine: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
@@ -378,7 +379,7 @@ class _Import(Walk):
                             ("a map that was flattened", self.flat),
                             ("a vector in another shape", self.columns),
                             ("a pixel as large as a map", self.spread)):  # fmt: skip
-            if name in names and not (call.kind == "Mul" and names is self.spread):
+            if name in names and not (names is self.spread and self.multiplies(call, name)):
                 raise self.refused(call, f"{call.kind} behind {kind} isn't known")
         if name in self.nhwc and not last:
             raise self.refused(call, f"{call.kind} of channels that come last isn't known")
@@ -389,6 +390,14 @@ class _Import(Walk):
                                          "than elsewhere isn't known")  # fmt: skip
             self._fed = fed
         return self.values[name]
+
+    def multiplies(self, call: Call, name: str) -> bool:
+        """Whether a node multiplies a pixel as large as a map with a map of that size."""
+        others = [other for other in call.inputs if other != name]
+        return call.kind == "Mul" and len(others) == 1 and (
+            others[0] in self.values and others[0] not in self.spread
+            and self.shapes[self.values[others[0]]][1:] == self.spread[name]
+        )  # fmt: skip
 
     def stored_shape(self, name: str) -> tuple[int, ...]:
         """Of a value of the file, without the batch."""
@@ -537,7 +546,7 @@ class _Import(Walk):
         ):  # fmt: skip
             return False
         read = call.input(position)
-        if self._uses[read] != 1 or read in self.padded or read in self.flat:
+        if self._uses[read] != 1 or read in {*self.padded, *self.flat, *self.columns, *self.spread}:
             return False
         bias = _per_channel(self.constant(call, 1 - position), len(self.shapes[name]) + 1,
                             call.input(position) in self.nhwc, node.number("out"))  # fmt: skip
@@ -1036,7 +1045,8 @@ def _expand(walk: _Import, call: Call) -> None:
     ):  # fmt: skip
         raise walk.refused(call, "Expand of anything else than a pixel isn't known")
     walk.give(call, source, like=name)
-    walk.spread |= {call.outputs[0]} if grown else set()
+    if grown:
+        walk.spread[call.outputs[0]] = tuple(after[:-1] if name in walk.nhwc else after[1:])
 
 
 def _transpose(walk: _Import, call: Call) -> None:

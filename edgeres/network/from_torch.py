@@ -254,7 +254,7 @@ class _Import(Walk):
         if isinstance(ref, Ref) and ref.name in self.flat:
             raise self.refused(call, f"{call.target} of a map that was flattened isn't known")
         if isinstance(ref, Ref) and (ref.name in self.columns or (
-            ref.name in self.spread and not call.target.startswith("mul")
+            ref.name in self.spread and not self.multiplies(call, ref.name)
         )):  # fmt: skip
             raise self.refused(call, f"{call.target} of a vector in another shape isn't known")
         if isinstance(ref, Ref) and ref.name in self.stale:
@@ -264,6 +264,16 @@ class _Import(Walk):
             raise self.refused(call, f"{call.target} reads what isn't made of the image, which is "
                                      "not known")  # fmt: skip
         return self.values[ref.name]
+
+    def multiplies(self, call: Call, name: str) -> bool:
+        """Whether a call multiplies a pixel as large as a map with a map of that size."""
+        others = [ref.name for ref in call.arguments.values()
+                  if isinstance(ref, Ref) and ref.name != name]  # fmt: skip
+        shapes = self.program.shapes
+        return call.target.startswith("mul") and len(others) == 1 and (
+            others[0] in self.values and others[0] not in self.spread
+            and shapes[others[0]] == shapes[name]
+        )  # fmt: skip
 
     def tensor(self, call: Call, key: str) -> tuple[str, Tensor] | None:
         """A tensor of the file that a call reads, with its own name."""

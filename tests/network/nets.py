@@ -217,6 +217,33 @@ def headed(head: str) -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3, 3), *copy.deepcopy(HEADS[head]))
 
 
+class Spread(nn.Module):
+    """A pixel made as large as a map, and something done with it that makes that count."""
+
+    def __init__(self, way: str):
+        super().__init__()
+        self.way = way
+        self.a, self.b = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.fc = nn.Linear(4, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.a(x)
+        pixel = x.mean((2, 3), keepdim=True)
+        wide = pixel.expand_as(x)
+        if self.way == "both":
+            wide = wide * torch.sigmoid(pixel).expand_as(x)
+        elif self.way == "constant":
+            wide = wide * 2.5
+        elif self.way == "added":
+            wide = wide + 0.5
+        elif self.way == "itself":
+            wide = wide * wide
+        return self.fc(torch.relu(self.b(wide)).mean((2, 3)))
+
+
+SPREAD = ("alone", "both", "constant", "added", "itself")
+
+
 def of(kind: type[nn.Module], px: int = 16, seed: int = 0) -> nn.Module:
     """One with batch statistics and scales as after a training, in evaluation mode."""
     torch.manual_seed(seed)

@@ -14,7 +14,19 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from network.nets import HEADS, Gated, Joined, Mobile, Plain, Split, Squeezed, headed, of
+from network.nets import (
+    HEADS,
+    SPREAD,
+    Gated,
+    Joined,
+    Mobile,
+    Plain,
+    Split,
+    Spread,
+    Squeezed,
+    headed,
+    of,
+)
 from network.onnx_files import PX, Node, answers, exported, numbers, tail, written
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
@@ -641,3 +653,14 @@ def test_two_functions_of_one_name_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(BadInput, match="gives standard operators another meaning"):
         from_onnx(net(tmp_path / "net.onnx", [("Relu", ["c"], "m")], change=change), PX)
+
+
+@pytest.mark.parametrize("way", SPREAD)
+def test_a_pixel_as_large_as_a_map_is_refused_but_in_a_product_with_one(
+    way: str, tmp_path: Path
+) -> None:
+    """A convolution of the map is another one than of the pixel."""
+    torch.manual_seed(0)
+    path = exported(Spread(way).eval(), tmp_path / "net.onnx", dynamo=True, px=PX)
+    with pytest.raises(BadInput, match="isn't known"):
+        from_onnx(path, PX)

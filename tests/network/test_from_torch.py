@@ -16,12 +16,14 @@ import torch
 from conftest import images
 from network.nets import (
     HEADS,
+    SPREAD,
     Gated,
     Joined,
     Mobile,
     Plain,
     Ported,
     Split,
+    Spread,
     Squeezed,
     headed,
     of,
@@ -586,3 +588,9 @@ def test_a_name_that_a_module_has_already_is_refused(name: str, tmp_path: Path) 
     (tmp_path / "spec.json").write_text(text)
     with pytest.raises(BadInput):
         weights.load(tmp_path)
+
+
+@pytest.mark.parametrize("way", SPREAD)
+def test_a_pixel_as_large_as_a_map_is_refused_but_in_a_product_with_one(way: str) -> None:
+    with pytest.raises(BadInput, match="isn't known"):
+        from_module(Spread(way).eval(), 16, name="net")
