@@ -383,9 +383,9 @@ def _continued(
     where = Path(runs)
     source = _data(data, where)
     path, brought = _model(model, source, size, where, _brought(preprocess, mean, std))
-    recipe = chain.continued(path, None, source, where, stage, _overrides(settings), section,
-                             brought, {"data.size": size})  # fmt: skip
-    return _performed(recipe, where, stage, quiet)
+    recipe, given = chain.continued(path, None, source, where, stage, _overrides(settings),
+                                    section, brought, {"data.size": size})  # fmt: skip
+    return load(chain.perform(recipe, where, stage, quiet, given=given)["run"])
 
 
 def _performed(recipe: Recipe, runs: Path, until: str | None, quiet: bool) -> Result:

@@ -210,12 +210,12 @@ def prune(
     from edgeres.text import chain as text
 
     brought = chain.brought(mean, std, size, preprocess, weights, new_head)
-    recipe = chain.continued(
+    recipe, given = chain.continued(
         model, architecture, data, runs, "prune", overrides, chain.budget(budget, max_drop),
         brought, {"prune.device": device,
                   **chain.training("prune", epochs, rate, batch_size, imgsz)},
     )  # fmt: skip
-    show(chain.perform(recipe, runs, "prune", quiet), as_json, text.run)
+    show(chain.perform(recipe, runs, "prune", quiet, given=given), as_json, text.run)
 
 
 def search(
@@ -310,17 +310,17 @@ def quantize(
     from edgeres.text import chain as text
 
     brought = chain.brought(mean, std, size, preprocess, weights, new_head)
-    recipe = chain.continued(
+    recipe, given = chain.continued(
         model, architecture, data, runs, "quantize", overrides,
         {"method": method, "scheme": scheme}, brought,
         chain.training("quantize", epochs, rate, batch_size, imgsz),
     )  # fmt: skip
     if sensitivity:
-        show(command.sensitivity(recipe, runs, quiet), as_json, text.sensitivity)
+        show(command.sensitivity(recipe, given, runs, quiet), as_json, text.sensitivity)
     elif auto:
-        show(command.auto(recipe, runs, accuracy_drop, device, quiet), as_json, text.auto)
+        show(command.auto(recipe, given, runs, accuracy_drop, device, quiet), as_json, text.auto)
     else:
-        show(chain.perform(recipe, runs, "quantize", quiet), as_json, text.run)
+        show(chain.perform(recipe, runs, "quantize", quiet, given=given), as_json, text.run)
 
 
 def export(

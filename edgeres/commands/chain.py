@@ -21,10 +21,9 @@ from edgeres import (
 from edgeres.artifact import Artifact, load
 from edgeres.disk import copy_whole, storage_errors
 from edgeres.errors import BadInput, unknown
-from edgeres.pipeline import slurm
+from edgeres.pipeline import Given, slurm
 from edgeres.progress import Progress
 from edgeres.runs import LOCK, Run, begin, event, find_run, link, open_run, run_folder, store_of
-from edgeres.store import Store
 
 if TYPE_CHECKING:
     from edgeres.recipe import Recipe
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 WEIGHTS = {".pth", ".pt", ".pt2", ".th", ".tar", ".ckpt", ".bin", ".safetensors", ".onnx",
            ".tflite"}  # fmt: skip
 """Suffixes of files that a network can be read of."""
+_LEADING = ("data", "teacher", "labels", "distill", "prune", "quantize")
 _AFTER = {"prune": ("quantize", "export"), "quantize": ("export",), "export": ()}
 
 
@@ -48,16 +48,21 @@ def planned(recipe: Recipe, runs: Path, until: str | None) -> dict[str, Any]:
 
 
 def perform(
-    recipe: Recipe, runs: Path, until: str | None, quiet: bool, step: str | None = None
-) -> dict[str, Any]:
-    """Run a recipe, or one step of it, and say where everything is."""
+    recipe: Recipe, runs: Path, until: str | None, quiet: bool, step: str | None = None,
+    given: Given | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Run a recipe, or one step of it, and say where everything is.
+
+    Args:
+        given: of a model that is continued, as `continued` has it.
+    """
     chain = pipeline.until(pipeline.steps(recipe), until)
     chain = chain if step is None else pipeline.only(chain, step)
     progress = Progress(quiet or not procs.first())
     if not progress.quiet:
         terminal.remark(f"run {run_folder(recipe, runs)}")
     with contextlib.closing(progress):
-        run = pipeline.perform(recipe, chain, store_of(runs), runs, progress, step)
+        run = pipeline.perform(recipe, chain, store_of(runs), runs, progress, step, given)
     procs.leave()
     return described(run)
 
@@ -144,8 +149,9 @@ def continued(
     section: Mapping[str, Any],
     brought: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
-) -> Recipe:
-    """The recipe that made a model, with one more section.
+) -> tuple[Recipe, Given]:
+    """The recipe that made a model, with one more section; and what is made of it, to be taken as
+    it is.
 
     Args:
         model: a run, an artifact folder or a checkpoint file; the newest run if None.
@@ -156,7 +162,7 @@ def continued(
     """
     from edgeres.recipe import load_mapping
 
-    document = origin(model, architecture, runs, brought)
+    document, made = _origin(model, architecture, runs, brought)
     for later in (*_AFTER[stage], "verify", "benchmark", "budgets", "report"):
         document.pop(later, None)
     document[stage] = {**(document.get(stage) or {}), **section}
@@ -173,7 +179,8 @@ def continued(
         terminal.remark("no --data: the bundled digits are taken, gray figures of 16 px; say "
                         "--data imagefolder:PATH for pictures of your own")  # fmt: skip
     given = _said({"data": data, **(settings or {})})
-    return load_mapping(document, [*given, *(overrides or [])], "the command line")
+    recipe = load_mapping(document, [*given, *(overrides or [])], "the command line")
+    return recipe, made
 
 
 def peeked(document: Mapping[str, Any]) -> Peeked | None:
@@ -273,13 +280,13 @@ def exported(
     if data is None and not _names_data(overrides):
         data, more = _noise(origin(model, architecture, runs, brought), runs)
         overrides = [*more, *(overrides or [])]
-    recipe = continued(
+    recipe, made = continued(
         model, architecture, data, runs, "export", overrides, {"targets": names}, brought, settings
     )
     given = None
     with contextlib.suppress(BadInput):
         given = find_run(model, runs)
-    result = perform(recipe, runs, "verify" if verify else "export", quiet)
+    result = perform(recipe, runs, "verify" if verify else "export", quiet, given=made)
     had = given is not None and "verify" in given.artifacts
     added = _added(given, Path(result["run"])) if given else None
     return {**result, "added_to": added, "own_verification": had}
@@ -332,37 +339,69 @@ def origin(
     Raises:
         BadInput: something is said of a checkpoint file, and it isn't one.
     """
+    return _origin(model, architecture, runs, brought)[0]
+
+
+def _origin(
+    model: str | None, architecture: str | None, runs: Path, brought: Mapping[str, Any] | None
+) -> tuple[dict[str, Any], dict[str, Artifact]]:
+    """The same, and what was made by it up to a network, by step."""
     from edgeres.recipe import to_mapping
 
     path = Path(model) if model else None
-    if path and (path.is_file() or ((path / "spec.json").is_file()
-                                    and not (path / "artifact.json").exists())):  # fmt: skip
+    if path and _is_checkpoint(path):
         teacher = {"model": f"checkpoint:{path}"} if architecture is None else \
             {"model": architecture, "checkpoint": str(path)}  # fmt: skip
-        return {"name": "checkpoint", "teacher": {**teacher, **(brought or {})}}
+        return {"name": "checkpoint", "teacher": {**teacher, **(brought or {})}}, {}
     if brought:
         raise BadInput(f"{_option(brought)} is for a checkpoint file; this is a run or an "
                        "artifact, which has its own: leave it out")  # fmt: skip
     if path and (path / "artifact.json").exists():
-        return _lineage(load(path), store_of(path.resolve() / "../../.."))
+        made = _led(path)
+        sections = {step: dict(a.section) for step, a in made.items() if step != "labels"}
+        return {"name": "continued"} | sections, made
     if path and path.suffix in WEIGHTS and not path.exists() and not (runs / path).exists():
         raise BadInput(f"{path}: no such file; paths start in the current folder")
     run = find_run(model, runs)
     if model is None:
         terminal.remark(f"using {run.path} (the newest run)")
-    return to_mapping(run.recipe)
+    return to_mapping(run.recipe), {s: a for s, a in run.artifacts.items() if s in _LEADING}
 
 
-def _lineage(artifact: Artifact, store: Store) -> dict[str, Any]:
-    """The recipe sections that led to an artifact, from its ancestors."""
-    document: dict[str, Any] = {"name": "continued"}
-    waiting = [artifact]
+def _is_checkpoint(path: Path) -> bool:
+    """A file of anybody's, or the folder of a float network without what it was made of."""
+    if not (path / "artifact.json").exists():
+        return path.is_file() or (path / "spec.json").is_file()
+    lacks = any(one is None for one in _lineage(path).values())
+    return lacks and load(path).stage in ("teacher", "distill", "prune")
+
+
+def _lineage(path: Path) -> dict[str, Artifact | None]:
+    """An artifact and its ancestors, by stage; None: it isn't in the store."""
+    store, found = store_of(path.resolve() / "../../.."), dict[str, Artifact | None]()
+    waiting = [load(path)]
     while waiting:
         one = waiting.pop()
-        if one.stage in ("data", "teacher", "distill", "prune", "quantize"):
-            document[one.stage] = dict(one.section)
-        waiting += [p for role in one.parents if (p := store.parent(one, role))]
-    return document
+        found[one.stage] = one
+        for role, parent in one.parents.items():
+            known = store.parent(one, role)
+            waiting += [known] if known else []
+            if known or parent["stage"] != "labels":  # which may be cleaned away
+                found.setdefault(parent["stage"], known)
+    return {stage: one for stage, one in found.items() if stage in _LEADING}
+
+
+def _led(path: Path) -> dict[str, Artifact]:
+    """An artifact and its ancestors, by stage.
+
+    Raises:
+        BadInput: what its network was made of isn't in the store.
+    """
+    found = _lineage(path)
+    if lacks := [stage for stage, one in found.items() if one is None]:
+        raise BadInput(f"{path}: what it was made of ({', '.join(lacks)}) isn't in a store around "
+                       "it; name its run, or bring that whole folder of runs")  # fmt: skip
+    return {stage: one for stage, one in found.items() if one}
 
 
 def budget(text: str, max_drop: float | None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from edgeres import devices
 from edgeres.artifact import load
 from edgeres.commands import chain
 from edgeres.errors import BadInput, GateFailed
+from edgeres.pipeline import Given
 from edgeres.progress import Progress
 from edgeres.types import to_json
 
@@ -24,18 +25,23 @@ if TYPE_CHECKING:
 _TARGET = "tflite-int8"  # its runtime is the same on every device
 
 
-def sensitivity(recipe: Recipe, runs: Path, quiet: bool) -> dict[str, Any]:
-    """A row per layer, quantized alone, on the validation images; the most sensitive first."""
-    probe, rows = _measured(recipe, runs, quiet)
+def sensitivity(recipe: Recipe, given: Given, runs: Path, quiet: bool) -> dict[str, Any]:
+    """A row per layer, quantized alone, on the validation images; the most sensitive first.
+
+    Args:
+        given: of the model, as `chain.continued` has it.
+    """
+    probe, rows = _measured(recipe, given, runs, quiet)
     return _described(probe, rows)
 
 
 def auto(
-    recipe: Recipe, runs: Path, accuracy_drop: float, device: str, quiet: bool
+    recipe: Recipe, given: Given, runs: Path, accuracy_drop: float, device: str, quiet: bool
 ) -> dict[str, Any]:
     """Quantize with the fewest layers float that keep the loss of top-1 within a budget.
 
     Args:
+        given: of the model, as `chain.continued` has it.
         accuracy_drop: percentage points on the validation images.
         device: where what the float layers cost in latency is measured.
 
@@ -49,7 +55,7 @@ def auto(
     if not accuracy_drop >= 0:
         raise BadInput(f"--accuracy-drop {accuracy_drop:g}: give percentage points, 0 or more")
     _require_device(device)
-    probe, rows = _measured(recipe, runs, quiet)
+    probe, rows = _measured(recipe, given, runs, quiet)
     with _told("float layers", quiet) as tick:
         choice = fewest_float(probe, rows, accuracy_drop, tick)
     if not choice.met:
@@ -60,7 +66,8 @@ def auto(
     assert recipe.quantize
     names = tuple(re.escape(name) for name in choice.layers)
     section = recipe.quantize.model_copy(update={"exclude": names})
-    result = chain.perform(recipe.model_copy(update={"quantize": section}), runs, "quantize", quiet)
+    exact = recipe.model_copy(update={"quantize": section})
+    result = chain.perform(exact, runs, "quantize", quiet, given=given)
     latency = _cost(probe.model, names, device, quiet) if names else None
     chosen = {**to_json(choice), "accuracy_drop": accuracy_drop, "latency": latency}
     return {**result, "auto": chosen, "sensitivity": _described(probe, rows)}
@@ -90,7 +97,9 @@ def _cost(model: Classifier, exclude: Sequence[str], device: str, quiet: bool) -
             "ratio": _latency.share_of(found["with"], found["without"]), **found}  # fmt: skip
 
 
-def _measured(recipe: Recipe, runs: Path, quiet: bool) -> tuple[Probe, list[Sensitivity]]:
+def _measured(
+    recipe: Recipe, given: Given, runs: Path, quiet: bool
+) -> tuple[Probe, list[Sensitivity]]:
     from edgeres.compression import bits, ptq
     from edgeres.compression.sensitivity import Probe, measured
     from edgeres.models import weights
@@ -98,7 +107,7 @@ def _measured(recipe: Recipe, runs: Path, quiet: bool) -> tuple[Probe, list[Sens
 
     assert recipe.quantize
     last = next(s for s in ("prune", "distill", "teacher") if getattr(recipe, s) is not None)
-    made = chain.perform(recipe, runs, last, quiet)["artifacts"]
+    made = chain.perform(recipe, runs, last, quiet, given=given)["artifacts"]
     data = load(Path(made["data"]["path"]))
     model = weights.load(Path(made[last]["path"]))
     train, validation, test = _checkpoint.splits(data)

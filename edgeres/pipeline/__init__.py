@@ -5,6 +5,6 @@
 """
 
 from edgeres.pipeline._performing import Reporter, perform
-from edgeres.pipeline._planning import Planned, Step, only, plan, steps, until
+from edgeres.pipeline._planning import Given, Planned, Step, only, plan, steps, until
 
-__all__ = ["Planned", "Reporter", "Step", "only", "perform", "plan", "steps", "until"]
+__all__ = ["Given", "Planned", "Reporter", "Step", "only", "perform", "plan", "steps", "until"]

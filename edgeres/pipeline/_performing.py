@@ -15,7 +15,15 @@ from edgeres.artifact import Artifact, library_versions
 from edgeres.datasets import _skipped
 from edgeres.disk import storage_errors
 from edgeres.errors import BadInput, GateFailed, StorageError
-from edgeres.pipeline._planning import TRAINING, Planned, Step, as_asked, plan, planned
+from edgeres.pipeline._planning import (
+    TRAINING,
+    Given,
+    Planned,
+    Step,
+    as_asked,
+    plan,
+    planned,
+)
 from edgeres.recipe import Recipe
 from edgeres.runs import Run
 from edgeres.store import Store
@@ -40,7 +48,7 @@ class Reporter(Protocol):
 
 def perform(
     recipe: Recipe, chain: tuple[Step, ...], store: Store, folder: Path, reporter: Reporter,
-    only: str | None = None,
+    only: str | None = None, given: Given | None = None,
 ) -> Run:  # fmt: skip
     """Make every artifact of the chain that the store lacks.
 
@@ -48,6 +56,7 @@ def perform(
 
     Args:
         only: the id of the one step that is to be made; those before it have to be there.
+        given: what a run that is continued has made, see `Given`.
 
     Raises:
         BadInput: `only`, and one before it isn't made yet.
@@ -56,17 +65,18 @@ def perform(
         EdgeresError: a stage could not do its work; the same call continues later.
     """
     if not procs.first():
-        return _along(recipe, chain, store, folder)
+        return _along(recipe, chain, store, folder, given)
     store.open()
     run = Run(runs.run_folder(recipe, folder))
     with store.in_use():
         store.remember(folder)
-        known = _looked_up(recipe, chain, store, only)  # what is refused here leaves no folder
+        # What is refused here leaves no folder.
+        known = _looked_up(recipe, chain, store, only, given)
         with store.lock("run", run.name):
             runs.begin(run, recipe)
         for _, group in itertools.groupby(chain, key=lambda step: step.stage):
             # Steps of one stage (exports) don't need each other.
-            members = [known.get(step.id) or planned(recipe, step, run.artifacts, store)
+            members = [known.get(step.id) or planned(recipe, step, run.artifacts, store, given)
                        for step in group]  # fmt: skip
             _require_made(members, only)
             if members[0].artifact and members[0].step.stage in TRAINING:
@@ -86,7 +96,7 @@ def perform(
 
 
 def _looked_up(
-    recipe: Recipe, chain: tuple[Step, ...], store: Store, only: str | None
+    recipe: Recipe, chain: tuple[Step, ...], store: Store, only: str | None, given: Given | None
 ) -> dict[str, Planned]:
     """The steps from the first one to the first that isn't made yet, by id.
 
@@ -95,7 +105,7 @@ def _looked_up(
             any work.
     """
     known: dict[str, Planned] = {}
-    for one in plan(recipe, chain, store):
+    for one in plan(recipe, chain, store, given):
         if one.asks:  # a device says which it is, when its turn comes
             break
         known[one.step.id] = one
@@ -121,18 +131,20 @@ def _precheck(recipe: Recipe, chain: tuple[Step, ...], known: Mapping[str, Plann
             look(step.section, recipe.data)
 
 
-def _along(recipe: Recipe, chain: tuple[Step, ...], store: Store, folder: Path) -> Run:
+def _along(
+    recipe: Recipe, chain: tuple[Step, ...], store: Store, folder: Path, given: Given | None
+) -> Run:
     """What all but the first of several processes do: train along, and wait for its artifacts."""
     run = Run(runs.run_folder(recipe, folder))
     for stage, group in itertools.groupby(chain, key=lambda step: step.stage):
         members = list(group)
         if stage in TRAINING and procs.agree(False):
             with scratch.folder("work") as out:
-                todo = planned(recipe, members[0], run.artifacts, store)
+                todo = planned(recipe, members[0], run.artifacts, store, given)
                 _perform(recipe, todo, run, store, out, lambda *_: None)
         procs.agree(False)
         for step in members:
-            artifact = planned(recipe, step, run.artifacts, store).artifact
+            artifact = planned(recipe, step, run.artifacts, store, given).artifact
             if artifact is None:
                 raise StorageError(
                     f"process {procs.rank()} doesn't see the artifact of {step.id} in "
@@ -185,14 +197,22 @@ def _finish(run: Run, step: Step, artifact: Artifact, cached: bool, reporter: Re
     run.artifacts[step.id] = artifact
     runs.event(run, step=step.id, event="cached" if cached else "done", key=artifact.key,
            seconds=artifact.seconds)  # fmt: skip
-    reporter.finished(step.id, cached, artifact.seconds, module.summary(artifact.facts),
-                      artifact.facts.get("notes") or ())  # fmt: skip
+    notes = [*(artifact.facts.get("notes") or ()), *_older(artifact, module.LIBRARIES)]
+    reporter.finished(step.id, cached, artifact.seconds, module.summary(artifact.facts), notes)
     failed = module.failures(artifact.facts) if artifact.facts.get("passed") is False else []
     if hasattr(module, "misses"):
         failed = module.misses(step.section, artifact.facts)
     if failed:
         runs.event(run, step=step.id, event="gate failed")
         raise GateFailed("; ".join(failed))
+
+
+def _older(artifact: Artifact, libraries: Sequence[str]) -> list[str]:
+    """A sentence, if it was made with other versions than those that are installed."""
+    now = library_versions(libraries)
+    other = [f"{name} {was}" for name, was in sorted(artifact.libraries.items())
+             if now.get(name) != was]  # fmt: skip
+    return [f"made with {', '.join(other)}, and taken as it is"] if other else []
 
 
 def _make(

@@ -34,6 +34,11 @@ class Step:
     needs: Mapping[str, str]
 
 
+Given = Mapping[str, Artifact]
+"""Step id -> what a run has made of it, which is taken as it is: libraries that are newer now are
+no reason to train its network again."""
+
+
 @dataclass(frozen=True)
 class Planned:
     """A step and where it stands: `cached` (its artifact), or to be done.
@@ -243,7 +248,9 @@ def only(chain: tuple[Step, ...], name: str) -> tuple[Step, ...]:
     return tuple(step for step in chain if step.id in wanted)
 
 
-def plan(recipe: Recipe, chain: tuple[Step, ...], store: Store) -> Iterator[Planned]:
+def plan(
+    recipe: Recipe, chain: tuple[Step, ...], store: Store, given: Given | None = None
+) -> Iterator[Planned]:
     """Each step with its state; later steps see what earlier ones yielded.
 
     Nothing is started and no device is opened.
@@ -254,18 +261,24 @@ def plan(recipe: Recipe, chain: tuple[Step, ...], store: Store) -> Iterator[Plan
         if asks and all(needed in known for needed in step.needs.values()):
             found = Planned(step, None, None, asks)
         else:
-            found = planned(recipe, step, known, store)
+            found = planned(recipe, step, known, store, given)
         if found.artifact:
             known[step.id] = found.artifact
         yield found
 
 
-def planned(recipe: Recipe, step: Step, known: Mapping[str, Artifact], store: Store) -> Planned:
-    """A step with its state, given the artifacts of the steps before it."""
+def planned(
+    recipe: Recipe, step: Step, known: Mapping[str, Artifact], store: Store,
+    given: Given | None = None,
+) -> Planned:  # fmt: skip
+    """A step with its state, from the artifacts of the steps before it."""
     if any(needed not in known for needed in step.needs.values()):
         return Planned(step, None, None)
     module = stages.load(step.stage)
     inputs = {role: known[needed] for role, needed in step.needs.items()}
+    own = given.get(step.id) if given else None
+    if own is not None and _made_so(own, step, inputs):
+        return Planned(step, own.key, own, plugins=own.plugins)
     plugins = stages.provenance(module, step.section)
     plugins += [p for a in inputs.values() if a.stage in _OPENED for p in a.plugins
                 if p not in plugins]  # fmt: skip
@@ -278,6 +291,16 @@ def planned(recipe: Recipe, step: Step, known: Mapping[str, Artifact], store: St
                        recipe.seed, parents, plugins)  # fmt: skip
     found = as_asked(step, store.find(step.stage, key))
     return Planned(step, key, found, plugins=tuple(plugins))
+
+
+def _made_so(own: Artifact, step: Step, inputs: Mapping[str, Artifact]) -> bool:
+    """Whether an artifact is what a step says, of the same inputs, by whichever versions."""
+    try:
+        section = type(step.section).model_validate(own.section)
+    except ValueError:  # of a version that knew other settings
+        return False
+    known = {role: parent["digest"] for role, parent in own.parents.items()}
+    return section == step.section and known == {r: a.digest for r, a in inputs.items()}
 
 
 def as_asked(step: Step, found: Artifact | None) -> Artifact | None:

@@ -180,7 +180,7 @@ def test_a_command_takes_a_checkpoint_of_other_classes(tmp_path: Path) -> None:
     torch.save(network("resnet8", 8, classes=3).state_dict(), tmp_path / "net.pth")
     given = ["data.size=8", "train.batch_size=64", "train.epochs=9", "teacher.train.epochs=1",
              "teacher.near_chance=go on"]  # fmt: skip
-    recipe = chain.continued(
+    recipe, _ = chain.continued(
         str(tmp_path / "net.pth"), None, "digits", tmp_path, "quantize", given, {"method": "ptq"}
     )
     made = chain.perform(recipe, tmp_path, "quantize", quiet=True)["artifacts"]

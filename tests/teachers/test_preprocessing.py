@@ -128,8 +128,8 @@ def test_means_that_are_none(given: tuple[str, str | None], says: str) -> None:
 def test_options_of_a_checkpoint(file: Path, tmp_path: Path) -> None:
     given = chain.brought("0.5 0.4 0.3", "0.25", 24, None, "raw")
     settings = chain.training("quantize", 3, 0.01, 32, 20)
-    recipe = chain.continued(str(file), None, "digits", tmp_path, "quantize", [], {"method": "qat"},
-                             given, settings)  # fmt: skip
+    recipe, _ = chain.continued(str(file), None, "digits", tmp_path, "quantize", [],
+                                {"method": "qat"}, given, settings)  # fmt: skip
     assert recipe.teacher.mean == (0.5, 0.4, 0.3) and recipe.teacher.std == (0.25,)
     assert recipe.teacher.size == 24 and recipe.teacher.weights == "raw" and recipe.quantize
     assert recipe.data.size == 20 and recipe.quantize.train.epochs == 3
