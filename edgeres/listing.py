@@ -10,6 +10,8 @@ from edgeres.errors import BadInput, MissingComponent, unknown
 from edgeres.plugins import Plugins
 from edgeres.text import kilobytes, table
 
+LISTS = ("recipes", "models", "datasets", "losses", "teachers", "pretrained", "targets",
+         "runtimes", "devices", "runs")  # fmt: skip
 _OURS = "edgeres"
 
 
@@ -19,14 +21,13 @@ def rows(what: str, runs: Path) -> list[dict[str, Any]]:
     Raises:
         BadInput: there is no such list.
     """
-    lists: dict[str, Callable[[], list[dict[str, Any]]]] = {
-        "recipes": _recipes, "models": _models, "datasets": _datasets, "losses": _losses,
-        "teachers": _teachers, "targets": _targets, "runtimes": _runtimes, "devices": _devices,
-        "runs": lambda: _runs(runs),
-    }  # fmt: skip
-    if what not in lists:
-        raise unknown("list", what, lists)
-    return lists[what]()
+    if what not in LISTS:
+        raise unknown("list", what, LISTS)
+    lists: tuple[Callable[[], list[dict[str, Any]]], ...] = (
+        _recipes, _models, _datasets, _losses, _teachers, _pretrained, _targets, _runtimes,
+        _devices, lambda: _runs(runs),
+    )  # fmt: skip
+    return dict(zip(LISTS, lists, strict=True))[what]()
 
 
 def text(found: list[dict[str, Any]]) -> str:
@@ -115,6 +116,25 @@ def _teachers() -> list[dict[str, Any]]:
     found = [{"teacher": f"{name}:…", "about": module.SUMMARY, "from": whose}
              for name, module, whose in _modules(PLUGINS)]  # fmt: skip
     return found + _unusable(PLUGINS, "teacher", "about")
+
+
+def _pretrained() -> list[dict[str, Any]]:
+    from edgeres.statistics import wilson
+    from edgeres.teachers import pretrained
+
+    found = []
+    for name in pretrained.names():
+        card = pretrained.card(name)
+        low, high = wilson(card["int8"]["correct"], card["int8"]["n"])
+        found.append({
+            "pretrained": f"pretrained:{name}", "data": card["data"],
+            "input": f"{card['size_px']} px", "classes": card["classes"],
+            "float": f"{card['float']['correct'] / card['float']['n']:.2%}",
+            "int8": f"{card['int8']['correct'] / card['int8']['n']:.2%} "
+                    f"({100 * low:.1f}-{100 * high:.1f})",
+            "int8 file": kilobytes(card["int8"]["size_bytes"]), "recipe": card["recipe"],
+        })  # fmt: skip
+    return found
 
 
 def _targets() -> list[dict[str, Any]]:

@@ -19,7 +19,10 @@ DEFAULT_RUNS = Path("runs")
 Run = Annotated[str | None, typer.Argument(help="A run, or @stable; the newest if left out.")]
 Model = Annotated[
     str | None,
-    typer.Argument(help="A run, an artifact folder or a checkpoint file; newest run if left out."),
+    typer.Argument(
+        help="A run, an artifact folder, a checkpoint file or SOURCE:NAME "
+        "(torchvision:resnet18, pretrained:cifar10-resnet8); newest run if left out."
+    ),
 ]
 Architecture = Annotated[
     str | None,

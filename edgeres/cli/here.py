@@ -17,7 +17,8 @@ def list_(
     what: Annotated[
         str,
         typer.Argument(
-            help="recipes, models, datasets, losses, teachers, targets, runtimes, devices or runs.",
+            help="recipes, models, datasets, losses, teachers, pretrained, targets, runtimes, "
+            "devices or runs.",
             autocompletion=complete.lists,
         ),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -154,7 +155,7 @@ def continued(
     it is.
 
     Args:
-        model: a run, an artifact folder or a checkpoint file; the newest run if None.
+        model: a run, an artifact folder, a checkpoint file or SOURCE:NAME; the newest run if None.
         architecture: of a checkpoint file.
         section: settings of `stage`; later stages of the old recipe are dropped.
         brought: of a checkpoint file, as `brought` below gives it.
@@ -346,9 +347,15 @@ def _origin(
     model: str | None, architecture: str | None, runs: Path, brought: Mapping[str, Any] | None
 ) -> tuple[dict[str, Any], dict[str, Artifact]]:
     """The same, and what was made by it up to a network, by step."""
+    from edgeres import teachers
     from edgeres.recipe import to_mapping
 
     path = Path(model) if model else None
+    if path and model and ":" in model and not os.path.lexists(path):
+        teachers.parse(model)
+        if architecture is not None:
+            raise BadInput(f"--model is for a checkpoint file; {model} knows what it is")
+        return {"name": model.partition(":")[0], "teacher": {"model": model, **(brought or {})}}, {}
     if path and _is_checkpoint(path):
         teacher = {"model": f"checkpoint:{path}"} if architecture is None else \
             {"model": architecture, "checkpoint": str(path)}  # fmt: skip

@@ -56,9 +56,9 @@ def models(start: str) -> list[str]:
 
 def lists(start: str) -> list[str]:
     """What `edgeres list` lists."""
-    known = ("recipes", "models", "datasets", "losses", "teachers", "targets", "runtimes",
-             "devices", "runs")  # fmt: skip
-    return _fitting(start, lambda: known)
+    from edgeres.listing import LISTS
+
+    return _fitting(start, lambda: LISTS)
 
 
 def bundles(start: str) -> list[str]:

@@ -43,7 +43,7 @@ REST: dict[str, tuple[Callable[[Path], str], int]] = {
     "checkpoint": (_checkpoint, CLASSES), "onnx": (_exported("onnx-fp32"), CLASSES),
     "tflite": (_exported("tflite-fp32"), CLASSES), "torch": (_scripted, CLASSES),
     "ensemble": (lambda p: json.dumps([f"checkpoint:{_checkpoint(p)}"] * 2), CLASSES),
-    "edges": (lambda p: "20", 3),
+    "edges": (lambda p: "20", 3), "pretrained": (lambda p: "cifar10-resnet8", CLASSES),
 }  # fmt: skip
 
 

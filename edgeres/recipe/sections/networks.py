@@ -140,8 +140,9 @@ class TeacherSection(NetworkSection):
         Text,
         Field(
             description="Architecture (`edgeres list models` shows the names), or where a trained "
-            "one is: torchvision:NAME, timm:NAME.TAG, checkpoint:FILE, torch:FILE, keras:FILE, "
-            "onnx:FILE. With `checkpoint`, torchvision:NAME and timm:NAME are architectures."
+            "one is: torchvision:NAME, timm:NAME.TAG, pretrained:NAME, checkpoint:FILE, "
+            "torch:FILE, keras:FILE, onnx:FILE, tflite:FILE. With `checkpoint`, torchvision:NAME "
+            "and timm:NAME are architectures."
         ),
     ] = "resnet20"
     ensemble: Annotated[
