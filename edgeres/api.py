@@ -167,9 +167,12 @@ def _share(found: Certificate | None) -> str:
 
 def run(
     recipe: str | PathLike[str] | Recipe, settings: Settings | None = None, *,
-    runs: str | PathLike[str] = _RUNS, quiet: bool = True,
+    until: str | None = None, runs: str | PathLike[str] = _RUNS, quiet: bool = True,
 ) -> Result:  # fmt: skip
     """Run a recipe: a shipped one's name, a file, or a `Recipe`; see `edgeres run`.
+
+    Args:
+        until: the last stage, such as `quantize`.
 
     Raises:
         BadInput: it is wrong. GateFailed: what came out isn't good enough.
@@ -182,7 +185,7 @@ def run(
         found = load_mapping(to_mapping(recipe), said, "settings") if said else recipe
     else:
         found = load_recipe(str(recipe), said)
-    return _performed(found, Path(runs), None, quiet)
+    return _performed(found, Path(runs), until, quiet)
 
 
 def distill(
@@ -514,6 +517,13 @@ def _numbers(name: str, value: Any) -> list[float]:
 
 def _overrides(settings: Settings | None) -> list[str]:
     import json
+
+    from edgeres.recipe import Recipe
+
+    for key, value in (settings or {}).items():
+        if value is None and "." not in key and key in Recipe.model_fields:
+            raise BadInput(f"settings: {key}: None leaves no stage out; say until=STAGE, or {{}} "
+                           "for its defaults")  # fmt: skip
 
     def plain(value: Any) -> Any:
         if isinstance(value, PathLike):

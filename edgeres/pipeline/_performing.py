@@ -211,7 +211,7 @@ def _older(artifact: Artifact, libraries: Sequence[str]) -> list[str]:
     """A sentence, if it was made with other versions than those that are installed."""
     now = library_versions(libraries)
     other = [f"{name} {was}" for name, was in sorted(artifact.libraries.items())
-             if now.get(name) != was]  # fmt: skip
+             if was and now.get(name) != was]  # fmt: skip
     return [f"made with {', '.join(other)}, and taken as it is"] if other else []
 
 
