@@ -27,7 +27,14 @@ from typing import Any
 
 from edgeres import door, locks
 from edgeres.artifact import DESCRIPTION, SCHEMA, Artifact, described, load, made_with
-from edgeres.disk import contents_digest, file_sha256, storage_errors, sync, write_whole
+from edgeres.disk import (
+    contents_digest,
+    copy_whole,
+    file_sha256,
+    storage_errors,
+    sync,
+    write_whole,
+)
 from edgeres.errors import BadInput, StorageError
 
 
@@ -173,6 +180,33 @@ class Store:
             staged.rename(path)
             sync(self.artifacts)
             shutil.rmtree(self._work / f"{stage}-{key}", ignore_errors=True)
+        return load(path)
+
+    def bring(self, artifact: Artifact) -> Artifact:
+        """An artifact of any store, in this one: copied if it isn't there.
+
+        Raises:
+            StorageError: it is damaged, or this store has another one of its key.
+        """
+        path = self.artifacts / f"{artifact.stage}-{artifact.key}"
+        if artifact.path.resolve() == path.resolve():
+            return artifact
+        with self.lock(artifact.stage, artifact.key), storage_errors(path):
+            here = self.find(artifact.stage, artifact.key)
+            if here is not None and here.digest != artifact.digest:
+                raise StorageError(
+                    f"{path}: the same settings gave another {artifact.stage} here than "
+                    f"{artifact.path}; use the folder of runs that this one is in: --runs"
+                )
+            if here is not None:
+                return here
+            with self.staging(artifact.stage, artifact.key) as staged:
+                copy_whole(artifact.folder(), whole := staged / path.name)
+                for file in door.entries(whole):
+                    sync(whole / file)
+                sync(whole)
+                whole.rename(path)
+                sync(self.artifacts)
         return load(path)
 
     def remember(self, runs: Path) -> None:

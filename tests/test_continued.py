@@ -11,10 +11,12 @@ import pytest
 
 from edgeres import artifact, stages
 from edgeres.commands import chain
-from edgeres.errors import BadInput
+from edgeres.errors import BadInput, StorageError
 from edgeres.pipeline import _planning
 from edgeres.recipe import load_mapping
+from edgeres.runs import open_run
 from edgeres.stages import distill, quantize, teacher
+from edgeres.store import Store
 
 RECIPE = {
     "name": "small", "data": {"source": "digits", "size": 8, "calibration": 32},
@@ -92,6 +94,31 @@ def test_another_seed_quantizes_the_same_network(runs: Path) -> None:
                                     {"method": "ptq"})  # fmt: skip
     result = chain.perform(recipe, runs, "quantize", quiet=True, given=given)
     assert result["artifacts"]["distill"]["digest"] == given["distill"].digest
+
+
+def test_a_run_of_another_folder_is_brought_along(runs: Path, tmp_path: Path) -> None:
+    """What comes of it doesn't need that folder any more."""
+    (run,) = (p for p in runs.iterdir() if p.name.startswith("small"))
+    here = tmp_path / "here"
+    result = chain.exported(str(run), None, None, here, None, ["onnx-int8"], True)
+    shutil.rmtree(runs)
+    made = open_run(Path(result["run"]))
+    assert made.damage is None and "verify" in made.artifacts
+    for one in made.artifacts.values():
+        assert one.folder().resolve().is_relative_to(here.resolve())
+
+
+def test_another_network_of_the_same_settings_is_told(runs: Path, tmp_path: Path) -> None:
+    (run,) = (p for p in runs.iterdir() if p.name.startswith("small"))
+    mine = open_run(run).artifacts["teacher"]
+    other = Store(tmp_path / "other")
+    other.open()
+    with other.staging("teacher", mine.key) as staged:
+        (staged / "weights.safetensors").write_bytes(b"another")
+        other.commit(staged, "teacher", mine.key, parents={}, section={}, facts=mine.facts,
+                     libraries={}, seconds=0)  # fmt: skip
+    with pytest.raises(StorageError, match="the same settings gave another teacher here"):
+        other.bring(mine)
 
 
 def test_other_settings_are_another_network(runs: Path) -> None:

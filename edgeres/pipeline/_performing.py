@@ -83,7 +83,7 @@ def perform(
                 procs.agree(False)
             made = _make_all(recipe, [p for p in members if not p.artifact], run, store, reporter)
             for one in members:
-                found = one.artifact or made[one.step.id]
+                found = store.bring(one.artifact or made[one.step.id])
                 with store.lock("run", run.name):
                     runs.link(run, one.step.id, found)
                 _finish(run, one.step, found, one.artifact is not None, reporter)
