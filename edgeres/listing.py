@@ -36,6 +36,8 @@ def text(found: list[dict[str, Any]]) -> str:
         found = [{key: value for key, value in row.items() if key != "from"} for row in found]
     if found and "int8_bytes" in found[0]:
         return _models_text(found)
+    if found and "pretrained" in found[0]:
+        return _pretrained_text(found)
     if found and "runtime" in found[0]:
         return _runtimes_text(found)
     return table(found, tuple(found[0])) if found else "none"
@@ -119,22 +121,26 @@ def _teachers() -> list[dict[str, Any]]:
 
 
 def _pretrained() -> list[dict[str, Any]]:
-    from edgeres.statistics import wilson
     from edgeres.teachers import pretrained
 
-    found = []
-    for name in pretrained.names():
-        card = pretrained.card(name)
-        low, high = wilson(card["int8"]["correct"], card["int8"]["n"])
-        found.append({
-            "pretrained": f"pretrained:{name}", "data": card["data"],
-            "input": f"{card['size_px']} px", "classes": card["classes"],
-            "float": f"{card['float']['correct'] / card['float']['n']:.2%}",
-            "int8": f"{card['int8']['correct'] / card['int8']['n']:.2%} "
-                    f"({100 * low:.1f}-{100 * high:.1f})",
-            "int8 file": kilobytes(card["int8"]["size_bytes"]), "recipe": card["recipe"],
+    return [{"pretrained": f"pretrained:{name}", **pretrained.card(name)}
+            for name in pretrained.names()]  # fmt: skip
+
+
+def _pretrained_text(found: list[dict[str, Any]]) -> str:
+    from edgeres.statistics import wilson
+
+    rows = []
+    for card in found:
+        whole, ours = card["float"], card["int8"]
+        low, high = wilson(ours["correct"], ours["n"])
+        rows.append({
+            "pretrained": card["pretrained"], "data": card["data"],
+            "float": f"{whole['correct'] / whole['n']:.2%}",
+            "int8": f"{ours['correct'] / ours['n']:.2%} ({100 * low:.1f}-{100 * high:.1f})",
+            "int8 file": kilobytes(ours["size_bytes"]),
         })  # fmt: skip
-    return found
+    return table(rows, tuple(rows[0]))
 
 
 def _targets() -> list[dict[str, Any]]:
