@@ -120,7 +120,8 @@ def _opened(
     recipe = load_mapping({k: document[k] for k in ("name", "data", "teacher") if k in document},
                           [f"data={data}"] if data else [])  # fmt: skip
     folder = _data(recipe, runs, quiet)
-    if path and path.exists() and not (path / "recipe.lock.yaml").exists():
+    named = path is not None and ":" in str(model) and not path.exists()
+    if path and (named or (path.exists() and not (path / "recipe.lock.yaml").exists())):
         return _network(path, recipe, folder), str(path), folder
     run = find_run(model, runs)
     step = next((s for s in _NETWORKS if s in run.artifacts), None)
@@ -145,7 +146,8 @@ def _network(path: Path, recipe: Recipe, data: Artifact) -> Classifier:
     name, rest = teachers.chosen(recipe.teacher) or ("checkpoint", str(path))
     with scratch.folder("work") as folder:
         found = teachers.source(name).fetch(rest, asked, folder)
-    assert found.network is not None  # a checkpoint file
+    if found.network is None:
+        raise BadInput(f"{path}: only answers; there is no network of it to look into")
     for note in (*found.notes, *_checkpoint.advice(found.network, data)):
         terminal.remark(f"note: {note}")
     return found.network

@@ -67,6 +67,12 @@ def test_files_without_any_data(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "files").glob("*.onnx")] == ["cifar10-resnet8-int8.onnx"]
 
 
+def test_what_is_looked_into_by_name(tmp_path: Path) -> None:
+    done = edgeres("diagnose", "pretrained:cifar10-resnet8", "--data", "digits", cwd=tmp_path)
+    assert done.returncode in (0, 1), done.stderr
+    assert "resnet8" in done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(
     ("line", "says"),
     [
