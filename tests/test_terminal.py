@@ -10,6 +10,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,38 @@ def test_ctrl_c_that_a_library_made_another_error_of_is_ctrl_c(
     done = in_process.edgeres("run", "r.yaml", cwd=tmp_path)
     assert done.returncode == 130
     assert done.stderr == "\nedgeres: interrupted; the same command continues from here\n"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_waits_for_an_import_of_pytorch_unless_it_is_pressed_again(
+    presses: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """There it would abort the process, or leave half a module behind."""
+    (tmp_path / "torch_slow.py").write_text(
+        "import os, signal, time\n"
+        f"for _ in range({presses}):\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(0.01)\n"
+        "time.sleep(0.3)\n"
+        "whole = True\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    seen = []
+
+    def command(standalone_mode: bool) -> None:
+        import torch_slow
+
+        seen.append(torch_slow.whole)
+        time.sleep(5)
+        seen.append("not interrupted")
+
+    monkeypatch.setattr("edgeres.cli.app", command)
+    done = in_process.edgeres("run", "r.yaml", cwd=tmp_path)
+    sys.modules.pop("torch_slow", None)
+    assert done.returncode == 130
+    assert seen == ([True] if presses == 1 else [])
+    time.sleep(0.3)  # nothing is left that would press again
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
