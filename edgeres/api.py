@@ -29,6 +29,7 @@ from edgeres.runs import LOCK, Run, find_run
 if TYPE_CHECKING:
     from torch import nn
 
+    from edgeres.pipeline import Given
     from edgeres.recipe import Recipe
 
 __all__ = ["Certificate", "File", "Measurement", "Result", "Step", "benchmark", "distill",
@@ -388,13 +389,15 @@ def _continued(
     path, brought = _model(model, source, size, where, _brought(preprocess, mean, std))
     recipe, given = chain.continued(path, None, source, where, stage, _overrides(settings),
                                     section, brought, {"data.size": size})  # fmt: skip
-    return load(chain.perform(recipe, where, stage, quiet, given=given)["run"])
+    return _performed(recipe, where, stage, quiet, given)
 
 
-def _performed(recipe: Recipe, runs: Path, until: str | None, quiet: bool) -> Result:
+def _performed(
+    recipe: Recipe, runs: Path, until: str | None, quiet: bool, given: Given | None = None
+) -> Result:
     from edgeres.commands import chain
 
-    return load(chain.perform(recipe, runs, until, quiet)["run"])
+    return load(chain.perform(recipe, runs, until, quiet, given=given)["run"])
 
 
 def _model(

@@ -94,6 +94,8 @@ def test_another_seed_quantizes_the_same_network(runs: Path) -> None:
                                     {"method": "ptq"})  # fmt: skip
     result = chain.perform(recipe, runs, "quantize", quiet=True, given=given)
     assert result["artifacts"]["distill"]["digest"] == given["distill"].digest
+    before, after = (open_run(path).artifacts["quantize"] for path in (run, Path(result["run"])))
+    assert after.key != before.key, "what is asked for is made, though the run has one"
 
 
 def test_a_run_of_another_folder_is_brought_along(runs: Path, tmp_path: Path) -> None:
@@ -127,6 +129,13 @@ def test_other_settings_are_another_network(runs: Path) -> None:
                                     {"targets": ["onnx-int8"]})  # fmt: skip
     with pytest.raises(AssertionError, match="trained a second time"):
         chain.perform(recipe, runs, "export", quiet=True, given=given)
+
+
+def test_other_data_are_said(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (run,) = (p for p in runs.iterdir() if p.name.startswith("small"))
+    for data, times in (("digits", 0), ("cifar10:elsewhere", 1)):
+        chain.continued(str(run), None, data, runs, "export", None, {"targets": ["onnx-int8"]})
+        assert capfd.readouterr().err.count("its networks are trained anew") == times
 
 
 def test_an_artifact_without_what_it_was_made_of(runs: Path, tmp_path: Path) -> None:

@@ -181,7 +181,10 @@ def continued(
                         "--data imagefolder:PATH for pictures of your own")  # fmt: skip
     given = _said({"data": data, **(settings or {})})
     recipe = load_mapping(document, [*given, *(overrides or [])], "the command line")
-    return recipe, made
+    if "data" in made and made["data"].section.get("source") != recipe.data.source:
+        terminal.remark("other data than it was trained on: its networks are trained anew on them")
+    anew = (stage, *_AFTER[stage])  # what is asked for is made, by a seed that is said, for one
+    return recipe, {step: artifact for step, artifact in made.items() if step not in anew}
 
 
 def peeked(document: Mapping[str, Any]) -> Peeked | None:

@@ -157,7 +157,7 @@ class LabelCache:
         if settings != self.layout.seen:
             raise BadInput(
                 f"the stored answers are to views with {self.layout.seen.sentence()}; this "
-                f"training has {settings.sentence()}"
+                f"training has {settings.sentence()}; give both the same"
             )
 
 
