@@ -23,9 +23,10 @@ test: $(VENV)/.installed-dev $(VENV)-tflite-runtime/.installed $(VENV)-mlflow/.i
 	  EDGERES_KOTLIN=$(abspath $(VENV)-kotlin)/package \
 	  OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
 
-# 26 networks of torchvision's and timm's own code to every int8 file: an hour on two cores.
+# All of what `make test` has by turns (tests/turns.py), as 26 networks of torchvision's and timm's own code to every
+# int8 file: two hours on two cores.
 test-matrix: $(VENV)/.installed-dev $(VENV)-zoo/.installed
-	EDGERES_MATRIX=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/e2e/test_zoo.py tests/e2e/test_file_in_file_out.py -n 2 --dist load -rA
+	EDGERES_MATRIX=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m turns -n 2 --dist load -rA
 
 # Qualcomm's and Rockchip's runtimes have licences of their own, and Rockchip's takes 5 GB: who types this accepts both
 # (edgeres list runtimes; docs/runtimes.md says where they are). They go where `make test`'s are, which then uses them, too.

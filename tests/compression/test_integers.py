@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import images, network
+from turns import by_turns
 
 from edgeres import targets
 from edgeres.compression import graph, ptq
@@ -33,7 +34,7 @@ def _reference(name: str, px: int) -> tuple:
         return folded, scales, x.numpy(), integer_graph(folded, scales)(x).numpy()
 
 
-@pytest.mark.parametrize(("name", "px"), [("resnet20-A", 32), ("resnet18-w0.1", 72)])
+@pytest.mark.parametrize(("name", "px"), by_turns([("resnet20-A", 32), ("resnet18-w0.1", 72)], 2))
 def test_runtimes_give_its_codes_to_the_bit(name: str, px: int, tmp_path: Path) -> None:
     """72 px has ImageNet's stem, with its max pool; -A has 0/1 shortcut convolutions."""
     folded, scales, x, expected = _reference(name, px)

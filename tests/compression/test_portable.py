@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import images, network
 from torch import nn
+from turns import by_turns
 
 from edgeres.compression import portable, ptq
 from edgeres.compression.graph import wiring
@@ -48,7 +49,7 @@ def _require_rule(folded: Classifier, scales: ScaleTable) -> None:
             assert (bias.round() % 2 == 1).all(), layer
 
 
-@pytest.mark.parametrize("name", ["resnet8", "resnet20-A", "resnet18-w0.1"])
+@pytest.mark.parametrize("name", by_turns(["resnet8", "resnet20-A", "resnet18-w0.1"], 3))
 def test_the_network_is_the_same_and_every_sum_is_odd(name: str) -> None:
     """A mean is a convolution now; in float32 the answers are those of before."""
     model = network(name, _PX)

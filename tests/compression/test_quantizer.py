@@ -9,6 +9,7 @@ import torch
 from conftest import images, network
 from torchao.quantization.pt2e.observer import MinMaxObserver
 from torchao.quantization.pt2e.quantizer import QuantizationSpec
+from turns import by_turns
 
 from edgeres.compression import graph, ptq
 from edgeres.compression.quantizer import ResidualQuantizer, layers
@@ -37,7 +38,7 @@ def test_every_layer_is_named_once_and_the_same_before_and_after_folding(
     assert len(before) == len(set(before))
 
 
-@pytest.mark.parametrize(("name", "px"), NETWORKS)
+@pytest.mark.parametrize(("name", "px"), by_turns(NETWORKS, 3))
 def test_no_float_operation_is_left_between_quantize_and_dequantize(name: str, px: int) -> None:
     folded, scales = ptq.quantize(network(name, px), images(16, px))
     quantized = graph.quantized_graph(folded, scales, fold_weights=False)

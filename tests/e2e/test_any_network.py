@@ -15,6 +15,7 @@ from in_process import edgeres
 from network.nets import Gated, Joined, Mobile, Split, of, saved
 from network.onnx_files import exported
 from torch import nn
+from turns import by_turns
 
 from edgeres import targets
 from edgeres.compression import budgets, criteria, integers, ptq
@@ -42,7 +43,7 @@ REAL = ("tflite-fp32", "tflite-fp16", "onnx-fp32", "onnx-fp16", "coreml-fp16", "
         "savedmodel-fp32", "tensorrt-fp16")  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=[Mobile, Gated, Joined, Split])
+@pytest.fixture(scope="module", params=by_turns([Mobile, Gated, Joined, Split], 4))
 def trained(request: Any, data: tuple, tmp_path_factory: Any) -> tuple[Any, nn.Module]:
     """A network trained on the digits here, and the module that it was."""
     data = doubled(data)
@@ -158,7 +159,7 @@ def test_float_files_are_exactly_the_network(name: str, trained: tuple, tmp_path
         torch.testing.assert_close(torch.tensor(got), theirs(x), atol=2e-2, rtol=2e-2)
 
 
-@pytest.mark.parametrize("suffix", ["pt2", "onnx"])
+@pytest.mark.parametrize("suffix", by_turns(["pt2", "onnx"], 2))
 def test_one_command_from_a_file(suffix: str, tmp_path: Path) -> None:
     """`edgeres export net.pt2` fine-tunes a new last layer, quantizes, exports and verifies."""
     theirs, path = of(lambda: Mobile(classes=7), SIDE), tmp_path / f"own.{suffix}"  # type: ignore[arg-type]

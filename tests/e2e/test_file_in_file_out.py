@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from network.integer_files import PX, answered, by_quantize_static, codes
 from network.nets import Joined, Mobile, of
 from network.onnx_files import exported
 from network.test_from_tflite import without_softmax
+from turns import by_turns
 
 from edgeres import targets
 from edgeres.compression import given, ptq
@@ -80,8 +80,6 @@ FILES = [
     (static("QDQ"), "onnx-int8"),
     (tensorflows(keras_files.residual, "int8"), "tflite-int8"),
     (by_ai_edge_quantizer, "tflite-int8"),
-]
-MORE = [  # `make test-matrix`
     (ours("onnx-int8"), "onnx-int8"),
     (ours("tflite-int8"), "onnx-int8"),
     (static("QDQ", per_channel=False), "qoperator-int8"),
@@ -91,9 +89,7 @@ MORE = [  # `make test-matrix`
 ]
 
 
-@pytest.mark.parametrize(
-    ("make", "target"), [*FILES, *(MORE if os.environ.get("EDGERES_MATRIX") else ())]
-)
+@pytest.mark.parametrize(("make", "target"), by_turns(FILES, 4))
 def test_a_quantized_file_comes_out_with_its_codes(
     make: Callable[[Path], Path], target: str, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import needs
+from turns import by_turns
 
 from edgeres import targets
 from edgeres.compression import budgets, criteria, graph
@@ -68,7 +69,7 @@ def tiny(name: str) -> ResNet:
     return resnet.build(dataclasses.replace(whole, stages=whole.stages[:2]))
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", by_turns(KINDS, 4))
 def test_pruned_trained_and_verified_in_integers(name: str, data: tuple, tmp_path: Path) -> None:
     model = tiny(name)
     train(Trainee.of(model, model.spec.preprocess), data, FLOAT, tmp_path / "float")

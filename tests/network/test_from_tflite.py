@@ -12,6 +12,7 @@ from conftest import images
 from network import keras_files
 from network.integer_files import PX, answered, codes
 from network.nets import Gated, Joined, Mobile, of
+from turns import by_turns
 
 from edgeres import targets
 from edgeres.compression import given, ptq
@@ -69,7 +70,9 @@ def test_our_own_files_of_integers_come_back_with_their_codes(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("ends", ["int8", "uint8", "float32"])
-@pytest.mark.parametrize("made", [keras_files.residual, keras_files.separable, keras_files.plain])
+@pytest.mark.parametrize(
+    "made", by_turns([keras_files.residual, keras_files.separable, keras_files.plain], 3)
+)
 def test_files_of_tensorflows_converter_keep_their_codes(
     made: Any, ends: str, tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ from network.integer_files import PX, answered, by_quantize_static, codes
 from network.nets import Joined, Mobile, Plain, of
 from network.onnx_files import Node, exported, numbers, written
 from onnx import TensorProto
+from turns import by_turns
 
 from edgeres import targets
 from edgeres.compression import given, ptq
@@ -45,7 +46,7 @@ def require_own_codes(
     return folded, scales
 
 
-@pytest.mark.parametrize("kind", [Mobile, Joined])
+@pytest.mark.parametrize("kind", by_turns([Mobile, Joined], 2))
 @pytest.mark.parametrize("name", ["onnx-int8", "qoperator-int8"])
 def test_our_own_files_come_back_with_their_codes(kind: Any, name: str, tmp_path: Path) -> None:
     folded, scales = ptq.quantize(from_module(of(kind), PX).module, images(32), ranges="min-max")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import images, needs, network
+from turns import by_turns
 
 from edgeres.compression import graph, ptq
 from edgeres.errors import BadInput
@@ -45,8 +46,8 @@ def package(quantized: tuple, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "px"), [("resnet8", 16), ("resnet8-A", 16), ("resnet18-w0.1", 64),
-                     ("resnet18-w0.1", 72)],
+    ("name", "px"), by_turns([("resnet8", 16), ("resnet8-A", 16), ("resnet18-w0.1", 64),
+                              ("resnet18-w0.1", 72)], 2),
 )  # fmt: skip
 def test_each_layer_and_the_whole_agree_with_the_quantized_graph(
     name: str, px: int, tmp_path: Path

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import images, network
+from turns import by_turns
 
 from edgeres import targets
 from edgeres.compression import ptq
@@ -73,7 +74,7 @@ def test_a_bias_that_does_not_fit_is_named() -> None:
 
 
 @pytest.mark.parametrize("target", ["tflite-int8", "onnx-int8", "tflite-int16x8"])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", by_turns(range(4), 4))
 def test_files_answer_as_their_graph(target: str, seed: int, tmp_path: Path) -> None:
     folded, table = quantized(seed)
     module, precision = targets.load(target)

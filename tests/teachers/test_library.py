@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from teachers.conftest import CLASSES, MEAN, PX, STD, pictures
 from teachers.test_sources import made, published
 from torch import nn
+from turns import by_turns
 
 from edgeres import teachers
 from edgeres.artifact import Artifact
@@ -36,7 +37,7 @@ def answers(module: nn.Module) -> torch.Tensor:
 
 
 @pytest.mark.usefixtures("zoo")
-@pytest.mark.parametrize("name", ["timm:lcnet_050", "torchvision:mobilenet_v3_small"])
+@pytest.mark.parametrize("name", by_turns(["timm:lcnet_050", "torchvision:mobilenet_v3_small"], 2))
 def test_a_student_of_their_code_starts_as_they_start_it(name: str, data: Artifact) -> None:
     section = DistillSection(student=name, mean=MEAN, std=STD)
     ours = _checkpoint.fresh(section, name, data, seed=3)
