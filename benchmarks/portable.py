@@ -1,7 +1,7 @@
 """What w8a8-portable costs beside w8a8: accuracy, size, time; and what the proof says of both.
 
     .venv/bin/python benchmarks/portable.py --data data/cifar10 --weights data/weights \\
-        [--seeds 5] [--network resnet20] [--rounds 60] [--qat EPOCHS]
+        [--seeds 5] [--network resnet20] [--rounds 60] [--qat EPOCHS] [--rate R]
 
 Each seed draws 512 training images and calibrates both ways, then with --qat trains both ways from
 the float network's answers, with the same views in the same order; all 10,000 test images go
@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--qat", type=int, default=0, metavar="EPOCHS")
+    parser.add_argument("--rate", type=float, default=0.0005, help="QAT's learning rate")
     given = parser.parse_args()
     train, validation, test = splits(given.data)
     for name in given.network or ["resnet20", "resnet56"]:
@@ -56,7 +57,8 @@ def main() -> None:
             images = calibration(train, seed)
             made = [ptq.quantize(model, images, scheme=scheme) for scheme in SCHEMES]
             if given.qat:
-                made = [_trained(model, scheme, scales, train, validation, given.qat, seed)
+                made = [_trained(model, scheme, scales, train, validation, given.qat, given.rate,
+                                 seed)
                         for scheme, (_, scales) in zip(SCHEMES, made, strict=True)]  # fmt: skip
             right = [_right(*one, test.images, test.labels) for one in made]
             shares.append([float(one.mean()) for one in right])
@@ -79,11 +81,11 @@ def main() -> None:
 
 def _trained(
     model: Classifier, scheme: str, scales: ScaleTable, train: Labelled, validation: Labelled,
-    epochs: int, seed: int,
+    epochs: int, rate: float, seed: int,
 ) -> tuple[Classifier, ScaleTable]:  # fmt: skip
     quantized = QatModel(model, freeze_observers=0.5, freeze_batchnorm=0.6, scheme=scheme)
     quantized.start(scales)
-    train_qat.trained(quantized, as_teacher(model), train, validation, epochs, 0.005, seed)
+    train_qat.trained(quantized, as_teacher(model), train, validation, epochs, rate, seed)
     return quantized.finish()
 
 
