@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
@@ -16,6 +16,9 @@ from torch import nn
 from edgeres.errors import BadInput
 from edgeres.network import onnx_file
 from edgeres.network._walk import as_shape, require_ends
+
+if TYPE_CHECKING:
+    import onnx
 
 BATCH = -(1 << 40)
 """How large a batch is, in arithmetic of shapes."""
@@ -94,7 +97,7 @@ def read(path: Path) -> Program:
         raise BadInput(f"{path}: a damaged ONNX file ({said})") from error
 
 
-def _program(model: Any, where: str) -> Program:
+def _program(model: onnx.ModelProto, where: str) -> Program:
     import onnx
 
     graph = model.graph
@@ -133,7 +136,7 @@ def _program(model: Any, where: str) -> Program:
                    onnx_file.metadata(model), kind)  # fmt: skip
 
 
-def array(tensor: Any) -> np.ndarray:
+def array(tensor: onnx.TensorProto) -> np.ndarray:
     """A stored tensor.
 
     Raises:
@@ -149,7 +152,7 @@ def array(tensor: Any) -> np.ndarray:
     return found if found.dtype.kind in "iub" else found.astype(np.float32)
 
 
-def _calls(nodes: Any) -> tuple[Call, ...]:
+def _calls(nodes: Sequence[onnx.NodeProto]) -> tuple[Call, ...]:
     scopes = [_scope(node) for node in nodes]
     said = [s for s, node in zip(scopes, nodes, strict=True) if s and node.op_type != "Constant"]
     crowded = {s for s, count in Counter(said).items() if count > 1}
@@ -167,7 +170,7 @@ def _calls(nodes: Any) -> tuple[Call, ...]:
     )  # fmt: skip
 
 
-def _attribute(attribute: Any) -> tuple[str, Any]:
+def _attribute(attribute: onnx.AttributeProto) -> tuple[str, object]:
     import onnx
 
     kinds = onnx.AttributeProto
@@ -185,7 +188,7 @@ def _text(value: str | bytes) -> str:
     return value if isinstance(value, str) else value.decode("utf-8", "backslashreplace")
 
 
-def _scope(node: Any) -> str:
+def _scope(node: onnx.NodeProto) -> str:
     """What torch.onnx says of the module that a node stands in, else what its name tells."""
     said = next((p.value for p in node.metadata_props if p.key == _SCOPES), None)
     if said is not None:
@@ -277,7 +280,9 @@ def _cast(call: Call, given: list[np.ndarray | None]) -> np.ndarray:
     return found.astype(to) if to.kind in "iub" else found.astype(np.float32)
 
 
-def _arithmetic(operation: Callable[..., Any]) -> Callable[..., np.ndarray]:
+def _arithmetic(
+    operation: Callable[[np.ndarray, np.ndarray], np.ndarray],
+) -> Callable[..., np.ndarray]:
     def made(_: Call, given: list[np.ndarray | None]) -> np.ndarray:
         left, right = _first(given), _first(given, 1)
         _require_small(math.prod(np.broadcast_shapes(left.shape, right.shape)))

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from edgeres.network._integers import Stored
 from edgeres.network._onnx import Call, Program
 from edgeres.network._walk import Imported, Normalization, require_ends
 from edgeres.types import QuantParams
+
+if TYPE_CHECKING:
+    from ai_edge_litert import schema_py_generated as schema
 
 _MOST_BYTES = 1 << 30
 _MOST_OPERATIONS = 20_000
@@ -77,7 +80,7 @@ class _Walk:
     """
 
     where: str
-    model: Any
+    model: schema.ModelT
     tensors: list[file.Stored] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
@@ -133,7 +136,7 @@ class _Walk:
             raise IndexError(f"tensor {index}")
         return self.tensors[index]
 
-    def _step(self, op: Any) -> None:
+    def _step(self, op: schema.OperatorT) -> None:
         kind = file.kind(self.model, op)
         ends = (op.inputs, op.outputs)
         inputs, outputs = ([] if v is None else [int(i) for i in v] for v in ends)
@@ -177,7 +180,7 @@ class _Node:
     kind: str
     inputs: list[int]
     outputs: list[int]
-    options: Any
+    options: Any  # of its kind: schema.Conv2DOptionsT, schema.AddOptionsT, …
 
     @property
     def label(self) -> str:
@@ -263,7 +266,7 @@ class _Node:
         self.walk.biases[name] = codes.astype(np.int64)
         return [name]
 
-    def emit(self, kind: str, inputs: list[str], **attributes: Any) -> None:
+    def emit(self, kind: str, inputs: list[str], **attributes: object) -> None:
         """A call, and another for the activation behind it."""
         (index,) = self.outputs
         result = f"t{index}"
@@ -284,13 +287,15 @@ class _Node:
         else:
             self._call("Clip", [source], result, {"min": 0.0, "max": most})
 
-    def _call(self, kind: str, inputs: list[str], result: str, attributes: dict[str, Any]) -> None:
+    def _call(
+        self, kind: str, inputs: list[str], result: str, attributes: dict[str, object]
+    ) -> None:
         call = Call(kind, self.label, tuple(inputs), (result,), attributes, self.scope, False)
         self.walk.calls.append(call)
 
-    def window(self) -> dict[str, Any]:
+    def window(self) -> dict[str, object]:
         options = self.options
-        found = {"strides": [int(options.strideH), int(options.strideW)],
+        found: dict[str, object] = {"strides": [int(options.strideH), int(options.strideW)],
                  "auto_pad": b"SAME_UPPER" if options.padding == 0 else b"VALID"}  # fmt: skip
         if hasattr(options, "dilationHFactor"):
             found["dilations"] = [int(options.dilationHFactor), int(options.dilationWFactor)]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres.disk import require_regular
 from edgeres.errors import BadInput
 
 if TYPE_CHECKING:
     import numpy as np
+    import onnx
 
 _MOST_BYTES = 8 << 30
 _SMALL = 1 << 20  # bytes that are never too many
@@ -23,7 +24,7 @@ _RUNTIMES = (
 )  # fmt: skip
 
 
-def load(path: Path) -> Any:
+def load(path: Path) -> onnx.ModelProto:
     """The file as a ModelProto, with data that it keeps in other files beside it.
 
     Raises:
@@ -47,7 +48,7 @@ def load(path: Path) -> Any:
     return model
 
 
-def _require_bounded(path: Path, model: Any) -> None:
+def _require_bounded(path: Path, model: onnx.ModelProto) -> None:
     """Tensors may all name the same bytes of another file, each to get a copy."""
     sizes = {p: p.stat().st_size for p in _stored_beside(path, model)}
     whole = max(sizes.values(), default=0)
@@ -73,7 +74,7 @@ def beside(path: Path) -> list[Path]:
     return _stored_beside(path, model)
 
 
-def _stored_beside(path: Path, model: Any) -> list[Path]:
+def _stored_beside(path: Path, model: onnx.ModelProto) -> list[Path]:
     home = path.parent.resolve()
     names = {entry.value for tensor in _tensors(model.graph)
              for entry in tensor.external_data if entry.key == "location"}  # fmt: skip
@@ -82,7 +83,7 @@ def _stored_beside(path: Path, model: Any) -> list[Path]:
             if p.is_file() and p.resolve().is_relative_to(home)]  # fmt: skip
 
 
-def _tensors(graph: Any) -> Iterator[Any]:
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     """Every stored tensor, also of branches and loops."""
     yield from graph.initializer
     for attribute in (a for node in graph.node for a in node.attribute):
@@ -92,7 +93,7 @@ def _tensors(graph: Any) -> Iterator[Any]:
                 yield from _tensors(inner)
 
 
-def contents(path: Path, model: Any) -> bytes:
+def contents(path: Path, model: onnx.ModelProto) -> bytes:
     """A loaded model as one piece.
 
     Raises:
@@ -104,30 +105,30 @@ def contents(path: Path, model: Any) -> bytes:
         raise BadInput(f"{path}: larger than 2 GB; edgeres reads models for devices") from error
 
 
-def inputs(model: Any) -> list[Any]:
+def inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     """What the caller must give (old files list their weights as inputs too)."""
     stored = {i.name for i in model.graph.initializer}
     return [value for value in model.graph.input if value.name not in stored]
 
 
-def metadata(model: Any) -> dict[str, str]:
+def metadata(model: onnx.ModelProto) -> dict[str, str]:
     """What the file says of itself."""
     return {p.key: p.value for p in model.metadata_props}
 
 
-def versions(model: Any) -> dict[str, int]:
+def versions(model: onnx.ModelProto) -> dict[str, int]:
     """Operator set -> version."""
     return {o.domain or "ai.onnx": o.version for o in model.opset_import}
 
 
-def oldest_runtime(model: Any) -> str:
+def oldest_runtime(model: onnx.ModelProto) -> str:
     """The oldest onnxruntime that loads it; empty if none is known to."""
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
     return next((runtime for operators, format_version, runtime in _RUNTIMES
                  if opset <= operators and model.ir_version <= format_version), "")  # fmt: skip
 
 
-def constant_values(model: Any) -> dict[str, np.ndarray]:
+def constant_values(model: onnx.ModelProto) -> dict[str, np.ndarray]:
     """Name -> stored array, of initializers, Constant nodes and casts of them."""
     import onnx
 
@@ -140,7 +141,7 @@ def constant_values(model: Any) -> dict[str, np.ndarray]:
     return values
 
 
-def constant_bytes(model: Any) -> list[int]:
+def constant_bytes(model: onnx.ModelProto) -> list[int]:
     """Bytes stored for each node; what several share counts at the first.
 
     What a node unpacks (`unpacked`) or casts belongs to the one that uses it.
@@ -159,7 +160,7 @@ def constant_bytes(model: Any) -> list[int]:
     return sizes
 
 
-def unpacked(model: Any) -> dict[str, tuple[str, ...]]:
+def unpacked(model: onnx.ModelProto) -> dict[str, tuple[str, ...]]:
     """Tensor -> the stored codes, scale and zero point that a DequantizeLinear makes it from.
 
     A QuantizeLinear before it, of a stored weight, is looked through: then the weight comes first.
@@ -182,7 +183,7 @@ def _stored_bytes(values: np.ndarray) -> int:
     return -(-values.size * bits // 8) if bits else int(values.nbytes)
 
 
-def shapes(model: Any) -> dict[str, tuple[int, ...]]:
+def shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     """Tensor -> its shape with batch 1, where ONNX's own inference finds one.
 
     onnxruntime's operators are unknown to it, so it sees the standard ones that they stand for.
@@ -213,7 +214,7 @@ def shapes(model: Any) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _standard(node: Any) -> None:
+def _standard(node: onnx.NodeProto) -> None:
     """Turn an integer operator into the float one of the same shapes, in place."""
     if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
         node.domain = ""  # onnxruntime's own have more types, and the same shapes
@@ -232,16 +233,16 @@ def _standard(node: Any) -> None:
     node.input.extend(names)
 
 
-def _forget_values(tensor: Any) -> None:
+def _forget_values(tensor: onnx.TensorProto) -> None:
     for content in ("raw_data", "float_data", "int32_data", "double_data", "string_data"):
         tensor.ClearField(content)
 
 
-def attribute(node: Any, name: str, default: int) -> int:
+def attribute(node: onnx.NodeProto, name: str, default: int) -> int:
     """An integer attribute."""
     return next((int(a.i) for a in node.attribute if a.name == name), default)
 
 
-def input_name(node: Any, position: int) -> str:
+def input_name(node: onnx.NodeProto, position: int) -> str:
     """The name of an input; empty where the node has none."""
     return str(node.input[position]) if position < len(node.input) else ""

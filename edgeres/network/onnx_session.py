@@ -13,10 +13,14 @@ import itertools
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres.errors import BadInput
 from edgeres.network import onnx_file
+
+if TYPE_CHECKING:
+    import onnx
+    import onnxruntime
 
 OPTION = ("session.x64quantprecision", "1")
 CAUTION = (
@@ -28,8 +32,8 @@ _SHARED = "replace the existing tensor"  # what onnxruntime says of a zero point
 
 def computing(
     path: Path, model: str | bytes, threads: int = 1,
-    settings: Mapping[str, Any] | None = None, without: Sequence[str] = (),
-) -> Any:  # fmt: skip
+    settings: Mapping[str, object] | None = None, without: Sequence[str] = (),
+) -> onnxruntime.InferenceSession:  # fmt: skip
     """A session that computes.
 
     Args:
@@ -55,9 +59,9 @@ def computing(
 
 
 def made(
-    path: Path, model: str | bytes, threads: int, settings: Mapping[str, Any] | None,
+    path: Path, model: str | bytes, threads: int, settings: Mapping[str, object] | None,
     without: Sequence[str], *entries: tuple[str, str],
-) -> Any:  # fmt: skip
+) -> onnxruntime.InferenceSession:  # fmt: skip
     """A session as onnxruntime makes it; arguments and errors as above."""
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime
@@ -97,7 +101,7 @@ def saturates() -> bool:
     return bool((sums != 64 * 255 * 127).any())
 
 
-def own_zero_points(model: Any) -> None:
+def own_zero_points(model: onnx.ModelProto) -> None:
     """Give each use of a stored weight a zero point that no other one has; in place.
 
     So has a weight that is used more than once: onnxruntime names what it makes of them by them,
@@ -122,7 +126,7 @@ def own_zero_points(model: Any) -> None:
             seen.add(node.input[place])
 
 
-def _one_reader_each(graph: Any, stored: Collection[str]) -> None:
+def _one_reader_each(graph: onnx.GraphProto, stored: Collection[str]) -> None:
     """Repeat the DequantizeLinear of a stored weight for each further node that reads it."""
     weights = {node.output[0]: node for node in graph.node
                if node.op_type == "DequantizeLinear" and node.input[0] in stored}  # fmt: skip
@@ -156,18 +160,18 @@ ZERO_POINTS = {"DequantizeLinear": (0, 2), "QLinearConv": (3, 5), "QGemm": (3, 5
                 "QLinearMatMul": (3, 5)}  # fmt: skip
 
 
-def _extended() -> Any:
+def _extended() -> onnxruntime.GraphOptimizationLevel:
     import onnxruntime
 
     return onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
 
 
-def _loaded(path: Path, model: str | bytes) -> Any:
+def _loaded(path: Path, model: str | bytes) -> onnx.ModelProto:
     import onnx
 
     return onnx_file.load(path) if isinstance(model, str) else onnx.load_from_string(model)
 
 
-def _has_integers(model: Any) -> bool:
+def _has_integers(model: onnx.ModelProto) -> bool:
     return any(node.op_type in ZERO_POINTS and node.op_type != "DequantizeLinear"
                for node in model.graph.node)  # fmt: skip

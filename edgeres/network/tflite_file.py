@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres.errors import BadInput
 from edgeres.types import QuantParams
 
 if TYPE_CHECKING:
     import numpy as np
+    from ai_edge_litert import schema_py_generated as schema
 
 TYPES = {0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 6: "bool", 7: "int16",
           9: "int8", 10: "float64", 17: "int4", 18: "bfloat16", 19: "int2", 20: "uint4",
@@ -42,7 +43,7 @@ class Stored:
     quantization: QuantParams | None
 
 
-def load(data: bytes, path: Path) -> Any:
+def load(data: bytes, path: Path) -> schema.ModelT:
     """Unpack a file (`path` is for messages).
 
     Raises:
@@ -56,7 +57,7 @@ def load(data: bytes, path: Path) -> Any:
         raise damaged(path, error) from error
 
 
-def unpack(data: bytes) -> Any:
+def unpack(data: bytes) -> schema.ModelT:
     """Unpack what a converter just wrote."""
     import numpy as np
     from ai_edge_litert import schema_py_generated as schema
@@ -74,12 +75,12 @@ def damaged(path: Path, error: Exception) -> BadInput:
     return BadInput(f"{path}: a damaged TFLite file ({type(error).__name__}); export it again")
 
 
-def pack(model: Any) -> bytes:
+def pack(model: schema.ModelT) -> bytes:
     """The file's bytes."""
     import flatbuffers  # type: ignore[import-untyped]
 
     class Builder(flatbuffers.Builder):
-        def StartVector(self, size: int, count: int, alignment: int) -> Any:
+        def StartVector(self, size: int, count: int, alignment: int) -> int:
             # Only a buffer's data is made of bytes, and Python's builder forgets its alignment.
             return super().StartVector(size, count, _ALIGNMENT if size == 1 else alignment)
 
@@ -88,12 +89,12 @@ def pack(model: Any) -> bytes:
     return bytes(builder.Output())
 
 
-def kind(model: Any, op: Any) -> str:
+def kind(model: schema.ModelT, op: schema.OperatorT) -> str:
     """An operation's name: `CONV_2D`, a custom operator's own name, `BUILTIN_999` if unknown."""
     return code_kind(model.operatorCodes[op.opcodeIndex])
 
 
-def code_kind(code: Any) -> str:
+def code_kind(code: schema.OperatorCodeT) -> str:
     """The operator that an entry of `operatorCodes` stands for."""
     names = _names()
     # Files from before TensorFlow 2.4 have only the older, one-byte field.
@@ -111,13 +112,13 @@ def clean(text: bytes | str | None) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in decoded)
 
 
-def tensor_name(index: int, tensor: Any, subgraph: int = 0) -> str:
+def tensor_name(index: int, tensor: schema.TensorT, subgraph: int = 0) -> str:
     """A unique, short name: converters repeat names, and end them in the module that matters."""
     prefix = f"s{subgraph}." if subgraph else ""
     return f"{prefix}{index}:{clean(tensor.name).rsplit('.', 1)[-1]}"
 
 
-def stored(model: Any, index: int, tensor: Any, subgraph: int = 0) -> Stored:
+def stored(model: schema.ModelT, index: int, tensor: schema.TensorT, subgraph: int = 0) -> Stored:
     """A tensor by itself.
 
     Raises:
@@ -126,8 +127,8 @@ def stored(model: Any, index: int, tensor: Any, subgraph: int = 0) -> Stored:
     dtype = TYPES.get(tensor.type, f"type{tensor.type}")
     shape = tuple(int(v) for v in tensor.shape) if tensor.shape is not None else ()
     raw = constant(model, tensor)
-    readable = raw is not None and tensor.sparsity is None
-    data = _numbers(raw, dtype, shape) if readable else None
+    readable = raw if tensor.sparsity is None else None
+    data = _numbers(readable, dtype, shape) if readable is not None else None
     name = tensor_name(index, tensor, subgraph)
     return Stored(
         name, dtype, shape, tensor.buffer, raw is not None, data, _quantization(tensor, dtype)
@@ -147,7 +148,7 @@ def _numbers(raw: np.ndarray, dtype: str, shape: tuple[int, ...]) -> np.ndarray 
     return values.reshape(shape)
 
 
-def _quantization(tensor: Any, dtype: str) -> QuantParams | None:
+def _quantization(tensor: schema.TensorT, dtype: str) -> QuantParams | None:
     q = tensor.quantization
     if q is None or q.scale is None or not len(q.scale):
         return None
@@ -156,13 +157,13 @@ def _quantization(tensor: Any, dtype: str) -> QuantParams | None:
     return QuantParams(tuple(float(s) for s in q.scale), zeros, dtype, axis)
 
 
-def constant(model: Any, tensor: Any) -> Any:
+def constant(model: schema.ModelT, tensor: schema.TensorT) -> np.ndarray | None:
     """The bytes stored for a tensor (uint8 array), None if it is computed."""
     data = model.buffers[tensor.buffer].data
     return data if data is not None and len(data) else None
 
 
-def add_buffer(model: Any, data: bytes) -> int:
+def add_buffer(model: schema.ModelT, data: bytes) -> int:
     """Store bytes; returns the buffer's index."""
     import numpy as np
     from ai_edge_litert import schema_py_generated as schema

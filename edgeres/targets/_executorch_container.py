@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres.targets._structure import notes_left_over
 
 if TYPE_CHECKING:
+    from executorch.exir import schema
+    from executorch.exir._serialize._program import PTEFile
+
     from edgeres.targets import Source
 
 # How torch.export describes one tensor, and a call with one: for Python's runtime.
@@ -22,7 +25,7 @@ _CALL = (
 _ALIGNED, _SPARE = 16, 128  # of planned memory, in bytes
 
 
-def program(file: Any, source: Source) -> Iterator[str]:
+def program(file: PTEFile, source: Source) -> Iterator[str]:
     """The methods, and what they stand on."""
     from executorch.exir import schema
 
@@ -54,13 +57,15 @@ def program(file: Any, source: Source) -> Iterator[str]:
     yield from notes_left_over(notes, source.metadata)
 
 
-def _others(stored: Any, expected: Any, where: str) -> Iterator[str]:
+def _others(
+    stored: object, expected: schema.Program | schema.ExecutionPlan, where: str
+) -> Iterator[str]:
     for field in dataclasses.fields(expected):
         if getattr(stored, field.name) != getattr(expected, field.name):
             yield f"{where} has another {field.name} than export writes"
 
 
-def _note(name: str, text: str) -> Any:
+def _note(name: str, text: str) -> schema.ExecutionPlan:
     """A method that only returns a text."""
     from executorch.exir import schema
 
@@ -71,7 +76,7 @@ def _note(name: str, text: str) -> Any:
     )  # fmt: skip
 
 
-def _forward(stored: Any, source: Source) -> Any:
+def _forward(stored: schema.ExecutionPlan, source: Source) -> schema.ExecutionPlan:
     """The method that gives all to one delegate: one image in, one row of logits out."""
     from executorch.exir import schema
 
@@ -91,13 +96,13 @@ def _forward(stored: Any, source: Source) -> Any:
     )  # fmt: skip
 
 
-def _chain(*instructions: Any) -> Any:
+def _chain(*instructions: schema.Instruction) -> schema.Chain:
     from executorch.exir import schema
 
     return schema.Chain(inputs=[], outputs=[], instructions=[*instructions], stacktrace=None)
 
 
-def _tensor(sizes: list[int], offset: int) -> Any:
+def _tensor(sizes: list[int], offset: int) -> schema.EValue:
     from executorch.exir import schema
 
     return schema.EValue(schema.Tensor(

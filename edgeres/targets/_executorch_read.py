@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres.errors import BadInput, EdgeresError
 from edgeres.targets._executorch_xnnpack import Delegate
@@ -12,6 +12,8 @@ from edgeres.types import QuantParams, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
+    from executorch.exir import schema
+    from executorch.exir._serialize._program import PTEFile
 
 _KERNELS: dict[str, Role] = {
     "convolution": "conv", "linear": "linear", "addmm": "linear", "mm": "linear", "add": "add",
@@ -52,7 +54,7 @@ def graph(path: Path) -> FileGraph:
 class _Reader:
     """One program's method `forward`."""
 
-    def __init__(self, where: str, file: Any):
+    def __init__(self, where: str, file: PTEFile):
         self.where, self.program = where, file.program
         plans = {plan.name: plan for plan in self.program.execution_plan}
         if "forward" not in plans:
@@ -89,7 +91,7 @@ class _Reader:
             "" if newer else "ExecuTorch 1.0", self.versions,
         )  # fmt: skip
 
-    def _delegate(self, call: Any, number: int) -> list[FileOp]:
+    def _delegate(self, call: schema.DelegateCall, number: int) -> list[FileOp]:
         delegate = self.plan.delegates[call.delegate_index]
         if delegate.id != "XnnpackBackend":
             raise BadInput(f"{self.where}: delegated to {delegate.id[:80]!r}; edgeres reads "
@@ -101,7 +103,7 @@ class _Reader:
         self.quantization |= found.quantization()
         return found.ops()
 
-    def _kernel(self, call: Any) -> FileOp:
+    def _kernel(self, call: schema.KernelCall) -> FileOp:
         """A kernel outside the delegates; its last argument is what it returns."""
         kind = self.plan.operators[call.op_index].name
         base = kind.rsplit("::", 1)[-1]
@@ -146,7 +148,7 @@ class _Reader:
                 found[plan.name] = values[0].string_val
         return found
 
-    def _value(self, number: int) -> Any:
+    def _value(self, number: int) -> schema.KernelTypes:
         return self.plan.values[number].val
 
     def _tensors(self, number: int) -> list[int]:

@@ -6,17 +6,19 @@ import math
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres.errors import BadInput, EdgeresError
 from edgeres.targets import _executorch_container as container
-from edgeres.targets._executorch_xnnpack import TO_NCHW, TO_NHWC, Delegate, encoded
-from edgeres.targets._structure import Step, Structure
+from edgeres.targets._executorch_xnnpack import TO_NCHW, TO_NHWC, Delegate, Table, Value, encoded
+from edgeres.targets._structure import Details, Step, Structure
 
 if TYPE_CHECKING:
     import numpy as np
+    from executorch.exir._serialize._program import PTEFile
 
     from edgeres.targets import Source
+    from edgeres.types import QuantParams
 
 # precision -> the types that its tensors may have
 _TYPES = {"fp32": ("fp32",), "int8": ("qint8", "qcint8", "qcint32", "fp32")}
@@ -33,7 +35,7 @@ _FIXED = {"adjustment_height": 0, "adjustment_width": 0}
 _KEEP_DIMS = 64  # XNN_FLAG_KEEP_DIMS
 _FLAGS = {"XNNGlobalAvgPooling2d": _KEEP_DIMS, "XNNMaxPooling2d": _KEEP_DIMS}
 _NONE = 0xFFFFFFFF
-_QUANTIZED = {
+_QUANTIZED: dict[str | None, set[str]] = {
     "PerTensorQuant": {"scale", "zero_point"},
     "PerChannelQuant": {"scale", "channel_dim", "scale_buffer_idx", "num_scales"},
 }
@@ -75,7 +77,7 @@ def structure(path: Path, source: Source, precision: str) -> Structure:
 class _Reader:
     """The one XNNPACK graph, channels last inside; a transposed tensor keeps its name."""
 
-    def __init__(self, where: str, file: Any, precision: str):
+    def __init__(self, where: str, file: PTEFile, precision: str):
         self.precision = precision
         blob = bytes(file.program.backend_delegate_data[0].data)
         stored = file.named_data.pte_data if file.named_data else {}
@@ -142,7 +144,7 @@ class _Reader:
             if value["constant"] == 0 and dims[:1] != [1]:
                 yield f"the tensor {number} holds {dims[:1]} images"
 
-    def _step(self, kind: str, node: Any, details: Any, name: str) -> Step | None:
+    def _step(self, kind: str, node: Table, details: Table, name: str) -> Step | None:
         op, output = _NODES.get(kind, "unknown"), details["output_id"]
         sources = [
             i for key, i in sorted(details.items())
@@ -163,7 +165,7 @@ class _Reader:
         if op in _CHANNELS_LAST or self.channels_last.intersection(sources):
             self.channels_last.add(output)
         self.shapes[tensor] = self._shape(output)
-        found: dict[str, Any] = {"relu": "output_min_max" in node and op != "relu",
+        found: Details = {"relu": "output_min_max" in node and op != "relu",
                                  "most": _most(node)}  # fmt: skip
         if op in ("conv", "linear"):
             found |= self._weighted(kind, details, sources, name)
@@ -175,7 +177,7 @@ class _Reader:
             op = "dequantize"
         return Step(op, name, data, tensor, **found)  # type: ignore[arg-type]
 
-    def _problem(self, kind: str, op: str, node: Any, sources: list[int], output: int) -> str:
+    def _problem(self, kind: str, op: str, node: Table, sources: list[int], output: int) -> str:
         """Why a node isn't one that is read here; "" if it is."""
         details = node["xnode_union"]
         values = [self.values[i] for i in (*sources, output)]
@@ -220,7 +222,7 @@ class _Reader:
             return "has another scale behind it"
         return ""
 
-    def _transposes(self, details: Any, source: int, output: int) -> str:
+    def _transposes(self, details: Table, source: int, output: int) -> str:
         """Between the two orders of axes, with everything else as it was."""
         before, after = self.values[source], self.values[output]
         last = source in self.channels_last
@@ -239,7 +241,7 @@ class _Reader:
         _, *dims = self.values[number]["dims"]
         return (dims[-1], *dims[:-1]) if number in self.channels_last else tuple(dims)
 
-    def _weighted(self, kind: str, details: Any, sources: list[int], name: str) -> dict[str, Any]:
+    def _weighted(self, kind: str, details: Table, sources: list[int], name: str) -> Details:
         self.used.add(details["filter_id"])
         value = self.values[details["filter_id"]]
         weight, scales = self.delegate.weight(kind, details)
@@ -249,7 +251,7 @@ class _Reader:
         axis = 3 if kind == "XNNDepthwiseConv2d" else 0
         if scales and not self._per_channel(value, axis, len(weight)):
             self.strange.append(f"{name}: its weights' scales are others")
-        found: dict[str, Any] = {"weight": weight, "weight_quantization": scales}
+        found: Details = {"weight": weight, "weight_quantization": scales}
         if kind != "XNNFullyConnected":
             found["groups"] = groups = details["groups"]
             channels = (groups * details["group_output_channels"], details["group_input_channels"],
@@ -260,13 +262,13 @@ class _Reader:
             found["bias"] = self._bias(details["bias_id"], sources[0], scales, name)
         return found
 
-    def _per_channel(self, value: Any, axis: int, count: int) -> bool:
+    def _per_channel(self, value: Value, axis: int, count: int) -> bool:
         quant = value["quant"]
         expected = {"scale": [], "channel_dim": axis, "num_scales": count}
         return (value["how"] == "PerChannelQuant" and bool(_scales(value))
                 and all(quant[k] == v for k, v in expected.items()))  # fmt: skip
 
-    def _bias(self, number: int, read: int, scales: Any, name: str) -> np.ndarray:
+    def _bias(self, number: int, read: int, scales: QuantParams | None, name: str) -> np.ndarray:
         import numpy as np
 
         self.used.add(number)
@@ -284,11 +286,11 @@ class _Reader:
         return bias
 
 
-def _scales(value: Any) -> int:
+def _scales(value: Value) -> int:
     return int((value["quant"] or {}).get("scale_buffer_idx", 0))
 
 
-def _window(details: Any) -> dict[str, Any]:
+def _window(details: Table) -> Details:
     kernel, stride = (("kernel", "subsampling") if "kernel_height" in details
                       else ("pooling", "stride"))  # fmt: skip
 
@@ -300,7 +302,7 @@ def _window(details: Any) -> dict[str, Any]:
             "padding": tuple(details[f"padding_{side}"] for side in sides)}  # fmt: skip
 
 
-def _beyond(blob: bytes, graph: Any, stored: bytes) -> Iterator[str]:
+def _beyond(blob: bytes, graph: Table, stored: bytes) -> Iterator[str]:
     """What the delegate holds beside its graph's nodes and values."""
     known = {**graph, "version": "0", "num_externs": 2, "input_ids": graph["input_ids"][:1],
              "output_ids": graph["output_ids"][:1]}  # fmt: skip
@@ -317,7 +319,7 @@ def _beyond(blob: bytes, graph: Any, stored: bytes) -> Iterator[str]:
         yield "its XNNPACK graph has constants in other places"
 
 
-def _most(node: Any) -> float:
+def _most(node: Table) -> float:
     """What a node cuts its output off at, kept as the bits of a float."""
     if "output_min_max" not in node:
         return math.inf

@@ -11,7 +11,7 @@ import re
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 from edgeres import scratch
 from edgeres.errors import BadInput
@@ -37,6 +37,21 @@ _INTEGERS = {"qint8": "int8", "quint8": "uint8", "qcint8": "int8", "qint32": "in
 _ALIGNED = 16  # the parts of a delegate, in bytes
 _FLOATS = {"fp32": "float32", "fp16": "float16"}
 TO_NHWC, TO_NCHW = [0, 2, 3, 1], [0, 3, 1, 2]
+
+Table: TypeAlias = dict[str, Any]
+"""A table of the schema as flatc writes it in JSON: fields by their names there."""
+
+
+class Value(TypedDict):
+    """A tensor of either kind, under the names that are used here."""
+
+    id: int
+    external: int
+    dims: list[int]
+    type: str
+    constant: int
+    how: str | None
+    quant: Any  # a table of the kind `how`, None without
 
 
 class Delegate:
@@ -86,7 +101,7 @@ class Delegate:
             if v["type"] in _INTEGERS and v["how"] == "PerTensorQuant" and not v["constant"]
         }
 
-    def _op(self, kind: str, node: dict[str, Any], at_ends: set[int]) -> FileOp:
+    def _op(self, kind: str, node: Table, at_ends: set[int]) -> FileOp:
         role, output = _ROLES.get(kind, "other"), node["output_id"]
         sources = self._sources(node)
         data = [i for i in sources if not self.values[i]["constant"]]
@@ -109,16 +124,16 @@ class Delegate:
             self._shape(output), sum(map(self._stored_bytes, constants)),
         )  # fmt: skip
 
-    def _sources(self, node: dict[str, Any]) -> list[int]:
+    def _sources(self, node: Table) -> list[int]:
         """Tensors that an operation computes from, without filter and bias."""
         own = ("filter_id", "bias_id", "output_id", "output_value_id", "output_index_id")
         ids = [i for key, i in node.items() if key.endswith("_id") and key not in own]
         return [i for i in ids if i in self.values]
 
-    def _filter(self, node: dict[str, Any]) -> list[int]:
+    def _filter(self, node: Table) -> list[int]:
         return [node["filter_id"]] if "filter_id" in node else []
 
-    def _at_ends(self, nodes: list[tuple[str, dict[str, Any]]]) -> set[int]:
+    def _at_ends(self, nodes: list[tuple[str, Table]]) -> set[int]:
         """Tensors of the network's input or output, through what only changes their type."""
         found = {i for i in self.values if self.name(i) in self.ends}
         for kind, node in [*nodes, *reversed(nodes)]:
@@ -127,7 +142,7 @@ class Delegate:
                 found |= pair
         return found
 
-    def _free(self, node: dict[str, Any], at_ends: set[int]) -> bool:
+    def _free(self, node: Table, at_ends: set[int]) -> bool:
         """A transpose that a device pays for once or not at all.
 
         XNNPACK computes channels-last, so executorch turns the input, as onnxruntime does inside
@@ -137,9 +152,7 @@ class Delegate:
         moved = [axis for axis in node["perm"] if dims[axis] != 1]
         return moved == sorted(moved) or bool({node["input_id"], node["output_id"]} & at_ends)
 
-    def weight(
-        self, kind: str, node: dict[str, Any]
-    ) -> tuple[np.ndarray | None, QuantParams | None]:
+    def weight(self, kind: str, node: Table) -> tuple[np.ndarray | None, QuantParams | None]:
         """In PyTorch's order, with its scales; None for kinds that aren't read (4-bit codes)."""
         value = self.values.get(node.get("filter_id", -1))
         known = {**_INTEGERS, **_FLOATS}
@@ -154,7 +167,7 @@ class Delegate:
             weight = weight.transpose(0, 3, 1, 2)
         return weight, self._weight_scales(value)
 
-    def _weight_scales(self, value: dict[str, Any]) -> QuantParams | None:
+    def _weight_scales(self, value: Value) -> QuantParams | None:
         quant, dtype = value["quant"], _INTEGERS.get(value["type"])
         if dtype is None:
             return None
@@ -195,7 +208,7 @@ class Delegate:
         return self.names[external] if external < len(self.names) else f"{self.prefix}{number}"
 
 
-def _decoded(blob: bytes) -> tuple[dict[str, Any], bytes]:
+def _decoded(blob: bytes) -> tuple[Table, bytes]:
     """The graph as the schema names it, and the constants behind it."""
     from executorch.backends.xnnpack.serialization import xnnpack_graph_serialize as own
     from executorch.exir._serialize._flatbuffer import _flatc_decompile
@@ -211,7 +224,7 @@ def _decoded(blob: bytes) -> tuple[dict[str, Any], bytes]:
     return graph, blob[header.constant_data_offset :]
 
 
-def encoded(graph: dict[str, Any]) -> bytes:
+def encoded(graph: Table) -> bytes:
     """A delegate of a graph that was decoded, without constants of its own."""
     from executorch.backends.xnnpack.serialization import xnnpack_graph_serialize as own
     from executorch.exir._serialize._flatbuffer import _flatc_compile
@@ -235,7 +248,7 @@ def _schema() -> str:
     return re.sub(r"\bfloat\b", "uint", own._get_schema_bytes().decode())
 
 
-def _flat(value: dict[str, Any]) -> dict[str, Any]:
+def _flat(value: Table) -> Value:
     """A tensor of either kind, with or without scales, under the same few names."""
     union = value["xvalue_union"]
     tensor = union.get("tensor_value", union)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +24,10 @@ from edgeres.targets._mil_package import numpy_dtype, printable
 if TYPE_CHECKING:
     import numpy as np
     import torch
+    from coremltools.converters.mil.mil import Function, Operation, Var
 
-    Arguments = Mapping[str, Any]  # an operation's arguments by name: tensors and plain constants
-    Kernel = Callable[[Arguments], torch.Tensor]
+    from edgeres.targets._mil_integers import Kernel
+
 
 _CHUNK_VALUES = 1 << 20  # of the largest tensor: more falls out of the processor's cache
 _EXACT = ("relu", "reshape", "squeeze", "expand_dims", "transpose", "concat", "max_pool", "pad",
@@ -47,7 +48,7 @@ class _Step:
     """
 
     kernel: Kernel
-    constants: dict[str, Any]
+    constants: dict[str, object]
     sources: dict[str, str | list[str]]
     output: str
     shape: tuple[int, ...]
@@ -66,7 +67,7 @@ class Interpreter:
 
     stand_in = "interpreted"
 
-    def __init__(self, function: Any, where: str, exact: Container[str] = ()):
+    def __init__(self, function: Function, where: str, exact: Container[str] = ()):
         """Prepare a program; what depends on constants only is computed once.
 
         Args:
@@ -79,7 +80,7 @@ class Interpreter:
         """
         ((self._input, given),), (output,) = function.inputs.items(), function.outputs
         self._where, self._output, self._dtype = where, output.name, numpy_dtype(output)
-        self._known: dict[str, Any] = {}
+        self._known: dict[str, torch.Tensor] = {}
         self._units: dict[str, torch.Tensor] = {}
         steps: list[_Step] = []
         largest = math.prod(given.shape)
@@ -153,13 +154,13 @@ class Interpreter:
                 for n, v in values.items() if n in names and n not in self._known}  # fmt: skip
 
 
-def _prepare(op: Any, known: dict[str, Any], where: str) -> _Step:
+def _prepare(op: Operation, known: dict[str, torch.Tensor], where: str) -> _Step:
     """Sort an operation's arguments into plain constants and tensors, which may be `known`."""
     kernel = _kernels().get(op.op_type)
     if kernel is None or len(op.outputs) != 1:
         raise BadInput(f"{where}: operation {op.op_type!r} isn't known here, only Core ML on a "
                        "Mac can run it")  # fmt: skip
-    constants: dict[str, Any] = {}
+    constants: dict[str, object] = {}
     sources: dict[str, str | list[str]] = {}
     for name, argument in op.inputs.items():
         if isinstance(argument, (list, tuple)):
@@ -175,7 +176,7 @@ def _prepare(op: Any, known: dict[str, Any], where: str) -> _Step:
     return _Step(kernel, {**constants, "_shape": shape}, sources, output.name, shape, half)
 
 
-def _constant(var: Any) -> Any:
+def _constant(var: Var) -> Any:
     """A constant as kernels take it: float32 or code tensors, plain numbers, lists, strings."""
     import numpy as np
     import torch

@@ -9,7 +9,11 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from coremltools.proto import MIL_pb2
 
 FILE = "@model_path/weights/weight.bin"
 # MIL's number for a type -> numpy's name
@@ -27,7 +31,7 @@ class Blobs:
         self.data = data
         self.read: dict[int, int] = {}  # where a blob's record starts -> where its values end
 
-    def get(self, offset: int, dtype: str, count: int) -> Any:
+    def get(self, offset: int, dtype: str, count: int) -> np.ndarray:
         """The values of a blob, flat.
 
         Raises:
@@ -56,7 +60,7 @@ class Blobs:
             yield f"the weights' file has something else at {end}"
 
 
-def value(stored: Any, blobs: Blobs | None = None) -> Any:
+def value(stored: MIL_pb2.Value, blobs: Blobs | None = None) -> Any:
     """A MIL `Value` as an array, or a text.
 
     Raises:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from edgeres.targets import _mil_package as packages
 from edgeres.targets._structure import (
@@ -17,6 +18,8 @@ from edgeres.targets._structure import (
 )
 
 if TYPE_CHECKING:
+    from coremltools.proto import MIL_pb2, Model_pb2
+
     from edgeres.targets import Source
 
 _VERSION, _OPSET, _MAIN = 8, "CoreML7", "main"
@@ -44,7 +47,7 @@ def package(path: Path) -> Iterator[str]:
         yield "Manifest.json isn't that of a package with one model and its weights"
 
 
-def beyond(path: Path, spec: Any) -> Iterator[str]:
+def beyond(path: Path, spec: Model_pb2.Model) -> Iterator[str]:
     """Bytes of the model's file that no part of the model accounts for."""
     known = type(spec)()
     known.CopyFrom(spec)
@@ -53,7 +56,9 @@ def beyond(path: Path, spec: Any) -> Iterator[str]:
         yield f"{packages.MODEL.name} holds fields of no known meaning, or isn't in export's order"
 
 
-def model(spec: Any, source: Source, precision: str, proto: Any) -> Iterator[str]:
+def model(
+    spec: Model_pb2.Model, source: Source, precision: str, proto: ModuleType
+) -> Iterator[str]:
     """Everything around the one block of operations."""
     network = source.model.spec
     px = network.preprocess.size_px
@@ -75,7 +80,7 @@ def model(spec: Any, source: Source, precision: str, proto: Any) -> Iterator[str
     yield from _program(spec.mlProgram, ends["input"], ends["output"][0], proto.MIL_pb2)
 
 
-def _told(metadata: Any, source: Source, precision: str) -> Iterator[str]:
+def _told(metadata: Model_pb2.Metadata, source: Source, precision: str) -> Iterator[str]:
     """Notes: the format's own, ours, coremltools'."""
     expected = standard(source, precision)
     yield from fields_left_over(metadata, (*expected, "userDefined"))
@@ -91,8 +96,8 @@ def _told(metadata: Any, source: Source, precision: str) -> Iterator[str]:
     yield from notes_left_over(notes, source.metadata)
 
 
-def _program(program: Any, image: tuple[str, tuple[int, ...], str], answer: str,
-             mil: Any) -> Iterator[str]:  # fmt: skip
+def _program(program: MIL_pb2.Program, image: tuple[str, tuple[int, ...], str], answer: str,
+             mil: ModuleType) -> Iterator[str]:  # fmt: skip
     """One function with one block, which reads the image and gives the answer."""
     yield from fields_left_over(program, ("version", "functions", "attributes"))
     if program.version != 1 or list(program.functions) != [_MAIN]:
@@ -116,7 +121,7 @@ def _program(program: Any, image: tuple[str, tuple[int, ...], str], answer: str,
     yield from _build(program.attributes, mil)
 
 
-def _build(attributes: Any, mil: Any) -> Iterator[str]:
+def _build(attributes: Mapping[str, MIL_pb2.Value], mil: ModuleType) -> Iterator[str]:
     """With what it was made; a palettized program doesn't say."""
     if list(attributes) not in ([], ["buildInfo"]):
         yield f"its program has the attributes {_listed(attributes)}"
@@ -136,9 +141,9 @@ def _build(attributes: Any, mil: Any) -> Iterator[str]:
             yield "its build information isn't coremltools'"
 
 
-def _text(value: Any) -> str:
+def _text(value: MIL_pb2.Value) -> str:
     return "".join(value.immediateValue.tensor.strings.values)
 
 
-def _listed(names: Any) -> str:
+def _listed(names: Iterable[str]) -> str:
     return packages.printable(", ".join(sorted(names))) or "none"

@@ -7,12 +7,17 @@ the tensor of codes that is quantized from it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Container, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from edgeres.targets._graph import FileGraph, FileOp, Role
 from edgeres.targets._mil_package import Package, numpy_dtype
 from edgeres.types import QuantParams, TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from coremltools.converters.mil.mil import Operation, Var
 
 _ROLES: dict[str, Role] = {
     "conv": "conv", "linear": "linear", "matmul": "linear", "add": "add", "mul": "mul",
@@ -67,7 +72,7 @@ def inside_kernels(package: Package) -> set[str]:
     return {name for op in kernels for name in _passed(op)}
 
 
-def batchwise(op: Any, known: Mapping[str, Any]) -> bool:
+def batchwise(op: Operation, known: Container[str]) -> bool:
     """Whether an operation treats the images of a batch one by one (then many run at once)."""
     output = op.outputs[0]
     arguments = [
@@ -91,18 +96,18 @@ def batchwise(op: Any, known: Mapping[str, Any]) -> bool:
     return True
 
 
-def _integers(value: Any) -> list[int]:
+def _integers(value: npt.ArrayLike) -> list[int]:
     import numpy as np
 
     return [int(v) for v in np.reshape(value, -1)]
 
 
-def _is_integer_kernel(op: Any) -> bool:
+def _is_integer_kernel(op: Operation) -> bool:
     found = _operation(op)
     return found.role not in ("boundary", "move", "transpose", "other") and not found.floating
 
 
-def _passed(op: Any) -> Iterator[str]:
+def _passed(op: Operation) -> Iterator[str]:
     """Every value between an integer kernel's codes."""
     value = op.outputs[0]
     yield value.name
@@ -117,7 +122,7 @@ def _passed(op: Any) -> Iterator[str]:
             yield source.name
 
 
-def _operation(op: Any) -> FileOp:
+def _operation(op: Operation) -> FileOp:
     kind, role = op.op_type, _ROLES.get(op.op_type, "other")
     role = "boundary" if kind.startswith(_UNPACKS) else role
     output, data = op.outputs[0], _data(op)
@@ -139,7 +144,7 @@ def _operation(op: Any) -> FileOp:
                   weight, quantization, shape, size)  # fmt: skip
 
 
-def _data(op: Any) -> list[Any]:
+def _data(op: Operation) -> list[Var]:
     """The inputs that an operation computes from: neither constants nor stored weights."""
     arguments = [a for name, a in op.inputs.items() if name not in ("weight", "bias")]
     listed = [v for a in arguments for v in (a if isinstance(a, (list, tuple)) else [a])]
@@ -150,7 +155,7 @@ def _known(names: tuple[str | None, ...]) -> tuple[str, ...]:
     return tuple(name for name in names if name is not None)
 
 
-def _quantized_output(var: Any) -> str | None:
+def _quantized_output(var: Var) -> str | None:
     """The quantize behind a value, through its ReLU: the tensor the fused kernel writes."""
     while len(var.child_ops) == 1 and var.child_ops[0].op_type == "relu":
         var = var.child_ops[0].outputs[0]
@@ -158,21 +163,21 @@ def _quantized_output(var: Any) -> str | None:
     return readers[0].outputs[0].name if readers and readers[0].op_type == "quantize" else None
 
 
-def _quantized_source(var: Any) -> str | None:
+def _quantized_source(var: Var) -> str | None:
     """The codes a value is dequantized from, if it is."""
     while var.op is not None and var.op.op_type in ("reshape", "squeeze"):
         var = var.op.inputs["x"]
     return var.op.inputs["input"].name if var.op and var.op.op_type == "dequantize" else None
 
 
-def _weight(var: Any) -> tuple[Any, QuantParams | None, int]:
+def _weight(var: Var) -> tuple[np.ndarray | None, QuantParams | None, int]:
     """A stored weight (codes if quantized, real values else), its scales, its size in bytes."""
     if var is None or (var.val is None and var.op is None):
         return None, None, 0
     kind = var.op.op_type if var.op is not None else "const"
     if not kind.startswith(_UNPACKS):
         return var.val, None, 0 if var.val is None else var.val.nbytes
-    inputs: Mapping[str, Any] = var.op.inputs
+    inputs: Mapping[str, Var] = var.op.inputs
     if kind != "constexpr_affine_dequantize":
         return var.op.materialized_val_inference(), None, _stored_bytes(var.op)
     codes, scale, zero = (inputs[n].val for n in ("quantized_data", "scale", "zero_point"))
@@ -180,7 +185,7 @@ def _weight(var: Any) -> tuple[Any, QuantParams | None, int]:
     return codes, _affine(scale, zero, int(inputs["axis"].val)), size
 
 
-def _stored_bytes(op: Any) -> int:
+def _stored_bytes(op: Operation) -> int:
     """Bytes of what a weight is unpacked from, through all the operations that do so in turn."""
     size = 0
     for var in op.inputs.values():
@@ -194,13 +199,15 @@ def _stored_bytes(op: Any) -> int:
     return size
 
 
-def _params(op: Any) -> QuantParams:
+def _params(op: Operation) -> QuantParams:
     zero = op.inputs.get("zero_point")
     dtype = str(op.inputs["output_dtype"].val)
     return _affine(op.inputs["scale"].val, zero.val if zero is not None else 0, None, dtype)
 
 
-def _affine(scale: Any, zero: Any, axis: int | None, dtype: str = "int8") -> QuantParams:
+def _affine(
+    scale: npt.ArrayLike, zero: npt.ArrayLike, axis: int | None, dtype: str = "int8"
+) -> QuantParams:
     import numpy as np
 
     scales = tuple(float(s) for s in np.reshape(scale, -1))
@@ -209,6 +216,6 @@ def _affine(scale: Any, zero: Any, axis: int | None, dtype: str = "int8") -> Qua
     return QuantParams(scales, values, dtype, axis if len(scales) > 1 else None)
 
 
-def _io(var: Any) -> TensorSpec:
+def _io(var: Var) -> TensorSpec:
     shape = tuple(int(d) for d in var.shape)
     return TensorSpec(var.name, shape, numpy_dtype(var), "NCHW" if len(shape) == 4 else "NC")

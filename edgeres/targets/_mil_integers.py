@@ -8,14 +8,15 @@ Sums of products of codes are exact in float32 below 2**24, in whatever order.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres.targets import _mil_kernels as real
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    Arguments = Mapping[str, Any]
+    from edgeres.targets._mil_kernels import Arguments
+
     Kernel = Callable[[Arguments], Tensor]
 
 _PASSED_ON = ("relu", "reshape", "squeeze", "max_pool", "reduce_mean")

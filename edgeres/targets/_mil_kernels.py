@@ -7,12 +7,13 @@ its result, any batch size. Float values are float32 tensors; integer codes keep
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    # An operation's arguments by name: tensors, lists of them, and plain constants.
     Arguments = Mapping[str, Any]
 
 
@@ -143,7 +144,7 @@ def cast(a: Arguments) -> Tensor:
     return a["x"].to(torch.float32 if kind in ("fp16", "fp32") else getattr(torch, kind))
 
 
-def along_axis(a: Arguments, name: str, rank: int) -> Any:
+def along_axis(a: Arguments, name: str, rank: int) -> Tensor | float | None:
     """A scale or zero point, shaped to meet its axis; None if there is none."""
     value = a.get(name)
     if value is None or isinstance(value, (int, float)):
@@ -153,7 +154,7 @@ def along_axis(a: Arguments, name: str, rank: int) -> Any:
     return value.float().reshape(shape) if value.ndim else value.float()
 
 
-def _paddings(a: Arguments, sizes: Any, kernel: Any) -> list[tuple[int, int]]:
+def _paddings(a: Arguments, sizes: Sequence[int], kernel: Sequence[int]) -> list[tuple[int, int]]:
     """(before, after) of each spatial axis."""
     kind = a["pad_type"]
     if kind == "valid":

@@ -6,10 +6,15 @@ import json
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from edgeres.errors import BadInput, MissingComponent
 from edgeres.quiet import quiet
+
+if TYPE_CHECKING:
+    from coremltools.converters.mil.mil import Function, Program, Var
+    from coremltools.proto import MIL_pb2, Model_pb2
 
 MODEL = Path("Data/com.apple.CoreML/model.mlmodel")
 MANIFEST = Path("Manifest.json")
@@ -32,14 +37,14 @@ class Package:
         classifier: whether Core ML answers with a label beside the scores.
     """
 
-    function: Any
+    function: Function
     metadata: dict[str, str]
     requires: str
     versions: dict[str, int]
     classifier: bool = False
 
 
-def load(path: Path, ct: Any) -> Package:
+def load(path: Path, ct: ModuleType) -> Package:
     """Load a package.
 
     Args:
@@ -65,7 +70,7 @@ def load(path: Path, ct: Any) -> Package:
                    {"specification": version, "opset": int(opset or 0)}, classifier)  # fmt: skip
 
 
-def _drop_classifier(function: Any) -> bool:
+def _drop_classifier(function: Function) -> bool:
     """Take off a last operation that turns scores into a label, so that the scores are the answer.
 
     Returns:
@@ -80,7 +85,7 @@ def _drop_classifier(function: Any) -> bool:
     return True
 
 
-def specification(path: Path, ct: Any) -> Any:
+def specification(path: Path, ct: ModuleType) -> Model_pb2.Model:
     """Parse a package's `model.mlmodel`.
 
     Raises:
@@ -111,14 +116,14 @@ def manifest() -> str:
     return json.dumps(told, indent=4)
 
 
-def _functions(spec: Any, path: Path) -> list[tuple[str, Any]]:
+def _functions(spec: Model_pb2.Model, path: Path) -> list[tuple[str, MIL_pb2.Function]]:
     functions = list(spec.mlProgram.functions.items())
     if not functions:
         raise BadInput(f"{path}: a damaged Core ML package (no program); export it again")
     return functions
 
 
-def _program(spec: Any, path: Path) -> Any:
+def _program(spec: Model_pb2.Model, path: Path) -> Program:
     from coremltools.converters.mil.frontend.milproto import load as milproto
 
     if milproto.BlobReader is None:
@@ -137,7 +142,7 @@ def _program(spec: Any, path: Path) -> Any:
         raise BadInput(f"{path}: coremltools can't read its program ({said})") from error
 
 
-def _weight_files(spec: Any) -> set[str]:
+def _weight_files(spec: Model_pb2.Model) -> set[str]:
     """Names of the files that constants lie in."""
     return {
         attribute.blobFileValue.fileName.split("/")[-1]
@@ -149,7 +154,7 @@ def _weight_files(spec: Any) -> set[str]:
     }
 
 
-def _check(function: Any, path: Path) -> None:
+def _check(function: Function, path: Path) -> None:
     """One output, and sizes that are numbers."""
     if len(function.outputs) != 1:
         raise BadInput(f"{path}: its program has {len(function.outputs)} outputs; edgeres reads "
@@ -165,7 +170,7 @@ def printable(said: str) -> str:
     return "".join(c if c.isprintable() else " " for c in said[:200])
 
 
-def numpy_dtype(var: Any) -> str:
+def numpy_dtype(var: Var) -> str:
     """The type of a coremltools `Var`: `fp16` -> `float16`; integers have numpy's names already."""
     name = str(var.dtype.__type_info__().name)
     return {"fp16": "float16", "fp32": "float32"}.get(name, name)

@@ -6,16 +6,21 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from edgeres.errors import BadInput
 from edgeres.targets import _mil_container as container
 from edgeres.targets import _mil_package as packages
 from edgeres.targets._mil_blobs import DTYPES, Blobs, value
-from edgeres.targets._structure import Step, Structure, fields_left_over, plain
+from edgeres.targets._structure import Details, Operation, Step, Structure, fields_left_over, plain
 from edgeres.types import QuantParams
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from coremltools.proto import MIL_pb2
+
     from edgeres.targets import Source
 
 # precision -> the types that its computed tensors may have; the first is that of its images
@@ -34,10 +39,11 @@ _ARGUMENTS = {
 _WEIGHTS = {"const": ("val",),
             "constexpr_affine_dequantize": ("axis", "quantized_data", "scale", "zero_point"),
             "constexpr_lut_to_dense": ("indices", "lut", "shape")}  # fmt: skip
+_RENAMED: dict[str, Operation] = {"reduce_mean": "mean", "clip": "relu"}
 _CAST_TYPES = {"fp16": "float16", "fp32": "float32"}
 
 
-def structure(path: Path, source: Source, precision: str, ct: Any) -> Structure:
+def structure(path: Path, source: Source, precision: str, ct: ModuleType) -> Structure:
     """The package's own program.
 
     Args:
@@ -68,7 +74,7 @@ def structure(path: Path, source: Source, precision: str, ct: Any) -> Structure:
 class _Reader:
     """The one block of operations."""
 
-    def __init__(self, program: Any, blobs: Blobs, precision: str):
+    def __init__(self, program: MIL_pb2.Program, blobs: Blobs, precision: str):
         (function,) = program.functions.values()
         self.block = function.block_specializations[function.opset]
         (self.input,) = (i.name for i in function.inputs)
@@ -105,7 +111,7 @@ class _Reader:
         for name in sorted(self.constants.keys() - self.used):
             yield f"the constant {packages.printable(name)} is not used"
 
-    def _form(self, op: Any) -> Iterator[str]:
+    def _form(self, op: MIL_pb2.Operation) -> Iterator[str]:
         """What an operation has that isn't read here."""
         yield from fields_left_over(op, ("type", "inputs", "outputs", "attributes"))
         if len(op.outputs) != 1:
@@ -123,7 +129,7 @@ class _Reader:
             if image or dtype not in _TYPES[self.precision]:
                 yield f"it is of type {dtype}"
 
-    def _stored(self, op: Any, name: str) -> Any:
+    def _stored(self, op: MIL_pb2.Operation, name: str) -> Any:
         """A constant, or a weight that is unpacked from one."""
         values = {key: value(op.attributes[key], self.blobs) for key in _WEIGHTS[op.type]}
         if op.type == "const":
@@ -138,7 +144,9 @@ class _Reader:
         self.scales[name] = _params(scale, zero, "int8", 0)
         return codes
 
-    def _from_table(self, name: str, indices: Any, lut: Any, shape: Any) -> Any:
+    def _from_table(
+        self, name: str, indices: np.ndarray, lut: np.ndarray, shape: np.ndarray
+    ) -> np.ndarray:
         import numpy as np
 
         bits, count = int(math.log2(len(lut))), math.prod(shape.tolist())
@@ -148,7 +156,7 @@ class _Reader:
         rows = unpacked[: count * bits].reshape(count, bits)
         return lut[rows @ (1 << np.arange(bits))].reshape(shape)
 
-    def _step(self, op: Any, name: str, where: str) -> Step:
+    def _step(self, op: MIL_pb2.Operation, name: str, where: str) -> Step:
         tensors, constants = (part.split() for part in _ARGUMENTS.get(op.type, ("", "")))
         given = {}
         for key, argument in op.inputs.items():
@@ -181,7 +189,7 @@ class _Reader:
             return Step("unknown", where, data, name)
         stored = {key: self.constants[given[key][0]] for key in wanted & given.keys()}
         data = tuple(n for key in tensors for n in given[key])
-        kind: Any = {"reduce_mean": "mean", "clip": "relu"}.get(op.type, op.type)
+        kind: Operation = _RENAMED.get(op.type, op.type)
         details = self._details(op.type, stored, data, name, where)
         if kind == "relu":
             details |= {"most": float(stored["beta"]) if op.type == "clip" else math.inf}
@@ -199,8 +207,8 @@ class _Reader:
 
     def _details(
         self, kind: str, stored: dict[str, Any], data: tuple[str, ...], name: str, where: str
-    ) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+    ) -> Details:
+        found: Details = {}
         if kind in ("conv", "max_pool"):
             found = self._window(stored, where)
         if kind in ("reshape", "max_pool") and data[0] in self.quantization:
@@ -224,14 +232,14 @@ class _Reader:
                 self.strange.append(f"{where}: has another scale than what it reads")
         return found
 
-    def _window(self, stored: dict[str, Any], where: str) -> dict[str, Any]:
+    def _window(self, stored: dict[str, Any], where: str) -> Details:
         pads, kind = stored["pad"].tolist(), stored["pad_type"]
         if stored.get("ceil_mode"):
             self.strange.append(f"{where}: rounds its output's size up")
         if kind not in ("valid", "custom", "same") or (kind != "custom" and any(pads)):
             self.strange.append(f"{where}: its padding is {kind[:20]} {pads}")
         (top, bottom), (left, right) = pads[:2], pads[2:]
-        found = {"stride": _pair(stored["strides"]),
+        found: Details = {"stride": _pair(stored["strides"]),
                  "padding": None if kind == "same" else (top, left, bottom, right)}  # fmt: skip
         if "weight" in stored:
             groups = int(stored["groups"])
@@ -240,12 +248,14 @@ class _Reader:
         return {**found, "kernel": _pair(stored["kernel_sizes"])}
 
 
-def _pair(stored: Any) -> tuple[int, int]:
+def _pair(stored: np.ndarray) -> tuple[int, int]:
     height, width = stored.tolist()
     return height, width
 
 
-def _params(scale: Any, zero: Any, dtype: str, axis: int | None = None) -> QuantParams:
+def _params(
+    scale: npt.ArrayLike, zero: npt.ArrayLike, dtype: str, axis: int | None = None
+) -> QuantParams:
     import numpy as np
 
     scales = tuple(float(s) for s in np.reshape(scale, -1))

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres.models.shapes import LayerShape, sides
 from edgeres.types import QuantParams, TensorSpec
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import onnx
 
 _SCALE, _WEIGHT_SCALE = 0.05, 0.01
 
@@ -28,7 +32,7 @@ def write(shape: LayerShape, path: Path) -> tuple[TensorSpec, TensorSpec]:
     constants = _constants(shape)
     nodes = [_node("DequantizeLinear", ["input", "scale", "zero"], "x")]
     operands = ["x", "x"] if shape.kind == "add" else ["x"]
-    attributes: dict[str, Any] = {}
+    attributes: dict[str, object] = {}
     if shape.weights:
         for name in ("weight", "bias"):
             zero = f"{name}_zero"
@@ -57,18 +61,18 @@ def write(shape: LayerShape, path: Path) -> tuple[TensorSpec, TensorSpec]:
             TensorSpec("output", last, "uint8", layout, q))  # fmt: skip
 
 
-def _node(kind: str, inputs: list[str], output: str, **attributes: Any) -> Any:
+def _node(kind: str, inputs: list[str], output: str, **attributes: object) -> onnx.NodeProto:
     from onnx import helper
 
     return helper.make_node(kind, inputs, [output], **attributes)
 
 
-def _constants(shape: LayerShape) -> list[Any]:
+def _constants(shape: LayerShape) -> list[onnx.TensorProto]:
     import numpy as np
     from onnx import numpy_helper
 
     rng = np.random.default_rng(0)
-    values: dict[str, Any] = {"scale": np.float32(_SCALE), "zero": np.uint8(128)}
+    values: dict[str, npt.ArrayLike] = {"scale": np.float32(_SCALE), "zero": np.uint8(128)}
     if shape.weights:
         kernel = sides(shape.kernel) if shape.kind == "conv" else ()
         size = (shape.cout, shape.cin // shape.groups, *kernel)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres.errors import BadInput
 from edgeres.network import onnx_file as file
 from edgeres.targets._graph import FileGraph, FileOp, Role
 from edgeres.types import QuantParams, TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
 
 ROLES: dict[str, Role] = {
     "QLinearConv": "conv", "Conv": "conv", "FusedConv": "conv", "ConvInteger": "conv",
@@ -36,7 +41,7 @@ _INTEGER: dict[str, tuple[tuple[int, int, int] | None, tuple[int, int]]] = {
 _INTEGER_OUTPUT_UNSCALED = ("ConvInteger", "MatMulInteger")  # int32 sums
 
 
-def graph(path: Path, kind: str, model: Any, stored: Any) -> FileGraph:
+def graph(path: Path, kind: str, model: onnx.ModelProto, stored: onnx.ModelProto) -> FileGraph:
     """Describe `model`, the form of `stored` that a runtime executes.
 
     Raises:
@@ -63,7 +68,9 @@ def graph(path: Path, kind: str, model: Any, stored: Any) -> FileGraph:
     )  # fmt: skip
 
 
-def tensor_spec(path: Path, value: Any, scales: dict[str, QuantParams]) -> TensorSpec:
+def tensor_spec(
+    path: Path, value: onnx.ValueInfoProto, scales: dict[str, QuantParams]
+) -> TensorSpec:
     """An input or output; a size that the file leaves open is 1 (batch) or -1."""
     import onnx
 
@@ -79,7 +86,9 @@ def tensor_spec(path: Path, value: Any, scales: dict[str, QuantParams]) -> Tenso
     return TensorSpec(value.name, tuple(dims), dtype, layout, quantization)
 
 
-def params(constants: dict[str, Any], names: Any, axis: int | None = None) -> QuantParams | None:
+def params(
+    constants: dict[str, np.ndarray], names: Sequence[str], axis: int | None = None
+) -> QuantParams | None:
     """Scale and zero point (0 if left out), None where they are computed at run time."""
     import numpy as np
 
@@ -93,7 +102,7 @@ def params(constants: dict[str, Any], names: Any, axis: int | None = None) -> Qu
                        axis if len(values) > 1 else None)  # fmt: skip
 
 
-def _boundary_scales(stored: Any) -> dict[str, QuantParams]:
+def _boundary_scales(stored: onnx.ModelProto) -> dict[str, QuantParams]:
     """Scales of the tensors that the file itself quantizes, takes or gives as codes."""
     constants = file.constant_values(stored)
     scales: dict[str, QuantParams] = {}
@@ -113,7 +122,7 @@ def _boundary_scales(stored: Any) -> dict[str, QuantParams]:
     return scales
 
 
-def _ends(node: Any, constants: dict[str, Any]) -> dict[str, QuantParams]:
+def _ends(node: onnx.NodeProto, constants: dict[str, np.ndarray]) -> dict[str, QuantParams]:
     """What an integer operator says of its first input and of its output."""
     first = 2 if node.op_type == "QLinearConcat" else 0
     named = {node.input[first]: (first + 1, first + 2), node.output[0]: _INTEGER[node.op_type][1]}
@@ -123,7 +132,7 @@ def _ends(node: Any, constants: dict[str, Any]) -> dict[str, QuantParams]:
 
 
 def _operation(
-    node: Any, constants: dict[str, Any], packed: dict[str, tuple[str, ...]],
+    node: onnx.NodeProto, constants: dict[str, np.ndarray], packed: dict[str, tuple[str, ...]],
     scales: dict[str, QuantParams], codes: set[str], found: dict[str, tuple[int, ...]],
     stored_bytes: int,
 ) -> FileOp:  # fmt: skip
@@ -163,7 +172,7 @@ def _operation(
                   found.get(output, ()), stored_bytes)  # fmt: skip
 
 
-def layer_weight(node: Any, weight: Any) -> Any:
+def layer_weight(node: onnx.NodeProto, weight: np.ndarray | None) -> np.ndarray | None:
     """A stored weight as PyTorch has it: (O, I, kH, kW) or (O, I)."""
     if weight is None or weight.ndim < 2:
         return None
@@ -174,14 +183,14 @@ def layer_weight(node: Any, weight: Any) -> Any:
     return weight.T if by_columns and weight.ndim == 2 else weight
 
 
-def plain_codes(weight: Any) -> Any:
+def plain_codes(weight: np.ndarray) -> np.ndarray:
     """Codes of 4 bits as numpy has them, int8."""
     import numpy as np
 
     return weight.astype(np.int8) if weight.dtype.name == "int4" else weight
 
 
-def _is_integer(value: Any) -> bool:
+def _is_integer(value: onnx.ValueInfoProto) -> bool:
     import onnx
 
     kinds = onnx.TensorProto

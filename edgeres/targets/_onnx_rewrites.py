@@ -5,17 +5,18 @@ Each takes a ModelProto and changes it in place.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres.targets._four_bits import FourBits, packed
 
 if TYPE_CHECKING:
     import numpy as np
+    import onnx
 
     from edgeres.types import ScaleTable
 
 
-def strip_provenance(model: Any) -> None:
+def strip_provenance(model: onnx.ModelProto) -> None:
     """Drop the exporter's notes (source paths, stack traces): no secrets, equal bytes anywhere."""
     for part in (model, model.graph, *model.graph.node, *model.graph.initializer,
                  *model.graph.input, *model.graph.output, *model.graph.value_info):  # fmt: skip
@@ -25,7 +26,7 @@ def strip_provenance(model: Any) -> None:
     del model.graph.value_info[:]
 
 
-def global_average_pool(model: Any) -> None:
+def global_average_pool(model: onnx.ModelProto) -> None:
     """Write the mean over H and W as GlobalAveragePool, which onnxruntime can quantize."""
     import onnx
 
@@ -42,7 +43,7 @@ def global_average_pool(model: Any) -> None:
     _drop_unused(model)
 
 
-def relus_of_codes(model: Any) -> None:
+def relus_of_codes(model: onnx.ModelProto) -> None:
     """Let what quantizes behind a Relu do its work, or cut its codes off at their zero point.
 
     With the smallest code as zero point there is nothing to do: none stands for less than zero.
@@ -52,7 +53,7 @@ def relus_of_codes(model: Any) -> None:
     import onnx
 
     constants = {i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer}
-    readers: dict[str, list[Any]] = {}
+    readers: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
         for name in node.input:
             readers.setdefault(name, []).append(node)
@@ -67,7 +68,7 @@ def relus_of_codes(model: Any) -> None:
         model.graph.node.remove(node)
 
 
-def _cut_off(model: Any, quantize: Any) -> None:
+def _cut_off(model: onnx.ModelProto, quantize: onnx.NodeProto) -> None:
     """Put the zero point in place of each smaller code."""
     import onnx
 
@@ -78,7 +79,7 @@ def _cut_off(model: Any, quantize: Any) -> None:
     model.graph.node.insert([*model.graph.node].index(quantize) + 1, clip)
 
 
-def unsigned_activations(model: Any) -> None:
+def unsigned_activations(model: onnx.ModelProto) -> None:
     """Write activations as uint8 (zero point + 128, the same numbers).
 
     On x86, onnxruntime turns int8 into uint8 only where a tensor has one reader; at a residual fork
@@ -102,7 +103,7 @@ def unsigned_activations(model: Any) -> None:
     _drop_unused(model)
 
 
-def integer_io(model: Any) -> None:
+def integer_io(model: onnx.ModelProto) -> None:
     """Take and give codes: drop the first QuantizeLinear and the last DequantizeLinear."""
     import onnx
 
@@ -123,7 +124,7 @@ def integer_io(model: Any) -> None:
         value.type.tensor_type.elem_type = onnx.TensorProto.UINT8
 
 
-def four_bit_weights(model: Any, scales: ScaleTable) -> None:
+def four_bit_weights(model: onnx.ModelProto, scales: ScaleTable) -> None:
     """Store weights of 4 bits, and their zero points, as ONNX's INT4; one scale per channel."""
     constants = {i.name: i for i in model.graph.initializer}
     four = FourBits(scales)
@@ -140,7 +141,7 @@ def four_bit_weights(model: Any, scales: ScaleTable) -> None:
     _say_int4(model)
 
 
-def cast_four_bit_weights(model: Any, scales: ScaleTable) -> None:
+def cast_four_bit_weights(model: onnx.ModelProto, scales: ScaleTable) -> None:
     """Store weights of 4 bits of integer operators as INT4, and a Cast to int8 before each.
 
     A session casts once, when it starts, if its optimizer is on; else each time.
@@ -164,7 +165,7 @@ def cast_four_bit_weights(model: Any, scales: ScaleTable) -> None:
     _say_int4(model)
 
 
-def onnx_values(tensor: Any) -> np.ndarray:
+def onnx_values(tensor: onnx.TensorProto) -> np.ndarray:
     """A stored tensor's numbers."""
     import onnx
 
@@ -172,7 +173,7 @@ def onnx_values(tensor: Any) -> np.ndarray:
     return values
 
 
-def _int4(codes: np.ndarray, name: str) -> Any:
+def _int4(codes: np.ndarray, name: str) -> onnx.TensorProto:
     import onnx
 
     return onnx.TensorProto(
@@ -180,14 +181,14 @@ def _int4(codes: np.ndarray, name: str) -> Any:
     )
 
 
-def _say_int4(model: Any) -> None:
+def _say_int4(model: onnx.ModelProto) -> None:
     """Operator set 21 has INT4, and the same operators else."""
     for entry in model.opset_import:
         if entry.domain in ("", "ai.onnx"):
             entry.version = 21
 
 
-def half(model: Any) -> None:
+def half(model: onnx.ModelProto) -> None:
     """Store weights and compute in float16; the input and the output stay float32."""
     import numpy as np
     import onnx
@@ -210,7 +211,7 @@ def half(model: Any) -> None:
     model.graph.node.append(last)
 
 
-def _drop_unused(model: Any) -> None:
+def _drop_unused(model: onnx.ModelProto) -> None:
     used = {name for node in model.graph.node for name in node.input}
     for initializer in list(model.graph.initializer):
         if initializer.name not in used:

@@ -6,7 +6,7 @@ Q/DQ and integer operators alike. A weight's DequantizeLinear belongs to the lay
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 from edgeres.errors import BadInput
 from edgeres.network import onnx_file
 from edgeres.targets import _onnx_read
-from edgeres.targets._structure import Step, Structure, notes_left_over
+from edgeres.targets._structure import Details, Step, Structure, notes_left_over
 
 if TYPE_CHECKING:
     import numpy as np
+    import onnx
+    from google.protobuf.message import Message
 
     from edgeres.targets import Source
     from edgeres.types import QuantParams
@@ -136,7 +138,7 @@ def structure(path: Path, source: Source, form: Form) -> Structure:
 class _Reader:
     """The nodes of one graph."""
 
-    def __init__(self, model: Any):
+    def __init__(self, model: onnx.ModelProto):
         import onnx
 
         self.graph = model.graph
@@ -144,7 +146,9 @@ class _Reader:
             i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer
         }
         self.casts = _unpacked(model.graph, self.constants)
-        self.weights: dict[str, Any] = {}  # what a constant is dequantized to -> its node
+        self.weights: dict[
+            str, onnx.NodeProto
+        ] = {}  # what a constant is dequantized to -> its node
         self.used: set[str] = set()
         self.codes = {i.name for i in model.graph.input if i.type.tensor_type.elem_type in (2, 3)}
         self.quantization: dict[str, QuantParams] = {}
@@ -169,7 +173,7 @@ class _Reader:
         return Structure(steps, self.graph.input[0].name, self.graph.output[0].name,
                          self.quantization, (*left_over, *self.strange), batch=None)  # fmt: skip
 
-    def _steps(self, node: Any) -> Iterator[Step]:
+    def _steps(self, node: onnx.NodeProto) -> Iterator[Step]:
         kind, name = node.op_type, f"{node.op_type} {node.name or node.output[0]}"[:120]
         self.used.update(node.input)
         if kind == "Cast" and node.output[0] in self.casts and len(node.output) == 1:
@@ -207,7 +211,7 @@ class _Reader:
         else:
             yield Step(known, name, data, output, **found)  # type: ignore[arg-type]
 
-    def _problems(self, node: Any) -> Iterator[str]:
+    def _problems(self, node: onnx.NodeProto) -> Iterator[str]:
         """What a node says that isn't read here."""
         own = node.op_type in _OWN_OPERATORS
         if node.domain not in ((_OWN,) if own else ("", "ai.onnx")):
@@ -232,9 +236,9 @@ class _Reader:
         if len(node.attribute) != len(_attributes(node)):
             yield "an attribute is there twice"
 
-    def _details(self, node: Any, name: str) -> dict[str, Any]:
+    def _details(self, node: onnx.NodeProto, name: str) -> Details:
         kind, attributes = node.op_type, _attributes(node)
-        found: dict[str, Any] = {}
+        found: Details = {}
         if kind in _INTEGER:
             found |= self._integer(node, name)
         elif kind in ("Conv", "Gemm", "FusedConv"):
@@ -264,9 +268,9 @@ class _Reader:
             found["weight"] = weight.T
         return found
 
-    def _weighted(self, node: Any, name: str) -> dict[str, Any]:
+    def _weighted(self, node: onnx.NodeProto, name: str) -> Details:
         """Weight, its scales, and bias of a layer that computes with real numbers."""
-        found: dict[str, Any] = {}
+        found: Details = {}
         maker = self.weights.get(node.input[1])
         if maker is not None:
             found["weight"] = _onnx_read.plain_codes(self.constants[maker.input[0]])
@@ -280,7 +284,7 @@ class _Reader:
             found["bias"] = self._constant(node, 2, name)
         return found
 
-    def _integer(self, node: Any, name: str) -> dict[str, Any]:
+    def _integer(self, node: onnx.NodeProto, name: str) -> Details:
         """Scales of what an integer operator reads and writes; its weights and biases."""
         reads, written, weighted = _INTEGER[node.op_type]
         if node.op_type == "QLinearConcat":
@@ -291,7 +295,7 @@ class _Reader:
         if not weighted:
             return {}
         at, *params, bias = weighted
-        found: dict[str, Any] = {"weight": _onnx_read.plain_codes(self._constant(node, at, name))}
+        found: Details = {"weight": _onnx_read.plain_codes(self._constant(node, at, name))}
         names = [onnx_file.input_name(node, i) for i in params]
         quantization = _onnx_read.params(self.constants, names, 0)
         if quantization and onnx_file.input_name(node, at) in self.casts:
@@ -301,7 +305,7 @@ class _Reader:
             found["bias"] = self._constant(node, bias, name)
         return found
 
-    def _codes(self, tensor: str, names: Any, name: str) -> None:
+    def _codes(self, tensor: str, names: Sequence[str], name: str) -> None:
         """Take note of a tensor's scale; a second one has to be the first one."""
         whole = len(names) == 2 and all(names)
         params = _onnx_read.params(self.constants, list(names)) if whole else None
@@ -310,7 +314,7 @@ class _Reader:
         elif self.quantization.setdefault(tensor, params) != params:
             self.strange.append(f"{name}: reads {tensor[:80]!r} with another scale than it has")
 
-    def _constant(self, node: Any, position: int, name: str) -> np.ndarray:
+    def _constant(self, node: onnx.NodeProto, position: int, name: str) -> np.ndarray:
         import numpy as np
 
         found = self.constants.get(onnx_file.input_name(node, position))
@@ -320,7 +324,7 @@ class _Reader:
         return found
 
 
-def _unpacked(graph: Any, constants: dict[str, np.ndarray]) -> set[str]:
+def _unpacked(graph: onnx.GraphProto, constants: dict[str, np.ndarray]) -> set[str]:
     """Names of weights that a Cast makes of stored 4-bit codes; adds them to the constants."""
     import onnx
 
@@ -334,7 +338,7 @@ def _unpacked(graph: Any, constants: dict[str, np.ndarray]) -> set[str]:
     return found
 
 
-def _fused(node: Any, conv: Step, data: tuple[str, ...]) -> Iterator[Step]:
+def _fused(node: onnx.NodeProto, conv: Step, data: tuple[str, ...]) -> Iterator[Step]:
     """onnxruntime's convolution with a ReLU, an addend or both as the operations that it is."""
     relu = "activation" in _attributes(node)
     if len(data) == 1:
@@ -345,22 +349,20 @@ def _fused(node: Any, conv: Step, data: tuple[str, ...]) -> Iterator[Step]:
     yield Step("add", conv.name, (sums, *data[1:]), conv.output, relu=relu)
 
 
-def _window(attributes: Mapping[str, Any], weight: Any) -> dict[str, Any]:
+def _window(attributes: Mapping[str, Any], weight: np.ndarray | None) -> Details:
     """Kernel, stride, dilation, padding and groups of a convolution or max pool."""
-    found = {
-        what: tuple(attributes.get(key, (1, 1)))
-        for what, key in (("kernel", "kernel_shape"), ("stride", "strides"),
-                          ("dilation", "dilations"))
-    }  # fmt: skip
+    kernel, stride, dilation = (tuple(attributes.get(key, (1, 1)))
+                                for key in ("kernel_shape", "strides", "dilations"))  # fmt: skip
     if weight is not None and "kernel_shape" not in attributes:
-        found["kernel"] = tuple(weight.shape[2:])
-    if weight is not None and found["kernel"] != tuple(weight.shape[2:]):
+        kernel = tuple(weight.shape[2:])
+    if weight is not None and kernel != tuple(weight.shape[2:]):
         raise ValueError("its kernel is not its weights'")
     groups = int(attributes.get("group", 1))
-    return {**found, "padding": tuple(attributes.get("pads", (0, 0, 0, 0))), "groups": groups}
+    return {"kernel": kernel, "stride": stride, "dilation": dilation,
+            "padding": tuple(attributes.get("pads", (0, 0, 0, 0))), "groups": groups}  # fmt: skip
 
 
-def _container(model: Any, data: bytes, form: Form) -> Iterator[str]:
+def _container(model: onnx.ModelProto, data: bytes, form: Form) -> Iterator[str]:
     """What a file may hold beside its nodes, and bytes that are no part of it."""
     import onnx
 
@@ -389,7 +391,7 @@ def _container(model: Any, data: bytes, form: Form) -> Iterator[str]:
         yield "it has parts that ONNX doesn't define, or bytes between its parts"
 
 
-def _ends(model: Any, source: Source, form: Form) -> Iterator[str]:
+def _ends(model: onnx.ModelProto, source: Source, form: Form) -> Iterator[str]:
     """One input of images, one output of answers, any batch."""
     spec = source.model.spec
     px = spec.preprocess.size_px
@@ -415,17 +417,17 @@ def _ends(model: Any, source: Source, form: Form) -> Iterator[str]:
                 yield f"its {what} {value.name[:40]!r} is of another type than {form.ends}"
 
 
-def _sizes(dims: Any) -> tuple[int, ...]:
+def _sizes(dims: Iterable[onnx.TensorShapeProto.Dimension]) -> tuple[int, ...]:
     return tuple(int(d.dim_value) for d in dims)
 
 
-def _unexpected(part: Any, kind: str) -> list[str]:
+def _unexpected(part: Message, kind: str) -> list[str]:
     """Fields of a part that are set and not known; an empty text is none."""
     known: Collection[str] = _FIELDS[kind]
     return [f.name for f, value in part.ListFields() if f.name not in known and value != ""]
 
 
-def _attributes(node: Any) -> dict[str, Any]:
+def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
     """Name -> value (integers, floats, texts as bytes, lists of them)."""
     import onnx
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from edgeres.targets._structure import (
     VERSION_NOTE,
@@ -15,6 +16,9 @@ from edgeres.targets._structure import (
 )
 
 if TYPE_CHECKING:
+    from tensorflow.core.framework import graph_pb2, tensor_shape_pb2
+    from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
+
     from edgeres.targets import Source
 
 MODEL, NOTES = Path("saved_model.pb"), Path("assets.extra")
@@ -22,7 +26,9 @@ FLOAT = 1  # DataType in types.proto
 _WORDS = re.compile(r"[\w.+-]{1,60}", re.ASCII)
 
 
-def shape(like: Any, sizes: list[int]) -> Any:
+def shape(
+    like: tensor_shape_pb2.TensorShapeProto, sizes: list[int]
+) -> tensor_shape_pb2.TensorShapeProto:
     """A TensorShapeProto."""
     made = type(like)()
     for size in sizes:
@@ -41,7 +47,7 @@ def folder(path: Path, source: Source) -> Iterator[str]:
     yield from notes_left_over(notes, source.metadata)
 
 
-def graphs(saved: Any, source: Source) -> Iterator[str]:
+def graphs(saved: saved_model_pb2.SavedModel, source: Source) -> Iterator[str]:
     """What a SavedModel may hold beside the nodes of its one graph."""
     import tensorflow as tf
 
@@ -73,7 +79,9 @@ def graphs(saved: Any, source: Source) -> Iterator[str]:
         yield "its graph has another input than the network"
 
 
-def _told(info: Any, graph: Any, tf: Any) -> Iterator[str]:
+def _told(
+    info: meta_graph_pb2.MetaGraphDef.MetaInfoDef, graph: graph_pb2.GraphDef, tf: ModuleType
+) -> Iterator[str]:
     """What TensorFlow notes of itself; for the one that is here, exactly that."""
     from tensorflow.python.framework.meta_graph import stripped_op_list_for_graph
 

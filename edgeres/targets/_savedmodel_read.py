@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres.errors import BadInput, EdgeresError
 from edgeres.targets._graph import FileGraph, FileOp, Role
@@ -12,6 +13,8 @@ from edgeres.types import TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
+    from tensorflow.core.framework import graph_pb2, node_def_pb2, tensor_pb2, tensor_shape_pb2
+    from tensorflow.core.protobuf import meta_graph_pb2
 
 _ROLES: dict[str, Role] = {
     "Conv2D": "conv", "DepthwiseConv2dNative": "conv", "MatMul": "linear", "AddV2": "add",
@@ -48,7 +51,7 @@ def graph(path: Path) -> FileGraph:
         raise BadInput(f"{path}: not a TensorFlow network, or a damaged one ({what})") from error
 
 
-def runnable(path: Path) -> tuple[Any, str, str]:
+def runnable(path: Path) -> tuple[graph_pb2.GraphDef, str, str]:
     """A file's graph, its input and its output, to be run without TensorFlow's loader, which runs
     more than the network.
 
@@ -66,7 +69,7 @@ def runnable(path: Path) -> tuple[Any, str, str]:
     return meta.graph_def, first.name, last.name
 
 
-def _stored(path: Path) -> Any:
+def _stored(path: Path) -> meta_graph_pb2.MetaGraphDef:
     """The part of a SavedModel that is meant for serving, as a MetaGraphDef."""
     from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf import saved_model_pb2
@@ -87,7 +90,7 @@ def _stored(path: Path) -> Any:
 class _Reader:
     """One graph; tensors are named by the operation that gives them, the ends by the signature."""
 
-    def __init__(self, path: Path, meta: Any):
+    def __init__(self, path: Path, meta: meta_graph_pb2.MetaGraphDef):
         self.path, self.meta = path, meta
         self.nodes = {node.name: node for node in meta.graph_def.node}
         signature = meta.signature_def["serving_default"]
@@ -95,7 +98,9 @@ class _Reader:
         self.last, self.output = self._end("output", signature.outputs)
         formats = [n.attr["data_format"].s for n in self.nodes.values() if "data_format" in n.attr]
         self.channels_last = b"NCHW" not in formats  # NHWC, the default, need not be stored
-        self.stored: dict[str, Any] = {}  # constants, by every name that they go by
+        self.stored: dict[
+            str, tensor_pb2.TensorProto
+        ] = {}  # constants, by every name that they go by
 
     def graph(self) -> FileGraph:
         ops = []
@@ -137,7 +142,7 @@ class _Reader:
             return []
         return [i.split(":")[0] for i in self.nodes[name].input if not i.startswith("^")]
 
-    def _operation(self, node: Any, sources: list[str]) -> FileOp:
+    def _operation(self, node: node_def_pb2.NodeDef, sources: list[str]) -> FileOp:
         role = _ROLES.get(node.op, "other")
         data = [name for name in sources if name not in self.stored]
         constants = [self.stored[name] for name in sources if name in self.stored]
@@ -154,7 +159,7 @@ class _Reader:
             constant_bytes=sum(len(tensor.tensor_content) for tensor in constants),
         )  # fmt: skip
 
-    def _shape(self, node: Any) -> tuple[int, ...]:
+    def _shape(self, node: node_def_pb2.NodeDef) -> tuple[int, ...]:
         """What TensorFlow inferred when it wrote the file, in PyTorch's order."""
         shapes = node.attr["_output_shapes"].list.shape
         dims = _dims(shapes[0]) if shapes else ()
@@ -165,7 +170,9 @@ class _Reader:
     def _tensor(self, name: str) -> str:
         return {self.first: self.input.name, self.last: self.output.name}.get(name, name)
 
-    def _end(self, what: str, tensors: Any) -> tuple[str, TensorSpec]:
+    def _end(
+        self, what: str, tensors: Mapping[str, meta_graph_pb2.TensorInfo]
+    ) -> tuple[str, TensorSpec]:
         """The operation behind the signature's only input or output, and what it is."""
         if len(tensors) != 1:
             raise BadInput(f"{self.path}: not a network of one {what} tensor (it has "
@@ -185,12 +192,12 @@ class _Reader:
                 for note in sorted(notes) if note.is_file()}  # fmt: skip
 
 
-def _dims(shape: Any) -> tuple[int, ...]:
+def _dims(shape: tensor_shape_pb2.TensorShapeProto) -> tuple[int, ...]:
     """A shape with batch 1; -1 for what else is open, () if its rank is unknown."""
     return tuple(dim.size if i or dim.size >= 0 else 1 for i, dim in enumerate(shape.dim))
 
 
-def _weight(node: Any, tensor: Any) -> np.ndarray | None:
+def _weight(node: node_def_pb2.NodeDef, tensor: tensor_pb2.TensorProto) -> np.ndarray | None:
     """A stored weight in PyTorch's order; None where it isn't one."""
     import tensorflow as tf
 

@@ -17,8 +17,9 @@ import subprocess
 import sys
 import tempfile
 import weakref
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from edgeres import children
 from edgeres.errors import BadInput
@@ -26,6 +27,7 @@ from edgeres.quiet import without
 
 if TYPE_CHECKING:
     import numpy as np
+    import tensorflow as tf
 
 _MARK = "because: "  # before its reason: TensorFlow says more afterwards
 _BATCH = 16  # images at a time: the activations of more would fill a small machine's memory
@@ -107,7 +109,7 @@ def _serve(path: Path, threads: int) -> None:
         _send(answers, network(images).numpy())
 
 
-def _load(path: Path, threads: int) -> Any:
+def _load(path: Path, threads: int) -> Callable[[np.ndarray], tf.Tensor]:
     """The network as a function; not by TensorFlow's loader, which runs what else a file holds."""
     with without("keras", "jax", "sklearn"):  # a graph needs none: half of the time to load
         import tensorflow as tf

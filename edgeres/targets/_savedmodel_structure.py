@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeres.errors import BadInput
 from edgeres.targets import _savedmodel_container as container
 from edgeres.targets._savedmodel_container import FLOAT, MODEL
-from edgeres.targets._structure import Step, Structure, fields_left_over
+from edgeres.targets._structure import Details, Step, Structure, fields_left_over
 
 if TYPE_CHECKING:
+    import numpy as np
+    from tensorflow.core.framework import node_def_pb2
+
     from edgeres.targets import Source
 
 _INT32 = 3  # DataType in types.proto
@@ -82,10 +85,12 @@ def structure(path: Path, source: Source) -> Structure:
 class _Reader:
     """One graph of constants, channels last; each tensor has the name of its operation."""
 
-    def __init__(self, nodes: Any):
+    def __init__(self, nodes: Sequence[node_def_pb2.NodeDef]):
         self.nodes = nodes
         self.reads = Counter(name for node in nodes for name in node.input)
-        self.constants: dict[str, Any] = {}
+        self.constants: dict[
+            str, np.ndarray
+        ] = {}  # or a scalar of numpy's, which has the same methods
         self.ranks: dict[str, int] = {}
         self.steps: dict[str, Step] = {}  # by their output, in the file's order
         self.shapes: dict[str, tuple[int, ...]] = {}
@@ -106,7 +111,7 @@ class _Reader:
             self._add(node, name)
             self.strange += [f"{name}: {said}" for said in self._declared(node)]
 
-    def _problem(self, node: Any) -> str:
+    def _problem(self, node: node_def_pb2.NodeDef) -> str:
         """Why a node isn't one that is read here; "" if it is."""
         for said in fields_left_over(node, ("name", "op", "input", "attr")):
             return said
@@ -135,7 +140,7 @@ class _Reader:
             return "reads tensors of other ranks"  # (N, C) meets a map's last axes
         return ""
 
-    def _add(self, node: Any, name: str) -> None:
+    def _add(self, node: node_def_pb2.NodeDef, name: str) -> None:
         op, stored = _NODES[node.op][0], [self.constants[i] for i in node.input
                                           if i in self.constants]  # fmt: skip
         read = tuple(i for i in node.input if i in self.ranks)
@@ -158,7 +163,7 @@ class _Reader:
             details = self._details(node, op, stored, name)
             self.steps[node.name] = Step(op, name, read, node.name, **details)  # type: ignore[arg-type]
 
-    def _bias(self, read: str, output: str, bias: Any, name: str) -> None:
+    def _bias(self, read: str, output: str, bias: np.ndarray, name: str) -> None:
         """It belongs to what nobody else reads."""
         step = self.steps.get(read)
         weighted = step is not None and step.op in ("conv", "linear") and step.bias is None
@@ -168,7 +173,7 @@ class _Reader:
         del self.steps[read]
         self.steps[output] = dataclasses.replace(step, bias=bias, output=output)
 
-    def _end(self, read: str, output: str, most: Any, name: str) -> None:
+    def _end(self, read: str, output: str, most: np.ndarray, name: str) -> None:
         """It cuts off a ReLU that nobody else reads."""
         step = self.steps.get(read)
         if step is None or step.op != "relu" or self.reads[read] != 1 or len({*most.flat}) != 1:
@@ -178,7 +183,9 @@ class _Reader:
         end = float(most.flat[0])
         self.steps[output] = dataclasses.replace(step, most=end, output=output)
 
-    def _details(self, node: Any, op: str, stored: list[Any], name: str) -> dict[str, Any]:
+    def _details(
+        self, node: node_def_pb2.NodeDef, op: str, stored: list[np.ndarray], name: str
+    ) -> Details:
         if op == "linear":
             return {"weight": stored[0].T}
         if op == "conv":
@@ -210,9 +217,9 @@ class _Reader:
             return {"padding": self._sides(stored[0].reshape(-1).tolist(), name)}
         return {}
 
-    def _window(self, node: Any, name: str) -> dict[str, Any]:
+    def _window(self, node: node_def_pb2.NodeDef, name: str) -> Details:
         kind = _text(node, "padding")
-        found: dict[str, Any] = {"stride": self._middle(_integers(node, "strides"), name)}
+        found: Details = {"stride": self._middle(_integers(node, "strides"), name)}
         explicit = _integers(node, "explicit_paddings")
         if kind == "EXPLICIT":
             found["padding"] = self._sides(explicit, name)
@@ -234,13 +241,13 @@ class _Reader:
             self.strange.append(f"{name}: pads images or channels")
         return top, left, bottom, right
 
-    def _constant(self, node: Any, name: str) -> Any:
+    def _constant(self, node: node_def_pb2.NodeDef, name: str) -> Any:
         import numpy as np
 
         tensor, dtype = node.attr["value"].tensor, node.attr["dtype"].type
         sizes = [dim.size for dim in tensor.tensor_shape.dim]
         single = dtype == _INT32 and not sizes  # TensorFlow stores one by itself in another field
-        held: dict[str, Any] = {"int_val": list(tensor.int_val)} if single else {
+        held: dict[str, object] = {"int_val": list(tensor.int_val)} if single else {
             "tensor_content": tensor.tensor_content}  # fmt: skip
         plain = type(tensor)(dtype=dtype, tensor_shape=container.shape(tensor.tensor_shape, sizes),
                              **held)  # fmt: skip
@@ -251,7 +258,7 @@ class _Reader:
         values = np.frombuffer(tensor.tensor_content, "<i4" if dtype == _INT32 else "<f4")
         return values.reshape(sizes)
 
-    def _declared(self, node: Any) -> Iterator[str]:
+    def _declared(self, node: node_def_pb2.NodeDef) -> Iterator[str]:
         """The shape that TensorFlow noted when it wrote the file is the right one."""
         (told,) = node.attr["_output_shapes"].list.shape
         sizes = [dim.size for dim in told.dim]
@@ -272,7 +279,7 @@ class _Reader:
             yield f"its shape is said to be {sizes}"
 
 
-def _integers(node: Any, key: str) -> list[int]:
+def _integers(node: node_def_pb2.NodeDef, key: str) -> list[int]:
     """An attribute that is a list of whole numbers and nothing else."""
     if key not in node.attr:
         return []
@@ -283,14 +290,14 @@ def _integers(node: Any, key: str) -> list[int]:
     return numbers
 
 
-def _text(node: Any, key: str) -> str:
+def _text(node: node_def_pb2.NodeDef, key: str) -> str:
     value = node.attr[key]
     if value != type(value)(s=value.s):
         raise ValueError(key)
     return str(value.s.decode())
 
 
-def _boolean(node: Any, key: str) -> bool:
+def _boolean(node: node_def_pb2.NodeDef, key: str) -> bool:
     if key not in node.attr:
         return False
     value = node.attr[key]

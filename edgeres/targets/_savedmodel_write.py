@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import fx
+    import tensorflow as tf
+    from torch import Tensor, fx, nn
 
     from edgeres.models.modules import Classifier
+
+    _Sides = int | tuple[int, int]
 
 
 def saved_model(model: Classifier) -> bytes:
@@ -29,11 +33,11 @@ def saved_model(model: Classifier) -> bytes:
     return bytes(saved.SerializeToString(deterministic=True))
 
 
-def _network(model: Classifier, image: Any) -> Any:
+def _network(model: Classifier, image: tf.Tensor) -> tf.Tensor:
     """Each operation of a folded network as TensorFlow's own, named as PyTorch names it."""
     import tensorflow as tf
 
-    values: dict[fx.Node, Any] = {}
+    values: dict[fx.Node, tf.Tensor] = {}
     for node in _traced(model).nodes:
         inputs = [values[n] for n in node.all_input_nodes]
         kind = getattr(node.target, "__name__", node.target)
@@ -58,12 +62,12 @@ def _network(model: Classifier, image: Any) -> Any:
     raise AssertionError("a traced network has an output")
 
 
-def _traced(model: Classifier) -> Any:
+def _traced(model: Classifier) -> fx.Graph:
     """The network's calls; an operation of `network.ops` is one, as PyTorch's own modules are."""
     from torch import fx
 
     class Tracer(fx.Tracer):
-        def is_leaf_module(self, m: Any, module_qualified_name: str) -> bool:
+        def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
             ours = type(m).__module__ == "edgeres.network.ops"
             return ours or super().is_leaf_module(m, module_qualified_name)
 
@@ -76,14 +80,16 @@ def _flattens(model: Classifier, node: Any) -> bool:
     return bool(getattr(node.target, "__name__", node.target) == "flatten")
 
 
-def _max_pool(x: Any, kernel: Any, stride: Any, padding: Any, name: str) -> Any:
+def _max_pool(
+    x: tf.Tensor, kernel: _Sides, stride: _Sides, padding: _Sides, name: str
+) -> tf.Tensor:
     import tensorflow as tf
 
     sides = padding if isinstance(padding, tuple) else (padding, padding)
     return tf.nn.max_pool2d(x, kernel, stride, _padding(sides), name=name)
 
 
-def _layer(name: str, module: Any, inputs: list[Any], last: bool) -> Any:
+def _layer(name: str, module: Any, inputs: list[tf.Tensor], last: bool) -> tf.Tensor:
     """A module with a name of its own: convolution, average pool, linear layer, gate or nothing.
 
     Args:
@@ -91,7 +97,7 @@ def _layer(name: str, module: Any, inputs: list[Any], last: bool) -> Any:
     """
     import tensorflow as tf
 
-    def constant(what: str, tensor: Any) -> Any:
+    def constant(what: str, tensor: Tensor) -> tf.Tensor:
         return tf.constant(tensor.detach().numpy(), name=f"{name}/{what}")
 
     kind, x = type(module).__name__, inputs[0]
@@ -126,7 +132,9 @@ def _layer(name: str, module: Any, inputs: list[Any], last: bool) -> Any:
     return tf.nn.bias_add(y, constant("bias", module.bias), name=f"{name}/bias_add")
 
 
-def _convolution(name: str, module: Any, x: Any, constant: Any) -> Any:
+def _convolution(
+    name: str, module: Any, x: tf.Tensor, constant: Callable[[str, Tensor], tf.Tensor]
+) -> tf.Tensor:
     """Depthwise as TensorFlow's own operator; other groups by the shape of the weight."""
     import tensorflow as tf
 
@@ -146,7 +154,7 @@ def _dilations(module: Any) -> list[int]:
     return [1, *module.dilation, 1]
 
 
-def _padding(sides: tuple[int, int]) -> Any:
+def _padding(sides: tuple[int, int]) -> str | list[list[int]]:
     """PyTorch's padding, the same on both sides; TensorFlow's "SAME" has more after than before
     where a stride leaves it the choice."""
     return [[0, 0], *([side, side] for side in sides), [0, 0]] if any(sides) else "VALID"

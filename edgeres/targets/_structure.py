@@ -11,12 +11,13 @@ import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from edgeres.types import QuantParams
 
 if TYPE_CHECKING:
     import numpy as np
+    from google.protobuf.message import Message
 
 Operation = Literal["conv", "linear", "add", "mul", "sigmoid", "concat", "relu", "mean",
                     "max_pool", "pad", "reshape", "quantize", "dequantize", "cast", "neg",
@@ -65,6 +66,24 @@ class Step:
     dtype: str = ""
 
 
+class Details(TypedDict, total=False):
+    """What of a `Step` readers find out one by one: its fields, by their names."""
+
+    weight: np.ndarray
+    weight_quantization: QuantParams | None
+    bias: np.ndarray | None
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    kernel: tuple[int, int]
+    padding: tuple[int, int, int, int] | None
+    groups: int | None
+    fill: float
+    relu: bool
+    most: float
+    shape: tuple[int, ...]
+    dtype: str
+
+
 @dataclass(frozen=True)
 class Structure:
     """A whole file.
@@ -103,7 +122,7 @@ def notes_left_over(stored: Mapping[str, str], expected: Mapping[str, str]) -> I
             yield f"the note {key!r} isn't the network's"
 
 
-def fields_left_over(message: Any, known: Collection[str]) -> Iterator[str]:
+def fields_left_over(message: Message, known: Collection[str]) -> Iterator[str]:
     """Fields of a protobuf message that are set, and not known."""
     for kind, _ in message.ListFields():
         if kind.name not in known:

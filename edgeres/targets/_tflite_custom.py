@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres.network import tflite_file as file
+
+if TYPE_CHECKING:
+    from ai_edge_litert import schema_py_generated as schema
 
 _CUSTOM = 32  # BuiltinOperator.CUSTOM
 # Custom operators that LiteRT's own resolver knows.
@@ -16,7 +19,7 @@ _DELEGATES = {
 }
 
 
-def delegated(model: Any) -> dict[str, str]:
+def delegated(model: schema.ModelT) -> dict[str, str]:
     """Operator -> what computes it, of those that the file uses."""
     used = {op.opcodeIndex for graph in model.subgraphs for op in graph.operators or ()}
     found = {}

@@ -7,7 +7,8 @@ table of a hundred shapes is written in a second.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from edgeres.models.shapes import LayerShape, sides
 from edgeres.network import tflite_file as file
@@ -77,7 +78,7 @@ class _Net:
     def __init__(self) -> None:
         from ai_edge_litert import schema_py_generated as schema
 
-        self.schema: Any = schema
+        self.schema = schema
         self.model = schema.ModelT()
         self.model.version = 3
         self.model.description = "one layer"
@@ -131,7 +132,7 @@ class _Net:
         return file.pack(self.model)
 
 
-def _options(schema: Any, kind: str) -> tuple[int, Any]:
+def _options(schema: ModuleType, kind: str) -> tuple[int, object]:
     names = {"conv": "Conv2DOptions", "depthwise": "DepthwiseConv2DOptions", "add": "AddOptions",
              "linear": "FullyConnectedOptions", "mean": "ReducerOptions"}  # fmt: skip
     return getattr(schema.BuiltinOptions, names[kind]), getattr(schema, f"{names[kind]}T")()

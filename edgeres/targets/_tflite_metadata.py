@@ -11,12 +11,15 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres.network import tflite_file as file
 from edgeres.targets._tflite_versions import oldest_runtime
 
 if TYPE_CHECKING:
+    import flatbuffers  # type: ignore[import-untyped]
+    from ai_edge_litert import schema_py_generated as schema
+
     from edgeres.targets import Source
 
 STANDARD, RUNTIME = "TFLITE_METADATA", "min_runtime_version"
@@ -25,7 +28,7 @@ _IMAGE, _RGB, _FEATURE, _NORMALIZATION, _AXIS_LABELS = 2, 1, 1, 1, 2  # the sche
 _FIRST_DAY = (1980, 1, 1, 0, 0, 0)  # of a zip: the same network must give the same bytes
 
 
-def describe(model: Any, source: Source) -> None:
+def describe(model: schema.ModelT, source: Source) -> None:
     """Write what is known of a network into its file's objects, in place."""
     _put(model, RUNTIME, oldest_runtime(versions(model)).ljust(16, "\0").encode())
     _put(model, STANDARD, standard(source))
@@ -52,7 +55,7 @@ def class_names(source: Source) -> list[str]:
     return names if len(names) == source.model.spec.classes else []
 
 
-def notes(model: Any) -> Mapping[str, str]:
+def notes(model: schema.ModelT) -> Mapping[str, str]:
     """A file's metadata entries that are text."""
     found = {}
     for entry in model.metadata or ():
@@ -65,7 +68,7 @@ def notes(model: Any) -> Mapping[str, str]:
     return found
 
 
-def versions(model: Any) -> dict[str, int]:
+def versions(model: schema.ModelT) -> dict[str, int]:
     """Operator -> the newest version of it that a file lists."""
     found: dict[str, int] = {}
     for code in model.operatorCodes or ():
@@ -74,7 +77,7 @@ def versions(model: Any) -> dict[str, int]:
     return found
 
 
-def _put(model: Any, name: str, data: bytes) -> None:
+def _put(model: schema.ModelT, name: str, data: bytes) -> None:
     import numpy as np
     from ai_edge_litert import schema_py_generated as schema
 
@@ -124,7 +127,7 @@ class _Uint(int):
     """A field of four bytes."""
 
 
-def _table(builder: Any, *fields: int | None) -> int:
+def _table(builder: flatbuffers.Builder, *fields: int | None) -> int:
     """A table of scalars and offsets of what was built before; None leaves a field out."""
     builder.StartObject(len(fields))
     for slot, value in enumerate(fields):
@@ -137,14 +140,14 @@ def _table(builder: Any, *fields: int | None) -> int:
     return builder.EndObject()
 
 
-def _tables(builder: Any, *offsets: int) -> int:
+def _tables(builder: flatbuffers.Builder, *offsets: int) -> int:
     builder.StartVector(4, len(offsets), 4)
     for offset in reversed(offsets):
         builder.PrependUOffsetTRelative(offset)
     return builder.EndVector()
 
 
-def _floats(builder: Any, values: list[float]) -> int:
+def _floats(builder: flatbuffers.Builder, values: list[float]) -> int:
     builder.StartVector(4, len(values), 4)
     for value in reversed(values):
         builder.PrependFloat32(value)

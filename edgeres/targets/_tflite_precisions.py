@@ -14,6 +14,8 @@ from edgeres.network import tflite_file as file
 from edgeres.targets._four_bits import FourBits, packed
 
 if TYPE_CHECKING:
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_quantizer import qtyping  # type: ignore[import-untyped]
     from torch.fx import GraphModule
 
     from edgeres.types import ScaleTable
@@ -22,7 +24,7 @@ _INT32, _INT64, _INT4 = 2, 4, 17  # TensorType
 _CHANNELS_FIRST, _CHANNELS_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
 
 
-def half_weights(data: bytes) -> Any:
+def half_weights(data: bytes) -> schema.ModelT:
     """float16 weights that the runtime unpacks to float32 while loading (or keeps, on a GPU)."""
     from ai_edge_quantizer import qtyping  # type: ignore[import-untyped]
 
@@ -35,7 +37,7 @@ def half_weights(data: bytes) -> Any:
     return _quantized(data, [("*", config, "float_casting")], {"DEQUANTIZE": 3})
 
 
-def integer_weights(data: bytes) -> Any:
+def integer_weights(data: bytes) -> schema.ModelT:
     """int8 weights, each layer's input quantized while it runs; activations stay float32.
 
     Convolutions have a scale per channel, the linear layer has one: a scale per channel there needs
@@ -59,7 +61,11 @@ def integer_weights(data: bytes) -> Any:
     return _quantized(data, rules, {"CONV_2D": 5})
 
 
-def _quantized(data: bytes, rules: list[tuple[str, Any, str]], versions: dict[str, int]) -> Any:
+def _quantized(
+    data: bytes,
+    rules: list[tuple[str, qtyping.OpQuantizationConfig, str]],
+    versions: dict[str, int],
+) -> schema.ModelT:
     """Apply rules (operator, configuration, algorithm) with ai-edge-quantizer.
 
     It leaves the operators' versions as they were; with `versions` an old runtime refuses a file
@@ -123,7 +129,7 @@ def _not_negative(node: Any) -> bool:
     return node.target in (aten.relu.default, aten.relu_.default)
 
 
-def mend_int16(model: Any) -> None:
+def mend_int16(model: schema.ModelT) -> None:
     """Make a converted int16x8 file right, and one that runtimes since 2.4 take; in place.
 
     The converter writes int32 biases but not the field that says so, and the kernels read them as
@@ -138,7 +144,9 @@ def mend_int16(model: Any) -> None:
         if kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
             bias = graph.tensors[op.inputs[2]]
             if bias.type == _INT32:
-                codes = file.constant(model, bias).view(np.int32).astype(np.int64)
+                stored = file.constant(model, bias)
+                assert stored is not None
+                codes = stored.view(np.int32).astype(np.int64)
                 bias.type, bias.buffer = _INT64, file.add_buffer(model, codes.tobytes())
         elif kind == "ADD":
             op.builtinOptions.potScaleInt16 = False
@@ -148,7 +156,7 @@ def mend_int16(model: Any) -> None:
         code.version = versions.get(file.code_kind(code), code.version)
 
 
-def four_bit_weights(model: Any, scales: ScaleTable) -> None:
+def four_bit_weights(model: schema.ModelT, scales: ScaleTable) -> None:
     """Store weights of 4 bits as INT4, in place.
 
     LiteRT's own kernels and TFLite Micro's know them, of convolutions from TensorFlow Lite 2.11 on.
@@ -158,8 +166,8 @@ def four_bit_weights(model: Any, scales: ScaleTable) -> None:
     four = FourBits(scales)
     for tensor in model.subgraphs[0].tensors:
         stored, q = file.constant(model, tensor), tensor.quantization
-        scale = q.scale if stored is not None and q is not None else None
-        if scale is not None and four.has(scale):
+        scale = q.scale if q is not None else None
+        if stored is not None and scale is not None and four.has(scale):
             codes = np.frombuffer(stored.tobytes(), np.int8)
             tensor.type, tensor.buffer = _INT4, file.add_buffer(model, packed(codes))
     versions = {"CONV_2D": 7, "DEPTHWISE_CONV_2D": 7, "FULLY_CONNECTED": 10}
@@ -167,15 +175,17 @@ def four_bit_weights(model: Any, scales: ScaleTable) -> None:
         code.version = versions.get(file.code_kind(code), code.version)
 
 
-def _pad_channels_last(model: Any, graph: Any) -> None:
+def _pad_channels_last(model: schema.ModelT, graph: schema.SubGraphT) -> None:
     """TRANSPOSE, PAD, TRANSPOSE back -> one PAD with its amounts in the other order."""
     import numpy as np
 
-    def only(ops: list[Any], kind: str) -> Any:
+    def only(ops: list[schema.OperatorT], kind: str) -> schema.OperatorT | None:
         return ops[0] if len(ops) == 1 and file.kind(model, ops[0]) == kind else None
 
-    def table(op: Any) -> list[Any]:
-        return file.constant(model, graph.tensors[op.inputs[1]]).view(np.int32).tolist()
+    def table(op: schema.OperatorT) -> list[int]:
+        amounts = file.constant(model, graph.tensors[op.inputs[1]])
+        assert amounts is not None
+        return amounts.view(np.int32).tolist()
 
     for pad in [op for op in graph.operators if file.kind(model, op) == "PAD"]:
         before = only([op for op in graph.operators if pad.inputs[0] in op.outputs], "TRANSPOSE")

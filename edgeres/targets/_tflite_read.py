@@ -6,7 +6,7 @@ Foreign files come through here too: every size, index and name in them may be a
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres.errors import BadInput
 from edgeres.network import tflite_file as file
@@ -18,6 +18,7 @@ from edgeres.types import QuantParams, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
+    from ai_edge_litert import schema_py_generated as schema
 
 _ROLES: dict[str, Role] = {
     "CONV_2D": "conv", "DEPTHWISE_CONV_2D": "conv", "FULLY_CONNECTED": "linear", "ADD": "add",
@@ -32,7 +33,7 @@ _FOR_RUNTIMES = (metadata.RUNTIME, metadata.STANDARD, "keep_stablehlo_constant",
                  "CONVERSION_METADATA")  # fmt: skip
 
 
-def graph_of(model: Any, path: Path) -> FileGraph:
+def graph_of(model: schema.ModelT, path: Path) -> FileGraph:
     """Turn a file's objects into a `FileGraph` (`path` is for messages).
 
     Raises:
@@ -68,7 +69,7 @@ def graph_of(model: Any, path: Path) -> FileGraph:
 
 
 def _operations(
-    model: Any, subgraph: Any, tensors: list[file.Stored], seen: set[int]
+    model: schema.ModelT, subgraph: schema.SubGraphT, tensors: list[file.Stored], seen: set[int]
 ) -> list[FileOp]:
     ops = []
     unpacked: dict[int, file.Stored] = {}  # a DEQUANTIZE's output -> the constant that it unpacks

@@ -6,14 +6,18 @@ Every function changes a `ModelT` in place.
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeres.network import tflite_file as file
+
+if TYPE_CHECKING:
+    import numpy as np
+    from ai_edge_litert import schema_py_generated as schema
 
 _RELUS = (1, 3)  # ActivationFunctionType RELU, RELU6
 
 
-def zero_padding(model: Any) -> None:
+def zero_padding(model: schema.ModelT) -> None:
     """Write PAD for PADV2 where both give the same numbers.
 
     A max pool is padded with the smallest value there is, by PADV2, which XNNPACK doesn't take: the
@@ -29,7 +33,7 @@ def zero_padding(model: Any) -> None:
             _become_pad(model, op)
 
 
-def expose(model: Any) -> list[int]:
+def expose(model: schema.ModelT) -> list[int]:
     """Make every computed tensor an output of the main graph; returns their indices in that order.
 
     What is computed from constants alone (unpacked weights) stays inside: the runtime does that
@@ -49,7 +53,7 @@ def expose(model: Any) -> list[int]:
     return indices
 
 
-def wide_strided(model: Any) -> None:
+def wide_strided(model: schema.ModelT) -> None:
     """Write int8 1x1 convolutions with stride 2 as 2x2 ones, whose further weights are 0.
 
     They give the same codes. LiteRT's GPU accelerator computes the first kind as if its stride were
@@ -85,7 +89,7 @@ def wide_strided(model: Any) -> None:
         op.inputs = np.array([op.inputs[0], len(graph.tensors) - 1, *op.inputs[2:]], np.int32)
 
 
-def end_at(model: Any, tensor: str) -> bool:
+def end_at(model: schema.ModelT, tensor: str) -> bool:
     """Make a tensor the main graph's only output, and take out what comes after it.
 
     False, and nothing is changed, where no operation of the main graph makes one of that name.
@@ -102,7 +106,7 @@ def end_at(model: Any, tensor: str) -> bool:
     return False
 
 
-def _may_be_zero(model: Any, graph: Any, op: Any) -> bool:
+def _may_be_zero(model: schema.ModelT, graph: schema.SubGraphT, op: schema.OperatorT) -> bool:
     import numpy as np
 
     source, amounts, fill = (graph.tensors[i] for i in op.inputs)
@@ -124,23 +128,23 @@ def _may_be_zero(model: Any, graph: Any, op: Any) -> bool:
     )
 
 
-def _zero(tensor: Any) -> float:
+def _zero(tensor: schema.TensorT) -> float:
     q = tensor.quantization
     return int(q.zeroPoint[0]) if q is not None and q.zeroPoint is not None else 0
 
 
-def _after_relu(graph: Any, index: int) -> bool:
+def _after_relu(graph: schema.SubGraphT, index: int) -> bool:
     producer = next((o for o in graph.operators if index in o.outputs), None)
     options = producer.builtinOptions if producer is not None else None
     return getattr(options, "fusedActivationFunction", 0) in _RELUS
 
 
-def _sees_pixels(pool: Any, pads: Any) -> bool:
+def _sees_pixels(pool: schema.Pool2DOptionsT, pads: np.ndarray) -> bool:
     """Whether no window of a pool lies in the padding alone; `pads` is (4, 2), NHWC."""
     return max(pads[1]) < pool.filterHeight and max(pads[2]) < pool.filterWidth
 
 
-def _become_pad(model: Any, op: Any) -> None:
+def _become_pad(model: schema.ModelT, op: schema.OperatorT) -> None:
     from ai_edge_litert import schema_py_generated as schema
 
     # PAD and PADV2 learned the same types with the same version numbers.
@@ -150,7 +154,7 @@ def _become_pad(model: Any, op: Any) -> None:
     op.builtinOptions = schema.PadOptionsT()
 
 
-def _code(model: Any, name: str, version: int) -> int:
+def _code(model: schema.ModelT, name: str, version: int) -> int:
     from ai_edge_litert import schema_py_generated as schema
 
     number = getattr(schema.BuiltinOperator, name)
@@ -164,7 +168,7 @@ def _code(model: Any, name: str, version: int) -> int:
     return len(model.operatorCodes) - 1
 
 
-def drop_unused(model: Any) -> None:
+def drop_unused(model: schema.ModelT) -> None:
     """Take out what the converter and the rewrites left behind: operator codes, tensors, buffers.
 
     A runtime without an operator refuses a file that lists it, used or not; and what a file holds

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from edgeres.network import tflite_file as file
 from edgeres.targets import _tflite_metadata as metadata
 from edgeres.targets import _tflite_read as reading
-from edgeres.targets._structure import Step, Structure, notes_left_over
+from edgeres.targets._structure import Details, Step, Structure, notes_left_over
 from edgeres.targets._tflite_versions import oldest_runtime
 
 if TYPE_CHECKING:
     import numpy as np
+    from ai_edge_litert import schema_py_generated as schema
 
     from edgeres.targets import Source
 
@@ -101,11 +102,13 @@ def _types(source: Source, precision: str) -> tuple[str, ...]:
 class _Reader:
     """The one graph of a file."""
 
-    def __init__(self, model: Any, types: tuple[str, ...]):
+    def __init__(self, model: schema.ModelT, types: tuple[str, ...]):
         self.model, self.types = model, types
         self.graph = model.subgraphs[0]
         self.tensors = [file.stored(model, i, t) for i, t in enumerate(self.graph.tensors)]
-        self.unpacked: dict[int, Any] = {}  # a DEQUANTIZE's output -> the constant that it unpacks
+        self.unpacked: dict[
+            int, file.Stored
+        ] = {}  # a DEQUANTIZE's output -> the constant that it unpacks
         self.strange: list[str] = []
 
     def structure(self, left_over: list[str]) -> Structure:
@@ -121,7 +124,7 @@ class _Reader:
         return Structure(tuple(steps), first.name, last.name, quantization, tuple(left_over),
                          shapes=shapes)  # fmt: skip
 
-    def _step(self, number: int, op: Any) -> Step | None:
+    def _step(self, number: int, op: schema.OperatorT) -> Step | None:
         kind = file.kind(self.model, op)
         at = [int(i) for i in op.inputs]
         (output,) = (self.tensors[int(i)] for i in op.outputs)
@@ -143,7 +146,7 @@ class _Reader:
         found = self._details(kind, op, inputs, name)
         return Step(known, name, data, output.name, **found)  # type: ignore[arg-type]
 
-    def _problem(self, kind: str, op: Any, output: Any) -> str:
+    def _problem(self, kind: str, op: schema.OperatorT, output: file.Stored) -> str:
         """What an operation says that isn't read here; "" if there is nothing."""
         options = op.builtinOptions
         for what, allowed, of in (
@@ -166,12 +169,14 @@ class _Reader:
             return "claims scales that are powers of two"
         return ""
 
-    def _details(self, kind: str, op: Any, inputs: list[Any], name: str) -> dict[str, Any]:
+    def _details(
+        self, kind: str, op: schema.OperatorT, inputs: list[file.Stored | None], name: str
+    ) -> Details:
         options = op.builtinOptions
         activation = getattr(options, "fusedActivationFunction", 0)
         if kind in _ENDS:
             return {"most": _ENDS[kind]}
-        relu = {"relu": activation in (1, 3), "most": 6.0 if activation == 3 else math.inf}
+        relu: Details = {"relu": activation in (1, 3), "most": 6.0 if activation == 3 else math.inf}
         if kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
             return {**relu, **self._weighted(kind, options, inputs, name)}
         if kind == "MAX_POOL_2D":
@@ -194,9 +199,11 @@ class _Reader:
                 self.strange.append(f"{name}: averages over the axes {axes}")
         return relu
 
-    def _weighted(self, kind: str, options: Any, inputs: list[Any], name: str) -> dict[str, Any]:
+    def _weighted(
+        self, kind: str, options: Any, inputs: list[file.Stored | None], name: str
+    ) -> Details:
         stored = inputs[1]
-        found: dict[str, Any] = {} if kind == "FULLY_CONNECTED" else _window(options)
+        found: Details = {} if kind == "FULLY_CONNECTED" else _window(options)
         if stored is not None and stored.data is not None:
             weight = reading._pytorch_weight(kind, stored.data)
             found |= {"weight": weight,
@@ -226,7 +233,7 @@ class _Reader:
         if len(bias.scale) != len(steps) or not np.allclose(bias.scale, steps, 1e-6, 0):
             self.strange.append(f"{name}: its bias' scale isn't its input's times its weights'")
 
-    def _pad(self, inputs: list[Any], name: str) -> dict[str, Any]:
+    def _pad(self, inputs: list[Any], name: str) -> Details:
         amounts = self._constant(inputs[1], name)
         if amounts.shape != (4, 2) or amounts[[0, 3]].any():
             self.strange.append(f"{name}: pads images or channels")
@@ -236,7 +243,9 @@ class _Reader:
         fill = self._constant(inputs[2], name).item() if len(inputs) > 2 else zero
         return {"padding": (top, left, bottom, right), "fill": float(fill)}
 
-    def _constant(self, tensor: Any, name: str, option: Any = None) -> np.ndarray:
+    def _constant(
+        self, tensor: file.Stored | None, name: str, option: list[int] | None = None
+    ) -> np.ndarray:
         import numpy as np
 
         if tensor is not None and tensor.data is not None:
@@ -272,7 +281,7 @@ class _Reader:
                 yield f"{tensor.name[:80]} is of type {tensor.dtype}"
 
 
-def _quantized_plainly(stored: Any, tensor: Any) -> Iterator[str]:
+def _quantized_plainly(stored: schema.TensorT, tensor: file.Stored) -> Iterator[str]:
     """What a tensor says of its numbers beside scales and zero points, or says twice."""
     q, name = stored.quantization, tensor.name[:80]
     for key in _set(q, ("scale", "zeroPoint", "quantizedDimension")) if q is not None else ():
@@ -308,15 +317,15 @@ def _joins_channels(shape: tuple[int, ...], axis: int) -> bool:
     return axis % 4 == 3 or (axis % 4 == 1 and math.prod(shape) == shape[1])
 
 
-def _minus_one(inputs: list[Any]) -> bool:
+def _minus_one(inputs: list[file.Stored | None]) -> bool:
     """Whether every constant among the inputs is -1."""
     stored = [t.data for t in inputs if t is not None and t.constant]
     return bool(stored) and all(d is not None and d.size == 1 and d.dtype == "float32"
                                 and (d == -1).all() for d in stored)  # fmt: skip
 
 
-def _window(options: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {"stride": (int(options.strideH), int(options.strideW))}
+def _window(options: schema.Conv2DOptionsT | schema.Pool2DOptionsT) -> Details:
+    found: Details = {"stride": (int(options.strideH), int(options.strideW))}
     if hasattr(options, "dilationHFactor"):
         found["dilation"] = (int(options.dilationHFactor), int(options.dilationWFactor))
     if options.padding == _SAME:
@@ -324,7 +333,7 @@ def _window(options: Any) -> dict[str, Any]:
     return found
 
 
-def _set(part: Any, known: tuple[str, ...]) -> Iterator[str]:
+def _set(part: object, known: tuple[str, ...]) -> Iterator[str]:
     """Fields of a part of the file that aren't at their defaults, but for the known ones."""
     plain = vars(type(part)()) if part is not None else {}
     for key, value in vars(part).items() if part is not None else ():
@@ -332,7 +341,7 @@ def _set(part: Any, known: tuple[str, ...]) -> Iterator[str]:
             yield key
 
 
-def _container(model: Any) -> Iterator[str]:
+def _container(model: schema.ModelT) -> Iterator[str]:
     """What a file may hold beside its one graph."""
     for number, _ in enumerate(model.subgraphs[1:], 1):
         yield f"subgraph {number} isn't the network's"
@@ -376,7 +385,7 @@ def _container(model: Any) -> Iterator[str]:
         yield "its description isn't the converter's"
 
 
-def _told(model: Any, source: Source) -> Iterator[str]:
+def _told(model: schema.ModelT, source: Source) -> Iterator[str]:
     """Notes: ours, those of Android's tools, the converter's."""
     entries = {file.clean(e.name): _bytes(model, e) for e in model.metadata or ()}
     if len(entries) != len(model.metadata or ()):
@@ -394,12 +403,12 @@ def _told(model: Any, source: Source) -> Iterator[str]:
     yield from notes_left_over(texts, source.metadata)
 
 
-def _bytes(model: Any, entry: Any) -> bytes:
+def _bytes(model: schema.ModelT, entry: schema.MetadataT) -> bytes:
     data = model.buffers[entry.buffer].data
     return bytes(data if data is not None else b"")
 
 
-def _beyond(data: bytes, model: Any, source: Source) -> Iterator[str]:
+def _beyond(data: bytes, model: schema.ModelT, source: Source) -> Iterator[str]:
     """Bytes that no part of the model accounts for; the label file for Android's tools is one."""
     if data != metadata.with_labels(file.pack(model), source):
         yield "the label file behind the model, or bytes between its parts, aren't the network's"

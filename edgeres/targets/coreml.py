@@ -11,7 +11,8 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from edgeres.errors import BadInput
 from edgeres.quiet import quiet, without
@@ -24,6 +25,12 @@ from edgeres.types import TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
+    from coremltools import PassPipeline
+    from coremltools.converters.mil.mil import Operation
+    from coremltools.models import MLModel
+    from torch import nn
+
+    from edgeres.targets._mil import Interpreter
 
 SUMMARY = "Core ML: iPhone, iPad, Mac"
 PRECISIONS = ("fp16", "int8", "palettized")
@@ -48,7 +55,7 @@ def export(source: Source, precision: str, path: Path) -> tuple[TensorSpec, Tens
         import numpy as np
         import torch
 
-        network: Any = source.model
+        network: nn.Module = source.model
         if precision == "int8":
             from edgeres.compression.graph import quantized_graph
 
@@ -137,7 +144,7 @@ def tracer(path: Path) -> Tracer | None:
 class _Session:
     """Core ML itself."""
 
-    def __init__(self, model: Any):
+    def __init__(self, model: MLModel):
         description = model.get_spec().description
         self.model, self.input = model, description.input[0].name
         self.output = description.output[0].name
@@ -154,7 +161,7 @@ class _Tracer:
 
     stand_in = "interpreted"
 
-    def __init__(self, interpreter: Any, names: set[str]):
+    def __init__(self, interpreter: Interpreter, names: set[str]):
         self.interpreter, self.names = interpreter, names
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -162,7 +169,7 @@ class _Tracer:
         return found
 
 
-def _interpreter(path: Path, ct: Any) -> Any:
+def _interpreter(path: Path, ct: ModuleType) -> Interpreter:
     from edgeres.targets._mil import Interpreter
     from edgeres.targets._mil_graph import inside_kernels
 
@@ -170,7 +177,7 @@ def _interpreter(path: Path, ct: Any) -> Any:
     return Interpreter(package.function, str(path), inside_kernels(package))
 
 
-def _describe(package: Any, source: Source, precision: str) -> None:
+def _describe(package: MLModel, source: Source, precision: str) -> None:
     """What Xcode and apps show of the file."""
     told = standard(source, precision)
     package.short_description = told["shortDescription"]
@@ -179,7 +186,7 @@ def _describe(package: Any, source: Source, precision: str) -> None:
         package.user_defined_metadata[key] = value
 
 
-def _coremltools() -> Any:
+def _coremltools() -> ModuleType:
     require("coreml-int8")
     # For converters of their models that aren't used here: fifteen seconds with all of them.
     unused = ("tensorflow", "executorch", "sklearn", "transformers", "xgboost")
@@ -188,7 +195,7 @@ def _coremltools() -> Any:
     return coremltools
 
 
-def _palettized(package: Any) -> Any:
+def _palettized(package: MLModel) -> MLModel:
     """Replace large weights by tables; smaller ones aren't worth one."""
     from coremltools.optimize import coreml as optimize
 
@@ -201,7 +208,7 @@ def _palettized(package: Any) -> Any:
     return optimize.palettize_weights(package, optimize.OptimizationConfig(global_config=weights))
 
 
-def _in_half(op: Any) -> bool:
+def _in_half(op: Operation) -> bool:
     """Whether an operation computes in float16: all but the one that quantizes the images.
 
     Rounded to float16 first, some of their values would get another code: 7 in 1,000 with
@@ -210,7 +217,7 @@ def _in_half(op: Any) -> bool:
     return not (op.op_type == "quantize" and op.input.op is None)
 
 
-def _passes(ct: Any) -> Any:
+def _passes(ct: ModuleType) -> PassPipeline:
     """The default passes but one, which divides the scales of a residual add by one of them.
 
     That is the same sum on paper; in float16 it rounds the trained scales a second time.
@@ -220,7 +227,7 @@ def _passes(ct: Any) -> Any:
     return passes
 
 
-def _repeatable(path: Path, ct: Any) -> None:
+def _repeatable(path: Path, ct: ModuleType) -> None:
     """Drop what changes from run to run: random ids, the order of maps, the day."""
     spec = packages.specification(path, ct)
     del spec.description.metadata.userDefined[_DATE]

@@ -8,7 +8,7 @@ device runs, up to the instruction set.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres.errors import EdgeresError
 from edgeres.quiet import quiet
@@ -19,6 +19,9 @@ from edgeres.types import TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
+    from executorch.runtime import Method
+    from torch import nn
+    from torch.export import ExportedProgram
 
 SUMMARY = "ExecuTorch: Android, iOS, Linux"
 PRECISIONS = ("fp32", "int8")
@@ -109,7 +112,7 @@ def tracer(path: Path) -> Tracer | None:  # noqa: ARG001
 class _Session:
     """A loaded method, which takes one image at a time."""
 
-    def __init__(self, method: Any):
+    def __init__(self, method: Method):
         self.method = method
 
     def run(self, images: np.ndarray) -> np.ndarray:
@@ -120,11 +123,11 @@ class _Session:
         return np.concatenate([self.method.execute([row])[0].numpy() for row in rows])
 
 
-def _exported(source: Source, precision: str) -> Any:
+def _exported(source: Source, precision: str) -> ExportedProgram:
     """The network or its quantized graph, at batch 1."""
     import torch
 
-    network: Any = source.model
+    network: nn.Module = source.model
     if precision == "int8":
         from edgeres.compression.graph import quantized_graph
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres import scratch
 from edgeres.disk import storage_errors
@@ -27,6 +27,9 @@ from edgeres.types import TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
+    import onnx
+    import onnxruntime
+    from torch import nn
 
 SUMMARY = "ONNX: servers, PCs, Android, Jetson"
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
@@ -69,13 +72,13 @@ def export(source: Source, precision: str, path: Path) -> tuple[TensorSpec, Tens
     return graph.input, graph.output
 
 
-def exported_model(source: Source, precision: str) -> Any:
+def exported_model(source: Source, precision: str) -> onnx.ModelProto:
     """The network as a ModelProto, float32 input and output, Q/DQ with int8 codes if it has any."""
     import torch
 
     from edgeres.targets import _onnx_rewrites as rewrites
 
-    network: Any = source.model
+    network: nn.Module = source.model
     if source.scales is not None:
         from edgeres.compression.graph import quantized_graph
 
@@ -96,7 +99,7 @@ def exported_model(source: Source, precision: str) -> Any:
     return model
 
 
-def write(model: Any, source: Source, path: Path) -> None:
+def write(model: onnx.ModelProto, source: Source, path: Path) -> None:
     """Check a model and store it with the source's metadata."""
     import onnx
 
@@ -207,7 +210,7 @@ def cut(path: Path, tensor: str, out: Path) -> bool:
     return True
 
 
-def tracer_of(path: Path, model: Any) -> Tracer:
+def tracer_of(path: Path, model: onnx.ModelProto) -> Tracer:
     """Run `model`, a form of the file at `path`, as it stands."""
     known = {value.name for value in model.graph.output}
     for node in model.graph.node:
@@ -219,7 +222,7 @@ def tracer_of(path: Path, model: Any) -> Tracer:
     return _Tracer(path, onnx_session.computing(path, contents, 1, as_written()))
 
 
-def as_written() -> dict[str, Any]:
+def as_written() -> dict[str, object]:
     """Session settings that change nothing in a graph."""
     import onnxruntime
 
@@ -231,7 +234,7 @@ class Runner:
 
     stand_in = "its runtime"
 
-    def __init__(self, path: Path, session: Any):
+    def __init__(self, path: Path, session: onnxruntime.InferenceSession):
         self.session, self.name = session, _image_input(path, session)
         self.caution = onnx_session.CAUTION if onnx_session.saturates() else ""
 
@@ -249,7 +252,7 @@ class Runner:
 
 
 class _Tracer:
-    def __init__(self, path: Path, session: Any):
+    def __init__(self, path: Path, session: onnxruntime.InferenceSession):
         self.session, self.name = session, _image_input(path, session)
 
     def run(self, images: np.ndarray) -> Mapping[str, np.ndarray]:
@@ -261,7 +264,7 @@ class _Tracer:
                 for name, *column in zip(names, *answers, strict=True)}  # fmt: skip
 
 
-def _image_input(path: Path, session: Any) -> str:
+def _image_input(path: Path, session: onnxruntime.InferenceSession) -> str:
     needed = session.get_inputs()
     if len(needed) != 1:
         names = ", ".join(f"'{value.name}'" for value in needed[:5])
@@ -273,7 +276,7 @@ def _image_input(path: Path, session: Any) -> str:
     return str(needed[0].name)
 
 
-def executed(path: Path, stored: Any) -> Any:
+def executed(path: Path, stored: onnx.ModelProto) -> onnx.ModelProto:
     """What onnxruntime's optimizer makes of a file.
 
     One with float16 weights stays as stored: what a CPU without float16 kernels makes of it, casts

@@ -12,7 +12,7 @@ import importlib.util
 import json
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres import children
 from edgeres.errors import MissingComponent
@@ -23,6 +23,10 @@ from edgeres.targets import _onnx_structure as structures
 from edgeres.targets._graph import FileGraph, FileOp
 from edgeres.targets._structure import Structure
 from edgeres.types import QuantParams, TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from onnx import ModelProto, NodeProto
 
 SUMMARY = "TensorRT: Jetson, NVIDIA GPUs"
 PRECISIONS = ("fp16", "int8")
@@ -122,7 +126,7 @@ class _Reader:
         self.constants = onnx_file.constant_values(self.model)
         self.shapes = onnx_file.shapes(self.model)
         self.makers = {name: n for n in self.model.graph.node for name in n.output if name}
-        self.readers: dict[str, list[Any]] = {}
+        self.readers: dict[str, list[NodeProto]] = {}
         for node in self.model.graph.node:
             for name in node.input:
                 self.readers.setdefault(name, []).append(node)
@@ -145,11 +149,11 @@ class _Reader:
             versions=onnx_file.versions(self.model),
         )  # fmt: skip
 
-    def _stored(self, node: Any) -> bool:
+    def _stored(self, node: NodeProto) -> bool:
         """A constant, or what a constant is dequantized to."""
         return not any(name for name in node.input if name not in self.constants)
 
-    def _operation(self, node: Any, stored_bytes: int) -> FileOp:
+    def _operation(self, node: NodeProto, stored_bytes: int) -> FileOp:
         kind, output = node.op_type, node.output[0]
         role = "move" if kind in _FREE else _onnx_read.ROLES.get(kind, "other")
         data = [n for n in node.input if n and n not in self.constants and not self._weight(n)]
@@ -173,7 +177,7 @@ class _Reader:
         maker = self.makers.get(name)
         return maker is not None and self._stored(maker)
 
-    def _layer(self, node: Any) -> tuple[Any, QuantParams | None]:
+    def _layer(self, node: NodeProto) -> tuple[np.ndarray | None, QuantParams | None]:
         """Weight in PyTorch's order, and its scales."""
         name = node.input[1]
         if name in self.constants:
@@ -217,7 +221,7 @@ class _Reader:
         return str(maker.input[0])
 
 
-def _oldest(model: Any) -> str:
+def _oldest(model: ModelProto) -> str:
     """TensorRT 8.6 reads operator sets up to 17, but no weights stored as int8."""
     from onnx import TensorProto
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres.disk import storage_errors
 from edgeres.errors import EdgeresError
@@ -25,6 +25,8 @@ from edgeres.types import TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
+    from ai_edge_litert.interpreter import Interpreter
+    from torch import nn
 
 SUMMARY = "LiteRT: Android, Pi, microcontrollers"
 PRECISIONS = ("fp32", "fp16", "dynamic", "int8", "int16x8", "int4")
@@ -117,7 +119,7 @@ def _converted(source: Source, precision: str) -> bytes:
     from litert_torch.quantize.quant_config import QuantConfig
 
     px = source.model.spec.preprocess.size_px
-    network: Any = source.model
+    network: nn.Module = source.model
     config = None
     if source.scales is not None:
         from edgeres.compression.graph import quantized_graph
@@ -170,7 +172,7 @@ class _Tracer:
         return {n: a.transpose(0, 3, 1, 2) if a.ndim == 4 else a for n, a in joined.items()}
 
 
-def _interpreter(path: Path, threads: int, data: bytes | None = None) -> Any:
+def _interpreter(path: Path, threads: int, data: bytes | None = None) -> Interpreter:
     with quiet(f"loading {path.name} in LiteRT"):
         from ai_edge_litert.interpreter import Interpreter
 

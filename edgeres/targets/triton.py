@@ -15,7 +15,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres.disk import storage_errors
 from edgeres.errors import BadInput
@@ -23,6 +23,9 @@ from edgeres.targets import Session, Source, Tracer, _schemes, onnx
 from edgeres.targets._graph import FileGraph
 from edgeres.targets._structure import VERSION_NOTE, Structure, folder_left_over
 from edgeres.types import TensorSpec
+
+if TYPE_CHECKING:
+    from google.protobuf import message
 
 SUMMARY = "Triton Inference Server, with ONNX"
 PRECISIONS = ("fp32", "int8")
@@ -98,7 +101,7 @@ def read(path: Path) -> FileGraph:
     return dataclasses.replace(graph, metadata=_agreed(graph.metadata, config, file.parents[1]))
 
 
-def _agreed(inside: Mapping[str, str], config: Any, folder: Path) -> dict[str, str]:
+def _agreed(inside: Mapping[str, str], config: message.Message, folder: Path) -> dict[str, str]:
     """Notes of the model and of config.pbtxt; one that they don't agree on is no note at all."""
     outside = {entry.key: entry.value.string_value for entry in config.parameters}
     notes = {k: v for k, v in {**inside, **outside}.items()
@@ -180,7 +183,7 @@ def _config(name: str, first: TensorSpec, last: TensorSpec, source: Source, labe
     return text_format.MessageToString(config)
 
 
-def _parsed(path: Path) -> Any:
+def _parsed(path: Path) -> message.Message:
     """config.pbtxt as far as edgeres knows it; fields that it doesn't know are skipped."""
     from google.protobuf import text_format
 
@@ -192,7 +195,7 @@ def _parsed(path: Path) -> Any:
         raise BadInput(f"{path}: not a Triton configuration ({reason})") from error
 
 
-def _told(tensor: Any) -> tuple[str, str, tuple[int, ...]]:
+def _told(tensor: message.Message) -> tuple[str, str, tuple[int, ...]]:
     kind = tensor.data_type
     known = _DATA_TYPES[kind] if 0 <= kind < len(_DATA_TYPES) else str(kind)
     return tensor.name, f"TYPE_{known}", tuple(tensor.dims)
@@ -203,7 +206,7 @@ def _actual(spec: TensorSpec, batched: bool) -> tuple[str, str, tuple[int, ...]]
 
 
 @functools.cache
-def _schema() -> Any:
+def _schema() -> type[message.Message]:
     """The part of Triton's `ModelConfig` that is written here, as a message class.
 
     Names, numbers and types as in model_config.proto

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 from edgeres import targets
 
@@ -35,7 +35,7 @@ def cut_identity(path: Path, number: int, operand: int) -> bool:
         Whether it could be done: False for a format without a module here.
     """
     module, path = _module(path), _file(path)
-    if not hasattr(module, "cut_identity"):
+    if module is None or not hasattr(module, "cut_identity"):
         return False
     module.cut_identity(path, number, operand)
     return True
@@ -53,7 +53,7 @@ def _file(path: Path) -> Path:
     return form.inside(path) if form else path
 
 
-def _module(path: Path) -> Any:
+def _module(path: Path) -> ModuleType | None:
     format_, _ = targets.of_file(path)
     name = f"{__name__}.{_MODULES.get(format_, format_)}"
     return importlib.import_module(name) if importlib.util.find_spec(name) else None

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres.targets import _faults
+
+if TYPE_CHECKING:
+    from coremltools.proto import MIL_pb2, Model_pb2
 
 _NAME = "edgeres_fault"
 
@@ -15,7 +18,7 @@ _NAME = "edgeres_fault"
 def cut_identity(path: Path, number: int, operand: int) -> None:
     """See `_faults`."""
 
-    def change(spec: Any) -> None:
+    def change(spec: Model_pb2.Model) -> None:
         block = _block(spec)
         values = {value.name: value for op in block.operations for value in op.outputs}
         add = [op for op in block.operations if op.type == "add"][number]
@@ -36,7 +39,7 @@ def _detour(path: Path) -> None:
     """Answers as float32 numbers and back."""
     from coremltools.proto import MIL_pb2
 
-    def change(spec: Any) -> None:
+    def change(spec: Model_pb2.Model) -> None:
         block = _block(spec)
         wide = _behind(block, "cast", {"x": _NAME})
         narrow = block.operations.add()
@@ -52,7 +55,7 @@ def _detour(path: Path) -> None:
 
 
 def _function(path: Path) -> None:
-    def change(spec: Any) -> None:
+    def change(spec: Model_pb2.Model) -> None:
         spec.mlProgram.functions["more"].CopyFrom(spec.mlProgram.functions["main"])
 
     _changed(path, change)
@@ -67,7 +70,7 @@ def _metadata(path: Path) -> None:
 def _swapped(path: Path) -> bool:
     swapped = False
 
-    def change(spec: Any) -> None:
+    def change(spec: Model_pb2.Model) -> None:
         nonlocal swapped
         for op in _block(spec).operations:
             if op.type == "concat" and not swapped:
@@ -88,7 +91,7 @@ PLANTERS: dict[str, Callable[[Path], bool | None]] = {
 }
 
 
-def _changed(path: Path, change: Callable[[Any], None]) -> None:
+def _changed(path: Path, change: Callable[[Model_pb2.Model], None]) -> None:
     import coremltools as ct
 
     file = path / "Data/com.apple.CoreML/model.mlmodel"
@@ -98,12 +101,12 @@ def _changed(path: Path, change: Callable[[Any], None]) -> None:
     file.write_bytes(spec.SerializeToString(deterministic=True))
 
 
-def _block(spec: Any) -> Any:
+def _block(spec: Model_pb2.Model) -> MIL_pb2.Block:
     (block,) = spec.mlProgram.functions["main"].block_specializations.values()
     return block
 
 
-def _behind(block: Any, kind: str, inputs: dict[str, str]) -> Any:
+def _behind(block: MIL_pb2.Block, kind: str, inputs: dict[str, str]) -> MIL_pb2.Operation:
     """Put an operation behind what gives the answer, which is called `_NAME` then."""
     answer = block.outputs[0]
     value = next(v for op in block.operations for v in op.outputs if v.name == answer)
@@ -116,7 +119,7 @@ def _behind(block: Any, kind: str, inputs: dict[str, str]) -> Any:
     return made
 
 
-def _label(op: Any, name: str) -> None:
+def _label(op: MIL_pb2.Operation, name: str) -> None:
     from coremltools.proto import MIL_pb2
 
     label = op.attributes["name"]
@@ -124,7 +127,7 @@ def _label(op: Any, name: str) -> None:
     label.immediateValue.tensor.strings.values.append(name)
 
 
-def _zeros_like(value: Any) -> Any:
+def _zeros_like(value: MIL_pb2.NamedValueType) -> MIL_pb2.Operation:
     from coremltools.proto import MIL_pb2
 
     made = MIL_pb2.Operation(type="const")

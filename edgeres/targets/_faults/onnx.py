@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres.targets import _faults
+
+if TYPE_CHECKING:
+    import onnx
 
 _NAME = "edgeres_fault"
 
@@ -16,7 +19,7 @@ def cut_identity(path: Path, number: int, operand: int) -> None:
     import numpy as np
     import onnx
 
-    def change(model: Any) -> None:
+    def change(model: onnx.ModelProto) -> None:
         add = [n for n in model.graph.node if n.op_type in ("Add", "QLinearAdd")][number]
         stored = {i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer}
         at = operand
@@ -42,9 +45,9 @@ def _mixed(path: Path) -> None:
     import numpy as np
     import onnx
 
-    def change(model: Any) -> None:
+    def change(model: onnx.ModelProto) -> None:
         old = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx")) < 18
-        axes: dict[str, Any] = {"axes": [0]} if old else {}
+        axes: dict[str, object] = {"axes": [0]} if old else {}
         if not old:
             constant = onnx.numpy_helper.from_array(np.zeros(1, np.int64), f"{_NAME}_axes")
             model.graph.initializer.append(constant)
@@ -61,7 +64,7 @@ def _detour(path: Path) -> None:
     """Answers as double-precision numbers and back."""
     import onnx
 
-    def change(model: Any) -> None:
+    def change(model: onnx.ModelProto) -> None:
         own = model.graph.output[0].type.tensor_type.elem_type
         _behind(model, lambda x, y: [
             _node("Cast", [x], [f"{_NAME}_wide"], to=onnx.TensorProto.DOUBLE),
@@ -75,7 +78,7 @@ def _function(path: Path) -> None:
     """The answer goes through a function that the file defines itself."""
     import onnx
 
-    def change(model: Any) -> None:
+    def change(model: onnx.ModelProto) -> None:
         body = [_node("Identity", ["x"], ["y"])]
         opset = [onnx.helper.make_opsetid("", model.opset_import[0].version)]
         model.functions.append(onnx.helper.make_function(_NAME, "same", ["x"], ["y"], body, opset))
@@ -94,7 +97,7 @@ def _metadata(path: Path) -> None:
 def _swapped(path: Path) -> bool:
     swapped = False
 
-    def change(model: Any) -> None:
+    def change(model: onnx.ModelProto) -> None:
         nonlocal swapped
         places = {"Concat": (0, 1), "QLinearConcat": (2, 5)}  # whose scales are the same
         for node in model.graph.node:
@@ -118,7 +121,7 @@ PLANTERS: dict[str, Callable[[Path], bool | None]] = {
 }
 
 
-def _changed(path: Path, change: Callable[[Any], None]) -> None:
+def _changed(path: Path, change: Callable[[onnx.ModelProto], object]) -> None:
     import onnx
 
     file = next(path.rglob("*.onnx")) if path.is_dir() else path
@@ -127,7 +130,7 @@ def _changed(path: Path, change: Callable[[Any], None]) -> None:
     file.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def _behind(model: Any, nodes: Callable[[str, str], list[Any]]) -> None:
+def _behind(model: onnx.ModelProto, nodes: Callable[[str, str], list[onnx.NodeProto]]) -> None:
     """Put nodes between what gives the answer and the answer."""
     answer = model.graph.output[0].name
     for node in model.graph.node:
@@ -137,7 +140,7 @@ def _behind(model: Any, nodes: Callable[[str, str], list[Any]]) -> None:
     model.graph.node.extend(nodes(f"{_NAME}_before", answer))
 
 
-def _node(kind: str, inputs: list[str], outputs: list[str], **attributes: Any) -> Any:
+def _node(kind: str, inputs: list[str], outputs: list[str], **attributes: object) -> onnx.NodeProto:
     import onnx
 
     return onnx.helper.make_node(kind, inputs, outputs, **attributes)

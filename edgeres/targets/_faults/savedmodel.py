@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres.targets import _faults
+
+if TYPE_CHECKING:
+    from tensorflow.core.framework import node_def_pb2
+    from tensorflow.core.protobuf import meta_graph_pb2
 
 _NAME = "edgeres_fault"
 
@@ -14,7 +18,7 @@ _NAME = "edgeres_fault"
 def cut_identity(path: Path, number: int, operand: int) -> None:
     """See `_faults`."""
 
-    def change(meta: Any) -> None:
+    def change(meta: meta_graph_pb2.MetaGraphDef) -> None:
         nodes = meta.graph_def.node
         add = [n for n in nodes if n.op == "AddV2"][number]
         zeros = nodes.add(name=_NAME, op="ZerosLike", input=[add.input[operand]])
@@ -32,7 +36,7 @@ def _own_operation(path: Path) -> None:
 def _mixed(path: Path) -> None:
     """The greatest answer of a batch for each of its images; for one image that is its own."""
 
-    def change(meta: Any) -> None:
+    def change(meta: meta_graph_pb2.MetaGraphDef) -> None:
         import tensorflow as tf
 
         axis = meta.graph_def.node.add(name=f"{_NAME}_axis", op="Const")
@@ -51,7 +55,7 @@ def _mixed(path: Path) -> None:
 def _detour(path: Path) -> None:
     """Answers as double-precision numbers and back."""
 
-    def change(meta: Any) -> None:
+    def change(meta: meta_graph_pb2.MetaGraphDef) -> None:
         import tensorflow as tf
 
         for source, made in ((tf.float32, tf.float64), (tf.float64, tf.float32)):
@@ -66,7 +70,7 @@ def _detour(path: Path) -> None:
 def _signature(path: Path) -> None:
     """Another one, whose answer is the image."""
 
-    def change(meta: Any) -> None:
+    def change(meta: meta_graph_pb2.MetaGraphDef) -> None:
         own = meta.signature_def["serving_default"]
         meta.signature_def["other"].CopyFrom(own)
         (given,) = own.inputs.values()
@@ -88,7 +92,7 @@ def _metadata(path: Path) -> None:
 def _swapped(path: Path) -> bool:
     swapped = False
 
-    def change(meta: Any) -> None:
+    def change(meta: meta_graph_pb2.MetaGraphDef) -> None:
         nonlocal swapped
         for node in meta.graph_def.node:
             if node.op == "ConcatV2" and not swapped:
@@ -110,7 +114,7 @@ PLANTERS: dict[str, Callable[[Path], bool | None]] = {
 }
 
 
-def _changed(path: Path, change: Callable[[Any], object]) -> None:
+def _changed(path: Path, change: Callable[[meta_graph_pb2.MetaGraphDef], object]) -> None:
     from tensorflow.core.protobuf import saved_model_pb2
 
     file = path / "saved_model.pb"
@@ -119,12 +123,14 @@ def _changed(path: Path, change: Callable[[Any], object]) -> None:
     file.write_bytes(saved.SerializeToString(deterministic=True))
 
 
-def _answer(meta: Any) -> Any:
+def _answer(meta: meta_graph_pb2.MetaGraphDef) -> meta_graph_pb2.TensorInfo:
     (answer,) = meta.signature_def["serving_default"].outputs.values()
     return answer
 
 
-def _behind(meta: Any, kind: str, twice: bool = False, more: str = "") -> Any:
+def _behind(
+    meta: meta_graph_pb2.MetaGraphDef, kind: str, twice: bool = False, more: str = ""
+) -> node_def_pb2.NodeDef:
     """Put an operation behind the answer; the signature names what it gives."""
     import tensorflow as tf
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres.network import tflite_file as file
 from edgeres.targets import _faults
+
+if TYPE_CHECKING:
+    from ai_edge_litert import schema_py_generated as schema
 
 
 def cut_identity(path: Path, number: int, operand: int) -> None:
@@ -16,7 +19,7 @@ def cut_identity(path: Path, number: int, operand: int) -> None:
     import numpy as np
     from ai_edge_litert import schema_py_generated as schema
 
-    def change(model: Any) -> None:
+    def change(model: schema.ModelT) -> None:
         graph = model.subgraphs[0]
         add = [op for op in graph.operators if file.kind(model, op) == "ADD"][number]
         lost = graph.tensors[add.inputs[operand]]
@@ -46,7 +49,7 @@ def _detour(path: Path) -> None:
     """Answers as complex numbers and back."""
     from ai_edge_litert import schema_py_generated as schema
 
-    def change(model: Any) -> None:
+    def change(model: schema.ModelT) -> None:
         graph = model.subgraphs[0]
         own = graph.tensors[graph.outputs[0]].type
         for first, second in ((own, schema.TensorType.COMPLEX64),
@@ -62,7 +65,7 @@ def _signature(path: Path) -> bool:
     """What the signature calls the answer is the image."""
     planted = False
 
-    def change(model: Any) -> None:
+    def change(model: schema.ModelT) -> None:
         nonlocal planted
         for signature in model.signatureDefs or ():
             signature.outputs[0].tensorIndex = model.subgraphs[0].inputs[0]
@@ -89,7 +92,7 @@ def _second_graph(path: Path) -> None:
 def _swapped(path: Path) -> bool:
     swapped = False
 
-    def change(model: Any) -> None:
+    def change(model: schema.ModelT) -> None:
         nonlocal swapped
         for op in model.subgraphs[0].operators:
             if file.kind(model, op) == "CONCATENATION" and not swapped:
@@ -111,7 +114,7 @@ PLANTERS: dict[str, Callable[[Path], bool | None]] = {
 }
 
 
-def _changed(path: Path, change: Callable[[Any], None]) -> None:
+def _changed(path: Path, change: Callable[[schema.ModelT], None]) -> None:
     """Change the model's objects; the zip behind it stays."""
     data = path.read_bytes()
     model = file.load(data, path)
@@ -121,7 +124,11 @@ def _changed(path: Path, change: Callable[[Any], None]) -> None:
 
 
 def _behind(
-    model: Any, kind: str, version: int, options: tuple[Any, int], type_: int | None = None
+    model: schema.ModelT,
+    kind: str,
+    version: int,
+    options: tuple[object, int],
+    type_: int | None = None,
 ) -> None:
     """Put an operation behind the answer, which reads it as often as it needs."""
     import numpy as np
