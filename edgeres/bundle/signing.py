@@ -12,10 +12,13 @@ import hashlib
 import importlib.util
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres.disk import read_bounded
 from edgeres.errors import BadInput, MissingComponent
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 _DER = bytes.fromhex("302a300506032b6570032100")  # RFC 8410: what stands before the 32 bytes
 _MOST_BYTES = 64 * 1024
@@ -64,7 +67,7 @@ def public_key(path: Path) -> bytes:
     return decoded("".join(lines[1].split()), str(path))
 
 
-def private_key(path: Path) -> Any:
+def private_key(path: Path) -> Ed25519PrivateKey:
     """An Ed25519 private key of `cryptography`: `.sign(content)` gives 64 bytes.
 
     Raises:
@@ -85,7 +88,7 @@ def private_key(path: Path) -> Any:
     return loaded
 
 
-def public_of(private: Any) -> bytes:
+def public_of(private: Ed25519PrivateKey) -> bytes:
     """The public key that belongs to a private one."""
     return _DER + bytes(private.public_key().public_bytes_raw())
 

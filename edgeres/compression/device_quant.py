@@ -6,7 +6,7 @@ a float32 tensor (3,): scale, and the lowest and highest step (codes less the ze
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -54,15 +54,21 @@ def _on_grid(x: Tensor, grid: Tensor) -> Tensor:
     return x.mul(1 / scale).round_().clamp_(low, high).mul_(scale)
 
 
+if TYPE_CHECKING:
+
+    class _Context(torch.autograd.function.FunctionCtx):
+        saved_tensors: tuple[Tensor, ...]
+
+
 class _Rounded(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, grid: Tensor) -> Tensor:
+    def forward(ctx: _Context, x: Tensor, grid: Tensor) -> Tensor:
         y = _on_grid(x, grid)
         ctx.save_for_backward(y, grid.clone())
         return y
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
+    def backward(ctx: _Context, *grads: Tensor) -> tuple[Tensor | None, ...]:
         y, (scale, low, high) = ctx.saved_tensors[0], ctx.saved_tensors[1].unbind()
         inside = (y > low * scale) & (y < high * scale)
         return torch.where(inside, grads[0], 0.0), None
@@ -72,12 +78,12 @@ class _Learned(torch.autograd.Function):
     """Esser et al. 2020, equations 3 and 4."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, _step: Tensor, grid: Tensor) -> Tensor:
+    def forward(ctx: _Context, x: Tensor, _step: Tensor, grid: Tensor) -> Tensor:
         ctx.save_for_backward(x, grid.clone())
         return _on_grid(x, grid)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
+    def backward(ctx: _Context, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (x, grid), (grad,) = ctx.saved_tensors, grads
         scale, low, high = grid.unbind()
         codes = x / scale

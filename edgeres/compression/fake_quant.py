@@ -11,7 +11,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -202,6 +202,14 @@ class Range(nn.Module):
         self.bounds.lerp_(torch.stack([low, x.amax().clamp_min(0)]), share)
 
 
+if TYPE_CHECKING:
+
+    class _Context(torch.autograd.function.FunctionCtx):
+        saved_tensors: tuple[Tensor, ...]
+        ends: tuple[float, float]  # of what gradients pass
+        grid: tuple[float, int, int]  # scale, lowest and highest code
+
+
 class _Rounded(torch.autograd.Function):
     """x -> the nearest of the grid points `low * scale` to `high * scale`, in place.
 
@@ -210,7 +218,7 @@ class _Rounded(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: float, low: int, high: int) -> Tensor:
+    def forward(ctx: _Context, x: Tensor, scale: float, low: int, high: int) -> Tensor:
         ctx.mark_dirty(x)
         x.mul_(1 / scale).round_().clamp_(low, high).mul_(scale)
         ctx.save_for_backward(x)
@@ -218,7 +226,7 @@ class _Rounded(torch.autograd.Function):
         return x
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
+    def backward(ctx: _Context, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (y,) = ctx.saved_tensors
         return torch.ops.aten.hardtanh_backward(grads[0], y, *ctx.ends), None, None, None
 
@@ -228,14 +236,14 @@ class _Learned(torch.autograd.Function):
 
     @staticmethod
     def forward(  # `step` is here for its gradient; `scale` is its value as stored
-        ctx: Any, x: Tensor, _step: Tensor, scale: float, low: int, high: int
+        ctx: _Context, x: Tensor, _step: Tensor, scale: float, low: int, high: int
     ) -> Tensor:
         ctx.save_for_backward(x)
         ctx.grid = scale, low, high
         return x.mul(1 / scale).round_().clamp_(low, high).mul_(scale)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
+    def backward(ctx: _Context, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (x,), (grad,), (scale, low, high) = ctx.saved_tensors, grads, ctx.grid
         codes = x / scale
         inside = (codes > low) & (codes < high)
@@ -259,7 +267,7 @@ class _Weight(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        _ctx: Any, weight: Tensor, factor: Tensor | None, ratio: Tensor | None, kind: str
+        _ctx: object, weight: Tensor, factor: Tensor | None, ratio: Tensor | None, kind: str
     ) -> Tensor:
         size = None if factor is None else factor.abs().clamp_min(1e-20)
         if ratio is not None:
@@ -270,7 +278,7 @@ class _Weight(torch.autograd.Function):
         return (codes if kind == "int8" else codes.clamp_(*WEIGHT_RANGES[kind])).mul_(column)
 
     @staticmethod
-    def backward(_ctx: Any, *grads: Tensor) -> Any:
+    def backward(_ctx: object, *grads: Tensor) -> tuple[Tensor | None, ...]:
         return grads[0], None, None, None
 
 

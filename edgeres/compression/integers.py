@@ -62,7 +62,7 @@ def _end(node: Any) -> Node | None:
     return last if _is(last, _Q.quantize_per_tensor.default) and last.args[5] == _SHORT else None
 
 
-def _is(node: Any, target: Any) -> bool:
+def _is(node: object, target: object) -> bool:
     return isinstance(node, Node) and node.target == target
 
 

@@ -28,6 +28,7 @@ from edgeres.types import Resize
 if TYPE_CHECKING:
     import numpy as np
 
+
 _NOISE = 256  # images of each split
 
 
@@ -311,5 +312,5 @@ def _readable(source: str) -> Iterator[None]:
         ) from error
 
 
-def _any_size(plugin: Any) -> bool:
+def _any_size(plugin: object) -> bool:
     return getattr(plugin, "ANY_SIZE", False)

@@ -62,7 +62,7 @@ _STAND_INS = {
 
 
 class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
         if (module, name) not in _STAND_INS:
             wanted = f"{module}.{name}"[:80]
             raise pickle.UnpicklingError(f"it asks for {wanted!r}, which no such file needs")

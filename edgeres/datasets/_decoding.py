@@ -7,7 +7,7 @@ import io
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from edgeres.disk import open_regular
 from edgeres.errors import BadInput
@@ -15,6 +15,7 @@ from edgeres.types import Resize
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL.Image import Image
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff",
                       ".avif"})  # fmt: skip
@@ -148,7 +149,7 @@ def _decoded(
         raise BadInput(f"{file}: can't be decoded ({error}); replace or remove it") from error
 
 
-def _drafted(opened: Any, rule: Resize, margin: float, piece: Piece) -> tuple[int, int, float]:
+def _drafted(opened: Image, rule: Resize, margin: float, piece: Piece) -> tuple[int, int, float]:
     """Have a JPEG decoded smaller where its piece stays large enough.
 
     Returns:
@@ -181,7 +182,7 @@ def _require_decodable(file: Path, width: int, height: int, size_bytes: int) -> 
                        f"{decoded / 1e6:,.0f} MB; save it smaller")  # fmt: skip
 
 
-def _rgb(picture: Any) -> Any:
+def _rgb(picture: Image) -> Image:
     """Any mode to RGB: 16-bit grey is scaled, not clipped; transparent pixels show white."""
     import numpy as np
     from PIL import Image

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeres.datasets._decoding import MOST_BYTES, Piece, Wanted
 from edgeres.datasets._hashes import Hashes
 from edgeres.datasets._pictures import Pictures
 from edgeres.errors import BadInput, StorageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
 
 
 class Listed(NamedTuple):
@@ -23,9 +27,9 @@ class Listed(NamedTuple):
         sha256: uint8 (N, 32).
     """
 
-    names: Any
-    ends: Any
-    sizes: Any
+    names: np.ndarray | Tensor
+    ends: np.ndarray | Tensor
+    sizes: np.ndarray | Tensor
     sha256: Any
 
     def sound(self) -> bool:

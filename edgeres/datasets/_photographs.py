@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +50,7 @@ class Photographs:
         """As a tensor's."""
         return (len(self), 3, self.rule.size_px, self.rule.size_px)
 
-    def __getitem__(self, chosen: Any) -> Tensor:
+    def __getitem__(self, chosen: slice | Sequence[int] | Tensor) -> Tensor:
         """What the rule shows of some of them, or of the next of the class that can be used.
 
         Args:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres.disk import file_sha256
 from edgeres.errors import BadInput
@@ -98,7 +98,7 @@ class Pictures:
             raise Undecodable(reasons)
 
 
-def batches(images: Any) -> Iterator[np.ndarray]:
+def batches(images: np.ndarray | Pictures) -> Iterator[np.ndarray]:
     """uint8 (<= n, H, W, 3), C-contiguous, one after the other, of an array or of `Pictures`."""
     import numpy as np
 
@@ -110,7 +110,7 @@ def batches(images: Any) -> Iterator[np.ndarray]:
         yield np.ascontiguousarray(images[i : i + each])
 
 
-def same_files(first: Any, second: Any) -> dict[int, int]:
+def same_files(first: object, second: object) -> dict[int, int]:
     """Numbers of pictures of the first that are also of the second, to the byte: -> theirs.
 
     The pixels of one file may differ, where it is decoded in another way. Only files of equal
@@ -157,7 +157,7 @@ def first(
     return chosen, np.stack(images), reasons
 
 
-def whole(images: Any) -> np.ndarray:
+def whole(images: np.ndarray | Pictures) -> np.ndarray:
     """All of them in memory, uint8 (N, H, W, 3)."""
     import numpy as np
 
@@ -170,7 +170,7 @@ def whole(images: Any) -> np.ndarray:
     return found
 
 
-def _decoded(decode: Callable[[Path, int], Any], px: int, files: Sequence[Path]) -> _Decoded:
+def _decoded(decode: Callable[[Path, int], np.ndarray], px: int, files: Sequence[Path]) -> _Decoded:
     import numpy as np
 
     images, reasons = [np.empty((0, px, px, 3), np.uint8)], []
@@ -199,7 +199,7 @@ def _spread(
 
 
 def started(
-    workers: int, prepare: Callable[..., None] | None = None, arguments: tuple[Any, ...] = ()
+    workers: int, prepare: Callable[..., None] | None = None, arguments: tuple[object, ...] = ()
 ) -> ProcessPoolExecutor:
     """Processes that leave Ctrl-C to this one, and end with it, however it ends.
 
@@ -233,7 +233,7 @@ def broken_pool() -> Iterator[None]:
         ) from error
 
 
-def _prepare_worker(prepare: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+def _prepare_worker(prepare: Callable[..., None] | None, arguments: tuple[object, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None  # this is a worker

@@ -16,11 +16,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from edgeres.datasets import Samples, _pictures
 from edgeres.datasets._listed import Listed
 from edgeres.errors import StorageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
 
 FILE = "data.safetensors"
 
@@ -99,7 +103,7 @@ def _written(file: BinaryIO, part: Samples, tick: Callable[[int], None]) -> Writ
     return Written(total.hexdigest(), digests)
 
 
-def _bytes(labels: Any) -> bytes:
+def _bytes(labels: np.ndarray) -> bytes:
     return bytes(labels.astype("<i8").tobytes())
 
 
@@ -121,7 +125,7 @@ def _header(splits: Mapping[str, Samples]) -> tuple[bytes, int]:
     return text + b" " * (-len(text) % 8), at
 
 
-def _lists(splits: Mapping[str, Samples]) -> dict[str, Any]:
+def _lists(splits: Mapping[str, Samples]) -> dict[str, np.ndarray]:
     """Tensor name -> array, of the splits that stay files; the int64 ones first, for alignment."""
     found = {f"{name}_{field}": array for name, part in splits.items()
              if isinstance(part.images, Listed)
@@ -153,7 +157,7 @@ def read(path: Path) -> dict[str, tuple[Any, Any]]:
             for name, labels in tensors.items() if name.endswith("_y")}  # fmt: skip
 
 
-def _images(tensors: Mapping[str, Any], split: str) -> Any:
+def _images(tensors: Mapping[str, Tensor], split: str) -> Tensor | Listed:
     if (stored := tensors.get(f"{split}_nchw")) is not None:
         return stored
     if all(f"{split}_{field}" in tensors for field in Listed._fields):

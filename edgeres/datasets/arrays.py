@@ -9,7 +9,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres.datasets import RawDataset, ReadOptions, Samples, _pixels
 from edgeres.disk import open_regular
@@ -98,7 +98,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     wanted = {f"{kind}_{part}.npy" for kind in "xy" for part in _PARTS} | {"classes.npy"}
     try:
         with open_regular(path) as stream, zipfile.ZipFile(stream) as packed:
-            arrays: dict[str, Any] = {}
+            arrays: dict[str, np.ndarray] = {}
             for info in packed.infolist():
                 name = info.filename
                 if name not in wanted:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from edgeres.datasets import RawDataset, ReadOptions, Samples, _splits
 from edgeres.datasets._decoding import DRAFT_MARGIN, decode
@@ -63,5 +62,5 @@ def _samples(classes: Classes, rule: Resize, draft_margin: float | None) -> Samp
 
     sizes = [len(members) for members in classes.values()]
     labels = np.repeat(np.arange(len(sizes), dtype=np.int64), sizes)
-    how: Any = partial(decode, resize=rule, draft_margin=draft_margin)
+    how = partial(decode, resize=rule, draft_margin=draft_margin)
     return Samples(Pictures(flat(classes), rule.size_px, how), labels)

@@ -14,7 +14,7 @@ import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres.devices import Completed
 from edgeres.devices._adb_server import (
@@ -28,6 +28,9 @@ from edgeres.devices._adb_server import (
     explained,
 )
 from edgeres.errors import DeviceError
+
+if TYPE_CHECKING:
+    from adbutils import AdbConnection
 
 _BLOCK = 64 * 1024  # the most that one DATA packet may hold
 _MAX_OUTPUT = 16 << 20
@@ -192,7 +195,7 @@ class Link:
             yield server.conn
 
     @contextlib.contextmanager
-    def _server(self, timeout_s: float) -> Iterator[Any]:
+    def _server(self, timeout_s: float) -> Iterator[AdbConnection]:
         patience_s = max(timeout_s, 1.0)
         with (
             explained(self._who, timeout_s, check=self.check),

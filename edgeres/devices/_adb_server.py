@@ -9,9 +9,14 @@ import os
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres.errors import DeviceError, MissingComponent
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from adbutils import AdbClient
 
 ANSWER_S = 20.0
 CUT = "the connection to the phone was cut; plug it in again and repeat"
@@ -28,7 +33,7 @@ class TimedOut(DeviceError):
     said = ""
 
 
-def adbutils() -> Any:
+def adbutils() -> ModuleType:
     """The package, imported when it is needed.
 
     Raises:
@@ -56,7 +61,7 @@ def attached(port: int | None = None) -> list[dict[str, str]]:
         ]  # fmt: skip
 
 
-def client(port: int | None) -> Any:
+def client(port: int | None) -> AdbClient:
     """A client of the adb server, which is started if there is none."""
     package = adbutils()
     found = package.AdbClient(port=port, socket_timeout=ANSWER_S)

@@ -8,13 +8,17 @@ connecting fails with a sentence.
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgeres.devices import DeviceProfile, Setting
 from edgeres.devices._base import settings
 from edgeres.devices.local import LocalDevice
 from edgeres.errors import BadInput, DeviceError
 from edgeres.quiet import quiet
+
+if TYPE_CHECKING:
+    from coremltools.models.ml_program.experimental import remote_device as apple
 
 SETTINGS = {
     "type": Setting(str, starts_programs=False),
@@ -40,6 +44,9 @@ def connect(profile: DeviceProfile) -> AppleDevice:
     return AppleDevice(profile, **chosen)
 
 
+_T = TypeVar("_T")
+
+
 class AppleDevice(LocalDevice):
     """This Mac, and what hangs on it.
 
@@ -55,7 +62,7 @@ class AppleDevice(LocalDevice):
         self.remote = self._attached(type, device, development_team) if type in _TYPES else None
         self.address = f"apple:{self.remote.udid}" if self.remote else "local"
 
-    def _attached(self, type: str, device: str, team: str) -> Any:
+    def _attached(self, type: str, device: str, team: str) -> apple.Device:
         from coremltools.models.ml_program.experimental import remote_device as apple
 
         with quiet(f"preparing {self.name} with Xcode"):
@@ -78,10 +85,10 @@ class AppleDevice(LocalDevice):
         return state
 
 
-def _waited(awaitable: Any) -> Any:
+def _waited(awaitable: Awaitable[_T]) -> _T:
     import asyncio
 
-    async def one() -> Any:
+    async def one() -> _T:
         return await awaitable
 
     return asyncio.run(one())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -115,8 +115,12 @@ def shapes_of(model: nn.Module, px: int) -> list[LayerShape]:
 
     class Others(TorchDispatchMode):
         def __torch_dispatch__(
-            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
+            self,
+            func: Callable[..., object],
+            types: object,
+            args: tuple[Any, ...] = (),
+            kwargs: Mapping[str, object] | None = None,
+        ) -> object:
             output = func(*args, **(kwargs or {}))
             if isinstance(output, torch.Tensor) and output.dim() == 4:
                 if func in (aten.add.Tensor, aten.add_.Tensor):

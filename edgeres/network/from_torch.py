@@ -247,7 +247,7 @@ class _Import(Walk):
         """The network's name of a tensor that a call reads."""
         return self.named(call, call.arguments.get(key))
 
-    def named(self, call: Call, ref: Any) -> str:
+    def named(self, call: Call, ref: object) -> str:
         """The network's name of one of a call's arguments."""
         if isinstance(ref, Ref) and ref.name in self.padded:
             raise self.refused(call, f"{call.target} of a padded map isn't known")
@@ -356,7 +356,7 @@ def _conv(walk: _Import, call: Call) -> None:
     walk.values[call.results[0]] = walk.layer("conv2d", source, tensors, weight, "conv2d", **values)
 
 
-def _sides(padding: Any, kernel: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, ...]:
+def _sides(padding: object, kernel: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, ...]:
     """Left, right, top, bottom."""
     if padding == "same":  # PyTorch has it at stride 1 only
         tall, wide = (d * (k - 1) for k, d in zip(kernel, dilation, strict=True))

@@ -15,10 +15,14 @@ import resource
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Question:
     file: str
     name: str
     option: str
-    images: Any
+    images: Iterable[np.ndarray] | None
     folder: str
     said: Callable[[], str]
 
@@ -44,10 +48,10 @@ class Question:
 class Counted:
     """Images, (...) each; how many were taken is kept in a file."""
 
-    def __init__(self, images: Any, progress: Path):
+    def __init__(self, images: np.ndarray, progress: Path):
         self.images, self.progress = images, progress
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[np.ndarray]:
         for done, image in enumerate(self.images):
             self.progress.write_text(str(done), "utf-8")
             yield image
@@ -76,7 +80,7 @@ def main(module: str, folder: Path) -> None:
     os._exit(0)  # what vendors do at exit may hang
 
 
-def _asked(runtime: Any, name: str, file: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _asked(runtime: ModuleType, name: str, file: dict[str, Any], folder: Path) -> dict[str, Any]:
     images = None
     if file["images"]:
         import numpy as np

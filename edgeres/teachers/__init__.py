@@ -11,6 +11,7 @@ import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from edgeres.errors import BadInput
@@ -127,7 +128,7 @@ class BlackBoxes(Source, Protocol):
         ...
 
 
-def _unfit(module: Any) -> str | None:
+def _unfit(module: ModuleType) -> str | None:
     """Why a package's source can't be one all the same; None if it can."""
     lacks = module.BLACK_BOX and not callable(getattr(module, "open", None))
     return "it is a black box, and lacks open()" if lacks else None
@@ -228,7 +229,7 @@ def source(name: str) -> Source:
     return PLUGINS.load(name)  # type: ignore[no-any-return]
 
 
-def describe(folder: Path, **document: Any) -> None:
+def describe(folder: Path, **document: object) -> None:
     """Write what `load` needs to know of a black box."""
     text = json.dumps({"schema": 1, **document}, indent=1)
     (folder / _DOCUMENT).write_text(text, "utf-8")

@@ -7,7 +7,8 @@ import json
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from email.message import Message
+from http.client import HTTPMessage, HTTPResponse
 from ipaddress import ip_address
 from pathlib import Path
 from typing import IO, Any
@@ -90,8 +91,14 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         self.stated: str | None = None
 
     def redirect_request(
-        self, req: Any, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
-    ) -> Any:
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
         """Note the hash, then go on if the new place is as safe."""
         self.stated = self.stated or _stated(headers)
         _require_tls(newurl)
@@ -113,7 +120,7 @@ def _stream(url: str, path: Path, max_bytes: int) -> str | None:
         return redirects.stated or _stated(response.headers)
 
 
-def _opened(url: str, redirects: _Redirects | None = None) -> Any:
+def _opened(url: str, redirects: _Redirects | None = None) -> HTTPResponse:
     _require_tls(url)
     opener = urllib.request.build_opener(redirects or _Redirects())
     request = urllib.request.Request(url, headers={"User-Agent": "edgeres"})
@@ -125,7 +132,7 @@ def _opened(url: str, redirects: _Redirects | None = None) -> Any:
                              "connection, or use checkpoint:FILE") from error  # fmt: skip
 
 
-def _stated(headers: Mapping[str, str]) -> str | None:
+def _stated(headers: Message) -> str | None:
     """The SHA-256 of a large file, which the hub gives as the tag of what it links to."""
     tag = (headers.get("X-Linked-Etag") or headers.get("ETag") or "").strip('W/"').lower()
     return tag if len(tag) == 64 and set(tag) <= set("0123456789abcdef") else None

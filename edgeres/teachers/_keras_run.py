@@ -20,13 +20,16 @@ import tempfile
 import weakref
 import zipfile
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeres import children
 from edgeres.errors import BadInput
 from edgeres.quiet import without
+
+if TYPE_CHECKING:
+    import keras
 
 # Layers that compute and do nothing else; a file with another one could bring code.
 PLAIN = frozenset(
@@ -131,13 +134,13 @@ def _serve(path: Path) -> None:
         _send(answers, np.asarray(model(images, training=False)))
 
 
-def _ends_in_softmax(model: Any) -> bool:
+def _ends_in_softmax(model: keras.Model) -> bool:
     last = model.layers[-1]
     named = getattr(getattr(last, "activation", None), "__name__", "")
     return named == "softmax" or type(last).__name__ == "Softmax"
 
 
-def _config(path: Path) -> Any:
+def _config(path: Path) -> object:
     """The architecture as the file writes it, without loading anything of it."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive, archive.open("config.json") as file:
@@ -150,7 +153,7 @@ def _config(path: Path) -> Any:
         return json.loads(file.attrs["model_config"])
 
 
-def _require_plain(config: Any) -> None:
+def _require_plain(config: object) -> None:
     """Refuse a file with other than Keras' own plain objects, before Keras looks at it.
 
     The training settings are left out: they aren't loaded.

@@ -8,13 +8,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from edgeres.errors import BadInput, MissingComponent, nearest
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from edgeres.models.foreign import Weights
     from edgeres.models.modules import Classifier
     from edgeres.network._walk import Imported
     from edgeres.types import Preprocess
@@ -28,7 +30,7 @@ def parse(name: str) -> tuple[str, str] | None:
     return (library, architecture) if library in _LIBRARIES and architecture else None
 
 
-def require(library: str, architecture: str) -> Any:
+def require(library: str, architecture: str) -> ModuleType:
     """The library's module of networks.
 
     Raises:
@@ -76,7 +78,7 @@ def fresh(library: str, architecture: str, classes: int, own: Preprocess, seed: 
 
 
 def loaded(
-    library: str, architecture: str, path: Path, own: Preprocess, weights: Any = None
+    library: str, architecture: str, path: Path, own: Preprocess, weights: Weights | None = None
 ) -> tuple[Imported, list[str]]:
     """The network with the weights of a file, for as many classes as they are of, and notes.
 

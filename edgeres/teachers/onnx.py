@@ -21,8 +21,11 @@ from edgeres.types import Preprocess, to_json
 
 if TYPE_CHECKING:
     import numpy as np
+    import onnx
+    import onnxruntime
+    import torch
 
-    from edgeres.teachers._black_box import Form
+    from edgeres.teachers._black_box import Form, Run
     from edgeres.training.answers import Teacher
 
 SUMMARY = "any classifier as an ONNX file; a black box if it holds unknown operations: onnx:FILE"
@@ -145,7 +148,7 @@ def open(folder: Path, document: dict[str, Any]) -> Teacher:
     return BlackBox(_runner(folder / _FILE), form, str(folder / _FILE))
 
 
-def _runner(path: Path) -> Any:
+def _runner(path: Path) -> Run:
     import numpy as np
 
     from edgeres.network import onnx_session
@@ -164,7 +167,9 @@ def _runner(path: Path) -> Any:
     return run
 
 
-def _run(session: Any, name: str, images: np.ndarray, step: int | None) -> np.ndarray:
+def _run(
+    session: onnxruntime.InferenceSession, name: str, images: np.ndarray, step: int | None
+) -> np.ndarray:
     """Answers of at most `step` images; a file of a fixed batch gets the last image repeated."""
     import numpy as np
 
@@ -174,7 +179,7 @@ def _run(session: Any, name: str, images: np.ndarray, step: int | None) -> np.nd
     return answer[: len(images)].reshape(len(images), -1)
 
 
-def _examined(model: Any, path: Path, wanted: Wanted) -> tuple[Form, int]:
+def _examined(model: onnx.ModelProto, path: Path, wanted: Wanted) -> tuple[Form, int]:
     """How the file is asked, and its number of parameters."""
     import math
 
@@ -215,7 +220,7 @@ def _preprocess(wanted: Wanted, size: int, said: str | None, path: Path) -> Prep
     return Preprocess(size, tuple(own["mean"]), tuple(own["std"]))
 
 
-def _grey(size_px: int) -> Any:
+def _grey(size_px: int) -> torch.Tensor:
     import torch
 
     return torch.full((1, 3, size_px, size_px), 128, dtype=torch.uint8)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,8 +40,10 @@ def watched(model: nn.Module, seen: Seen) -> Iterator[None]:
             handle.remove()
 
 
-def _note(name: str, module: nn.Module, seen: Seen) -> Any:
-    def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
+def _note(
+    name: str, module: nn.Module, seen: Seen
+) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
+    def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
         if not isinstance(output, Tensor) or not output.is_floating_point():
             return
         if not bool(torch.isfinite(output).all()):

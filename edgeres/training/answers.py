@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +39,7 @@ class Network:
         folded = network if network.spec.folded else fold_batchnorm(network.eval())
         self.module: nn.Module = in_layout(folded.requires_grad_(False).eval(), self.preprocess)
         self._device = torch.device("cpu")
-        self._compiled: tuple[Any, int] | None = None
+        self._compiled: tuple[Callable[[Tensor], Tensor], int] | None = None
 
     def compile(self, batch: int) -> None:
         """Answer batches of this size faster, after a minute."""

@@ -114,7 +114,7 @@ class Engine:
                 parameter.grad /= procs.count()
         return total
 
-    def autocast(self) -> AbstractContextManager[Any]:
+    def autocast(self) -> AbstractContextManager[object]:
         """The context in which convolutions and products have the recipe's precision."""
         if self._dtype is None:
             return nullcontext()
@@ -141,7 +141,7 @@ class Engine:
             undo()
         self._module.to("cpu")
 
-    def _together(self, last: bool) -> AbstractContextManager[Any]:
+    def _together(self, last: bool) -> AbstractContextManager[object]:
         """Processes exchange gradients with the last part only."""
         if last or procs.count() == 1:
             return nullcontext()
@@ -187,7 +187,9 @@ def _compiled(network: nn.Module, device: torch.device) -> Any:
     torch.compiler.reset()  # trainings before this one count against the recompilation limit
     # An epoch's last batch is smaller: kernels of its own are faster than ones for any size.
     plain = device.type == "cpu" and inference.narrow(network)
-    options: Any = {"layout_optimization": False} if plain else None  # it'd choose channels last
+    options: dict[str, str | int | bool | Callable[..., object]] | None = (
+        {"layout_optimization": False} if plain else None
+    )  # it'd choose channels last
     return torch.compile(network, dynamic=False, options=options)
 
 
@@ -204,7 +206,9 @@ def _recomputed(module: nn.Module) -> Iterator[Callable[[], object]]:
             yield partial(delattr, block, "forward")
 
 
-def _first_and_again(block: nn.Module) -> tuple[Any, Any]:
+def _first_and_again(
+    block: nn.Module,
+) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     return nullcontext(), _unobserved(block)
 
 
@@ -226,13 +230,13 @@ class _Summed(torch.autograd.Function):
     """The sum of a tensor over the processes, and of its gradient on the way back."""
 
     @staticmethod
-    def forward(_ctx: Any, x: Tensor) -> Tensor:
+    def forward(_ctx: object, x: Tensor) -> Tensor:
         total = x.clone()
         dist.all_reduce(total)
         return total
 
     @staticmethod
-    def backward(_ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(_ctx: object, gradient: Tensor) -> Tensor:  # type: ignore[override]
         total = gradient.contiguous().clone()
         dist.all_reduce(total)
         return total

@@ -25,7 +25,7 @@ Compute = Callable[[Raw], Tensor]
 
 @dataclass
 class _Recording:
-    graph: Any  # torch.cuda.CUDAGraph
+    graph: torch.cuda.CUDAGraph
     batch: Raw
     loss: Tensor
     gradients: list[Tensor | None]

@@ -14,9 +14,9 @@ import pickle
 import struct
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO, NoReturn
 
 import torch
 from torch import Tensor
@@ -45,23 +45,23 @@ class Inert:
 
     kind = ""
 
-    def __new__(cls, *_: Any, **__: Any) -> Inert:
+    def __new__(cls, *_: object, **__: object) -> Inert:
         self = object.__new__(cls)
         self.state, self.entries = None, {}
         return self
 
-    state: Any
-    entries: dict[Any, Any]
+    state: object
+    entries: dict[object, object]
 
-    def __init__(self, *_: Any, **__: Any) -> None: ...
+    def __init__(self, *_: object, **__: object) -> None: ...
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         self.state = state
 
-    def __setitem__(self, key: Any, value: Any) -> None:
+    def __setitem__(self, key: object, value: object) -> None:
         self.entries[key] = value
 
-    def append(self, _: Any) -> None:
+    def append(self, _: object) -> None:
         """A member of a list or a set isn't looked for tensors."""
 
     extend = add = append
@@ -72,10 +72,10 @@ class _Closed:
 
     __slots__ = ("_inside",)
 
-    def __init__(self, inside: Any):
+    def __init__(self, inside: object):
         object.__setattr__(self, "_inside", inside)
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         raise NotReadable("it changes what isn't its own")
 
 
@@ -84,7 +84,7 @@ class _Function(_Closed):
 
     __slots__ = ()
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: object) -> object:
         return self._inside(*args)  # type: ignore[attr-defined]
 
 
@@ -104,37 +104,46 @@ class _Block(_Closed):
     __slots__ = ()
 
 
-class _Mapping(dict[Any, Any]):
+class _Mapping(dict[object, object]):
     """A dict; the notes that PyTorch's state dicts carry beside their entries are dropped."""
 
     __slots__ = ()
 
-    def __setstate__(self, _: Any) -> None: ...
+    def __setstate__(self, _: object) -> None: ...
 
 
-def _tensor(block: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Stored:
+def _tensor(
+    block: object, offset: int, size: Sequence[int], stride: Sequence[int], *_: object
+) -> Stored:
     return _stored(_flat(block), offset, size, stride)
 
 
-def _stored(flat: Tensor, offset: Any, size: Any, stride: Any) -> Stored:
+def _stored(flat: Tensor, offset: int, size: Sequence[int], stride: Sequence[int]) -> Stored:
     if math.prod(size) > flat.numel():
         raise NotReadable(f"a tensor of {size} has only {flat.numel()} numbers")
     return Stored(torch.as_strided(flat, size, stride, offset))  # refuses what lies outside
 
 
 def _typed(
-    block: Any, offset: Any, size: Any, stride: Any, _g: Any, _h: Any, dtype: Any, *_: Any
+    block: object,
+    offset: int,
+    size: Sequence[int],
+    stride: Sequence[int],
+    _g: object,
+    _h: object,
+    dtype: torch.dtype,
+    *_: object,
 ) -> Stored:
     return _stored(_flat(block).view(dtype), offset, size, stride)
 
 
-def _flat(block: Any) -> Tensor:
+def _flat(block: object) -> Tensor:
     if not isinstance(block, _Block):
         raise NotReadable("a tensor without numbers")
     return block._inside  # type: ignore[attr-defined,no-any-return]
 
 
-_PLAIN: dict[str, Callable[..., Any]] = {
+_PLAIN: dict[str, Callable[..., object]] = {
     "collections.OrderedDict": _Mapping,
     "collections.defaultdict": lambda *_: _Mapping(),
     "torch._utils._rebuild_tensor": _tensor,
@@ -151,11 +160,11 @@ _PLAIN: dict[str, Callable[..., Any]] = {
 class _Unpickler(pickle._Unpickler):
     """The one written in Python: the one in C takes as much memory as a number in the file says."""
 
-    def __init__(self, stream: Any, storage: Callable[[Any], Any]):
+    def __init__(self, stream: BinaryIO, storage: Callable[[object], object]):
         super().__init__(stream)
         self._storage, self._stand_ins = storage, dict[str, type[Inert]]()
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
         kind = f"{'builtins' if module == '__builtin__' else module}.{name}"
         if kind in _PLAIN:
             return _Function(_PLAIN[kind])
@@ -167,20 +176,20 @@ class _Unpickler(pickle._Unpickler):
             self._stand_ins[kind] = type("Inert", (Inert,), {"kind": kind[:80]})
         return self._stand_ins[kind]
 
-    def persistent_load(self, pid: Any) -> Any:
+    def persistent_load(self, pid: object) -> object:
         return self._storage(pid)
 
 
-def _unpickled(stream: Any, storage: Callable[[Any], Any]) -> Any:
+def _unpickled(stream: BinaryIO, storage: Callable[[object], object]) -> object:
     """The next object of a stream."""
     return _Unpickler(stream, storage).load()
 
 
-def _nothing(_: Any) -> Any:
+def _nothing(_: object) -> NoReturn:
     raise NotReadable("a tensor where none is expected")
 
 
-def _named(pid: Any) -> tuple[torch.dtype, str, int, Any]:
+def _named(pid: object) -> tuple[torch.dtype, str, int, tuple[str, int, int] | None]:
     """Type, key, count of numbers and view of a stored block, as `persistent_id` wrote it."""
     if not (isinstance(pid, tuple) and len(pid) in (5, 6) and pid[0] == "storage"):
         raise NotReadable("a storage without a name")
@@ -190,13 +199,13 @@ def _named(pid: Any) -> tuple[torch.dtype, str, int, Any]:
     return dtype, key, count, pid[5] if len(pid) == 6 else None
 
 
-def read_zip(path: Path) -> Any:
+def read_zip(path: Path) -> object:
     """The object in a file of `torch.save`; a damaged file raises anything."""
     with zipfile.ZipFile(path) as archive:
         return _of_archive(archive, path.stat().st_size)
 
 
-def _of_archive(archive: zipfile.ZipFile, left: int) -> Any:
+def _of_archive(archive: zipfile.ZipFile, left: int) -> object:
     pickles = [n for n in archive.namelist() if n.endswith("data.pkl") and n.count("/") <= 1]
     if len(pickles) != 1:
         raise NotReadable("it is a zip file without data.pkl, not one of torch.save")
@@ -206,7 +215,7 @@ def _of_archive(archive: zipfile.ZipFile, left: int) -> Any:
         raise NotReadable("it was written on a machine of another byte order")
     known: dict[str, Tensor] = {}
 
-    def storage(pid: Any) -> _Block:
+    def storage(pid: object) -> _Block:
         dtype, key, count, _ = _named(pid)
         if key not in known:
             content = bytearray(_entry(archive, f"{root}data/{key}"))
@@ -232,13 +241,13 @@ def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
     return archive.read(info)
 
 
-def read_legacy(path: Path) -> Any:
+def read_legacy(path: Path) -> object:
     """The object in a file of `torch.save` before PyTorch 1.6: pickles, then blocks of numbers; a
     damaged file raises anything."""
     left = path.stat().st_size
     blocks: dict[str, Tensor] = {}
 
-    def storage(pid: Any) -> Any:
+    def storage(pid: object) -> object:
         if isinstance(pid, tuple) and len(pid) > 1 and pid[0] == "module":
             return pid[1]  # a class, with its source code, which isn't looked at
         dtype, key, count, view = _named(pid)
@@ -269,7 +278,7 @@ def read_legacy(path: Path) -> Any:
     return found
 
 
-def _keys(found: Any, blocks: dict[str, Tensor]) -> Iterator[str]:
+def _keys(found: object, blocks: dict[str, Tensor]) -> Iterator[str]:
     if not isinstance(found, list) or sorted(map(str, found)) != sorted(blocks):
         raise NotReadable("its blocks aren't those of its tensors")
     return map(str, found)

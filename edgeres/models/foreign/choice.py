@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -115,7 +115,7 @@ def _bare(one: Candidate) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in one.tensors.items()}
 
 
-def candidates(tree: Any, stems: Any) -> list[Candidate]:
+def candidates(tree: object, stems: Callable[[Collection[str]], list[str]]) -> list[Candidate]:
     """Every set of tensors in a file that begins as a network does, raw ones first.
 
     Args:
@@ -140,7 +140,7 @@ def candidates(tree: Any, stems: Any) -> list[Candidate]:
 
 
 def _walk(
-    node: Any, label: str, averaged: bool, seen: set[int]
+    node: object, label: str, averaged: bool, seen: set[int]
 ) -> Iterator[tuple[str, bool, dict[str, Tensor]]]:
     """(label, averaged, tensors) of a node and of the containers in it."""
     if id(node) in seen:
@@ -160,20 +160,20 @@ def _walk(
                 yield from _walk(entries[name], inner, is_average, seen)
 
 
-def _entries(node: Any) -> Mapping[Any, Any]:
+def _entries(node: object) -> Mapping[object, object]:
     """What a dict holds, or an object that stood for one."""
     if isinstance(node, Inert):
         return node.entries or (node.state if isinstance(node.state, dict) else {})
     return node if isinstance(node, dict) else {}
 
 
-def _as_tensor(value: Any) -> Tensor | None:
+def _as_tensor(value: object) -> Tensor | None:
     if isinstance(value, Stored):
         return value.tensor()
     return value if isinstance(value, Tensor) else None
 
 
-def _is_network(node: Any) -> bool:
+def _is_network(node: object) -> bool:
     return (isinstance(node, Inert) and isinstance(node.state, dict)
             and isinstance(node.state.get("_modules"), dict))  # fmt: skip
 

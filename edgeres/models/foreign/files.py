@@ -5,7 +5,6 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import load as load_bytes
 
@@ -40,7 +39,7 @@ _ARCHIVES: tuple[tuple[str, str, str], ...] = (
 )  # fmt: skip
 
 
-def read(path: Path) -> Any:
+def read(path: Path) -> object:
     """What a file of weights holds: dicts, lists, tensors (`Tensor` or `Stored`), inert objects.
 
     Raises:
@@ -58,7 +57,7 @@ def read(path: Path) -> Any:
         raise BadInput(f"{path}: not a readable checkpoint ({first[:200]})") from error
 
 
-def _reader(path: Path) -> Callable[[Path], Any]:
+def _reader(path: Path) -> Callable[[Path], object]:
     with path.open("rb") as file:
         head = file.read(300)
     if head[:2] == b"PK":
@@ -74,7 +73,7 @@ def _reader(path: Path) -> Callable[[Path], Any]:
                    "give a file of torch.save or a .safetensors file")  # fmt: skip
 
 
-def _archived(path: Path) -> Callable[[Path], Any]:
+def _archived(path: Path) -> Callable[[Path], object]:
     with zipfile.ZipFile(path) as archive:
         entries = {name.rpartition("/")[2] for name in archive.namelist()}
     for entry, what, mend in _ARCHIVES:
