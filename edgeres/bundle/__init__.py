@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres import __version__, contract, devices, door, scratch, targets
 from edgeres.artifact import Artifact, library_versions
@@ -65,10 +65,10 @@ def now(_: str) -> tuple[int, int]:
 
 def make(
     run: str, artifacts: Mapping[str, Artifact], kind: str, images: np.ndarray, out: Path,
-    key: Path | None = None, baseline: Mapping[str, Any] | None = None,
+    key: Path | None = None, baseline: Mapping[str, object] | None = None,
     numbered: Callable[[str], tuple[int, int]] = now,
     remake: Callable[[Sequence[str]], str] | None = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, object]:  # fmt: skip
     """Write a bundle.
 
     Args:
@@ -222,13 +222,13 @@ def _sbom(artifact: Artifact) -> str:
     }, indent=1)  # fmt: skip
 
 
-def _read(folder: Path, name: str) -> dict[str, Any]:
+def _read(folder: Path, name: str) -> dict[str, object]:
     return documents.mapping((folder / name).read_bytes(), name)
 
 
 def _manifest(
-    folder: Path, about: Mapping[str, Any], numbered: Callable[[str], tuple[int, int]],
-    page: Callable[[Mapping[str, Any]], str],
+    folder: Path, about: Mapping[str, object], numbered: Callable[[str], tuple[int, int]],
+    page: Callable[[Mapping[str, object]], str],
 ) -> str:  # fmt: skip
     """The manifest; the README, which says what the manifest says, is written with it."""
     sums = {name: file_sha256(path) for name, path in archive.walked(folder).items()}

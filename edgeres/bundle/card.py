@@ -126,7 +126,7 @@ def _measured(artifacts: Mapping[str, Artifact], target: str) -> Iterator[str]:
                f"| {'yes' if r['valid'] else 'no'} |")  # fmt: skip
 
 
-def _accuracy(name: str, found: Mapping[str, Any]) -> str:
+def _accuracy(name: str, found: Mapping[str, object]) -> str:
     right, interval = share(found)
     return f"| {escaped(name)} | {right} | {interval} | {found['n']} |"
 

@@ -190,7 +190,7 @@ def _unwanted(signer: Signer, wanted: bytes | None, signed: bool) -> Iterator[st
         yield f"it is signed by a key that isn't trusted: {signing.fingerprint(signer.key)}"
 
 
-def _promised(opened: _Bundle) -> tuple[dict[str, Any] | None, list[str]]:
+def _promised(opened: _Bundle) -> tuple[dict[str, object] | None, list[str]]:
     """Whether a bundle holds all that one holds, about one model that still answers the same."""
     names, path = opened.manifest.sha256, opened.path
     missing = [f"{name} is missing from the manifest" for name in bundle.REQUIRED
@@ -265,7 +265,7 @@ def _of_itself(
 
 
 def _contract(
-    content: bytes, where: str, takes: dict[str, Any], labels: list[str]
+    content: bytes, where: str, takes: dict[str, object], labels: list[str]
 ) -> Iterator[str]:
     """Whether the contract is what these numbers, the model's input and the labels give."""
     numbers, said = parsed(Preprocess, content, where), mapping(content, where)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timezone
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -212,7 +212,7 @@ def parsed(kind: type[_Kind], content: bytes, where: str) -> _Kind:
         raise BadInput(f"{where}: {ascii(place)[1:-1]}: {first['msg']}") from error
 
 
-def mapping(content: bytes, where: str) -> dict[str, Any]:
+def mapping(content: bytes, where: str) -> dict[str, object]:
     """A JSON object.
 
     Raises:

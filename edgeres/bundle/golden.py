@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres import targets
 from edgeres.bundle.archive import Contents
@@ -95,7 +95,9 @@ def findings(golden: Golden, file: CertifiedFile, classes: int) -> Iterator[str]
         yield f"labels.txt names {classes} classes, the model gives {golden.output.shape}"
 
 
-def run(contents: Contents, golden: Golden, where: str) -> tuple[dict[str, Any] | None, list[str]]:
+def run(
+    contents: Contents, golden: Golden, where: str
+) -> tuple[dict[str, object] | None, list[str]]:
     """Ask the model, which has been examined; what came of it (None: nothing here runs it).
 
     Raises:

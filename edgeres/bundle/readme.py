@@ -21,8 +21,8 @@ _NONE = "not measured"
 
 
 def text(
-    about: Mapping[str, Any], artifacts: Mapping[str, Artifact], contract: Mapping[str, Any],
-    golden: Mapping[str, Any], samples: Path, limits: Sequence[str] = (),
+    about: Mapping[str, object], artifacts: Mapping[str, Artifact], contract: Mapping[str, object],
+    golden: Mapping[str, object], samples: Path, limits: Sequence[str] = (),
 ) -> str:  # fmt: skip
     """The page.
 
@@ -48,7 +48,7 @@ def text(
     return "\n".join(lines) + "\n"
 
 
-def _what(about: Mapping[str, Any], artifacts: Mapping[str, Artifact]) -> Iterator[str]:
+def _what(about: Mapping[str, object], artifacts: Mapping[str, Artifact]) -> Iterator[str]:
     target = about["target"]
     exported = artifacts[f"export:{target}"].facts["exported"]
     model, classes = card.network(artifacts), artifacts["data"].facts["classes"]

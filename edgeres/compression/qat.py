@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
@@ -136,7 +135,7 @@ class QatModel:
         snap(folded, scales, scheme=self.scheme)
         return folded, scales
 
-    def _end_epoch(self, history: Sequence[Mapping[str, Any]]) -> None:
+    def _end_epoch(self, history: Sequence[Mapping[str, float]]) -> None:
         """Keep the last epoch if none before it was better."""
         accuracies = [row["validation_top1"] for row in history]
         if self._best is not None and accuracies[-1] >= max(accuracies):

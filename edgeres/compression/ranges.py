@@ -7,7 +7,6 @@ memory doesn't grow with their number.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any
 
 import numpy as np
 import torch
@@ -137,7 +136,7 @@ class _Walk(Interpreter):
         self.names = {node: name for node, name in names.items() if name in tensors}
         self.look = look
 
-    def run_node(self, n: Node) -> Any:
+    def run_node(self, n: Node) -> object:
         value = super().run_node(n)
         if n in self.names:
             self.look(self.names[n], value)

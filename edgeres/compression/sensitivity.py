@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -188,7 +187,7 @@ class _Walk(Interpreter):
                 pixels = layer.node.meta["val"].shape[2:].numel()
                 self.macs[layer.name] = weight.meta["val"].numel() * pixels
 
-    def run_node(self, n: Node) -> Any:
+    def run_node(self, n: Node) -> object:
         value = super().run_node(n)
         layer = self.constants.get(n)
         if layer is not None and layer in self.weights:

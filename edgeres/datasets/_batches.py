@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -49,9 +48,9 @@ def calibration(
     dataset: Dataset,
     count: int,
     seed: int,
-    preprocess_note: dict[str, Any],
+    preprocess_note: dict[str, object],
     digests: tuple[list[bytes], list[bytes]] | None = None,
-) -> tuple[np.ndarray, dict[str, Any]]:
+) -> tuple[np.ndarray, dict[str, object]]:
     """A stratified sample of the training images, none of which is also a test image.
 
     Args:
@@ -88,8 +87,8 @@ def calibration_order(
 
 def manifest(
     indices: Sequence[int] | np.ndarray, digests: list[bytes], overlap: int, seed: int,
-    preprocess_note: dict[str, Any],
-) -> dict[str, Any]:  # fmt: skip
+    preprocess_note: dict[str, object],
+) -> dict[str, object]:  # fmt: skip
     """The list of the images that calibrate, with the SHA-256 of each one's pixels, and how many
     of them are test images."""
     samples = [{"index": int(i), "sha256": digest.hex()}

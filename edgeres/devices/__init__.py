@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Protocol
 
 from edgeres import errors, runtimes
 from edgeres.devices._base import Base, settings
@@ -113,7 +113,7 @@ class Device(Protocol):
         """The start of a command line: a Python on the device that has the runtimes."""
         ...
 
-    def probe(self) -> dict[str, Any]:
+    def probe(self) -> dict[str, object]:
         """What the device is and how it is doing now (JSON-ready; None where unreadable)."""
         ...
 
@@ -121,7 +121,7 @@ class Device(Protocol):
         """A stable id of machine and runtimes, for caching."""
         ...
 
-    def steady(self) -> AbstractContextManager[dict[str, Any]]:
+    def steady(self) -> AbstractContextManager[dict[str, object]]:
         """Set the power mode and clocks that the profile asks for, and restore them afterwards.
 
         Yields what was set (JSON-ready). What was there comes back even if this process is killed.
@@ -197,7 +197,7 @@ def open_device(profile: DeviceProfile) -> Device:
     return device
 
 
-def measured_with(profile: DeviceProfile) -> dict[str, Any]:
+def measured_with(profile: DeviceProfile) -> dict[str, object]:
     """What of a profile decides a measurement (JSON-ready): all but its words about the device, and
     the address, at which the same machine may be found anew."""
     known = asdict(profile)

@@ -9,13 +9,12 @@ import os
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from edgeres.errors import DeviceError, MissingComponent
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from adbutils import AdbClient
 
 ANSWER_S = 20.0

@@ -143,7 +143,7 @@ def zones(text: str) -> dict[str, float]:
     return found
 
 
-def thermal(text: str) -> dict[str, Any]:
+def thermal(text: str) -> dict[str, object]:
     """`dumpsys thermalservice`: status 0 (none) to 6 (shutdown), and the sensors that are there."""
     status = re.search(r"^\s*Thermal Status: (\d)\s*$", text, re.M)
     _, _, current = text.partition("Current temperatures from HAL")  # what follows is the newest
@@ -155,7 +155,7 @@ def thermal(text: str) -> dict[str, Any]:
     return {"status": int(status[1]) if status else None, "temperatures_c": sensors}
 
 
-def battery(text: str) -> dict[str, Any]:
+def battery(text: str) -> dict[str, object]:
     """`dumpsys battery`, in percent, degrees, volts; `source` is "mains" while it is plugged in."""
     pairs = dict(re.findall(r"^\s*([A-Za-z ]{1,40}): (\S{1,40})\s*$", text, re.M))
     plugs = [value == "true" for key, value in pairs.items() if key.endswith(" powered")]

@@ -37,7 +37,7 @@ class Base:
             self._identity = identity(self.probe())
         return self._identity
 
-    def steady(self) -> AbstractContextManager[dict[str, Any]]:
+    def steady(self) -> AbstractContextManager[dict[str, object]]:
         """Nothing to set."""
         return contextlib.nullcontext({})
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres.errors import DeviceError
 
@@ -20,7 +20,7 @@ _IDENTITY = ("cpu_model", "cores", "machine", "system", "emulated")
 
 def run_runner(
     device: Device, arguments: Sequence[str], timeout_s: float
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, dict[str, object]]:
     """Run `_runner.py` on a device in a fresh process and return its events by name.
 
     Raises:
@@ -41,7 +41,7 @@ def run_runner(
     return events
 
 
-def probe(device: Device, emulated: bool) -> dict[str, Any]:
+def probe(device: Device, emulated: bool) -> dict[str, object]:
     """The device's state as the runner reports it; `emulated` is what the profile says."""
     events = run_runner(device, ["--mode", "state"], _STATE_TIMEOUT_S)
     state = {key: value for key, value in events.get("state", {}).items() if key != "event"}
@@ -51,14 +51,14 @@ def probe(device: Device, emulated: bool) -> dict[str, Any]:
     return state
 
 
-def identity(state: Mapping[str, Any]) -> str:
+def identity(state: Mapping[str, object]) -> str:
     """A stable id of the machine and its runtimes, from a probed state; not of time or load."""
     parts = [state[key] for key in _IDENTITY]
     parts += [str(state["release"]).split(".")[0], state["runtimes"]]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _last_words(done: Completed, events: Mapping[str, Mapping[str, Any]]) -> str:
+def _last_words(done: Completed, events: Mapping[str, Mapping[str, object]]) -> str:
     """Why the runner failed, in its own words if it had any."""
     if "error" in events:
         return last_line(str(events["error"].get("message")))

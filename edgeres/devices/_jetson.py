@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres.devices import _events, _tegra
 from edgeres.devices._base import Base
@@ -77,7 +77,7 @@ class Jetson(Base):
         power_mode: str = "",
         clocks: str = "",
         sudo: bool = False,
-        **reached_by: Any,
+        **reached_by: object,
     ) -> None:
         if clocks not in _CLOCKS:
             raise BadInput(f"device '{profile.name}': the setting clocks must be 'max' or ''")
@@ -85,7 +85,7 @@ class Jetson(Base):
         self._power_mode, self._clocks = power_mode, clocks
         self._root = ("sudo", "-n") if sudo else ()
 
-    def probe(self) -> dict[str, Any]:
+    def probe(self) -> dict[str, object]:
         """The state of any device, and which Jetson it is, its power mode and clocks."""
         state = super().probe()
         release = _tegra.release(self._said("cat", _RELEASE))
@@ -114,7 +114,7 @@ class Jetson(Base):
         return self._identity
 
     @contextlib.contextmanager
-    def steady(self) -> Iterator[dict[str, Any]]:
+    def steady(self) -> Iterator[dict[str, object]]:
         """Enter the power mode, pin the clocks; the guard brings back what was there."""
         if not (self._power_mode or self._clocks):
             yield {}

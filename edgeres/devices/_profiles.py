@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from edgeres import documents, errors, runtimes
 from edgeres.disk import config_folder
@@ -73,7 +73,7 @@ class DeviceProfile:
     accelerator: str = "cpu"
     runners: tuple[str, ...] = ("python",)
     tools: Mapping[str, str] = field(default_factory=dict)
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
 
 
 def folder() -> Path:

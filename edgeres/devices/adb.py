@@ -182,7 +182,7 @@ class AdbDevice(Base):
         raise DeviceError(f"{self._who}: a phone has no Python; give its profile the runner "
                           f"benchmark_model, for .tflite files")  # fmt: skip
 
-    def probe(self) -> dict[str, Any]:
+    def probe(self) -> dict[str, object]:
         """What the phone says about itself, and which tools measure on it."""
         mark = secrets.token_hex(8)
         said = self._link.shell(_android.script(mark), _PROBE_S)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from edgeres.devices import DeviceProfile, Setting
 from edgeres.devices._base import settings
@@ -75,7 +75,7 @@ class AppleDevice(LocalDevice):
             credentials = apple.AppSigningCredentials(development_team=team)
             return _waited(named[0].prepare_for_model_debugging(credentials))
 
-    def probe(self) -> dict[str, Any]:
+    def probe(self) -> dict[str, object]:
         """The Mac's state, and which phone hangs on it."""
         state = super().probe()
         if self.remote:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -72,12 +72,12 @@ class ModelSpec:
     preact: bool = False
 
 
-def to_json(spec: ModelSpec) -> dict[str, Any]:
+def to_json(spec: ModelSpec) -> dict[str, object]:
     """The JSON form of a spec; `from_json` reads it back equal."""
     return {"schema": _SCHEMA, "family": "resnet", **dataclasses.asdict(spec)}
 
 
-def from_json(data: dict[str, Any]) -> ModelSpec:
+def from_json(data: dict[str, object]) -> ModelSpec:
     """Read a spec back, of this schema or an older one.
 
     Raises:

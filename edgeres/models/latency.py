@@ -75,7 +75,7 @@ class LatencyTable:
         overhead = self.overhead_ns * min(1.0, measured_ns / (self.overhead_ns + layers))
         return replace(self, overhead_ns=overhead, factor=(measured_ns - overhead) / layers)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """JSON-ready; a row per measured layer."""
         rows = [
             dict(zip(_FAMILY, kind, strict=True)) | {"cin": cin, "cout": cout, "ns": ns}

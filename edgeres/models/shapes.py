@@ -115,12 +115,9 @@ def shapes_of(model: nn.Module, px: int) -> list[LayerShape]:
 
     class Others(TorchDispatchMode):
         def __torch_dispatch__(
-            self,
-            func: Callable[..., object],
-            types: object,
-            args: tuple[Any, ...] = (),
+            self, func: Callable[..., object], types: object, args: tuple[Any, ...] = (),
             kwargs: Mapping[str, object] | None = None,
-        ) -> object:
+        ) -> object:  # fmt: skip
             output = func(*args, **(kwargs or {}))
             if isinstance(output, torch.Tensor) and output.dim() == 4:
                 if func in (aten.add.Tensor, aten.add_.Tensor):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Any
 
 from edgeres.errors import BadInput, unknown
 from edgeres.models import _values
@@ -61,7 +60,7 @@ class _Choice:
     mobile: bool = False
 
 
-def to_json(spec: ModelSpec | Network) -> dict[str, Any]:
+def to_json(spec: ModelSpec | Network) -> dict[str, object]:
     """The JSON form of a network; `from_json` reads it back equal."""
     if isinstance(spec, ModelSpec):
         return _values.to_json(spec)
@@ -70,7 +69,7 @@ def to_json(spec: ModelSpec | Network) -> dict[str, Any]:
     return document.to_json(spec)
 
 
-def from_json(data: dict[str, Any]) -> ModelSpec | Network:
+def from_json(data: dict[str, object]) -> ModelSpec | Network:
     """Read a network back, of this schema or an older one.
 
     Raises:

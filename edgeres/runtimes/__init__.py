@@ -12,12 +12,15 @@ import platform
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from edgeres.disk import file_sha256
 from edgeres.errors import MissingComponent
 from edgeres.plugins import Installed, Plugins
 from edgeres.runtimes import _environment
+
+if TYPE_CHECKING:
+    from edgeres.runtimes._child import Question
 
 
 class Module(Protocol):
@@ -41,7 +44,7 @@ class Module(Protocol):
     LICENCE: str
     LIMITS: Mapping[str, float]  # gates: agreement, worst_codes; of names that give answers
 
-    def ask(self, question: Any) -> dict[str, Any]:
+    def ask(self, question: Question) -> dict[str, object]:
         """What it says of a file (`_child.Question`).
 
         Returns:

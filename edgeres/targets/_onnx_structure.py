@@ -146,9 +146,8 @@ class _Reader:
             i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer
         }
         self.casts = _unpacked(model.graph, self.constants)
-        self.weights: dict[
-            str, onnx.NodeProto
-        ] = {}  # what a constant is dequantized to -> its node
+        # what a constant is dequantized to -> its node
+        self.weights: dict[str, onnx.NodeProto] = {}
         self.used: set[str] = set()
         self.codes = {i.name for i in model.graph.input if i.type.tensor_type.elem_type in (2, 3)}
         self.quantization: dict[str, QuantParams] = {}

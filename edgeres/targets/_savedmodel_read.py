@@ -98,9 +98,8 @@ class _Reader:
         self.last, self.output = self._end("output", signature.outputs)
         formats = [n.attr["data_format"].s for n in self.nodes.values() if "data_format" in n.attr]
         self.channels_last = b"NCHW" not in formats  # NHWC, the default, need not be stored
-        self.stored: dict[
-            str, tensor_pb2.TensorProto
-        ] = {}  # constants, by every name that they go by
+        # constants, by every name that they go by
+        self.stored: dict[str, tensor_pb2.TensorProto] = {}
 
     def graph(self) -> FileGraph:
         ops = []

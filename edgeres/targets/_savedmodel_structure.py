@@ -88,9 +88,8 @@ class _Reader:
     def __init__(self, nodes: Sequence[node_def_pb2.NodeDef]):
         self.nodes = nodes
         self.reads = Counter(name for node in nodes for name in node.input)
-        self.constants: dict[
-            str, np.ndarray
-        ] = {}  # or a scalar of numpy's, which has the same methods
+        # or a scalar of numpy's, which has the same methods
+        self.constants: dict[str, np.ndarray] = {}
         self.ranks: dict[str, int] = {}
         self.steps: dict[str, Step] = {}  # by their output, in the file's order
         self.shapes: dict[str, tuple[int, ...]] = {}

@@ -17,7 +17,7 @@ from edgeres.network import tflite_file as file
 from edgeres.targets._tflite_versions import oldest_runtime
 
 if TYPE_CHECKING:
-    import flatbuffers  # type: ignore[import-untyped]
+    import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
     from edgeres.targets import Source
@@ -92,7 +92,7 @@ def _put(model: schema.ModelT, name: str, data: bytes) -> None:
 
 def standard(source: Source) -> bytes:
     """The `ModelMetadata` flatbuffer; each table's fields are in the schema's order."""
-    import flatbuffers  # type: ignore[import-untyped]
+    import flatbuffers
 
     spec, b = source.model.spec, flatbuffers.Builder(1024)
     size = _table(b, _Uint(spec.preprocess.size_px), _Uint(spec.preprocess.size_px))

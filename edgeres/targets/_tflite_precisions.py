@@ -15,7 +15,6 @@ from edgeres.targets._four_bits import FourBits, packed
 
 if TYPE_CHECKING:
     from ai_edge_litert import schema_py_generated as schema
-    from ai_edge_quantizer import qtyping  # type: ignore[import-untyped]
     from torch.fx import GraphModule
 
     from edgeres.types import ScaleTable
@@ -63,7 +62,7 @@ def integer_weights(data: bytes) -> schema.ModelT:
 
 def _quantized(
     data: bytes,
-    rules: list[tuple[str, qtyping.OpQuantizationConfig, str]],
+    rules: list[tuple[str, object, str]],
     versions: dict[str, int],
 ) -> schema.ModelT:
     """Apply rules (operator, configuration, algorithm) with ai-edge-quantizer.

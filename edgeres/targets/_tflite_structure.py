@@ -106,9 +106,8 @@ class _Reader:
         self.model, self.types = model, types
         self.graph = model.subgraphs[0]
         self.tensors = [file.stored(model, i, t) for i, t in enumerate(self.graph.tensors)]
-        self.unpacked: dict[
-            int, file.Stored
-        ] = {}  # a DEQUANTIZE's output -> the constant that it unpacks
+        # a DEQUANTIZE's output -> the constant that it unpacks
+        self.unpacked: dict[int, file.Stored] = {}
         self.strange: list[str] = []
 
     def structure(self, left_over: list[str]) -> Structure:

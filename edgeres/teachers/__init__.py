@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from edgeres.errors import BadInput
 from edgeres.plugins import Plugins
@@ -111,7 +111,7 @@ class Source(Protocol):
         """Refuse a wrong name, a missing file or component before any work."""
         ...
 
-    def keyed(self, rest: str) -> Any:
+    def keyed(self, rest: str) -> object:
         """What identifies the teacher, wherever its file lies."""
         ...
 
@@ -123,7 +123,7 @@ class Source(Protocol):
 class BlackBoxes(Source, Protocol):
     """What a source of black boxes provides, too."""
 
-    def open(self, folder: Path, document: dict[str, Any]) -> Teacher:
+    def open(self, folder: Path, document: dict[str, object]) -> Teacher:
         """A black box that `fetch` wrote."""
         ...
 

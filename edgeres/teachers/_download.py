@@ -11,7 +11,7 @@ from email.message import Message
 from http.client import HTTPMessage, HTTPResponse
 from ipaddress import ip_address
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 from urllib.parse import urlsplit
 
 from edgeres.disk import cache_folder, storage_errors
@@ -72,7 +72,7 @@ def fetched(url: str, name: str, sha256: str | None = None, max_bytes: int = MAX
     return path
 
 
-def document(url: str, max_bytes: int = 1 << 20) -> dict[str, Any]:
+def document(url: str, max_bytes: int = 1 << 20) -> dict[str, object]:
     """A small JSON document; raises DownloadFailed."""
     response = _opened(url)
     with response:
@@ -91,14 +91,9 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         self.stated: str | None = None
 
     def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: HTTPMessage,
-        newurl: str,
-    ) -> urllib.request.Request | None:
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str,
+        headers: HTTPMessage, newurl: str,
+    ) -> urllib.request.Request | None:  # fmt: skip
         """Note the hash, then go on if the new place is as safe."""
         self.stated = self.stated or _stated(headers)
         _require_tls(newurl)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from edgeres.disk import file_sha256
 from edgeres.errors import BadInput
@@ -70,7 +69,7 @@ def peek(rest: str) -> Peeked | None:
     return onnx.peek(rest) if onnx.is_onnx(Path(rest)) else None
 
 
-def keyed(rest: str) -> Any:
+def keyed(rest: str) -> object:
     """The file's contents."""
     check(rest)
     return onnx.keyed(rest) if onnx.is_onnx(Path(rest)) else file_sha256(Path(rest))

@@ -30,7 +30,7 @@ def check(rest: str) -> None:
         teachers.source(name).check(inner)
 
 
-def keyed(rest: str) -> Any:
+def keyed(rest: str) -> object:
     """What identifies each member, in order."""
     return [[name, teachers.source(name).keyed(inner)] for name, inner in _members(rest)]
 

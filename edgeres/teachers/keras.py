@@ -44,7 +44,7 @@ def check(rest: str) -> None:
         )
 
 
-def keyed(rest: str) -> Any:
+def keyed(rest: str) -> object:
     """The file's contents."""
     check(rest)
     return file_sha256(Path(rest))

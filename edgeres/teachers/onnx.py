@@ -51,7 +51,7 @@ def check(rest: str) -> None:
         raise BadInput(f"teacher 'onnx:{rest}': no such file")
 
 
-def keyed(rest: str) -> Any:
+def keyed(rest: str) -> object:
     """The file's contents, and those of the files that it keeps weights in."""
     from edgeres.network import onnx_file
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from edgeres import errors
 from edgeres.disk import file_sha256, read_bounded
@@ -27,10 +27,10 @@ def names() -> list[str]:
     return sorted(path.parent.name for path in _FOLDER.glob("*/card.json"))
 
 
-def card(name: str) -> dict[str, Any]:
+def card(name: str) -> dict[str, object]:
     """What is known of a network, as docs/teachers.md says."""
     document = json.loads(read_bounded(_FOLDER / name / "card.json", _CARD_BYTES, "card"))
-    return cast("dict[str, Any]", document)
+    return cast("dict[str, object]", document)
 
 
 def path(rest: str) -> Path:
@@ -51,7 +51,7 @@ def check(rest: str) -> None:
     path(rest)
 
 
-def keyed(rest: str) -> Any:
+def keyed(rest: str) -> object:
     """The contents."""
     found = path(rest)
     return file_sha256(found / "weights.safetensors" if found.is_dir() else found)

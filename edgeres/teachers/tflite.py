@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 from edgeres.disk import file_sha256
 from edgeres.errors import BadInput
@@ -32,7 +31,7 @@ def check(rest: str) -> None:
         raise BadInput(f"teacher 'tflite:{rest}': no such file")
 
 
-def keyed(rest: str) -> Any:
+def keyed(rest: str) -> object:
     """The file's contents."""
     check(rest)
     return file_sha256(Path(rest))

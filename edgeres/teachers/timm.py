@@ -35,7 +35,7 @@ def check(rest: str) -> None:
         _library.require("timm", match["model"])
 
 
-def keyed(rest: str) -> Any:
+def keyed(rest: str) -> object:
     """The name with its revision."""
     _match(rest)
     return f"timm:{rest}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import zipfile
 from pathlib import Path
-from typing import Any
 
 from edgeres.disk import file_sha256
 from edgeres.errors import BadInput
@@ -42,7 +41,7 @@ def precheck(rest: str, wanted: Wanted) -> None:
     network(Path(rest), dataclasses.replace(wanted, classes=count, new_head="never"))
 
 
-def keyed(rest: str) -> Any:
+def keyed(rest: str) -> object:
     """The file's contents."""
     check(rest)
     return file_sha256(Path(rest))

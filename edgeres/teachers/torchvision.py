@@ -11,7 +11,6 @@ import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from edgeres.errors import BadInput
 from edgeres.teachers import Found, Wanted
@@ -43,7 +42,7 @@ def check(rest: str) -> None:
     _published(rest)
 
 
-def keyed(rest: str) -> Any:
+def keyed(rest: str) -> object:
     """The name with its hash, which stands for the contents."""
     found = _published(rest)
     return f"torchvision:{found.name}-{found.digest}"

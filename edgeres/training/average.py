@@ -28,7 +28,7 @@ class Average:
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         torch._foreach_lerp_(list(self._means.values()), self._values, 1 - decay)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """What a training needs to go on."""
         return {"state": self._state(), "updates": self.updates}
 

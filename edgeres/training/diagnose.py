@@ -7,8 +7,6 @@ that carry nothing; batch statistics that aren't those of the data; gradients th
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -54,7 +52,7 @@ def examine(model: nn.Module, inputs: Tensor, labels: Tensor | None = None) -> l
     return found
 
 
-def profile(model: nn.Module, inputs: Tensor) -> list[dict[str, Any]]:
+def profile(model: nn.Module, inputs: Tensor) -> list[dict[str, object]]:
     """Root mean square and share of dead channels of each layer, in the order they are run."""
     seen = Seen()
     training = model.training

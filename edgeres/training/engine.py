@@ -187,9 +187,7 @@ def _compiled(network: nn.Module, device: torch.device) -> Any:
     torch.compiler.reset()  # trainings before this one count against the recompilation limit
     # An epoch's last batch is smaller: kernels of its own are faster than ones for any size.
     plain = device.type == "cpu" and inference.narrow(network)
-    options: dict[str, str | int | bool | Callable[..., object]] | None = (
-        {"layout_optimization": False} if plain else None
-    )  # it'd choose channels last
+    options: Any = {"layout_optimization": False} if plain else None  # it'd choose channels last
     return torch.compile(network, dynamic=False, options=options)
 
 

@@ -24,11 +24,11 @@ _PATIENCE = 50  # saving may take 1/50 of the time
 class Part(Protocol):
     """Something with a state: a network, an optimizer, an average."""
 
-    def state_dict(self) -> Any:
+    def state_dict(self) -> object:
         """Tensors and plain values."""
         ...
 
-    def load_state_dict(self, saved: Any) -> Any:
+    def load_state_dict(self, saved: Any) -> object:
         """Go on from there."""
         ...
 
@@ -58,7 +58,7 @@ class Keeper:
                 part.load_state_dict(self._saved[name])
             self._saved = None
 
-    def save_now_and_then(self, **position: Any) -> None:
+    def save_now_and_then(self, **position: object) -> None:
         """Save, if it is time to."""
         begin = time.monotonic()
         if begin < self._due:
@@ -77,7 +77,7 @@ class Keeper:
         now = time.monotonic()
         self._due = now + max(EVERY_S, _PATIENCE * (now - begin))
 
-    def _read(self) -> dict[str, Any] | None:
+    def _read(self) -> dict[str, object] | None:
         if not self.path.exists():
             return None
         try:

@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -63,7 +62,7 @@ class Layout:
         a_view = 2 * self.kept if self.whole else 2 * (self.kept + 1) + 2 * self.kept
         return self.views * self.samples * a_view
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """As plain values."""
         counts = {n: getattr(self, n) for n in ("views", "samples", "classes", "kept")}
         return {**counts, "seen": self.seen.to_json()}

@@ -61,7 +61,7 @@ class Trainee:
     set_training: Callable[[bool], object]
     start_epoch: Callable[[int, int], None] = lambda epoch, epochs: None
     start_step: Callable[[], Hashable] = lambda: None
-    end_epoch: Callable[[list[dict[str, Any]]], None] = lambda history: None
+    end_epoch: Callable[[list[dict[str, float]]], None] = lambda history: None
     rates: Mapping[nn.Parameter, float] = field(default_factory=dict)
     narrow: bool = False
 
@@ -112,7 +112,7 @@ def fit(
     run = _Run(trainee, train, settings, objective, seed, work, tick, extra)
     try:
         position = run.keeper.position() or {"epoch": 0, "step": 0, "loss": 0.0, "history": []}
-        history: list[dict[str, Any]] = position["history"]
+        history: list[dict[str, float]] = position["history"]
         for epoch in range(position["epoch"], settings.epochs):
             trainee.set_training(True)
             trainee.start_epoch(epoch, settings.epochs)
@@ -204,7 +204,9 @@ class _Run:
         return part
 
 
-def _epoch(run: _Run, epoch: int, first: int, loss: float, history: list[dict[str, Any]]) -> float:
+def _epoch(
+    run: _Run, epoch: int, first: int, loss: float, history: list[dict[str, float]]
+) -> float:
     """Train from step `first` on, before which the losses summed up to `loss`; the mean loss.
 
     Raises:
@@ -239,7 +241,7 @@ def _diverged(run: _Run, epoch: int, loss: float, chosen: Tensor) -> Diverged:
 
 
 def _examine(
-    run: _Run, epoch: int, loss: float, validation: Labelled, history: list[dict[str, Any]]
+    run: _Run, epoch: int, loss: float, validation: Labelled, history: list[dict[str, float]]
 ) -> None:
     """Add the epoch's row to the history."""
     settings = run.settings

@@ -38,7 +38,7 @@ class ViewSettings:
         mix = MixSection(**data["mix"]) if data["mix"] else None
         return cls(data["seed"], tuple(data["augmentations"]), mix)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """As plain values."""
         mix = self.mix.model_dump() if self.mix else None
         return {"seed": self.seed, "augmentations": list(self.augmentations), "mix": mix}

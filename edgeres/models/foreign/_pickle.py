@@ -125,15 +125,9 @@ def _stored(flat: Tensor, offset: int, size: Sequence[int], stride: Sequence[int
 
 
 def _typed(
-    block: object,
-    offset: int,
-    size: Sequence[int],
-    stride: Sequence[int],
-    _g: object,
-    _h: object,
-    dtype: torch.dtype,
-    *_: object,
-) -> Stored:
+    block: object, offset: int, size: Sequence[int], stride: Sequence[int],
+    _g: object, _h: object, dtype: torch.dtype, *_: object,
+) -> Stored:  # fmt: skip
     return _stored(_flat(block).view(dtype), offset, size, stride)
 
 
