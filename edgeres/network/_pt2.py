@@ -119,7 +119,7 @@ def _program(archive: zipfile.ZipFile, where: str) -> Program:
     return Program(calls, inputs[0], outputs[0], known, _tensors(archive, entries, where), shapes)
 
 
-def _axis(size: Mapping[str, Any]) -> int:
+def _axis(size: Mapping[str, object]) -> int:
     whole = size.get("as_int")
     return whole if isinstance(whole, int) else 0
 
@@ -137,7 +137,7 @@ def _call(node: Mapping[str, Any]) -> Call:
     return Call(target, arguments, tuple(results), scope)
 
 
-def _argument(given: Mapping[str, Any]) -> Any:
+def _argument(given: Mapping[str, Any]) -> object:
     ((kind, value),) = given.items()
     if kind == "as_tensor":
         return Ref(value["name"])

@@ -19,7 +19,7 @@ _MOST_NODES = 20_000
 _NAME = re.compile(r"[\w][\w-]{0,99}(\.[\w-]{1,100}){0,30}", re.ASCII)
 
 
-def to_json(network: Network) -> dict[str, Any]:
+def to_json(network: Network) -> dict[str, object]:
     """The JSON form; `from_json` reads it back equal."""
     nodes = [
         {"name": n.name, "op": n.op, "inputs": list(n.inputs),
@@ -86,7 +86,7 @@ def _node(entry: Any) -> Node:
     return Node.of(name, op, tuple(str(source) for source in inputs), **read)
 
 
-def _numbers(value: Any) -> tuple[float, ...]:
+def _numbers(value: object) -> tuple[float, ...]:
     if not isinstance(value, list) or len(value) not in (1, 3) or not all(
         type(v) in get_args(int | float) and abs(v) < 1e9 for v in value
     ):  # fmt: skip
@@ -94,13 +94,13 @@ def _numbers(value: Any) -> tuple[float, ...]:
     return tuple(float(v) for v in value)
 
 
-def _size(value: Any, least: int = 1) -> int:
+def _size(value: object, least: int = 1) -> int:
     if type(value) is not int or not least <= value <= LARGEST:
         raise ValueError(f"{value!r:.80} is no whole number between {least} and {LARGEST:,}")
     return value
 
 
-def _pair(value: Any, least: int = 1) -> Value:
+def _pair(value: object, least: int = 1) -> Value:
     if not isinstance(value, (list, tuple)) or len(value) != 2:
         raise ValueError(f"{value!r:.80} isn't two numbers")
     return _size(value[0], least), _size(value[1], least)
@@ -118,13 +118,13 @@ def _positive(value: Any) -> Value:
     return float(value)
 
 
-def _flag(value: Any) -> Value:
+def _flag(value: object) -> Value:
     if not isinstance(value, bool):
         raise ValueError(f"{value!r:.80} is neither true nor false")
     return value
 
 
-_KINDS: dict[str, Callable[[Any], Value]] = {
+_KINDS: dict[str, Callable[[object], Value]] = {
     "size": _size, "pair": _pair, "pad": lambda value: _pair(value, 0), "share": _share,
     "number": _positive, "flag": _flag,
 }  # fmt: skip

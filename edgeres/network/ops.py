@@ -82,7 +82,7 @@ def _some(node: Node, *keys: str) -> Any:
     return {key: node.values[key] for key in keys}
 
 
-def _plain(kind: Callable[..., nn.Module], **fixed: Any) -> Callable[[Node], nn.Module]:
+def _plain(kind: Callable[..., nn.Module], **fixed: object) -> Callable[[Node], nn.Module]:
     return lambda node: kind(**fixed, **node.values)
 
 

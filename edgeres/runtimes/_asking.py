@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres import runtimes, scratch
 from edgeres.disk import copy_whole, read_bounded, storage_errors
@@ -58,7 +58,7 @@ class Answer:
     error: str = ""
 
 
-def described(answer: Answer) -> dict[str, Any]:
+def described(answer: Answer) -> dict[str, object]:
     """An answer as JSON-ready facts, without outputs and files."""
     return {
         "version": answer.version, "device": answer.device, "taken": answer.taken,

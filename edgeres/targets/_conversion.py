@@ -74,7 +74,7 @@ def examine(path: Path) -> dict[str, Any]:
     return found
 
 
-def listed(path: Path) -> dict[str, Any]:
+def listed(path: Path) -> dict[str, object]:
     """What a file of any origin holds, JSON-ready (`_examined.facts`).
 
     Raises:
@@ -89,8 +89,8 @@ def listed(path: Path) -> dict[str, Any]:
 
 
 def _in_a_child(
-    job: Mapping[str, Any], doing: str, who: str, limit_s: float, waiting: Callable[[], None]
-) -> dict[str, Any]:
+    job: Mapping[str, object], doing: str, who: str, limit_s: float, waiting: Callable[[], None]
+) -> dict[str, object]:
     with tempfile.TemporaryFile() as said, scratch.folder("convert") as folder:
         reply, own = folder / "reply.json", folder / "tmp"
         command = children.command("edgeres.targets._conversion", str(reply))
@@ -136,7 +136,7 @@ def _wait(child: Any, job: bytes, waiting: Callable[[], None], limit_s: float) -
     return True
 
 
-def _answer(reply: dict[str, Any]) -> dict[str, Any]:
+def _answer(reply: dict[str, Any]) -> dict[str, object]:
     if "error" not in reply:
         return reply
     kind = getattr(errors, reply["error"], ConversionFailed)
@@ -172,7 +172,7 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-def _export(job: dict[str, Any]) -> dict[str, Any]:
+def _export(job: dict[str, Any]) -> dict[str, object]:
     from edgeres.models import weights
     from edgeres.models.modules import fold_batchnorm
 
@@ -190,7 +190,7 @@ def _export(job: dict[str, Any]) -> dict[str, Any]:
             "graph": described(module.read(path))}  # fmt: skip
 
 
-def _read(path: Path, size_bytes: int) -> dict[str, Any]:
+def _read(path: Path, size_bytes: int) -> dict[str, object]:
     import resource
 
     from edgeres.targets import _examined

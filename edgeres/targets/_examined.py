@@ -22,7 +22,7 @@ _TWICE = ("operators", "transposes", "residual_adds")
 _STORED = (*_TWICE, "macs", "constant_bytes", "four_bits", "delegates")
 
 
-def facts(path: Path) -> dict[str, Any]:
+def facts(path: Path) -> dict[str, object]:
     """The file as stored; shares, float operators and layers as they are computed.
 
     `runtime` says what the runtime makes of it, None where that is the same or isn't known;
@@ -48,7 +48,7 @@ def beside(path: Path) -> list[Path]:
     return found
 
 
-def _facts(path: Path, target: Any) -> dict[str, Any]:
+def _facts(path: Path, target: Any) -> dict[str, object]:
     stored: FileGraph | None = target.as_stored(path) if hasattr(target, "as_stored") else None
     graph, why = stored, None
     try:

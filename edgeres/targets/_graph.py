@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from edgeres.types import QuantParams, TensorSpec, to_json
 
@@ -140,7 +140,7 @@ class FileGraph:
         }
 
 
-def described(graph: FileGraph) -> dict[str, Any]:
+def described(graph: FileGraph) -> dict[str, object]:
     """A file as JSON-ready facts: sums first, then every operation in execution order."""
     counted = [op for op in graph.ops if op.weight is not None and op.role in ("conv", "linear")]
     sized = all(op.shape and min(op.shape) > 0 for op in counted)
