@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 from edgeres import datasets, preprocessing, scratch
 from edgeres.disk import copy_whole, storage_errors, write_whole
@@ -31,12 +31,25 @@ if TYPE_CHECKING:
 
     from edgeres.pipeline import Given
     from edgeres.recipe import Recipe
+    from edgeres.records import Certified, Facts, Report
 
 __all__ = ["Certificate", "File", "Measurement", "Result", "Step", "benchmark", "distill",
            "export", "inspect", "load", "prune", "quantize", "run", "verify"]  # fmt: skip
 
-Settings = Mapping[str, Any]
+Data: TypeAlias = "str | Mapping[str, object]"
+"""`NAME[:PATH]`, or arrays by name."""
+
+Settings: TypeAlias = Mapping[str, object]
 """Recipe keys with dots and their values: `{"quantize.train.epochs": 3, "seed": 1}`."""
+
+
+class Brought(TypedDict, total=False):
+    """What is said of how images are prepared, as settings of a section."""
+
+    preprocess: str
+    mean: list[float]
+    std: list[float]
+
 
 _RUNS = "runs"
 _ARRAYS = {f"{kind}_{part}" for kind in "xy" for part in ("train", "val", "test")} | {"classes"}
@@ -190,7 +203,7 @@ def run(
 
 
 def distill(
-    teacher: nn.Module | Result | str | PathLike[str], student: str, *, data: Any,
+    teacher: nn.Module | Result | str | PathLike[str], student: str, *, data: Data,
     settings: Settings | None = None, preprocess: str | None = None,
     mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
     size: int | None = None, runs: str | PathLike[str] = _RUNS, quiet: bool = True,
@@ -237,8 +250,8 @@ def _teacher(what: Result | str | PathLike[str], runs: Path) -> tuple[str | None
 
 
 def prune(
-    model: nn.Module | Result | str | PathLike[str], *, data: Any = None, budget: str = "macs=0.5",
-    settings: Settings | None = None, preprocess: str | None = None,
+    model: nn.Module | Result | str | PathLike[str], *, data: Data | None = None,
+    budget: str = "macs=0.5", settings: Settings | None = None, preprocess: str | None = None,
     mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
     size: int | None = None, runs: str | PathLike[str] = _RUNS, quiet: bool = True,
 ) -> Result:  # fmt: skip
@@ -259,8 +272,9 @@ def prune(
 
 
 def quantize(
-    model: nn.Module | Result | str | PathLike[str], *, data: Any = None, method: str = "qat",
-    scheme: str = "w8a8", settings: Settings | None = None, preprocess: str | None = None,
+    model: nn.Module | Result | str | PathLike[str], *, data: Data | None = None,
+    method: str = "qat", scheme: str = "w8a8", settings: Settings | None = None,
+    preprocess: str | None = None,
     mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
     size: int | None = None, runs: str | PathLike[str] = _RUNS, quiet: bool = True,
 ) -> Result:  # fmt: skip
@@ -286,7 +300,7 @@ def quantize(
 
 def export(
     model: nn.Module | Result | str | PathLike[str], targets: str | Sequence[str], *,
-    data: Any = None, settings: Settings | None = None, preprocess: str | None = None,
+    data: Data | None = None, settings: Settings | None = None, preprocess: str | None = None,
     mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
     size: int | None = None, npu: str | Sequence[str] = (), runs: str | PathLike[str] = _RUNS,
     quiet: bool = True,
@@ -378,7 +392,8 @@ def inspect(file: str | PathLike[str]) -> Mapping[str, Any]:
 
 
 def _continued(
-    stage: str, section: Mapping[str, Any], model: Any, data: Any, settings: Settings | None,
+    stage: str, section: Mapping[str, object], model: nn.Module | Result | str | PathLike[str],
+    data: Data | None, settings: Settings | None,
     preprocess: str | None, mean: Sequence[float] | None, std: Sequence[float] | None,
     size: int | None, runs: str | PathLike[str], quiet: bool,
 ) -> Result:  # fmt: skip
@@ -401,8 +416,8 @@ def _performed(
 
 
 def _model(
-    model: Any, data: str | None, size: int | None, runs: Path, brought: dict[str, Any]
-) -> tuple[str, dict[str, Any]]:
+    model: object, data: str | None, size: int | None, runs: Path, brought: Brought
+) -> tuple[str, Brought]:
     """The path of a network, and what is still to be said of it beside."""
     from torch import nn
 
@@ -445,7 +460,7 @@ def _kept(
     return str(named)
 
 
-def _data(data: Any, runs: Path) -> str | None:
+def _data(data: object, runs: Path) -> str | None:
     """A source as a recipe writes it; arrays become a file below `runs`."""
     import numpy as np
 
@@ -457,7 +472,7 @@ def _data(data: Any, runs: Path) -> str | None:
     if odd := sorted(map(str, set(data) - _ARRAYS)):
         raise BadInput(f"data: '{odd[0]}' isn't one of {', '.join(sorted(_ARRAYS))}")
     try:
-        arrays: Any = {key: np.asarray(value) for key, value in data.items()}
+        arrays = {str(key): np.asarray(value) for key, value in data.items()}
         np.savez_compressed(packed, allow_pickle=False, **arrays)
     except ValueError as error:  # of several lengths, or objects
         raise BadInput(f"data: not arrays of numbers: {error}") from error
@@ -484,7 +499,9 @@ def _check_arrays(content: bytes) -> None:
             raise BadInput(said) from None
 
 
-def _brought(preprocess: str | None, mean: Any, std: Any) -> dict[str, Any]:
+def _brought(
+    preprocess: str | None, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> Brought:
     """What is said of how images are prepared, as settings of a section.
 
     Raises:
@@ -498,10 +515,12 @@ def _brought(preprocess: str | None, mean: Any, std: Any) -> dict[str, Any]:
         if preprocess not in preprocessing.WAYS:
             raise unknown("preprocess", preprocess, preprocessing.WAYS)
         return {"preprocess": preprocess}
-    return {} if mean is None else {"mean": _numbers("mean", mean), "std": _numbers("std", std)}
+    if mean is None or std is None:
+        return {}
+    return {"mean": _numbers("mean", mean), "std": _numbers("std", std)}
 
 
-def _numbers(name: str, value: Any) -> list[float]:
+def _numbers(name: str, value: Sequence[float]) -> list[float]:
     import numpy as np
 
     try:
@@ -528,7 +547,7 @@ def _overrides(settings: Settings | None) -> list[str]:
             raise BadInput(f"settings: {key}: None leaves no stage out; say until=STAGE, or {{}} "
                            "for its defaults")  # fmt: skip
 
-    def plain(value: Any) -> Any:
+    def plain(value: object) -> object:
         if isinstance(value, PathLike):
             return str(value)
         if hasattr(value, "tolist"):  # numpy's and PyTorch's numbers
@@ -564,26 +583,27 @@ def _result(run: Run) -> Result:
                   tuple(data.facts.get("notes", ())) if data else ())  # fmt: skip
 
 
-def _new_head(facts: Mapping[str, Any]) -> list[str]:
+def _new_head(facts: Facts) -> list[str]:
     from edgeres.stages import _finetuning
 
     said = _finetuning.summary(facts).removeprefix("; ")
     return [said] if said else []
 
 
-def _certificate(row: Mapping[str, Any]) -> Certificate:
-    test = row.get("test") or {}
+def _certificate(row: Certified) -> Certificate:
+    test = row.get("test")
     failed = tuple(gate["name"] for gate in row["gates"] if not gate["passed"])
     return Certificate(row["target"], row["passed"], failed, row.get("agreement"),
-                       test.get("correct"), test.get("n"))  # fmt: skip
+                       test["correct"] if test else None, test["n"] if test else None)  # fmt: skip
 
 
-def _measurement(report: Mapping[str, Any]) -> Measurement:
-    latency, memory = report.get("latency") or {}, report.get("memory") or {}
+def _measurement(report: Report) -> Measurement:
+    latency, memory = report.get("latency"), report.get("memory") or {}
     runtime = report.get("runtime") or {}
     return Measurement(
-        report["device"], report["target"],
+        report["device"] or "", report["target"],
         f"{runtime.get('name', '')} {runtime.get('version', '')}".strip(),
-        latency.get("median_ns"), latency.get("p90_ns"), latency.get("n"),
+        latency["median_ns"] if latency else None, latency.get("p90_ns") if latency else None,
+        latency["n"] if latency else None,
         memory.get("peak_rss_bytes"),
     )  # fmt: skip

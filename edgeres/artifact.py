@@ -14,12 +14,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeres import door
 from edgeres.disk import contents_digest
 from edgeres.errors import BadInput, StorageError
 from edgeres.shape import anything, wrong
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edgeres.records import Facts
+    from edgeres.shape import Shape
 
 SCHEMA = 1
 DESCRIPTION = "artifact.json"
@@ -54,8 +60,8 @@ class Artifact:
     digest: str
     path: Path
     parents: Mapping[str, Mapping[str, str]]
-    section: Mapping[str, Any]
-    facts: Mapping[str, Any]
+    section: Facts
+    facts: Facts
     libraries: Mapping[str, str]
     seconds: float
     files: Mapping[str, Listed] | None = None
@@ -115,7 +121,7 @@ class Artifact:
         return content
 
     def read_json(
-        self, name: str, form: Any = anything, most_bytes: int = door.MOST_DOCUMENT
+        self, name: str, form: Shape = anything, most_bytes: int = door.MOST_DOCUMENT
     ) -> Any:
         """The value in one of its JSON files; raises like `read`, and where it isn't of a shape.
 
@@ -128,7 +134,7 @@ class Artifact:
                                "run again")  # fmt: skip
         return found
 
-    def read_lines(self, name: str, form: Any) -> list[Any]:
+    def read_lines(self, name: str, form: Shape) -> list[Any]:
         """The values in one of its files of JSON lines; raises like `read_json`."""
         found = [door.parsed(line, self.path / name) for line in self.read(name).splitlines()]
         if misfit := wrong([form], found):
@@ -136,7 +142,9 @@ class Artifact:
                                "run again")  # fmt: skip
         return found
 
-    def read_array(self, name: str, most: int | None = None, width: int | None = None) -> Any:
+    def read_array(
+        self, name: str, most: int | None = None, width: int | None = None
+    ) -> np.ndarray:
         """One of its tables of numbers (`.npy`): float (N, M), at least 1x1.
 
         Args:
@@ -190,7 +198,7 @@ def library_versions(names: Iterable[str]) -> dict[str, str]:
 def artifact_key(
     stage: str,
     version: int,
-    section: Mapping[str, Any],
+    section: Mapping[str, object],
     libraries: Mapping[str, str],
     seed: int,
     parents: Mapping[str, str],
@@ -213,7 +221,7 @@ def artifact_key(
     return hashlib.sha256(text.encode()).hexdigest()[:_KEY_DIGITS]
 
 
-def described(document: Mapping[str, Any]) -> str:
+def described(document: Mapping[str, object]) -> str:
     """The text of `artifact.json`; its `checksum` covers every other byte of it."""
     text = json.dumps({**document, "checksum": ""}, indent=1)
     return text[: -len(_UNSEALED)] + _SEAL % _checksum(text)
@@ -258,7 +266,7 @@ def _checked(document: Any, raw: bytes, path: Path) -> Artifact:
                     tuple(d.get("plugins", ())))  # fmt: skip
 
 
-def _unsealed(d: Mapping[str, Any], raw: bytes) -> str | None:
+def _unsealed(d: Facts, raw: bytes) -> str | None:
     """What shows that a description was changed.
 
     What was written before there was a checksum has none.
@@ -278,9 +286,9 @@ def _checksum(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def made_with() -> dict[str, Any]:
+def made_with() -> dict[str, object]:
     """What isn't in the key, but may show in the last digits of a sum."""
-    torch: Any = sys.modules.get("torch")  # where it wasn't needed, it didn't matter either
+    torch = sys.modules.get("torch")  # where it wasn't needed, it didn't matter either
     return {
         "python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}",
         "threads": torch.get_num_threads() if torch else None,

@@ -6,7 +6,6 @@ Whoever does what it says with the pictures of the test split gets the accuracy 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from edgeres.types import Preprocess, QuantParams, Resize, TensorSpec, to_json
 
@@ -16,7 +15,7 @@ _PICTURE = ("the first frame, upright by its EXIF orientation, transparent pixel
 _TYPES = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}
 
 
-def noted(preprocess: Preprocess, resize: Resize | None) -> dict[str, Any]:
+def noted(preprocess: Preprocess, resize: Resize | None) -> dict[str, object]:
     """What a file itself says: the network's part, and how a picture comes to its size.
 
     Type, layout, scale and zero point of the input are the file's own, in its format's way.
@@ -24,19 +23,19 @@ def noted(preprocess: Preprocess, resize: Resize | None) -> dict[str, Any]:
     Args:
         resize: of the data; None where no rule is known.
     """
-    said = to_json(preprocess)
+    said: dict[str, object] = to_json(preprocess)
     if resize is None:
-        return said  # type: ignore[no-any-return]
+        return said
     said |= {"channels": "RGB", "resize": to_json(resize)}
     if resize.size_px != preprocess.size_px:
         said["then"] = (f"scaled from {resize.size_px} to {preprocess.size_px} px in floating "
                         "point, bilinear with antialiasing")  # fmt: skip
-    return said  # type: ignore[no-any-return]
+    return said
 
 
 def whole(
     preprocess: Preprocess, resize: Resize | None, takes: TensorSpec, labels: Sequence[str]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The contract, JSON-ready.
 
     Args:

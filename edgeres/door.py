@@ -245,7 +245,7 @@ def _integer(text: str) -> int | None:
     return int(text) if len(text) <= _DIGITS else None
 
 
-def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """A JSON object's hook: ValueError where it says two things under one key."""
     found = dict(pairs)
     if len(found) != len(pairs):

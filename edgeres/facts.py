@@ -7,7 +7,7 @@ first wrong value, and nothing behind has to ask.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeres import door
 from edgeres.disk import contents_digest
@@ -30,6 +30,10 @@ from edgeres.shape import (
     whole,
     wrong,
 )
+
+if TYPE_CHECKING:
+    from edgeres.records import Facts
+    from edgeres.shape import Shape
 
 _TYPES = ("float32", "float16", "int8", "uint8", "int16", "int32")
 _LISTED = {"sha256": sha256, "size_bytes": count}
@@ -105,7 +109,7 @@ _REPORT = {
 }  # fmt: skip
 _RESULT = {"measure": text, "target": text, "device": text, "limit": number, "value?": number,
            "verdict": one_of("pass", "fail", "not measurable")}  # fmt: skip
-_FACTS: Mapping[str, Any] = {
+_FACTS: Mapping[str, Shape] = {
     "data": _DATA, "teacher": _TEACHER, "labels": {"sentence": text}, "distill": _NETWORK,
     "prune": _PRUNED, "export": _EXPORT,
     "quantize": {**_NETWORK, "method": text, "scheme": text},
@@ -139,7 +143,7 @@ def wrong_description(document: Any) -> str | None:
     return found or (_wrong_export(document) if document["stage"] == "export" else None)
 
 
-def _wrong_export(document: Mapping[str, Any]) -> str | None:
+def _wrong_export(document: Facts) -> str | None:
     """Whether the exported file is one of its files, with the hash that the facts say."""
     exported, files = document["facts"]["exported"], document["files"]
     if document["section"].get("targets") != [exported["target"]]:

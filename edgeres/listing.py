@@ -4,18 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TypeAlias, TypedDict, TypeGuard
 
 from edgeres.errors import BadInput, MissingComponent, unknown
 from edgeres.plugins import Plugins
+from edgeres.records import Counted
 from edgeres.text import kilobytes, table
 
 LISTS = ("recipes", "models", "datasets", "losses", "teachers", "pretrained", "targets",
          "runtimes", "devices", "runs")  # fmt: skip
 _OURS = "edgeres"
+Row: TypeAlias = dict[str, object]
 
 
-def rows(what: str, runs: Path) -> list[dict[str, Any]]:
+class ModelRow(TypedDict):
+    """A row of `edgeres list models`."""
+
+    model: str
+    px: int
+    classes: int
+    parameters: int
+    macs: int
+    int8_bytes: int
+
+
+class InInt8(Counted):
+    """An int8 file that comes along."""
+
+    size_bytes: int
+
+
+class Card(TypedDict):
+    """A row of `edgeres list pretrained`, as docs/teachers.md says."""
+
+    pretrained: str
+    data: str
+    float: Counted
+    int8: InInt8
+
+
+def rows(what: str, runs: Path) -> list[Row]:
     """The rows of `edgeres list`.
 
     Raises:
@@ -23,33 +52,41 @@ def rows(what: str, runs: Path) -> list[dict[str, Any]]:
     """
     if what not in LISTS:
         raise unknown("list", what, LISTS)
-    lists: tuple[Callable[[], list[dict[str, Any]]], ...] = (
+    lists: tuple[Callable[[], list[Row]], ...] = (
         _recipes, _models, _datasets, _losses, _teachers, _pretrained, _targets, _runtimes,
         _devices, lambda: _runs(runs),
     )  # fmt: skip
     return dict(zip(LISTS, lists, strict=True))[what]()
 
 
-def text(found: list[dict[str, Any]]) -> str:
+def text(found: list[Row]) -> str:
     """Rows as a table; whose they are only where some aren't edgeres' own."""
     if all(row.get("from", _OURS) == _OURS for row in found):
         found = [{key: value for key, value in row.items() if key != "from"} for row in found]
-    if found and "int8_bytes" in found[0]:
+    if _are_models(found):
         return _models_text(found)
-    if found and "pretrained" in found[0]:
+    if _are_cards(found):
         return _pretrained_text(found)
     if found and "runtime" in found[0]:
         return _runtimes_text(found)
     return table(found, tuple(found[0])) if found else "none"
 
 
-def _recipes() -> list[dict[str, Any]]:
+def _are_models(found: list[Row]) -> TypeGuard[list[ModelRow]]:
+    return bool(found) and "int8_bytes" in found[0]
+
+
+def _are_cards(found: list[Row]) -> TypeGuard[list[Card]]:
+    return bool(found) and "pretrained" in found[0]
+
+
+def _recipes() -> list[Row]:
     from edgeres.recipe import recipes
 
     return [{"recipe": name, "description": about} for name, about in recipes()]
 
 
-def _models() -> list[dict[str, Any]]:
+def _models() -> list[Row]:
     from edgeres.models import spec
     from edgeres.models.modules import complexity
     from edgeres.models.resnet import int8_bytes
@@ -65,7 +102,7 @@ def _models() -> list[dict[str, Any]]:
     return found
 
 
-def _models_text(found: list[dict[str, Any]]) -> str:
+def _models_text(found: list[ModelRow]) -> str:
     rows = [{"model": row["model"], "input": f"{row['px']} px", "classes": row["classes"],
              "parameters": f"{row['parameters'] / 1e6:.2f} M",
              "MACs": f"{row['macs'] / 1e6:,.0f} M",
@@ -79,20 +116,20 @@ def _models_text(found: list[dict[str, Any]]) -> str:
     ])  # fmt: skip
 
 
-def _modules(plugins: Plugins) -> Iterator[tuple[str, Any, str]]:
+def _modules(plugins: Plugins) -> Iterator[tuple[str, ModuleType, str]]:
     """Name, module and whose it is, of each plugin that can be used."""
     yield from ((name, plugins.load(name), _OURS) for name in plugins.own)
     yield from ((p.name, module, p.origin) for p, module in plugins.usable())
 
 
-def _unusable(plugins: Plugins, *columns: str) -> list[dict[str, Any]]:
+def _unusable(plugins: Plugins, *columns: str) -> list[Row]:
     """A row for each plugin that can't be used, with the reason in the last column."""
     first, *between, last = columns
     return [{first: p.name, **dict.fromkeys(between, "-"), last: why, "from": p.origin}
             for p in plugins.installed() if (why := plugins.trouble(p))]  # fmt: skip
 
 
-def _datasets() -> list[dict[str, Any]]:
+def _datasets() -> list[Row]:
     from edgeres.datasets import PLUGINS
 
     found = []
@@ -104,7 +141,7 @@ def _datasets() -> list[dict[str, Any]]:
     return found + _unusable(PLUGINS, "dataset", "size", "about")
 
 
-def _losses() -> list[dict[str, Any]]:
+def _losses() -> list[Row]:
     from edgeres.losses import PLUGINS
 
     found = [{"loss": name, "about": module.SUMMARY, "from": whose}
@@ -112,7 +149,7 @@ def _losses() -> list[dict[str, Any]]:
     return found + _unusable(PLUGINS, "loss", "about")
 
 
-def _teachers() -> list[dict[str, Any]]:
+def _teachers() -> list[Row]:
     from edgeres.teachers import PLUGINS
 
     found = [{"teacher": f"{name}:…", "about": module.SUMMARY, "from": whose}
@@ -120,14 +157,14 @@ def _teachers() -> list[dict[str, Any]]:
     return found + _unusable(PLUGINS, "teacher", "about")
 
 
-def _pretrained() -> list[dict[str, Any]]:
+def _pretrained() -> list[Row]:
     from edgeres.teachers import pretrained
 
     return [{"pretrained": f"pretrained:{name}", **pretrained.card(name)}
             for name in pretrained.names()]  # fmt: skip
 
 
-def _pretrained_text(found: list[dict[str, Any]]) -> str:
+def _pretrained_text(found: list[Card]) -> str:
     from edgeres.statistics import wilson
 
     rows = []
@@ -143,7 +180,7 @@ def _pretrained_text(found: list[dict[str, Any]]) -> str:
     return table(rows, tuple(rows[0]))
 
 
-def _targets() -> list[dict[str, Any]]:
+def _targets() -> list[Row]:
     from edgeres import targets
 
     found = []
@@ -163,7 +200,7 @@ def _targets() -> list[dict[str, Any]]:
     return found + _unusable(targets.PLUGINS, "target", "needs", "run here by", "for")
 
 
-def _runtimes() -> list[dict[str, Any]]:
+def _runtimes() -> list[Row]:
     from edgeres import runtimes, targets
 
     rows, known = [], targets.names()
@@ -182,22 +219,22 @@ def _runtimes() -> list[dict[str, Any]]:
     return rows + _unusable(runtimes.PLUGINS, "runtime", "here", "takes", "about")
 
 
-def _runtimes_text(found: list[dict[str, Any]]) -> str:
+def _runtimes_text(found: list[Row]) -> str:
     """A row for all that differ only in name."""
-    alike: dict[tuple[str, ...], list[str]] = {}
+    alike: dict[tuple[object, ...], list[str]] = {}
     columns = [column for column in found[0] if column != "runtime"]
     for row in found:
-        alike.setdefault(tuple(row[c] for c in columns), []).append(row["runtime"])
+        alike.setdefault(tuple(row[c] for c in columns), []).append(str(row["runtime"]))
     rows = [{"runtime": names[0], **dict(zip(columns, values, strict=True))}
             for values, names in alike.items()]  # fmt: skip
     more = [f"like {names[0]}: {', '.join(names[1:])}" for names in alike.values() if names[1:]]
     return "\n".join([table(rows, tuple(rows[0])), "", *more])
 
 
-def _devices() -> list[dict[str, Any]]:
+def _devices() -> list[Row]:
     from edgeres import devices
 
-    rows = []
+    rows: list[Row] = []
     for name in devices.names():
         try:
             profile = devices.load(name)
@@ -214,7 +251,7 @@ def _devices() -> list[dict[str, Any]]:
     return rows + _unusable(devices.PLUGINS, "device", "kind", "about")
 
 
-def _runs(folder: Path) -> list[dict[str, Any]]:
+def _runs(folder: Path) -> list[Row]:
     """The newest last; before them, apart, what failed or isn't finished."""
     from edgeres.run_rows import row
     from edgeres.runs import all_runs

@@ -16,7 +16,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from edgeres import door
 from edgeres.errors import StorageError
@@ -74,7 +73,7 @@ def exclusive(folder: Path, name: str, waiting: Callable[[], None] | None = None
     from filelock import FileLock, SoftFileLease, Timeout
 
     path = folder / f"{name}.lock"
-    lock: Any = FileLock(path)
+    lock: FileLock | SoftFileLease = FileLock(path)
     if lasts := _lease_s(folder):
         lock = SoftFileLease(path, lease_duration=lasts, heartbeat_interval=lasts / _TOUCHES)
     while True:  # always the same object, which remembers since when a lease wasn't touched

@@ -31,7 +31,7 @@ from typing import Any
 from edgeres.errors import BadInput, EdgeresError, MissingComponent, unknown
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_KINDS: Mapping[str, Any] = {"str": str, "int": int, "bool": bool, "tuple": tuple,
+_KINDS: Mapping[str, type] = {"str": str, "int": int, "bool": bool, "tuple": tuple,
                              "Mapping": Mapping, "None": type(None)}  # fmt: skip
 
 
@@ -65,8 +65,8 @@ class Plugins:
     """
 
     def __init__(
-        self, kind: str, folder: str, protocol: type[Any],
-        unfit: Callable[[Any], str | None] = lambda module: None,
+        self, kind: str, folder: str, protocol: type,
+        unfit: Callable[[ModuleType], str | None] = lambda module: None,
     ):  # fmt: skip
         self.kind, self.folder, self.protocol, self.unfit = kind, folder, protocol, unfit
 
@@ -117,7 +117,7 @@ class Plugins:
             raise self.twice(name, found)
         return found[0] if found else None
 
-    def usable(self) -> Iterator[tuple[Installed, Any]]:
+    def usable(self) -> Iterator[tuple[Installed, ModuleType]]:
         """The plugins of packages that can be used, loaded."""
         for plugin in self.installed():
             if self.trouble(plugin) is None:
@@ -162,7 +162,7 @@ class Plugins:
         """edgeres' own of this name, as its file is called."""
         return next((own for own in self.own if _key(own) == _key(name)), None)
 
-    def _loaded(self, plugin: Installed) -> Any:
+    def _loaded(self, plugin: Installed) -> ModuleType:
         try:
             if not _NAME.fullmatch(plugin.name):
                 raise self._broken(plugin, "its name may have letters, digits, '-' and '_' only")
@@ -249,7 +249,7 @@ def _without_working_folder() -> Iterator[None]:
         sys.path[:] = kept
 
 
-def _lacking(module: Any, protocol: type[Any]) -> list[str]:
+def _lacking(module: ModuleType, protocol: type) -> list[str]:
     """What a module lacks of a protocol, or has in another form."""
     found = []
     for name, kind in vars(protocol).get("__annotations__", {}).items():

@@ -8,9 +8,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres import terminal
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
 
 _PLAIN_EVERY_S = 15.0
 
@@ -21,8 +25,8 @@ class Progress:
     def __init__(self, quiet: bool = False):
         self.quiet = quiet
         self.terminal = sys.stderr.isatty()
-        self._bar: Any = None
-        self._task: Any = None
+        self._bar: Bar | None = None
+        self._task: TaskID | None = None
         self._spoken = 0.0
         self._step = ""
         self._first: tuple[int, float] | None = None
@@ -53,7 +57,7 @@ class Progress:
         """Progress within the step."""
         if total and self._first is None:
             self._first = done, time.monotonic()
-        if self._bar is not None:
+        if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, total=total,
                              note=terminal.escaped(note))  # fmt: skip
         elif not self.quiet and time.monotonic() - self._spoken > _PLAIN_EVERY_S:

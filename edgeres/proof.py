@@ -7,13 +7,16 @@ made from, certificates against the files that are there, and gates are judged f
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
-from edgeres import facts, stages
+from edgeres import facts
 from edgeres.artifact import Artifact
 from edgeres.errors import StorageError
 from edgeres.runs import Run, require_name
 from edgeres.types import Gate
+
+if TYPE_CHECKING:
+    from edgeres import records
 
 VERIFIED = "verify.json"
 
@@ -85,7 +88,7 @@ def _gates(run: Run, export: Artifact) -> Iterator[str]:
             yield f"{name}: its certificate lacks the gate '{asked}'; verify it anew"
 
 
-def _certificate(run: Run, export: Artifact) -> dict[str, Any] | None:
+def _certificate(run: Run, export: Artifact) -> records.Filed | None:
     """What was verified of a file; None if nothing was.
 
     Raises:
@@ -96,8 +99,8 @@ def _certificate(run: Run, export: Artifact) -> dict[str, Any] | None:
         return None
     document = verified.read_json(VERIFIED, facts.CERTIFICATE)
     name, origin = _target(export), export.parents.get("model", {}).get("digest")
-    row: dict[str, Any] | None
-    row = next((row for row in document["files"] if row["target"] == name), None)
+    rows: list[records.Filed] = document["files"]
+    row = next((row for row in rows if row["target"] == name), None)
     if row is not None and (
         row["file"]["sha256"] != export.facts["exported"]["sha256"] or row["origin"] != origin
     ):
@@ -109,9 +112,10 @@ def _certificate(run: Run, export: Artifact) -> dict[str, Any] | None:
 
 
 def _limits(run: Run) -> list[str]:
-    module: Any = stages.load("budgets")
+    from edgeres.stages import budgets
+
     found = run.artifacts.get("budgets")
-    return module.failures(found.facts) if found else []  # type: ignore[no-any-return]
+    return budgets.failures(found.facts) if found else []
 
 
 def _exports(run: Run) -> list[Artifact]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from edgeres import run_state
 from edgeres.errors import BadInput
 from edgeres.runs import Run
 from edgeres.text import accuracy
 
 
-def row(run: Run) -> dict[str, Any]:
+def row(run: Run) -> dict[str, object]:
     """Date, state, source, data, network and top-1; of a damaged run what is wrong with it."""
     state = run_state.of(run.path)
     try:

@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 from edgeres import door, registry, run_state, terminal
 from edgeres.artifact import DESCRIPTION, Artifact, load
@@ -251,7 +250,7 @@ def report(run: Run, name: str, content: bytes) -> None:
         write_whole(run.path / name, content)
 
 
-def event(run: Run, **what: Any) -> None:
+def event(run: Run, **what: object) -> None:
     """Add a line to the run's events."""
     require_own(run)
     now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
+
+Shape: TypeAlias = "Callable[[Any], bool] | dict[str, Any] | list[Any]"  # of shapes again
 
 _HASH, _STAGE, _KEY = (re.compile(p) for p in ("[0-9a-f]{64}", "[a-z]{1,40}", "[0-9a-z]{1,64}"))
 
 
-def wrong(shape: Any, value: Any, where: str = "") -> str | None:
+def wrong(shape: Shape, value: object, where: str = "") -> str | None:
     """The first value that isn't of a shape, with its place."""
     if isinstance(shape, list):
         if not isinstance(value, list):
@@ -45,81 +47,81 @@ def _said(kind: Callable[[Any], bool]) -> str:
     return (kind.__doc__ or "such a value").partition("\n")[0].rstrip(".")
 
 
-def text(value: Any) -> bool:
+def text(value: object) -> bool:
     """a text"""
     return isinstance(value, str) and len(value) <= 2000
 
 
-def truth(value: Any) -> bool:
+def truth(value: object) -> bool:
     """true or false"""
     return isinstance(value, bool)
 
 
-def number(value: Any) -> bool:
+def number(value: object) -> bool:
     """a number"""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
 
 
-def whole(value: Any) -> bool:
+def whole(value: object) -> bool:
     """a whole number"""
     return isinstance(value, int) and number(value) and abs(value) < 10**15
 
 
-def count(value: Any) -> bool:
+def count(value: object) -> bool:
     """a whole number, 0 or more"""
-    return whole(value) and value >= 0
+    return isinstance(value, int) and whole(value) and value >= 0
 
 
-def some(value: Any) -> bool:
+def some(value: object) -> bool:
     """a whole number, 1 or more"""
-    return whole(value) and value >= 1
+    return isinstance(value, int) and whole(value) and value >= 1
 
 
-def share(value: Any) -> bool:
+def share(value: object) -> bool:
     """a number from 0 to 1"""
-    return number(value) and 0 <= value <= 1
+    return isinstance(value, (int, float)) and number(value) and 0 <= value <= 1
 
 
-def positive(value: Any) -> bool:
+def positive(value: object) -> bool:
     """a number larger than 0"""
-    return number(value) and 0 < value < 1e18
+    return isinstance(value, (int, float)) and number(value) and 0 < value < 1e18
 
 
-def pixels(value: Any) -> bool:
+def pixels(value: object) -> bool:
     """a size of images in pixels"""
-    return some(value) and value <= 65_536
+    return isinstance(value, int) and some(value) and value <= 65_536
 
 
-def sha256(value: Any) -> bool:
+def sha256(value: object) -> bool:
     """a SHA-256 in hex"""
-    return text(value) and _HASH.fullmatch(value) is not None
+    return isinstance(value, str) and text(value) and _HASH.fullmatch(value) is not None
 
 
-def stage(value: Any) -> bool:
+def stage(value: object) -> bool:
     """the name of a stage"""
-    return text(value) and _STAGE.fullmatch(value) is not None
+    return isinstance(value, str) and text(value) and _STAGE.fullmatch(value) is not None
 
 
-def key(value: Any) -> bool:
+def key(value: object) -> bool:
     """the key of an artifact"""
-    return text(value) and _KEY.fullmatch(value) is not None
+    return isinstance(value, str) and text(value) and _KEY.fullmatch(value) is not None
 
 
-def anything(_: Any) -> bool:
+def anything(_: object) -> bool:
     """any value"""
     return True
 
 
-def one_of(*known: Any) -> Callable[[Any], bool]:
-    def kind(value: Any) -> bool:
+def one_of(*known: object) -> Callable[[object], bool]:
+    def kind(value: object) -> bool:
         return type(value) in {type(k) for k in known} and value in known
 
     kind.__doc__ = f"one of {', '.join(map(str, known))}"
     return kind
 
 
-def list_of(shape: Any, least: int, most: int) -> Callable[[Any], bool]:
-    def kind(value: Any) -> bool:
+def list_of(shape: Shape, least: int, most: int) -> Callable[[object], bool]:
+    def kind(value: object) -> bool:
         return (
             isinstance(value, list)
             and least <= len(value) <= most
@@ -130,6 +132,10 @@ def list_of(shape: Any, least: int, most: int) -> Callable[[Any], bool]:
     return kind
 
 
-def counted(value: Any) -> bool:
+def counted(value: object) -> bool:
     """correct answers, and of how many"""
-    return wrong({"correct": count, "n": some}, value) is None and value["correct"] <= value["n"]
+    return (
+        isinstance(value, dict)
+        and wrong({"correct": count, "n": some}, value) is None
+        and value["correct"] <= value["n"]
+    )

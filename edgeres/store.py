@@ -23,7 +23,6 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from edgeres import door, locks
 from edgeres.artifact import DESCRIPTION, SCHEMA, Artifact, described, load, made_with
@@ -137,8 +136,8 @@ class Store:
         key: str,
         *,
         parents: Mapping[str, Artifact],
-        section: Mapping[str, Any],
-        facts: Mapping[str, Any],
+        section: Mapping[str, object],
+        facts: Mapping[str, object],
         libraries: Mapping[str, str],
         seconds: float,
         varies: Iterable[str] = (),

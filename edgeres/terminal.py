@@ -11,8 +11,8 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterator
-from typing import Any, TextIO
+from collections.abc import Iterable, Iterator
+from typing import TextIO
 
 from edgeres.errors import StorageError
 
@@ -28,7 +28,7 @@ def escaped(text: str) -> str:
     return "".join(c if c.isprintable() or c in _SPACES else ascii(c)[1:-1] for c in text)
 
 
-def cleaned(value: Any) -> Any:
+def cleaned(value: object) -> object:
     """A JSON-ready value with each text in it escaped, keys too."""
     if isinstance(value, str):
         return escaped(value)
@@ -124,7 +124,7 @@ def _opened(number: int, stream: TextIO | None) -> TextIO:
     return stream
 
 
-def _shown(stream: Any, must: bool = True) -> _Shown:
+def _shown(stream: TextIO | None, must: bool = True) -> _Shown:
     if isinstance(stream, _Shown):
         return stream
     return _Shown(stream or io.StringIO(), must, "" if stream or not must else _CLOSED)
@@ -133,10 +133,10 @@ def _shown(stream: Any, must: bool = True) -> _Shown:
 class _Shown:
     """A text stream for people, in place of sys.stdout or sys.stderr."""
 
-    def __init__(self, raw: Any, must: bool = True, fault: str = "") -> None:
+    def __init__(self, raw: TextIO, must: bool = True, fault: str = "") -> None:
         self._raw, self._must, self._fault = raw, must, fault
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         if name == "buffer":  # the way around that typer takes where it finds one
             raise AttributeError(name)
         return getattr(self._raw, name)
@@ -161,7 +161,7 @@ class _Shown:
         while left:  # without a buffer (`python -u`) a part may be written, and no error told
             left = left[buffer.write(left) :]
 
-    def writelines(self, lines: Any) -> None:
+    def writelines(self, lines: Iterable[str]) -> None:
         """Write several texts."""
         for line in lines:
             self.write(line)

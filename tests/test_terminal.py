@@ -296,7 +296,7 @@ def test_nothing_else_writes_to_a_terminal() -> None:
             of_stream = called.startswith(("sys.stdout.", "sys.stderr.", "sys.__std"))
             if last in WRITERS or (of_stream and last.startswith("write")):
                 found.append(f"{name}:{node.lineno}: {called}")
-    assert found == ["progress.py:46: Console"]  # it gets `terminal.raw()`, and escaped text
+    assert found == ["progress.py:50: Console"]  # it gets `terminal.raw()`, and escaped text
 
 
 # Errors, progress, which is quiet by itself, and `clean`, which can't be.
