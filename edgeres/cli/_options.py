@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -153,7 +154,7 @@ def split(option: str, given: list[str] | None, where: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in parts if name))
 
 
-def show(result: Any, as_json: bool, text: Any) -> None:
+def show(result: object, as_json: bool, text: Callable[..., str]) -> None:
     """Print a result: as one JSON document, or as `text` puts it.
 
     The texts in a result may be anybody's: escaped, none of them adds a line.

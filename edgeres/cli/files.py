@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+from typer.models import OptionInfo
 
 from edgeres.cli._options import (
     DEFAULT_RUNS,
@@ -64,8 +66,9 @@ def _names(on: list[str] | None, compiled: Path | None) -> tuple[str, ...]:
     return names
 
 
-def _tolerated(what: str) -> Any:
-    return typer.Option(min=0, help=f"Tolerated: {what}, as a share of A's.")
+def _tolerated(what: str) -> OptionInfo:
+    found: OptionInfo = typer.Option(min=0, help=f"Tolerated: {what}, as a share of A's.")
+    return found
 
 
 Samples = Annotated[int, typer.Option(min=2, help="How many training images are looked at.")]
@@ -189,28 +192,32 @@ def verify(
     if junit and self_test:
         raise BadInput("--junit is for files, runs and bundles, not for --self-test")
     asked = _names(on, compiled)
-    rows, cases = text.self_test if self_test else text.verify, xml.verify
+    result: Mapping[str, object]
+    rows: Callable[..., str]
+    cases: list[xml.Case] = []
     if what and len(what) == 1 and checking.is_bundle(Path(what[0])):
         if self_test or against or on or on_samples or prove:
             raise BadInput("--self-test, --against, --on and --prove are for files and runs; a "
                            "bundle has its own golden test")  # fmt: skip
-        result = bundle.checked(Path(what[0]), public_key, require_signature)
-        rows, cases = text.checked_bundle, xml.bundle
+        result = found = bundle.checked(Path(what[0]), public_key, require_signature)
+        rows, cases = text.checked_bundle, xml.bundle(found) if junit else []
     elif public_key or require_signature:
         raise BadInput("--public-key and --require-signature are for one bundle (a .zip or folder)")
     elif self_test:
         if on or on_samples or prove:
             raise BadInput("--on or --prove and --self-test are two checks; ask for one at a time")
-        result = files.self_tested(what or [], against, runs, quiet)
+        result, rows = files.self_tested(what or [], against, runs, quiet), text.self_test
     else:
-        result = files.verified(
+        result = verified = files.verified(
             what or [], against, runs, quiet, asked, compiled, on_samples, prove
         )
+        rows, cases = text.verify, xml.verify(verified) if junit else []
     if junit:
-        xml.write(junit, "edgeres verify", cases(result))
+        xml.write(junit, "edgeres verify", cases)
     show(result, as_json, rows)
     if not result["passed"]:
-        raise typer.Exit(result.get("exit_code", 1))
+        code = result.get("exit_code")
+        raise typer.Exit(code if isinstance(code, int) else 1)
 
 
 def benchmark(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -231,7 +231,7 @@ def clean(
     from edgeres.commands import housekeeping
     from edgeres.text import runs as text
 
-    def tell(found: dict[str, Any]) -> None:
+    def tell(found: text.Cleaned) -> None:
         terminal.say(text.clean(found))
 
     show(housekeeping.cleaned(runs, dry_run, tell), as_json, text.cleaned)

@@ -5,7 +5,7 @@ A result file comes from anywhere: what isn't of this shape is refused before an
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -82,7 +82,7 @@ class _Report(_Part):
 _REPORTS = TypeAdapter(list[_Report])
 
 
-def wrong(reports: Any) -> str | None:
+def wrong(reports: object) -> str | None:
     """The first thing that isn't as it should be; None if all is well."""
     try:
         found = _REPORTS.validate_python(reports)

@@ -6,14 +6,17 @@ import contextlib
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres import registry, targets
 from edgeres.errors import BadInput, EdgeresError
 from edgeres.runs import LOCK, Run, find_run, run_folder
+from edgeres.types import to_json
+
+if TYPE_CHECKING:
+    from edgeres.text.runs import Drift, PageSizes, Trusted
 
 DEFAULT_RUNS = Path("runs")
 _BASELINE = 2000  # test images: enough for thresholds, and small
@@ -21,19 +24,19 @@ _BASELINE = 2000  # test images: enough for thresholds, and small
 
 def bundled(
     name: str | None, kind: str, out: Path | None, key: Path | None, runs: Path
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Write a bundle of a run; the registry gives it its serial and its time.
 
     Raises:
         GateFailed: its file wasn't verified, or failed.
         StorageError: something of the run was changed since it was made.
     """
-    from edgeres import bundle, proof, stages
+    from edgeres import bundle, proof
+    from edgeres.stages import benchmark
 
     run = find_run(name, runs)
     proof.require_whole(run)
-    module: Any = stages.load("benchmark")
-    images = module.prepared_test_images(run.artifacts, bundle.GOLDEN)
+    images = benchmark.prepared_test_images(run.artifacts, bundle.GOLDEN)
     path = out or Path(f"{run.name.lstrip('@')}-{kind}.zip")
     numbered = partial(registry.bundle_number, runs, run.name)
     remake = partial(_remake, run, kind)
@@ -56,16 +59,16 @@ def _remake(run: Run, kind: str, names: Sequence[str]) -> str:
     return first
 
 
-def page_sizes(path: Path) -> dict[str, Any]:
+def page_sizes(path: Path) -> PageSizes:
     """Which libraries of an Android package don't load with memory pages of 16 KiB."""
     from edgeres.bundle import page_size
 
     found = page_size.check(path)
     return {"file": str(path), "passed": not any(one.problem for one in found),
-            "libraries": [asdict(one) for one in found]}  # fmt: skip
+            "libraries": [to_json(one) for one in found]}  # fmt: skip
 
 
-def checked(path: Path, public_key: Path | None, signed: bool) -> dict[str, Any]:
+def checked(path: Path, public_key: Path | None, signed: bool) -> dict[str, object]:
     """What is wrong with a bundle, how old it is, and whether a later one of it was seen before."""
     from edgeres.bundle import checking, documents, trust
 
@@ -87,7 +90,7 @@ def checked(path: Path, public_key: Path | None, signed: bool) -> dict[str, Any]
     return {**result, "age_s": age, "notes": notes}
 
 
-def trusted(path: Path | None, name: str | None, remove: str | None) -> dict[str, Any]:
+def trusted(path: Path | None, name: str | None, remove: str | None) -> Trusted:
     """Trust the key in a file or on a bundle, take one out, and list those that are trusted."""
     from edgeres.bundle import checking, documents, signing, trust
 
@@ -104,13 +107,14 @@ def trusted(path: Path | None, name: str | None, remove: str | None) -> dict[str
     if remove is not None:
         removed = trust.remove(remove)
     return {
-        "added": added and added.fingerprint, "removed": removed and removed.fingerprint,
+        "added": added.fingerprint if added else None,
+        "removed": removed.fingerprint if removed else None,
         "keys": [{"name": k.name, "fingerprint": k.fingerprint, "added": k.added}
                  for k in trust.load()],
     }  # fmt: skip
 
 
-def drifted(path: Path, log: Path) -> dict[str, Any]:
+def drifted(path: Path, log: Path) -> Drift:
     """How far a device's log is from the test set of the bundle it runs."""
     from edgeres.bundle import checking
     from edgeres.measurement import drift
@@ -124,15 +128,15 @@ def drifted(path: Path, log: Path) -> dict[str, Any]:
     logged = drift.read_log(log)
     found = drift.judge(baseline, logged)
     return {"drifted": any(d.drifted for d in found), "n": len(logged["top1"]),
-            "features": [{**asdict(d), "drifted": d.drifted} for d in found]}  # fmt: skip
+            "features": [{"feature": d.feature, "distance": d.distance, "threshold": d.threshold,
+                          "drifted": d.drifted} for d in found]}  # fmt: skip
 
 
-def _baseline(run: Run) -> dict[str, Any]:
-    from edgeres import stages
+def _baseline(run: Run) -> dict[str, list[float]]:
     from edgeres.measurement import drift
+    from edgeres.stages import benchmark
 
-    module: Any = stages.load("benchmark")
-    images, _ = module.test_images(run.artifacts["data"])
+    images, _ = benchmark.test_images(run.artifacts["data"])
     last = next(run.artifacts[s] for s in ("quantize", "prune", "distill", "teacher")
                 if s in run.artifacts)  # fmt: skip
     logits = last.read_array("test_logits.npy")[:_BASELINE]

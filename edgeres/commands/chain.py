@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres import (
     contract,
@@ -29,6 +29,7 @@ from edgeres.runs import LOCK, Run, begin, event, find_run, link, open_run, run_
 if TYPE_CHECKING:
     from edgeres.recipe import Recipe
     from edgeres.teachers import Peeked
+    from edgeres.text.chain import Added, Exported, File, Plan, PlanRow, Ran, Script
 
 WEIGHTS = {".pth", ".pt", ".pt2", ".th", ".tar", ".ckpt", ".bin", ".safetensors", ".onnx",
            ".tflite"}  # fmt: skip
@@ -37,10 +38,10 @@ _LEADING = ("data", "teacher", "labels", "distill", "prune", "quantize")
 _AFTER = {"prune": ("quantize", "export"), "quantize": ("export",), "export": ()}
 
 
-def planned(recipe: Recipe, runs: Path, until: str | None) -> dict[str, Any]:
+def planned(recipe: Recipe, runs: Path, until: str | None) -> Plan:
     """The plan of a recipe: each step with its state."""
     chain = pipeline.until(pipeline.steps(recipe), until)
-    rows = [
+    rows: list[PlanRow] = [
         {"step": p.step.id, "state": p.state, "key": p.key,
          "seconds": p.artifact.seconds if p.artifact else None}
         for p in pipeline.plan(recipe, chain, store_of(runs))
@@ -51,7 +52,7 @@ def planned(recipe: Recipe, runs: Path, until: str | None) -> dict[str, Any]:
 def perform(
     recipe: Recipe, runs: Path, until: str | None, quiet: bool, step: str | None = None,
     given: Given | None = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> Ran:  # fmt: skip
     """Run a recipe, or one step of it, and say where everything is.
 
     Args:
@@ -70,7 +71,7 @@ def perform(
 
 def submitting(
     recipe: Recipe, runs: Path, until: str | None, executor: str, number: int, programs: bool
-) -> dict[str, Any]:
+) -> Script:
     """A script with the jobs of a recipe, whose run folder is made: they read the recipe there.
 
     Args:
@@ -92,7 +93,7 @@ def submitting(
     return {"run": str(run.path), "script": slurm.script(chain, run.name, command, Path.cwd())}
 
 
-def described(run: Run) -> dict[str, Any]:
+def described(run: Run) -> Ran:
     page = run.path / "report.html"
     return {
         "run": str(run.path),
@@ -105,7 +106,7 @@ def described(run: Run) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def shipped(name: str, settings: Mapping[str, Any], overrides: Sequence[str] | None) -> Recipe:
+def shipped(name: str, settings: Mapping[str, object], overrides: Sequence[str] | None) -> Recipe:
     """A shipped recipe with a command's options set (None leaves the recipe's value)."""
     from edgeres.recipe import load as load_recipe
 
@@ -113,8 +114,8 @@ def shipped(name: str, settings: Mapping[str, Any], overrides: Sequence[str] | N
 
 
 def distilling(
-    teacher: str | None, checkpoint: Path | None, brought: Mapping[str, Any],
-    settings: Mapping[str, Any], overrides: Sequence[str] | None,
+    teacher: str | None, checkpoint: Path | None, brought: Mapping[str, object],
+    settings: Mapping[str, object], overrides: Sequence[str] | None,
 ) -> Recipe:  # fmt: skip
     """The shipped recipe of `edgeres distill`, with a teacher that is trained here or brought.
 
@@ -130,7 +131,7 @@ def distilling(
     if checkpoint is not None and teacher is None:
         teacher, checkpoint = f"checkpoint:{checkpoint}", None
     trained_here = checkpoint is None and (teacher is None or ":" not in teacher)
-    own: dict[str, Any] = {"teacher.model": teacher, "teacher.checkpoint": checkpoint}
+    own: dict[str, object] = {"teacher.model": teacher, "teacher.checkpoint": checkpoint}
     own |= {f"teacher.{key}": value for key, value in brought.items()}
     name = "distill" if trained_here else "distill-pretrained"
     recipe = shipped(name, {**own, **settings}, overrides)
@@ -147,9 +148,9 @@ def continued(
     runs: Path,
     stage: str,
     overrides: Sequence[str] | None,
-    section: Mapping[str, Any],
-    brought: Mapping[str, Any] | None = None,
-    settings: Mapping[str, Any] | None = None,
+    section: Mapping[str, object],
+    brought: Mapping[str, object] | None = None,
+    settings: Mapping[str, object] | None = None,
 ) -> tuple[Recipe, Given]:
     """The recipe that made a model, with one more section; and what is made of it, to be taken as
     it is.
@@ -166,10 +167,12 @@ def continued(
     document, made = _origin(model, architecture, runs, brought)
     for later in (*_AFTER[stage], "verify", "benchmark", "budgets", "report"):
         document.pop(later, None)
-    document[stage] = {**(document.get(stage) or {}), **section}
+    document[stage] = {**_section(document, stage), **section}
     if stage == "export":
         document["verify"] = {}
-        integer = any(targets.is_integer(targets.load(t)[1]) for t in section["targets"])
+        names = section["targets"]
+        assert isinstance(names, Sequence)
+        integer = any(targets.is_integer(targets.load(t)[1]) for t in names)
         if integer and not document.get("quantize"):
             own = peeked(document)
             document["quantize"] = {"method": "file" if own and own.quantized else "ptq"}
@@ -187,18 +190,23 @@ def continued(
     return recipe, {step: artifact for step, artifact in made.items() if step not in anew}
 
 
-def peeked(document: Mapping[str, Any]) -> Peeked | None:
+def peeked(document: Mapping[str, object]) -> Peeked | None:
     """What the file says of itself that a recipe's last network is, as it is; None: another is."""
     from edgeres import teachers
 
-    teacher = document.get("teacher") or {}
+    teacher = _section(document, "teacher")
     if document.get("distill") or document.get("prune"):
         return None
     file = teacher.get("checkpoint")
     return teachers.peek(f"checkpoint:{file}" if file else str(teacher.get("model", "")))
 
 
-def _said(settings: Mapping[str, Any]) -> list[str]:
+def _section(document: Mapping[str, object], stage: str) -> Mapping[str, object]:
+    section = document.get(stage)
+    return section if isinstance(section, Mapping) else {}
+
+
+def _said(settings: Mapping[str, object]) -> list[str]:
     """Options as overrides of a recipe; those that were left out aren't among them."""
     return [f"{key}={value}" for key, value in settings.items() if value is not None]
 
@@ -206,7 +214,7 @@ def _said(settings: Mapping[str, Any]) -> list[str]:
 def brought(
     mean: str | None, std: str | None, size: int | None, preprocess: str | None,
     weights: str | None, new_head: bool = False,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, object]:  # fmt: skip
     """What is said of a checkpoint file, as settings of a section.
 
     Raises:
@@ -220,7 +228,7 @@ def brought(
     return {key: value for key, value in said.items() if value is not None}
 
 
-def _option(brought: Mapping[str, Any]) -> str:
+def _option(brought: Mapping[str, object]) -> str:
     return f"--{next(iter(brought))}".replace("_", "-")
 
 
@@ -241,7 +249,7 @@ def _numbers(option: str, text: str | None) -> list[float] | None:
 
 def training(
     stage: str, epochs: int | None, rate: float | None, batch: int | None, image_px: int | None
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Options of a training as recipe keys."""
     return {f"{stage}.train.epochs": epochs, f"{stage}.train.learning_rate": rate,
             f"{stage}.train.batch_size": batch, "data.size": image_px}  # fmt: skip
@@ -264,9 +272,9 @@ def for_npus(asked: Sequence[str] | None, names: Sequence[str]) -> list[str] | N
 def exported(
     model: str | None, architecture: str | None, data: str | None, runs: Path,
     overrides: Sequence[str] | None, names: Sequence[str], quiet: bool,
-    brought: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None,
+    brought: Mapping[str, object] | None = None, settings: Mapping[str, object] | None = None,
     verify: bool = True,
-) -> dict[str, Any]:  # fmt: skip
+) -> Added:  # fmt: skip
     """Export a model and verify the files; what comes of a run is added to that run, too.
 
     Args:
@@ -300,7 +308,7 @@ def _names_data(overrides: Sequence[str] | None) -> bool:
     return any(text.startswith(("data=", "data.source=")) for text in overrides or ())
 
 
-def _noise(document: Mapping[str, Any], runs: Path) -> tuple[str | None, list[str]]:
+def _noise(document: Mapping[str, object], runs: Path) -> tuple[str | None, list[str]]:
     """Images to compare files on where there are no others, and nothing is to be calibrated.
 
     Returns:
@@ -336,8 +344,8 @@ def _added(run: Run, made: Path) -> str | None:
 
 def origin(
     model: str | None, architecture: str | None, runs: Path,
-    brought: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    brought: Mapping[str, object] | None = None,
+) -> dict[str, object]:  # fmt: skip
     """The recipe that a model came of, as plain values; a checkpoint file is its teacher.
 
     Raises:
@@ -347,8 +355,8 @@ def origin(
 
 
 def _origin(
-    model: str | None, architecture: str | None, runs: Path, brought: Mapping[str, Any] | None
-) -> tuple[dict[str, Any], dict[str, Artifact]]:
+    model: str | None, architecture: str | None, runs: Path, brought: Mapping[str, object] | None
+) -> tuple[dict[str, object], dict[str, Artifact]]:
     """The same, and what was made by it up to a network, by step."""
     from edgeres import teachers
     from edgeres.recipe import to_mapping
@@ -360,7 +368,7 @@ def _origin(
             raise BadInput(f"--model is for a checkpoint file; {model} knows what it is")
         return {"name": model.partition(":")[0], "teacher": {"model": model, **(brought or {})}}, {}
     if path and _is_checkpoint(path):
-        teacher = {"model": f"checkpoint:{path}"} if architecture is None else \
+        teacher: dict[str, object] = {"model": f"checkpoint:{path}"} if architecture is None else \
             {"model": architecture, "checkpoint": str(path)}  # fmt: skip
         return {"name": "checkpoint", "teacher": {**teacher, **(brought or {})}}, {}
     if brought:
@@ -369,7 +377,7 @@ def _origin(
     if path and (path / "artifact.json").exists():
         made = _led(path)
         sections = {step: dict(a.section) for step, a in made.items() if step != "labels"}
-        return {"name": "continued"} | sections, made
+        return {"name": "continued", **sections}, made
     if path and path.suffix in WEIGHTS and not path.exists() and not (runs / path).exists():
         raise BadInput(f"{path}: no such file; paths start in the current folder")
     run = find_run(model, runs)
@@ -414,7 +422,7 @@ def _led(path: Path) -> dict[str, Artifact]:
     return {stage: one for stage, one in found.items() if one}
 
 
-def budget(text: str, max_drop: float | None) -> dict[str, Any]:
+def budget(text: str, max_drop: float | None) -> dict[str, object]:
     """`macs=0.5` or `latency=5ms` -> settings of the prune section, the other budgets unset.
 
     Raises:
@@ -433,13 +441,13 @@ def budget(text: str, max_drop: float | None) -> dict[str, Any]:
         except ValueError:
             raise BadInput(f"--budget {text}: {value} is no share to keep; write one between 0 "
                            f"and 1, e.g. {kind}=0.5") from None  # fmt: skip
-    settings = dict.fromkeys(BUDGETS) | {kind: said}
+    settings: dict[str, object] = {**dict.fromkeys(BUDGETS), kind: said}
     return settings | ({} if max_drop is None else {"max_drop": max_drop})
 
 
-def copied(result: dict[str, Any], out: Path | None, names: Sequence[str]) -> dict[str, Any]:
+def copied(result: Added, out: Path | None, names: Sequence[str]) -> Exported:
     """Copy exported files to a folder, and list them."""
-    files = []
+    files: list[File] = []
     for name in names:
         entry = result["artifacts"][f"export:{name}"]
         exported = entry["facts"]["exported"]

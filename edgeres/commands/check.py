@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres.commands.results import reports, reports_of
 from edgeres.disk import storage_errors, write_whole
 from edgeres.errors import BadInput
 from edgeres.measurement import budgets, slo
 from edgeres.runs import Run, find_run
+from edgeres.types import to_json
+
+if TYPE_CHECKING:
+    from edgeres.text.files import Checked
 
 
 def checked(
     what: str | None, file: Path | None, runs: Path, prometheus: Path | None, grafana: Path | None,
     allow_invalid: bool = False,
-) -> dict[str, Any]:  # fmt: skip
+) -> Checked:  # fmt: skip
     """Each limit against the measurements of a run or of a result file.
 
     Args:
@@ -44,9 +48,9 @@ def checked(
             with storage_errors(path):
                 write_whole(path, text)
     return {"passed": all(r.verdict == "pass" for r in found),
-            "results": [asdict(r) for r in found],
+            "results": [to_json(r) for r in found],
             "notes": [f"{r['target']}: {note}" for r in measured if r.get("source")
-                      for note in r["notes"]]}  # fmt: skip
+                      for note in r.get("notes", ())]}  # fmt: skip
 
 
 def _own(run: Run | None, what: str | None) -> budgets.Limits:

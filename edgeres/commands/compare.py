@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres.commands import files
 from edgeres.commands.results import is_model, reports
 from edgeres.disk import storage_errors, write_whole
 from edgeres.errors import BadInput
 from edgeres.measurement import compare, standing
+from edgeres.types import to_json
 
-Reports = Sequence[Mapping[str, Any]]
+if TYPE_CHECKING:
+    from edgeres.records import Report
+    from edgeres.text.files import Pair, Pairs, Subject
 
 
 def compared(
     names: Sequence[str], tolerance: compare.Tolerance, devices: Sequence[str], preset: str,
     runs: Path, quiet: bool, allow_invalid: bool = False, against: str | None = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> Pair | Pairs:  # fmt: skip
     """The first held against each of the others.
 
     Model files are measured now, all of them in turn; runs and result files say what was measured.
@@ -35,7 +38,7 @@ def compared(
     Raises:
         BadInput: one of them isn't a run, a result or a model file, or they have nothing in common.
     """
-    found: Sequence[Reports]
+    found: Sequence[Sequence[Report]]
     if all(map(is_model, names)):
         found = files.measured_in_turn([*map(Path, names)], devices, preset, runs, quiet, against)
     elif against is not None:
@@ -50,12 +53,12 @@ def compared(
 
 
 def _judged(
-    a: str, b: str, first: Reports, second: Reports, tolerance: compare.Tolerance,
+    a: str, b: str, first: Sequence[Report], second: Sequence[Report], tolerance: compare.Tolerance,
     allow_invalid: bool,
-) -> dict[str, Any]:  # fmt: skip
+) -> Pair:  # fmt: skip
     rows = compare.compare(first, second, tolerance, allow_invalid)
     return {"a": a, "b": b, "verdict": _worst(row.verdict for row in rows),
-            "tolerance": asdict(tolerance), "rows": [asdict(row) for row in rows],
+            "tolerance": asdict(tolerance), "rows": [to_json(row) for row in rows],
             "notes": compare.left_out(first, second),
             "subjects": {"a": [*map(_subject, first)], "b": [*map(_subject, second)]}}  # fmt: skip
 
@@ -72,16 +75,17 @@ def require_page(page: Path, subjects: Sequence[str | None]) -> None:
         raise BadInput(f"--html {page}: that is what is compared; name another file")
 
 
-def drawn(result: Mapping[str, Any], page: Path) -> None:
+def drawn(result: Pair | Pairs, page: Path) -> None:
     """Write a result of `compared` as an HTML page.
 
     Raises:
         StorageError: it can't be written there.
     """
     from edgeres.reporting import comparison
+    from edgeres.text.files import pairs
 
     with storage_errors(page):
-        write_whole(page, comparison.render(result.get("pairs", [result])))
+        write_whole(page, comparison.render(pairs(result)))
 
 
 def _worst(verdicts: Iterable[str]) -> str:
@@ -89,7 +93,7 @@ def _worst(verdicts: Iterable[str]) -> str:
     return next(v for v in ("worse", "not measurable", "better", "same") if v in found)
 
 
-def _subject(report: Mapping[str, Any]) -> dict[str, Any]:
+def _subject(report: Report) -> Subject:
     """What was measured of one file on one device, as far as it may be told."""
     emulated, accuracy = bool(report.get("emulated")), report.get("accuracy")
     latency = None if emulated else report.get("latency")
@@ -97,7 +101,8 @@ def _subject(report: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "target": report["target"], "device": standing.device(report),
         "status": "emulated" if emulated else valid,
-        "latency": latency and {k: latency.get(k) for k in ("median_ns", "median_ci_ns")},
-        "accuracy": accuracy and {k: accuracy[k] for k in ("correct", "n")},
+        "latency": {"median_ns": latency["median_ns"], "median_ci_ns": latency.get("median_ci_ns")}
+        if latency else None,
+        "accuracy": {"correct": accuracy["correct"], "n": accuracy["n"]} if accuracy else None,
         "peak_rss_bytes": standing.peak_rss(report), "size_bytes": report.get("size_bytes"),
     }  # fmt: skip

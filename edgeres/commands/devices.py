@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres import devices
 from edgeres.errors import BadInput, DeviceError, MissingComponent
 from edgeres.measurement import farm, runners
 
+if TYPE_CHECKING:
+    from edgeres.text.here import Device
 
-def probed(name: str) -> dict[str, Any]:
+
+def probed(name: str) -> Device:
     """What a device is and how it is doing, and what it lacks for the runners of its profile."""
     profile = devices.load(name)
     with devices.open_device(profile) as device, farm.reserved(device.address):
@@ -19,9 +22,9 @@ def probed(name: str) -> dict[str, Any]:
                 "identity": device.identity(), "missing": missing}  # fmt: skip
 
 
-def discovered() -> list[dict[str, Any]]:
+def discovered() -> list[dict[str, object]]:
     """What could be used with `--device`, by every kind of device that can look for some."""
-    found: list[dict[str, Any]] = []
+    found: list[dict[str, object]] = []
     for kind in devices.kinds():
         try:
             look = getattr(devices.PLUGINS.load(kind), "discover", None)

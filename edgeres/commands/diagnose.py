@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from edgeres import pipeline, scratch, terminal
 from edgeres.artifact import Artifact, load
@@ -19,16 +19,50 @@ from edgeres.types import to_json
 
 if TYPE_CHECKING:
     from edgeres.models.modules import Classifier
+    from edgeres.records import Counted
     from edgeres.training.views import Labelled
 
 _BATCH = 64
 _NETWORKS = ("prune", "distill", "teacher")
 
 
+class Finding(TypedDict):
+    """What is wrong with a layer, and the mend."""
+
+    kind: str
+    layer: str
+    says: str
+    mend: str
+
+
+class Diagnosis(TypedDict):
+    """What is wrong with a network."""
+
+    model: str
+    network: str
+    data: str
+    images: int
+    healthy: bool
+    findings: list[Finding]
+    layers: Sequence[Mapping[str, object]]
+
+
+class Recalibration(TypedDict):
+    """A network before and after its statistics were estimated anew."""
+
+    model: str
+    network: str
+    data: str
+    out: str
+    images: int
+    before: Counted
+    after: Counted
+
+
 def diagnosed(
-    model: str | None, architecture: str | None, brought: Mapping[str, Any], data: str | None,
+    model: str | None, architecture: str | None, brought: Mapping[str, object], data: str | None,
     runs: Path, samples: int, quiet: bool,
-) -> dict[str, Any]:  # fmt: skip
+) -> Diagnosis:  # fmt: skip
     """Everything that is wrong with a network, shown `samples` of its training images."""
     from edgeres.training import diagnose
     from edgeres.training.inference import prepared
@@ -47,7 +81,7 @@ def diagnosed(
     }  # fmt: skip
 
 
-def diagnosis(result: Mapping[str, Any]) -> str:
+def diagnosis(result: Diagnosis) -> str:
     """A line per finding with its mend, or that there is none."""
     lines = []
     for f in result["findings"]:
@@ -58,9 +92,9 @@ def diagnosis(result: Mapping[str, Any]) -> str:
 
 
 def recalibrated(
-    model: str | None, architecture: str | None, brought: Mapping[str, Any], data: str | None,
+    model: str | None, architecture: str | None, brought: Mapping[str, object], data: str | None,
     out: Path | None, runs: Path, samples: int, quiet: bool,
-) -> dict[str, Any]:  # fmt: skip
+) -> Recalibration:  # fmt: skip
     """Re-estimate batch norm's statistics on training images; write the network to a folder.
 
     Raises:
@@ -95,7 +129,7 @@ def recalibrated(
             "after": to_json(after)}  # fmt: skip
 
 
-def recalibration(result: Mapping[str, Any]) -> str:
+def recalibration(result: Recalibration) -> str:
     """Test accuracy before and after, and where the network is."""
     from edgeres.text import accuracy
 
@@ -107,7 +141,7 @@ def recalibration(result: Mapping[str, Any]) -> str:
 def _opened(
     model: str | None,
     architecture: str | None,
-    brought: Mapping[str, Any],
+    brought: Mapping[str, object],
     data: str | None,
     runs: Path,
     quiet: bool,

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from edgeres import __version__
 from edgeres.text import table
@@ -33,7 +32,7 @@ _LIMIT_S = 10
 _VERSION = re.compile(r"\d+(\.\d+)+(p\d+)?")
 _LITTLE_DISK, _LITTLE_MEMORY = 5e9, 4e9
 
-Row = dict[str, Any]
+Row = dict[str, object]
 
 
 def rows(runs: Path) -> list[Row]:

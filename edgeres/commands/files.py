@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres import runtimes, scratch, stages, targets, terminal
 from edgeres.artifact import Artifact
@@ -23,10 +23,25 @@ from edgeres.runtimes._asking import ask, described, keep, kept
 from edgeres.targets._conversion import examine, listed
 from edgeres.types import TensorSpec, exported_file, to_json
 
+if TYPE_CHECKING:
+    from edgeres.recipe import BenchmarkSection
+    from edgeres.records import Facts, Report
+    from edgeres.text.files import (
+        Benchmarked,
+        Measured,
+        Program,
+        SelfTested,
+        Unverified,
+        Verdicts,
+        Verified,
+    )
+
 _MODELS = {".onnx", ".tflite"}  # of weights, and of what runs them
 
 
-def inspected(file: Path, on: Sequence[str] = (), compiled: Path | None = None) -> dict[str, Any]:
+def inspected(
+    file: Path, on: Sequence[str] = (), compiled: Path | None = None
+) -> Mapping[str, object]:
     """What is in a model file, as stored, and what its runtime makes of it; or in a program of
     `torch.export`, which no device runs as it is.
 
@@ -54,7 +69,7 @@ def inspected(file: Path, on: Sequence[str] = (), compiled: Path | None = None) 
             **({"runtimes": asked} if asked else {})}  # fmt: skip
 
 
-def _program(file: Path) -> dict[str, Any]:
+def _program(file: Path) -> Program:
     """The network that a program of torch.export is read as; nothing in it runs."""
     from edgeres.models.modules import complexity
     from edgeres.models.shapes import shapes_of, sides
@@ -77,7 +92,7 @@ def _program(file: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _looked_at(name: str, file: Path, target: str, compiled: Path | None) -> dict[str, Any]:
+def _looked_at(name: str, file: Path, target: str, compiled: Path | None) -> dict[str, object]:
     _require_takes(name, [target])
     with scratch.folder("runtime") as folder:
         (answer,) = ask(name, [(file, None)], folder)
@@ -92,7 +107,7 @@ def _require_takes(name: str, found: Sequence[str]) -> None:
         raise BadInput(f"--on {name}: takes {', '.join(takes)}, and this is {', '.join(found)}")
 
 
-def _identity(path: Path, found: Mapping[str, Any]) -> dict[str, Any]:
+def _identity(path: Path, found: Facts) -> dict[str, object]:
     """Hash and size of a file with what it keeps beside itself."""
     own, beside = file_sha256(path), found["beside"]
     hashes = {name: told["sha256"] for name, told in beside.items()}
@@ -110,7 +125,7 @@ def verified(
     compiled: Path | None = None,
     on_samples: int | None = None,
     prove: bool = False,
-) -> dict[str, Any]:
+) -> Verified:
     """Verify a run's files anew, or single files against a run.
 
     A run needs only its own artifacts; nothing is trained.
@@ -143,7 +158,9 @@ def verified(
         if why := runtimes.missing(name):
             terminal.remark(f"note: {name}, which the recipe names, isn't asked: {why}")
     found = _verify(run, there, quiet, on, compiled, on_samples, prove)
-    unverified = [{"target": name, "why": str(reason)} for name, reason in reasons.items()]
+    unverified: list[Unverified] = [
+        {"target": name, "why": str(reason)} for name, reason in reasons.items()
+    ]
     if unverified and found["passed"]:
         code = min(reason.exit_code for reason in reasons.values())
         return {**found, "passed": False, "exit_code": code, "unverified": unverified}
@@ -188,18 +205,16 @@ def _require_answering(asked: Sequence[str], exports: Mapping[str, Artifact]) ->
                        "answer no image; name a runtime that does with --on")  # fmt: skip
 
 
-def self_tested(
-    what: Sequence[str], against: str | None, runs: Path, quiet: bool
-) -> dict[str, Any]:
+def self_tested(what: Sequence[str], against: str | None, runs: Path, quiet: bool) -> SelfTested:
     """Plant faults in copies of a run's files, and see whether verification finds them."""
     from edgeres.recipe import VerifySection
+    from edgeres.stages import verify
 
-    module: Any = stages.load("verify")
     run, exports = _exports(what, against, runs)
     progress = Progress(quiet)
     with contextlib.closing(progress):
         progress.started("self-test", "")
-        trials = module.self_test(
+        trials = verify.self_test(
             run.recipe.verify or VerifySection(), _inputs(run, exports), progress.tick
         )
     missed = sum(t["planted"] and not t["caught"] for t in trials)
@@ -259,10 +274,10 @@ def _input_type(artifact: Artifact) -> str:
 def _verify(
     run: Run, exports: Mapping[str, Artifact], quiet: bool, on: Sequence[str],
     compiled: Path | None, on_samples: int | None, prove: bool,
-) -> dict[str, Any]:  # fmt: skip
+) -> Verdicts:  # fmt: skip
     from edgeres.recipe import VerifySection
+    from edgeres.stages import verify
 
-    module: Any = stages.load("verify")
     progress = Progress(quiet)
     with scratch.folder("work") as folder, contextlib.closing(progress):
         progress.started("verify", "")
@@ -273,14 +288,19 @@ def _verify(
             "on": tuple(dict.fromkeys((*own, *on))), "prove": prove or section.prove,
             "on_samples": on_samples or section.on_samples,
         })  # fmt: skip
-        facts = module.run(section, _inputs(run, exports), folder, context)
+        facts = verify.run(section, _inputs(run, exports), folder, context)
         if compiled is not None:
             for file in sorted((folder / "compiled").glob("*/*")):
                 keep([file], compiled / file.parent.name)
     if compiled is None:
         for found in (found for row in facts["files"] for found in row.get("runtimes", ())):
             found["compiled"] = []
-    return {"run": str(run.path), **facts, "failures": module.failures(facts)}
+    return {
+        "run": str(run.path),
+        "passed": facts["passed"],
+        "files": facts["files"],
+        "failures": verify.failures(facts),
+    }
 
 
 def _inputs(run: Run, exports: Mapping[str, Artifact]) -> dict[str, Artifact]:
@@ -306,7 +326,7 @@ def benchmarked(
     runs: Path,
     quiet: bool,
     against: str | None = None,
-) -> dict[str, Any]:
+) -> Benchmarked:
     """Measure a run's files, or one file, anew; nothing is taken from the store.
 
     Args:
@@ -341,7 +361,7 @@ def benchmarked(
 def measured_in_turn(
     paths: Sequence[Path], devices: Sequence[str], preset: str, runs: Path, quiet: bool,
     against: str | None = None,
-) -> list[list[dict[str, Any]]]:  # fmt: skip
+) -> list[list[Report]]:  # fmt: skip
     """Measure files in sessions that take turns; the reports of each.
 
     Accuracy is measured too, on the test images of the run `against`, or of the newest one if the
@@ -377,7 +397,7 @@ def measured_in_turn(
     ]
 
 
-def _section(devices: Sequence[str], preset: str, accuracy: bool) -> Any:
+def _section(devices: Sequence[str], preset: str, accuracy: bool) -> BenchmarkSection:
     from edgeres.recipe import BenchmarkSection, checked
 
     sustained = preset == "sustained"  # for one look at a device, not for recipes
@@ -387,14 +407,15 @@ def _section(devices: Sequence[str], preset: str, accuracy: bool) -> Any:
     return section.model_copy(update={"preset": preset}) if sustained else section
 
 
-def _measured(section: Any, inputs: dict[str, Artifact], quiet: bool) -> dict[str, Any]:
-    module: Any = stages.load("benchmark")
+def _measured(section: BenchmarkSection, inputs: dict[str, Artifact], quiet: bool) -> Measured:
+    from edgeres.stages import benchmark
+
     progress = Progress(quiet)
     with scratch.folder("work") as folder, contextlib.closing(progress):
         progress.started("benchmark", "")
         context = stages.Context(0, folder, progress.tick)
-        facts, samples = module.measured(section, inputs, context)
-    return {**facts, "samples": samples, "error": module.sentence(facts["failures"])}
+        facts, samples = benchmark.measured(section, inputs, context)
+    return {**facts, "samples": samples, "error": benchmark.sentence(facts["failures"])}
 
 
 def _test_set(run: Run) -> dict[str, Artifact]:
@@ -435,7 +456,7 @@ def _test_of(
     return _test_set(run), ready, "; ".join(said)
 
 
-def _notes(artifact: Artifact) -> tuple[dict[str, Any] | None, list[str] | None]:
+def _notes(artifact: Artifact) -> tuple[Facts | None, list[str] | None]:
     """How a file says that its images are prepared, and its labels; None where it doesn't."""
     metadata = artifact.facts["metadata"]
     try:
@@ -444,7 +465,7 @@ def _notes(artifact: Artifact) -> tuple[dict[str, Any] | None, list[str] | None]
         usable = {len(mean), len(std)} <= {1, 3} and all(map(math.isfinite, mean + std))
         if not usable or min(std) <= 0:
             raise ValueError
-        noted = {"size_px": int(found["size_px"]), "mean": mean, "std": std}
+        noted: Facts | None = {"size_px": int(found["size_px"]), "mean": mean, "std": std}
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         noted = None
     labels = metadata.get("edgeres.labels")
@@ -452,7 +473,7 @@ def _notes(artifact: Artifact) -> tuple[dict[str, Any] | None, list[str] | None]
 
 
 def _require_fit(
-    path: Path, artifact: Artifact, prepared: Mapping[str, Any], labels: Sequence[str],
+    path: Path, artifact: Artifact, prepared: Facts, labels: Sequence[str],
     classes: Sequence[str],
 ) -> None:  # fmt: skip
     exported = artifact.facts["exported"]
@@ -480,6 +501,6 @@ def _alone(path: Path) -> Artifact:
     name = f"{kind}-{found['precision']}"
     exported = {"target": name, "file": path.name, **_identity(path, found),
                 "input": found["input"], "output": found["output"]}  # fmt: skip
-    facts: dict[str, Any] = {"exported": exported, "metadata": found["metadata"]}
+    facts: dict[str, object] = {"exported": exported, "metadata": found["metadata"]}
     return Artifact("export", "-", "-", path.resolve().parent, {},
                     {"targets": [name]}, facts, {}, 0.0)  # fmt: skip

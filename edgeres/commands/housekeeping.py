@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres import door, scratch, stages
 from edgeres.artifact import Artifact
@@ -16,9 +16,10 @@ from edgeres.runs import report as write_report
 
 if TYPE_CHECKING:
     from edgeres.recipe import Recipe
+    from edgeres.text.runs import Cleaned, Reported, Unused
 
 
-def reported(name: str | None, runs: Path, figures: Path | None = None) -> dict[str, Any]:
+def reported(name: str | None, runs: Path, figures: Path | None = None) -> Reported:
     """Write the report of whatever a run has.
 
     Args:
@@ -30,10 +31,11 @@ def reported(name: str | None, runs: Path, figures: Path | None = None) -> dict[
     recipe = run.recipe
     section = recipe.report or ReportSection()
     section = section.model_copy(update={"title": section.title or recipe.name})
-    module: Any = stages.load("report")
+    from edgeres.stages import report
+
     with scratch.folder("work") as folder:
         context = stages.Context(recipe.seed, folder, lambda *_: None, run.name)
-        module.run(section, _in_order(run, recipe), folder, context)
+        report.run(section, _in_order(run, recipe), folder, context)
         for file in REPORTS:
             write_report(run, file, (folder / file).read_bytes())
         drawn = _drawn(folder / "report.json", figures) if figures else []
@@ -60,9 +62,7 @@ def _drawn(report: Path, folder: Path) -> list[str]:
     return [str(folder / name) for name in files]
 
 
-def cleaned(
-    runs: Path, dry_run: bool, tell: Callable[[dict[str, Any]], None] = lambda _: None
-) -> dict[str, Any]:
+def cleaned(runs: Path, dry_run: bool, tell: Callable[[Cleaned], None] = lambda _: None) -> Cleaned:
     """Remove artifacts that no run refers to, and unfinished work.
 
     Args:
@@ -76,8 +76,10 @@ def cleaned(
     with contextlib.nullcontext() if dry_run else store.in_use(alone=True):
         sizes = {name: folder_size(store.artifacts / name) for name in unreferenced(store, runs)}
         work = folder_size(store.root / "work")
-        rows = [{"artifact": name, "size_bytes": size} for name, size in sizes.items()]
-        found = {"removed": False, "artifacts": rows, "work_bytes": work,
+        rows: list[Unused] = [
+            {"artifact": name, "size_bytes": size} for name, size in sizes.items()
+        ]
+        found: Cleaned = {"removed": False, "artifacts": rows, "work_bytes": work,
                  "freed_bytes": work + sum(sizes.values())}  # fmt: skip
         if dry_run:
             return found

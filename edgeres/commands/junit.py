@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from edgeres import terminal
 from edgeres.disk import storage_errors, write_whole
 
-Result = Mapping[str, Any]
+if TYPE_CHECKING:
+    from edgeres.records import Certified, Facts, Judged
+    from edgeres.text.files import Checked, Verified
 
 
 @dataclass(frozen=True)
@@ -24,19 +26,19 @@ class Case:
     state: Literal["failure", "skipped"] = "failure"
 
 
-def check(result: Result) -> list[Case]:
+def check(result: Checked) -> list[Case]:
     """A case per limit; what can't be measured fails, as it does for `edgeres check`."""
     return [_limit(row) for row in result["results"]]
 
 
-def verify(result: Result) -> list[Case]:
+def verify(result: Verified) -> list[Case]:
     """A case per gate of each file, and of each that can't be verified; a file that nothing here
     runs is skipped, too."""
     unverified = [Case(row["target"], "verified", row["why"]) for row in result["unverified"]]
     return [*(case for row in result["files"] for case in _file(row)), *unverified]
 
 
-def bundle(result: Result) -> list[Case]:
+def bundle(result: Facts) -> list[Case]:
     """A case per finding, or the one that there is none; and the golden test."""
     found = [Case(result["name"], finding, finding) for finding in result["findings"]]
     if found:
@@ -67,17 +69,17 @@ def write(path: Path, suite: str, cases: Sequence[Case]) -> None:
         write_whole(path, tostring(root, "utf-8", xml_declaration=True))
 
 
-def _limit(row: Result) -> Case:
+def _limit(row: Judged) -> Case:
     group = row["target"] if row["device"] == "-" else f"{row['target']} on {row['device']}"
     name = f"{row['measure']}, limit {row['limit']:g}"
     if row["verdict"] == "pass":
         return Case(group, name)
     value = "not measured" if row["value"] is None else f"{row['value']:.6g}"
     why = f"{row['verdict']}: {value}"
-    return Case(group, name, f"{why}: {row['reason']}" if row["reason"] else why)
+    return Case(group, name, f"{why}: {row['reason']}" if row.get("reason") else why)
 
 
-def _file(row: Result) -> Iterator[Case]:
+def _file(row: Certified) -> Iterator[Case]:
     if not row["gates"]:
         yield Case(row["target"], "verified", "" if row["passed"] else "failed without a gate")
     for gate in row["gates"]:

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres import devices
 from edgeres.artifact import load
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from edgeres.compression.sensitivity import Probe, Sensitivity, Tick
     from edgeres.models.modules import Classifier
     from edgeres.recipe import Recipe
+    from edgeres.text import chain as chain_text
 
 _TARGET = "tflite-int8"  # its runtime is the same on every device
 
 
-def sensitivity(recipe: Recipe, given: Given, runs: Path, quiet: bool) -> dict[str, Any]:
+def sensitivity(recipe: Recipe, given: Given, runs: Path, quiet: bool) -> chain_text.Sensitivity:
     """A row per layer, quantized alone, on the validation images; the most sensitive first.
 
     Args:
@@ -37,7 +38,7 @@ def sensitivity(recipe: Recipe, given: Given, runs: Path, quiet: bool) -> dict[s
 
 def auto(
     recipe: Recipe, given: Given, runs: Path, accuracy_drop: float, device: str, quiet: bool
-) -> dict[str, Any]:
+) -> chain_text.Auto:
     """Quantize with the fewest layers float that keep the loss of top-1 within a budget.
 
     Args:
@@ -69,7 +70,11 @@ def auto(
     exact = recipe.model_copy(update={"quantize": section})
     result = chain.perform(exact, runs, "quantize", quiet, given=given)
     latency = _cost(probe.model, names, device, quiet) if names else None
-    chosen = {**to_json(choice), "accuracy_drop": accuracy_drop, "latency": latency}
+    chosen: chain_text.Kept = {
+        "layers": list(choice.layers), "lost_points": choice.lost_points, "met": choice.met,
+        "float_macs": choice.float_macs, "tried": choice.tried,
+        "accuracy_drop": accuracy_drop, "latency": latency,
+    }  # fmt: skip
     return {**result, "auto": chosen, "sensitivity": _described(probe, rows)}
 
 
@@ -82,7 +87,7 @@ def _require_device(name: str) -> None:
     devices.open_device(profile).close()
 
 
-def _cost(model: Classifier, exclude: Sequence[str], device: str, quiet: bool) -> dict[str, Any]:
+def _cost(model: Classifier, exclude: Sequence[str], device: str, quiet: bool) -> chain_text.Slower:
     """What float layers cost: the time of the file with them, as a multiple of that without."""
     from edgeres.measurement.statistics import ratio_ci
     from edgeres.stages import _latency
@@ -94,7 +99,8 @@ def _cost(model: Classifier, exclude: Sequence[str], device: str, quiet: bool) -
         )
     sessions = [found[name]["session_medians_ns"] for name in networks]
     return {"device": device, "target": _TARGET, "interval": ratio_ci(sessions[0], sessions[1]),
-            "ratio": _latency.share_of(found["with"], found["without"]), **found}  # fmt: skip
+            "ratio": _latency.share_of(found["with"], found["without"]),
+            "with": found["with"], "without": found["without"]}  # fmt: skip
 
 
 def _measured(
@@ -131,7 +137,7 @@ def _told(what: str, quiet: bool) -> Iterator[Tick]:
         progress.finished(what, False, time.monotonic() - begin, "")
 
 
-def _described(probe: Probe, rows: list[Sensitivity]) -> dict[str, Any]:
+def _described(probe: Probe, rows: list[Sensitivity]) -> chain_text.Sensitivity:
     n = len(probe.split.labels)
     return {
         "images": n, "float_top1": probe.float_correct / n,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres import proof, registry
 from edgeres.errors import BadInput
 from edgeres.runs import find_run, promoted_run
+from edgeres.types import to_json
+
+if TYPE_CHECKING:
+    from edgeres.text.runs import Entry
 
 
-def promoted(name: str | None, channel: str, reason: str, runs: Path) -> dict[str, Any]:
+def promoted(name: str | None, channel: str, reason: str, runs: Path) -> Entry:
     """Point a channel to a run, if its gates are met or a reason is given.
 
     Raises:
@@ -24,19 +27,21 @@ def promoted(name: str | None, channel: str, reason: str, runs: Path) -> dict[st
     proof.require_whole(run)
     artifacts = {step: a.digest for step, a in run.artifacts.items()}
     findings = proof.findings(run)
-    return asdict(registry.promote(runs, channel, run.name, artifacts, findings, reason))
+    entry: Entry = to_json(registry.promote(runs, channel, run.name, artifacts, findings, reason))
+    return entry
 
 
-def rolled_back(channel: str, reason: str, runs: Path) -> dict[str, Any]:
+def rolled_back(channel: str, reason: str, runs: Path) -> Entry:
     """Point a channel to the run before.
 
     Raises:
         BadInput: there is none, or it is gone or was changed since.
     """
     promoted_run(registry.before(runs, channel), runs)
-    return asdict(registry.rollback(runs, channel, reason))
+    entry: Entry = to_json(registry.rollback(runs, channel, reason))
+    return entry
 
 
-def history(channel: str | None, runs: Path) -> list[dict[str, Any]]:
+def history(channel: str | None, runs: Path) -> list[Entry]:
     """Every promotion and rollback, the oldest first."""
-    return [asdict(entry) for entry in registry.history(runs, channel)]
+    return [to_json(entry) for entry in registry.history(runs, channel)]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres.commands._result_file import wrong
 from edgeres.disk import read_bounded
@@ -13,6 +12,9 @@ from edgeres.errors import BadInput
 from edgeres.measurement import importers
 from edgeres.runs import Run, find_run
 from edgeres.targets import of_file
+
+if TYPE_CHECKING:
+    from edgeres.records import Report
 
 _MAX_BYTES = 256 * 1024 * 1024
 
@@ -29,7 +31,7 @@ def is_model(what: str) -> bool:
     return True
 
 
-def reports(what: str, runs: Path) -> list[Mapping[str, Any]]:
+def reports(what: str, runs: Path) -> list[Report]:
     """The device reports of a run or of a file of results, ours or another tool's.
 
     Raises:
@@ -44,16 +46,16 @@ def reports(what: str, runs: Path) -> list[Mapping[str, Any]]:
     return reports_of(find_run(what, runs))
 
 
-def reports_of(run: Run) -> list[Mapping[str, Any]]:
+def reports_of(run: Run) -> list[Report]:
     """The device reports of a run; BadInput if nothing was measured in it."""
     if "benchmark" not in run.artifacts:
         raise BadInput(f"{run.path}: nothing was measured in it; "
                        f"edgeres benchmark {run.path} --json > result.json")  # fmt: skip
-    found: list[Mapping[str, Any]] = run.artifacts["benchmark"].facts["reports"]
+    found: list[Report] = run.artifacts["benchmark"].facts["reports"]
     return found
 
 
-def _ours(path: Path) -> list[Mapping[str, Any]]:
+def _ours(path: Path) -> list[Report]:
     """What `edgeres benchmark --json` printed; nothing if this isn't it."""
     content = read_bounded(path, _MAX_BYTES, "result")
     try:
@@ -64,5 +66,5 @@ def _ours(path: Path) -> list[Mapping[str, Any]]:
         return []
     if found := wrong(document["reports"]):
         raise BadInput(f"{path}: not a result of `edgeres benchmark --json`: {found}")
-    reports: list[Mapping[str, Any]] = document["reports"]
+    reports: list[Report] = document["reports"]
     return reports

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres import registry, run_state
 from edgeres.disk import folder_size, storage_errors
@@ -14,14 +14,17 @@ from edgeres.plugins import packages
 from edgeres.run_rows import row
 from edgeres.runs import Run, find_run
 
+if TYPE_CHECKING:
+    from edgeres.text.runs import Deleted, RunStep
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _LIKE_A_HASH = re.compile(r"-[0-9a-f]{6}(?:[0-9a-f]{6})?$")
 
 
-def shown(name: str, runs: Path) -> dict[str, Any]:
+def shown(name: str, runs: Path) -> dict[str, object]:
     """What a run is, its steps and files."""
     run = find_run(name, runs)
-    steps = [{"step": step, "seconds": round(a.seconds, 1), "digest": a.digest,
+    steps: list[RunStep] = [{"step": step, "seconds": round(a.seconds, 1), "digest": a.digest,
               "path": str(run.path / "artifacts" / step.replace(":", "-", 1))}
              for step, a in run.artifacts.items()]  # fmt: skip
     page = run.path / "report.html"
@@ -30,7 +33,7 @@ def shown(name: str, runs: Path) -> dict[str, Any]:
             "report": str(page) if page.exists() else None, "steps": steps}  # fmt: skip
 
 
-def noted(name: str, text: str, runs: Path) -> dict[str, Any]:
+def noted(name: str, text: str, runs: Path) -> dict[str, object]:
     """Keep a note with a run."""
     run = find_run(name, runs)
     _require_folder(run)
@@ -38,7 +41,7 @@ def noted(name: str, text: str, runs: Path) -> dict[str, Any]:
     return shown(str(run.path), runs)
 
 
-def renamed(name: str, to: str, runs: Path) -> dict[str, Any]:
+def renamed(name: str, to: str, runs: Path) -> dict[str, object]:
     """Give a run's folder another name. Its recipe, run again, then starts a new run.
 
     Raises:
@@ -58,7 +61,7 @@ def renamed(name: str, to: str, runs: Path) -> dict[str, Any]:
     return shown(str(target), runs)
 
 
-def deleted(name: str, sure: bool, runs: Path) -> dict[str, Any]:
+def deleted(name: str, sure: bool, runs: Path) -> Deleted:
     """Remove a run's folder; `clean` frees what it alone used of the store.
 
     Raises:
@@ -67,7 +70,7 @@ def deleted(name: str, sure: bool, runs: Path) -> dict[str, Any]:
     run = find_run(name, runs)
     _require_folder(run)
     _require_free(run, "deleted")
-    found = {"run": run.name, "path": str(run.path), "size_bytes": folder_size(run.path)}
+    found: Deleted = {"run": run.name, "path": str(run.path), "size_bytes": folder_size(run.path)}
     if not sure:
         raise BadInput(f"{run.path}: would be deleted with its report and events; say --yes if it "
                        "is meant")  # fmt: skip

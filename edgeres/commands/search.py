@@ -8,10 +8,10 @@ with the same seed; the best becomes a full recipe.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres import devices, pipeline, quantities, scratch, stages
 from edgeres.artifact import Artifact
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from edgeres.models.latency import LatencyTable
     from edgeres.models.modules import Classifier
     from edgeres.recipe import Recipe
+    from edgeres.records import Facts
+    from edgeres.text.chain import Candidate as Row
+    from edgeres.text.chain import Search
 
 SMALL = tuple(f"resnet{d}-w{w:g}" for d in (8, 20, 32) for w in (0.5, 1, 2))
 LARGE = tuple(f"resnet{d}-w{w:g}" for d in (10, 18, 34) for w in (0.25, 0.5, 1))
@@ -84,7 +87,7 @@ def latency(budget: str | None, said: str | None) -> str:
     return value if said is None else said
 
 
-def searched(recipe: Recipe, wish: Wish, runs: Path, quiet: bool) -> dict[str, Any]:
+def searched(recipe: Recipe, wish: Wish, runs: Path, quiet: bool) -> Search:
     """Search, and write the recipe of the winner.
 
     Raises:
@@ -241,7 +244,7 @@ def _train(
     candidate.top1, candidate.n = accuracy.top1, accuracy.n
 
 
-def _row(candidate: Candidate, found: Sequence[Candidate], limit: float) -> dict[str, Any]:
+def _row(candidate: Candidate, found: Sequence[Candidate], limit: float) -> Row:
     rivals = [c for c in found if c.top1 is not None and c is not candidate]
     best = candidate.top1 is not None and not any(
         ((c.top1 or 0) >= candidate.top1 and c.latency_ns < candidate.latency_ns)
@@ -262,7 +265,7 @@ def _recipe(recipe: Recipe, winner: Candidate, wish: Wish) -> Recipe:
     """The whole chain for the winner, with the training of the recipe searched from."""
     from edgeres.recipe import load_mapping, to_mapping
 
-    document: dict[str, Any] = to_mapping(recipe)
+    document = dict(to_mapping(recipe))
     section = recipe.distill.train if recipe.distill else recipe.teacher.train.of()
     train = {"train": section.model_dump(mode="json")}
     document["name"] = wish.out.stem if wish.out.stem[:1].isalnum() else "searched"
@@ -286,7 +289,7 @@ def _recipe(recipe: Recipe, winner: Candidate, wish: Wish) -> Recipe:
     return load_mapping(document)
 
 
-def _tuning(train: Mapping[str, Any]) -> dict[str, Any]:
+def _tuning(train: Facts) -> dict[str, object]:
     """Fine-tuning after a long training: a quarter of its epochs, a tenth of its learning rate."""
     return {"train": {**train, "epochs": max(1, train["epochs"] // 4),
                       "learning_rate": train["learning_rate"] / 10}}  # fmt: skip

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres import tracking
 from edgeres.errors import unknown
 from edgeres.recipe import to_mapping
 from edgeres.runs import find_run, require_own
 
+if TYPE_CHECKING:
+    from edgeres.text.runs import InFolder, OnServer
 
-def tracked(name: str | None, to: str, experiment: str, runs: Path) -> dict[str, Any]:
+
+def tracked(name: str | None, to: str, experiment: str, runs: Path) -> InFolder | OnServer:
     """Tell a tracker everything about a run.
 
     Raises:

@@ -6,12 +6,15 @@ Each file of `edgeres.cli` has its namesake here; this one holds what they share
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres.statistics import wilson
 
+if TYPE_CHECKING:
+    from edgeres.records import Counted, Tensor
 
-def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+
+def table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:
     """Columns aligned by their widest cell; the last one may run on."""
     cells = [[_cell(row.get(c)) for c in columns] for row in rows]
     widths = [max(len(c), *(len(r[i]) for r in cells)) if cells else len(c)
@@ -21,15 +24,15 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def tensor(spec: Mapping[str, Any]) -> str:
+def tensor(spec: Tensor) -> str:
     """`int8 1x16x16x3 NHWC, scale 0.0156863, zero point 0`."""
     shape = "x".join(str(n) if n > 0 else "?" for n in spec["shape"])
-    q = spec["quantization"]
+    q = spec.get("quantization")
     extra = f", scale {q['scale'][0]:.6g}, zero point {q['zero_point'][0]}" if q else ""
     return f"{spec['dtype']} {shape} {spec['layout']}{extra}"
 
 
-def accuracy(found: Mapping[str, int] | None) -> str:
+def accuracy(found: Counted | None) -> str:
     """`97.3 % (95.7-98.4)`: top-1 with its 95 % Wilson interval."""
     if not found:
         return "-"
@@ -52,5 +55,5 @@ def start(words: str, limit: int) -> str:
     return words if len(words) <= limit else f"{words[: limit - 1]}…"
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     return "-" if value is None else str(value)

@@ -2,13 +2,152 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypedDict
 
 from edgeres.text import kilobytes, table
 
+if TYPE_CHECKING:
+    from edgeres.records import Facts, Medians, Tensor
 
-def plan(result: Mapping[str, Any]) -> str:
+
+class PlanRow(TypedDict):
+    """A step and where it stands."""
+
+    step: str
+    state: str
+    key: str | None
+    seconds: float | None
+
+
+class Plan(TypedDict):
+    """What a recipe would do."""
+
+    run: str
+    steps: list[PlanRow]
+
+
+class Artifact(TypedDict):
+    """What a step made."""
+
+    path: str
+    digest: str
+    facts: Facts
+
+
+class Ran(TypedDict):
+    """Where everything of a run is."""
+
+    run: str
+    report: str | None
+    artifacts: Mapping[str, Artifact]
+
+
+class Script(TypedDict):
+    """The jobs of a recipe."""
+
+    run: str
+    script: list[str]
+
+
+class LayerLoss(TypedDict):
+    """What is lost with one layer quantized."""
+
+    layer: str
+    sqnr_db: float
+    lost_points: float
+    macs: int
+
+
+class Sensitivity(TypedDict):
+    """What is lost layer by layer, and with all of them."""
+
+    images: int
+    float_top1: float
+    all_quantized_lost_points: float
+    layers: list[LayerLoss]
+
+
+Slower = TypedDict("Slower", {
+    "device": str, "target": str, "interval": tuple[float, float], "ratio": float,
+    "with": "Medians", "without": "Medians",
+})  # fmt: skip
+"""The time with layers in float as a multiple of that without."""
+
+
+class Kept(TypedDict):
+    """The layers that stay float, and what that costs."""
+
+    layers: list[str]
+    lost_points: float
+    met: bool
+    float_macs: float
+    tried: int
+    accuracy_drop: float
+    latency: Slower | None
+
+
+class Auto(Ran):
+    """A run whose float layers were chosen."""
+
+    auto: Kept
+    sensitivity: Sensitivity
+
+
+class Added(Ran):
+    """A run of exports; which run they were added to."""
+
+    added_to: str | None
+    own_verification: bool
+
+
+class File(TypedDict):
+    """An exported file."""
+
+    target: str
+    path: str
+    size_bytes: int
+    input: Tensor
+    output: Tensor
+
+
+class Exported(Added):
+    """The same with its files."""
+
+    files: list[File]
+
+
+class Candidate(TypedDict):
+    """A student that may be fast enough."""
+
+    student: str
+    keep: float
+    macs: int
+    latency_ns: float
+    fits: bool
+    top1: float | None
+    n: int
+    interval: Sequence[float] | None
+    pareto: bool
+
+
+class Search(TypedDict):
+    """Candidates and the winner."""
+
+    device: str
+    estimate: bool
+    target: str
+    limit_ns: float
+    factor: float
+    epochs: int
+    candidates: list[Candidate]
+    winner: Candidate
+    recipe: str
+    base: str | None
+    lost_points: float | None
+
+
+def plan(result: Plan) -> str:
     """The plan of `edgeres run --dry-run`."""
     states = [row["state"] for row in result["steps"]]
     todo = sum(state != "cached" for state in states)
@@ -18,19 +157,19 @@ def plan(result: Mapping[str, Any]) -> str:
     return f"run {result['run']}\n{listed}\n{most}{todo} of {len(states)} steps to do"
 
 
-def run(result: Mapping[str, Any]) -> str:
+def run(result: Ran) -> str:
     """Where the results of a run are."""
     last = list(result["artifacts"])[-1]
     path = result["report"] or result["artifacts"][last]["path"]
     return f"report: {path}" if result["report"] else f"{last}: {path}"
 
 
-def script(result: Mapping[str, Any]) -> str:
+def script(result: Script) -> str:
     """A script as it is."""
     return "\n".join(result["script"])
 
 
-def sensitivity(result: Mapping[str, Any]) -> str:
+def sensitivity(result: Sensitivity) -> str:
     """A line per layer, the most sensitive first."""
     lines = [
         f"{'quantized alone':<28} {'SQNR dB':>8} {'points lost':>12} {'MMACs':>8}",
@@ -42,7 +181,7 @@ def sensitivity(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def auto(result: Mapping[str, Any]) -> str:
+def auto(result: Auto) -> str:
     """Which layers stay float, what that costs, and where the result is."""
     found = result["auto"]
     kept = ", ".join(found["layers"]) or "none"
@@ -58,7 +197,7 @@ def auto(result: Mapping[str, Any]) -> str:
     )
 
 
-def export(result: Mapping[str, Any]) -> str:
+def export(result: Exported) -> str:
     """The files that were exported."""
     lines = []
     for row in result["files"]:
@@ -70,8 +209,9 @@ def export(result: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *added, _verified(result)])
 
 
-def _verified(result: Mapping[str, Any]) -> str:
-    rows = result["artifacts"].get("verify", {}).get("facts", {}).get("files", ())
+def _verified(result: Exported) -> str:
+    verify = result["artifacts"].get("verify")
+    rows = verify["facts"].get("files", ()) if verify else ()
     if not rows:
         where = result.get("added_to") or result["run"]
         return f"not verified; check them against the model: edgeres verify {where}"
@@ -80,11 +220,11 @@ def _verified(result: Mapping[str, Any]) -> str:
     return f"verified: each is the model; top-1 on the test images: {top1}"
 
 
-def search(result: Mapping[str, Any]) -> str:
+def search(result: Search) -> str:
     """A line per candidate that was trained, then the winner; * marks the Pareto front."""
     rows = []
     for c in result["candidates"]:
-        if c["top1"] is None:
+        if c["top1"] is None or c["interval"] is None:
             continue
         low, high = c["interval"]
         rows.append({

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgeres.records import Proof
 
 _SHOWN = 3
 
 
-def proofs(files: Sequence[Mapping[str, Any]]) -> list[str]:
-    """One paragraph for the files that share a proof; none if there is none."""
-    proven = [file for file in files if file.get("proof")]
+def proofs(files: Iterable[tuple[str, Proof | None]]) -> list[str]:
+    """One paragraph for the files that share a proof; none if there is none.
+
+    Args:
+        files: their targets, and what is known of each.
+    """
+    proven = [(target, proof) for target, proof in files if proof]
     if not proven:
         return []
-    first, *rest = sentences(proven[0]["proof"])
-    return ["", f"{', '.join(file['target'] for file in proven)}: {first}",
+    first, *rest = sentences(proven[0][1])
+    return ["", f"{', '.join(target for target, _ in proven)}: {first}",
             *(f"  {sentence}" for sentence in rest)]  # fmt: skip
 
 
-def sentences(proof: Mapping[str, Any]) -> list[str]:
+def sentences(proof: Proof) -> list[str]:
     """The verdict, and what stands in its way."""
     runtimes = ", ".join(proof["runtimes"])
     looked = f"{proof['sums']:,} sums and {proof['pairs']:,} pairs of codes"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, final
 
+from edgeres.records import Tensor
 from edgeres.text import (
     accuracy,
     every_input,
@@ -16,12 +17,224 @@ from edgeres.text import (
     tensor,
 )
 
+if TYPE_CHECKING:
+    from typing import NotRequired
+
+    from typing_extensions import TypeIs
+
+    from edgeres.records import Certified, Counted, Judged, Layer, Memory, OnRuntime, Report
+
 _SHOWN = 8  # names of a long list
 
 
-def inspect(result: Mapping[str, Any]) -> str:
+class Trial(TypedDict):
+    """`verification.selftest.Trial`"""
+
+    target: str
+    fault: str
+    planted: bool
+    caught: bool
+    gate: str
+    by: str
+
+
+class End(Tensor):
+    """An input or output beside the first."""
+
+    end: str
+
+
+class Beside(TypedDict):
+    """A file that a model keeps beside itself."""
+
+    sha256: str
+    size_bytes: int
+
+
+class Optimized(TypedDict):
+    """What a runtime makes of the operators."""
+
+    name: str
+    operators: Mapping[str, int]
+
+
+class Inspected(TypedDict):
+    """What is in a model file."""
+
+    file: str
+    format: str
+    target: str
+    size_bytes: int
+    requires: str | None
+    constant_bytes: int
+    four_bits: int
+    beside: Mapping[str, Beside]
+    macs: int
+    input: Tensor
+    output: Tensor
+    any_batch: bool
+    also: list[End]
+    operators: Mapping[str, int]
+    runtime: NotRequired[Optimized | None]
+    delegates: Mapping[str, str]
+    not_run: str
+    integer_share: Mapping[str, float]
+    float_operators: list[str]
+    transposes: int
+    residual_adds: int
+    partitions: int | None
+    metadata: Mapping[str, str]
+    layers: list[Layer]
+    runtimes: NotRequired[list[OnRuntime]]
+
+
+class Weighed(TypedDict):
+    """A layer of a program."""
+
+    name: str
+    kind: str
+    shape: list[int]
+    macs: int
+    weights: int
+
+
+class Program(TypedDict):
+    """What is in a program of torch.export."""
+
+    file: str
+    format: Literal["pt2"]
+    sha256: str
+    size_bytes: int
+    parameters: int
+    macs: int
+    input: Tensor
+    output: Tensor
+    any_size: bool
+    operators: Mapping[str, int]
+    layers: list[Weighed]
+    notes: list[str]
+
+
+class Unverified(TypedDict):
+    """A file that couldn't be verified, and why."""
+
+    target: str
+    why: str
+
+
+class Verdicts(TypedDict):
+    """What verification says of each file."""
+
+    run: str
+    passed: bool
+    files: list[Certified]
+    failures: list[str]
+    exit_code: NotRequired[int]
+
+
+class Verified(Verdicts):
+    """The same, and what couldn't be verified."""
+
+    unverified: list[Unverified]
+
+
+class SelfTested(TypedDict):
+    """What verification said to each fault."""
+
+    run: str
+    passed: bool
+    trials: list[Trial]
+
+
+class Measured(TypedDict):
+    """What devices measured; samples by device, target and session."""
+
+    reports: list[Report]
+    failures: list[dict[str, str]]
+    samples: Mapping[str, Mapping[str, list[list[int]]]]
+    error: str
+
+
+class Benchmarked(Measured):
+    """The same, and whose test images were answered."""
+
+    accuracy_of: str
+
+
+class Checked(TypedDict):
+    """Limits and what was measured."""
+
+    passed: bool
+    results: list[Judged]
+    notes: list[str]
+
+
+class Timed(TypedDict):
+    """The median of one answer, and its interval, None of a single session."""
+
+    median_ns: float
+    median_ci_ns: Sequence[float] | None
+
+
+class Subject(TypedDict):
+    """What was measured of one file on one device."""
+
+    target: str
+    device: str
+    status: str
+    latency: Timed | None
+    accuracy: Counted | None
+    peak_rss_bytes: float | None
+    size_bytes: int | None
+
+
+class Subjects(TypedDict):
+    """The files of both sides."""
+
+    a: list[Subject]
+    b: list[Subject]
+
+
+class ComparedRow(TypedDict):
+    """`measurement.compare.Row`"""
+
+    device: str
+    a_target: str
+    b_target: str
+    measure: str
+    unit: str
+    a: float | None
+    b: float | None
+    change: float | None
+    interval: Sequence[float] | None
+    verdict: str
+    evidence: str
+
+
+@final
+class Pair(TypedDict):
+    """B held against A."""
+
+    a: str
+    b: str
+    verdict: str
+    tolerance: Mapping[str, float]
+    rows: list[ComparedRow]
+    notes: list[str]
+    subjects: Subjects
+
+
+@final
+class Pairs(TypedDict):
+    """The others held against the first."""
+
+    verdict: str
+    pairs: list[Pair]
+
+
+def inspect(result: Inspected | Program) -> str:
     """What is in a file: sums, then its layers."""
-    if result["format"] == "pt2":
+    if _is_program(result):
         return _program(result)
     counts = _counted(result["operators"])
     floats = result["float_operators"]
@@ -59,7 +272,11 @@ def inspect(result: Mapping[str, Any]) -> str:
     return "\n".join([listed, *islands, *more, *asked, "", layers(result["layers"])])
 
 
-def _program(result: Mapping[str, Any]) -> str:
+def _is_program(result: Inspected | Program) -> TypeIs[Program]:
+    return result["format"] == "pt2"
+
+
+def _program(result: Program) -> str:
     """What is in a program of torch.export, which other commands make files of."""
     rows = {
         "file": result["file"], "format": "a program of torch.export",
@@ -83,12 +300,12 @@ def _counted(operators: Mapping[str, int]) -> str:
     return ", ".join(f"{n} {start(kind, 60)}" for kind, n in sorted(operators.items()))
 
 
-def _runtime(found: Mapping[str, Any] | None) -> dict[str, str]:
+def _runtime(found: Optimized | None) -> dict[str, str]:
     """What the runtime's optimizer makes of the operators."""
     return {f"in {found['name']}": _counted(found["operators"])} if found else {}
 
 
-def layers(found: Sequence[Mapping[str, Any]]) -> str:
+def layers(found: Sequence[Layer]) -> str:
     """A line per operation that holds weights or works in floating point."""
     rows = [{"layer": start(layer["name"], 34), "operator": layer["kind"],
              "output": "x".join(map(str, layer["shape"])) or "-",
@@ -99,7 +316,7 @@ def layers(found: Sequence[Mapping[str, Any]]) -> str:
     return table(rows, tuple(rows[0])) if rows else "no layer holds weights"
 
 
-def verify(result: Mapping[str, Any]) -> str:
+def verify(result: Verified) -> str:
     """A line per file, then what failed. worst, layer: largest differences, in codes."""
     rows = []
     for f in result["files"]:
@@ -118,11 +335,14 @@ def verify(result: Mapping[str, Any]) -> str:
     failed = [f"failed: {sentence}" for sentence in result["failures"]]
     failed += [f"not verified: {f['target']}: {f['why']}" for f in unverified]
     notes = [f"note: {f['target']}: {n}" for f in result["files"] for n in f["notes"]]
-    asked = [*runtimes.verdicts(result["files"]), *every_input.proofs(result["files"])]
+    asked = [
+        *runtimes.verdicts(result["files"]),
+        *every_input.proofs((f["target"], f.get("proof")) for f in result["files"]),
+    ]
     return "\n".join([listed, *failed, *notes, *asked])
 
 
-def self_test(result: Mapping[str, Any]) -> str:
+def self_test(result: SelfTested) -> str:
     """A line per fault, then what was missed."""
     planted = [t for t in result["trials"] if t["planted"]]
     rows = []
@@ -137,17 +357,20 @@ def self_test(result: Mapping[str, Any]) -> str:
     return "\n".join([table(rows, tuple(rows[0])), *missed, count])
 
 
-def benchmark(result: Mapping[str, Any]) -> str:
+def benchmark(result: Benchmarked) -> str:
     """Latency, then everything else of each file and device, then the doubts."""
     times, rest, reasons = [], [], []
     for r in result["reports"]:
-        latency, cold = r["latency"], r["cold"]
+        latency, cold = r["latency"], r.get("cold") or {}
+        if latency is None:
+            continue
         who = {"target": r["target"], "device": r["device"]}
         low, high = latency["median_ci_ns"] or (None, None)
         times.append({
             **who, "median": milliseconds(latency["median_ns"]),
             "95 % interval": f"{milliseconds(low)[:-3]}-{milliseconds(high)}" if low else "-",
-            **{p: milliseconds(latency[f"{p}_ns"]) for p in ("p90", "p95", "p99")},
+            "p90": milliseconds(latency["p90_ns"]), "p95": milliseconds(latency["p95_ns"]),
+            "p99": milliseconds(latency["p99_ns"]),
         })  # fmt: skip
         rest.append({
             **who, "load": milliseconds(_middle(cold["load_ns"])),
@@ -161,24 +384,31 @@ def benchmark(result: Mapping[str, Any]) -> str:
     return "\n\n".join([*tables, *(["\n".join(reasons)] if reasons else [])])
 
 
-def compare(result: Mapping[str, Any]) -> str:
+def pairs(result: Pair | Pairs) -> list[Pair]:
+    """The only pair, or all of several."""
+    if "pairs" in result:
+        return result["pairs"]
+    return [result]
+
+
+def compare(result: Pair | Pairs) -> str:
     """A row per measure, then what each verdict rests on; of each pair."""
-    return "\n\n".join(map(_compared_pair, result.get("pairs", [result])))
+    return "\n\n".join(map(_compared_pair, pairs(result)))
 
 
-def _compared_pair(result: Mapping[str, Any]) -> str:
+def _compared_pair(result: Pair) -> str:
     rows = _compared(result)
     verdict = _verdict(result)
     return "\n".join([table(rows, tuple(rows[0])), "", *unjudged(result), *result["notes"],
                       f"{verdict} (A {result['a']}, B {result['b']})"])  # fmt: skip
 
 
-def compare_markdown(result: Mapping[str, Any]) -> str:
+def compare_markdown(result: Pair | Pairs) -> str:
     """The same as Markdown tables; no tag, link, code or mention comes of a name."""
-    return "\n\n".join(map(_markdown_pair, result.get("pairs", [result])))
+    return "\n\n".join(map(_markdown_pair, pairs(result)))
 
 
-def _markdown_pair(result: Mapping[str, Any]) -> str:
+def _markdown_pair(result: Pair) -> str:
     rows = _compared(result)
     cells = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
     lines = [f"| {' | '.join(map(_inert, row))} |" for row in cells]
@@ -194,12 +424,12 @@ def _inert(words: object) -> str:
     return "".join(f"&#{ord(c)};" if c in "&<>`[]@!\\*_~#:" else c for c in text)
 
 
-def _verdict(result: Mapping[str, Any]) -> str:
+def _verdict(result: Pair) -> str:
     return {"same": "A and B are the same", "not measurable": "not everything can be judged",
             }.get(result["verdict"], f"B is {result['verdict']}")  # fmt: skip
 
 
-def unjudged(result: Mapping[str, Any]) -> list[str]:
+def unjudged(result: Pair) -> list[str]:
     """Why there is no verdict, or one without an interval."""
     missing = [r for r in result["rows"] if r["verdict"] == "not measurable"]
     alone = [r for r in result["rows"] if r["unit"] == "ns" and r["interval"] is None]
@@ -209,7 +439,7 @@ def unjudged(result: Mapping[str, Any]) -> list[str]:
             for r in result["rows"] if r in missing or r in alone] + mend  # fmt: skip
 
 
-def check(result: Mapping[str, Any]) -> str:
+def check(result: Checked) -> str:
     """A row per limit."""
     rows = [
         {"budget": r["measure"], "file": r["target"], "device": r["device"],
@@ -269,27 +499,27 @@ def _ago(seconds: int) -> str:
     return "just now" if seconds >= -60 else "in the future"
 
 
-def _worst(row: Mapping[str, Any]) -> str:
+def _worst(row: Certified) -> str:
     if row["worst_codes"] is None:
         return "-"
     return f"{row['worst_codes']:g}" if row["scales"] else f"{row['worst_codes']:.2g}"
 
 
-def _worst_layer(row: Mapping[str, Any]) -> str:
+def _worst_layer(row: Certified) -> str:
     return f"{max(c['worst'] for c in row['layers']):g}" if row["layers"] else "-"
 
 
-def _middle(values: Sequence[float]) -> float | None:
+def _middle(values: Sequence[float] | None) -> float | None:
     return sorted(values)[len(values) // 2] if values else None
 
 
-def _memory(found: Mapping[str, Any] | None) -> str:
+def _memory(found: Memory | None) -> str:
     if not found or not found.get("peak_rss_bytes"):
         return "-"
     return f"{found['peak_rss_bytes'] / 1e6:.1f} MB"
 
 
-def _compared(result: Mapping[str, Any]) -> list[dict[str, str]]:
+def _compared(result: Pair) -> list[dict[str, str]]:
     return [
         {"file": r["b_target"] if r["a_target"] == r["b_target"]
                  else f"{r['a_target']} / {r['b_target']}",
@@ -309,7 +539,7 @@ def _quantity(value: float | None, unit: str) -> str:
         f"{value / 1e6:.1f} MB" if unit == "bytes" else f"{value:.2%}"  # fmt: skip
 
 
-def _change(row: Mapping[str, Any]) -> str:
+def _change(row: ComparedRow) -> str:
     if row["change"] is None:
         return "-"
     low, high = row["interval"] or (0.0, 0.0)

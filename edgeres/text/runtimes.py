@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from edgeres.text import accuracy, kilobytes, start, table
+
+if TYPE_CHECKING:
+    from edgeres.records import Certified, OnRuntime
 
 _SHOWN = 4  # sentences of one runtime
 
 
-def verdicts(files: Sequence[Mapping[str, Any]]) -> list[str]:
+def verdicts(files: Sequence[Certified]) -> list[str]:
     """A row per file and runtime, then what was refused and where answers depart."""
     rows, said, introduced = [], [], []
     for file in files:
@@ -24,7 +27,7 @@ def verdicts(files: Sequence[Mapping[str, Any]]) -> list[str]:
     return ["", table(rows, tuple(rows[0])), *dict.fromkeys(introduced), *said] if rows else []
 
 
-def inspected(found: Mapping[str, Any]) -> str:
+def inspected(found: OnRuntime) -> str:
     """What a runtime says of a file that it only looked at."""
     costs = [f"{name} {value}" for name, value in _costs(found).items() if value != "-"]
     taken = found["taken"]
@@ -35,7 +38,7 @@ def inspected(found: Mapping[str, Any]) -> str:
     return "\n".join([f"{found['runtime']}: {first}", *(f"  {s}" for s in sentences(found))])
 
 
-def sentences(found: Mapping[str, Any]) -> list[str]:
+def sentences(found: OnRuntime) -> list[str]:
     """Who was asked, and what stood in its way."""
     who = ", ".join(part for part in (found["version"], found["device"]) if part)
     said = [f"{who} ({found['how']})" if who else found["how"]]
@@ -53,7 +56,7 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def _answers(found: Mapping[str, Any]) -> dict[str, str]:
+def _answers(found: OnRuntime) -> dict[str, str]:
     if found["agreement"] is None:
         return {"agreement": "-", "equal": "-", "worst": "-", "top-1": "-"}
     equal = found["equal_images"]
@@ -62,7 +65,7 @@ def _answers(found: Mapping[str, Any]) -> dict[str, str]:
             "worst": f"{found['worst_codes']:.4g}", "top-1": accuracy(found["test"])}  # fmt: skip
 
 
-def _costs(found: Mapping[str, Any]) -> dict[str, str]:
+def _costs(found: OnRuntime) -> dict[str, str]:
     memory = [f"{kind} {kilobytes(size)}" for kind, size in found["memory_bytes"].items()]
     cycles = found["cycles"]
     return {"memory": ", ".join(memory) or "-",
