@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres.reporting._rungs import Rung
 from edgeres.statistics import calibration_error
+
+if TYPE_CHECKING:
+    from edgeres.reporting._document import Bin, Confused, Confusion, Reliability
 
 _WHOLE = 20  # classes up to which the whole matrix is kept
 _PAIRS = 20
@@ -19,7 +21,7 @@ _PAIRS = 20
 
 def confusion(
     rungs: Sequence[Rung], labels: Sequence[int] | None, classes: Sequence[str]
-) -> dict[str, Any] | None:
+) -> Confusion | None:
     """Answers by true class: the whole matrix of few classes, the commonest mistakes of many.
 
     Returns:
@@ -33,7 +35,7 @@ def confusion(
             "rungs": [_confused(rung, labels, len(classes)) for rung in known]}  # fmt: skip
 
 
-def _confused(rung: Rung, labels: Sequence[int], classes: int) -> dict[str, Any]:
+def _confused(rung: Rung, labels: Sequence[int], classes: int) -> Confused:
     pairs = Counter(zip(labels, rung.predictions or (), strict=False))
     matrix = None
     if classes <= _WHOLE:
@@ -46,14 +48,18 @@ def _confused(rung: Rung, labels: Sequence[int], classes: int) -> dict[str, Any]
 def reliability(
     rungs: Sequence[Rung], labels: Sequence[int] | None,
     confidences: Mapping[str, Sequence[float]],
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> list[Reliability]:  # fmt: skip
     """Expected calibration error of each rung whose confidences are known, and its bins."""
-    found = []
+    found: list[Reliability] = []
     for rung in rungs:
         sure, predicted = confidences.get(rung.step), rung.predictions
         if sure and predicted and labels:
             right = [p == y for p, y in zip(predicted, labels, strict=False)]
             error, bins = calibration_error(list(sure)[: len(right)], right)
+            held: list[Bin] = [
+                {"low": b.low, "high": b.high, "n": b.n, "confidence": b.confidence,
+                 "accuracy": b.accuracy} for b in bins if b.n
+            ]  # fmt: skip
             found.append({"step": rung.step, "label": rung.label, "n": len(right), "ece": error,
-                          "bins": [asdict(b) for b in bins if b.n]})  # fmt: skip
+                          "bins": held})  # fmt: skip
     return found

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from edgeres.reporting import _units
 from edgeres.reporting._markup import Markup, join, tag
 from edgeres.reporting._svg import Axis, line, marker, short, svg, text, ticks, tone
 
-Row = Mapping[str, Any]
+if TYPE_CHECKING:
+    from edgeres.records import Facts
+    from edgeres.reporting._document import Accuracy, Point, Rated, Ratioed
+
 Unit = tuple[str, float]
 _ROW_PX = 40
 _RUNG_PX = 46
@@ -18,12 +21,12 @@ _LABEL_PX = 18
 _MIDDLE = 42
 
 
-def ladder(rows: Sequence[Row]) -> Markup:
+def ladder(rows: Sequence[Rated]) -> Markup:
     """Dot and whisker per rung, on one accuracy axis that does not start at zero."""
-    rows = [row for row in rows if row["accuracy"]]
-    marks_at = _accuracy_ticks(rows, 5)
+    known = [(row, found) for row in rows if (found := row["accuracy"])]
+    marks_at = _accuracy_ticks([found for _, found in known], 5)
     axis = Axis(marks_at[0], marks_at[-1])
-    height = 22 + _RUNG_PX * len(rows)
+    height = 22 + _RUNG_PX * len(known)
     marks = []
     told = 1 if len(marks_at) <= 5 else 2  # every or every other, for a phone's width
     for i, tick in enumerate(marks_at):
@@ -34,14 +37,14 @@ def ladder(rows: Sequence[Row]) -> Markup:
         place = "0" if first else "100%" if last else axis.percent(tick)
         anchor = "" if first else "end" if last else "middle"
         marks.append(text(place, 11, _tick_percent(tick, marks_at), f"tick {anchor}"))
-    start = axis.percent(rows[0]["accuracy"]["top1"])
+    start = axis.percent(known[0][1]["top1"])
     marks.append(line(start, 20, start, height, "reference"))
-    marks += [_rung(row, axis, 40 + _RUNG_PX * i) for i, row in enumerate(rows)]
-    described = "; ".join(f"{r['label']} {_units.percent(r['accuracy']['top1'])}" for r in rows)
+    marks += [_rung(row, found, axis, 40 + _RUNG_PX * i) for i, (row, found) in enumerate(known)]
+    described = "; ".join(f"{r['label']} {_units.percent(found['top1'])}" for r, found in known)
     return svg("ladder-chart", "Top-1 accuracy from rung to rung", described, height, *marks)
 
 
-def scatter(name: str, device: str, rows: Sequence[Row]) -> Markup:
+def scatter(name: str, device: str, rows: Sequence[Point]) -> Markup:
     """Accuracy against median latency with both intervals; every row has both.
 
     Labels stand above the plot, one line each, so that none can hide a point or another label.
@@ -50,7 +53,7 @@ def scatter(name: str, device: str, rows: Sequence[Row]) -> Markup:
     unit = _units.time_unit([row["latency"]["median_ns"] for row in rows])
     top = 30.0 + _LABEL_PX * len(rows)
     bottom = top + 170
-    marks_at = _accuracy_ticks(rows, 4)
+    marks_at = _accuracy_ticks([row["accuracy"] for row in rows], 4)
     up, across = Axis(marks_at[0], marks_at[-1], bottom, top), _TimeAxis(rows, unit)
     marks = []
     for tick in marks_at:
@@ -76,7 +79,7 @@ def scatter(name: str, device: str, rows: Sequence[Row]) -> Markup:
     return svg(name, f"Accuracy against latency on {device}", described, bottom + 42, *marks)
 
 
-def ratios(name: str, title: str, rows: Sequence[Row]) -> Markup:
+def ratios(name: str, title: str, rows: Sequence[Ratioed]) -> Markup:
     """Dot and whisker per measure around 1, on a logarithmic axis; the band is tolerated.
 
     A row has label, change, interval (or None), tolerance, and a tone: better, same or worse.
@@ -113,7 +116,7 @@ def bars(name: str, title: str, rows: Sequence[tuple[str, int, str]]) -> Markup:
     return svg(name, title, described, _ROW_PX * len(rows) - 8, *marks)
 
 
-def curves(name: str, title: str, rows: Sequence[Row]) -> Markup:
+def curves(name: str, title: str, rows: Sequence[Facts]) -> Markup:
     """Validation top-1 above and training loss below, by epoch."""
     highest = max((v for r in rows if (v := r.get("loss")) is not None), default=0) or 1
     top1, loss = _last(rows, "validation_top1"), _last(rows, "loss")
@@ -139,7 +142,7 @@ def swatch(kind: str) -> Markup:
 class _TimeAxis:
     """Latency from zero, or logarithmic where the slowest is over 10 times the fastest."""
 
-    def __init__(self, rows: Sequence[Row], unit: Unit):
+    def __init__(self, rows: Sequence[Point], unit: Unit):
         self.factor = unit[1]
         bounds = [bound for row in rows for bound in row["latency"]["median_ci_ns"]]
         low, high = (max(bound, 1) / self.factor for bound in (min(bounds), max(bounds)))
@@ -159,8 +162,8 @@ class _TimeAxis:
         return f"{10**tick if self.logarithmic else tick:g}"
 
 
-def _rung(row: Row, axis: Axis, y: float) -> Markup:
-    found, middle = row["accuracy"], y + 12
+def _rung(row: Rated, found: Accuracy, axis: Axis, y: float) -> Markup:
+    middle = y + 12
     low, high = axis.percent(found["low"]), axis.percent(found["high"])
     interval = _units.percent_range(found["low"], found["high"])
     model = row["detail"] if row["kind"] == "network" else ""
@@ -176,7 +179,7 @@ def _rung(row: Row, axis: Axis, y: float) -> Markup:
     )  # fmt: skip
 
 
-def _ratio(row: Row, axis: Axis, y: float) -> Markup:
+def _ratio(row: Ratioed, axis: Axis, y: float) -> Markup:
     middle, band = y + 12, math.log(_clipped(1 + row["tolerance"]))
     ends = [axis.percent(math.log(_clipped(end))) for end in row["interval"] or ()]
     whiskers = [line(ends[0], middle, ends[1], middle, "whisker")] if ends else []
@@ -191,7 +194,7 @@ def _ratio(row: Row, axis: Axis, y: float) -> Markup:
     )  # fmt: skip
 
 
-def _ratio_words(row: Row) -> str:
+def _ratio_words(row: Ratioed) -> str:
     span = row["interval"]
     return f"{row['change']:.2f}×" + (f" ({span[0]:.2f}–{span[1]:.2f})" if span else "")
 
@@ -211,7 +214,7 @@ def _ratio_ticks(ratios: Sequence[float]) -> list[float]:
     return [2.0**k for k in range(step * (first // step), last + step, step)]
 
 
-def _point(row: Row, across: _TimeAxis, up: Axis, unit: Unit) -> Markup:
+def _point(row: Point, across: _TimeAxis, up: Axis, unit: Unit) -> Markup:
     found, latency = row["accuracy"], row["latency"]
     x, y = f"{across.place(latency['median_ns']):g}%", up.place(found["top1"])
     low, high = (f"{across.place(bound):g}%" for bound in latency["median_ci_ns"])
@@ -226,7 +229,7 @@ def _point(row: Row, across: _TimeAxis, up: Axis, unit: Unit) -> Markup:
     )  # fmt: skip
 
 
-def _point_label(row: Row, across: _TimeAxis, up: Axis, unit: Unit, y: float) -> Markup:
+def _point_label(row: Point, across: _TimeAxis, up: Axis, unit: Unit, y: float) -> Markup:
     """The name beside a thin line that leads down to the point's whisker."""
     place = across.place(row["latency"]["median_ns"])
     x, kind, shift = f"{place:g}%", "label over", 5
@@ -239,12 +242,12 @@ def _point_label(row: Row, across: _TimeAxis, up: Axis, unit: Unit, y: float) ->
     )
 
 
-def _point_name(row: Row, unit: Unit) -> str:
+def _point_name(row: Point, unit: Unit) -> str:
     invalid = "" if row["status"] == "valid" else " (invalid)"
     return f"{short(row['target'], 24)}{invalid} {_units.time(row['latency']['median_ns'], unit)}"
 
 
-def _panel(rows: Sequence[Row], key: str, up: Axis, title: str, end: str, kind: str) -> Markup:
+def _panel(rows: Sequence[Facts], key: str, up: Axis, title: str, end: str, kind: str) -> Markup:
     """One curve between two lines; a value that wasn't finite leaves a gap."""
     top, height = up.end, up.start - up.end
     axis = Axis(0, max(len(rows) - 1, 1), 0, 100)
@@ -268,13 +271,12 @@ def _panel(rows: Sequence[Row], key: str, up: Axis, title: str, end: str, kind: 
     )  # fmt: skip
 
 
-def _last(rows: Sequence[Row], key: str) -> float | None:
+def _last(rows: Sequence[Facts], key: str) -> float | None:
     return rows[-1].get(key)
 
 
-def _accuracy_ticks(rows: Sequence[Row], count: int) -> list[float]:
-    low = min(row["accuracy"]["low"] for row in rows)
-    return ticks(low, max(row["accuracy"]["high"] for row in rows), count)
+def _accuracy_ticks(found: Sequence[Accuracy], count: int) -> list[float]:
+    return ticks(min(f["low"] for f in found), max(f["high"] for f in found), count)
 
 
 def _tick_percent(tick: float, marks_at: Sequence[float]) -> str:

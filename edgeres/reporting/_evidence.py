@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres.reporting import _figures, _plots, _spreads, _tables, _units
 from edgeres.reporting._markup import Child, Markup, join, tag
 from edgeres.reporting._parts import chart, figure, note, section
 
-Report = Mapping[str, Any]
+if TYPE_CHECKING:
+    from edgeres.reporting._document import Report
+
 _NAMES = {"teacher": "teacher", "distill": "student", "prune": "pruned network",
           "quantize": "int8 network"}  # fmt: skip
 _LOOK = {"quantize": "The int8 network is explained through its quantized graph, the one its files "
@@ -175,7 +176,7 @@ def _reliability(report: Report) -> Markup | None:
                 tag("div", *figures, class_="figures small"), words)  # fmt: skip
 
 
-def _picture(data: str, who: str, words: str, mark: str = "") -> Markup:
+def _picture(data: str, who: str | None, words: str, mark: str = "") -> Markup:
     sign = {"pass": "✓ ", "fail": "✗ "}.get(mark)
     shown = tag("span", sign, class_=f"mark {mark}") if sign else None
     image = tag("img", src=data, alt=f"{who}: {words}", width=112, height=112)

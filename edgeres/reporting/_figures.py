@@ -6,14 +6,18 @@ drawings beside them, and in files of their own, are made of the same rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from edgeres.reporting import _plots
 from edgeres.reporting._rungs import INTEGER
 
-Report = Mapping[str, Any]
-Row = Mapping[str, Any]
+if TYPE_CHECKING:
+    from typing import TypeGuard
+
+    from edgeres.records import Layer
+    from edgeres.reporting._document import FileRow, Point, Reliability, Report, Spread
+
 Bar = tuple[str, int, str]
 CURVES = {"validation_top1": ("top1", "validation top-1, %", 100.0),
           "loss": ("loss", "training loss", 1.0)}  # fmt: skip
@@ -25,10 +29,10 @@ def every(report: Report) -> dict[str, _plots.Figure]:
     found: dict[str, _plots.Figure] = {}
     for name, _, rows in tradeoffs(report):
         found[name] = _plots.pareto(rows)
-    for name, _, rows in distributions(report):
-        if warm := [row for row in rows if row["warm_ns"]]:
+    for name, _, spread in distributions(report):
+        if warm := [row for row in spread if row["warm_ns"]]:
             found[f"warm-{name}"] = _plots.warm(warm)
-        if cold := [row for row in rows if row["first_ns"]]:
+        if cold := [row for row in spread if row["first_ns"]]:
             found[f"cold-{name}"] = _plots.cold(cold)
     for key, (name, words, factor) in CURVES.items():
         if report["training"]:
@@ -36,19 +40,22 @@ def every(report: Report) -> dict[str, _plots.Figure]:
     return found
 
 
-def tradeoffs(report: Report) -> Sequence[tuple[str, str, Sequence[Row]]]:
+def tradeoffs(report: Report) -> Sequence[tuple[str, str, Sequence[Point]]]:
     """(name, device, the files that have both accuracy and latency there)."""
     devices = dict.fromkeys(row["device"] for row in report["files"] if row["device"])
     found = []
     for i, device in enumerate(devices):
-        rows = [r for r in report["files"]
-                if r["device"] == device and r["latency"] and r["accuracy"]]  # fmt: skip
+        rows = [r for r in report["files"] if r["device"] == device and _has_both(r)]
         if rows:
             found.append((f"pareto-{i}", device, rows))
     return found
 
 
-def distributions(report: Report) -> Sequence[tuple[str, str, Sequence[Row]]]:
+def _has_both(row: FileRow) -> TypeGuard[Point]:
+    return bool(row["latency"] and row["accuracy"])
+
+
+def distributions(report: Report) -> Sequence[tuple[str, str, Sequence[Spread]]]:
     """(number, device, the latencies of its files)."""
     rows = report.get("distributions") or []
     devices = dict.fromkeys(row["device"] for row in rows)
@@ -67,7 +74,7 @@ def sizes(report: Report) -> list[Bar]:
     return rows
 
 
-def layer_sizes(layers: Sequence[Row]) -> tuple[list[Bar], int]:
+def layer_sizes(layers: Sequence[Layer]) -> tuple[list[Bar], int]:
     """The largest layers' (name, bytes, tone) in the order of execution, and how many have any."""
     held = [layer for layer in layers if layer["constant_bytes"]]
     largest = sorted(held, key=lambda layer: -layer["constant_bytes"])[:_LAYERS]
@@ -79,12 +86,12 @@ def chosen(report: Report, known: Sequence[str]) -> list[str]:
     """The steps of the first network, the last one, and the product, as far as they are known."""
     networks = [row["step"] for row in report["ladder"]
                 if row["kind"] == "network" and row["step"] in known]  # fmt: skip
-    product = report["summary"]["product"] or {}
-    last = [step for step in known if step == product.get("step")]
+    product = report["summary"]["product"]
+    last = [step for step in known if product and step == product["step"]]
     return list(dict.fromkeys([*networks[:1], *networks[-1:], *last]))
 
 
-def reliability(report: Report) -> list[dict[str, Any]]:
+def reliability(report: Report) -> list[Reliability]:
     """How sure against how right: the chosen rungs' rows, and whether they compute in integers."""
     found = {row["step"]: row for row in report.get("reliability") or []}
     integer = {row["step"] for row in report["ladder"] if row["precision"] in INTEGER}

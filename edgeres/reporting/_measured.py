@@ -4,44 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres.reporting import _rungs
 from edgeres.reporting._rungs import Rung
 
+if TYPE_CHECKING:
+    from edgeres.records import Measured
+    from edgeres.reporting._document import Device, Entry, File, FileRow, Spread
 
-def files(rungs: Sequence[Rung], by_step: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+
+def files(rungs: Sequence[Rung], by_step: Mapping[str, Entry]) -> list[FileRow]:
     """A row per file and device; files that weren't exported here (only measured) come last."""
     exported = {rung.label: rung for rung in rungs if rung.kind == "file"}
     reports = _rungs.device_reports(by_step)
     targets = dict.fromkeys([*exported, *(report["target"] for report in reports)])
-    rows = []
+    rows: list[FileRow] = []
     for target in targets:
-        rung, row = exported.get(target), _rungs.verified(by_step, target) or {}
+        rung, row = exported.get(target), _rungs.verified(by_step, target)
         integer = _rungs.precision_of(target) in _rungs.INTEGER
-        base = {
+        base: File = {
             "target": target, "precision": _rungs.precision_of(target),
             "file": rung.detail if rung else None,
             "size_bytes": rung.size_bytes if rung else None,
-            "verified": row.get("passed"), "agreement": row.get("agreement"),
-            "worst": row.get("worst_codes"), "worst_unit": "codes" if integer else "logits",
+            "verified": row.get("passed") if row else None,
+            "agreement": row.get("agreement") if row else None,
+            "worst": row.get("worst_codes") if row else None,
+            "worst_unit": "codes" if integer else "logits",
             "accuracy": _rungs.accuracy(rung.correct, rung.n) if rung else None,
             "accuracy_on": rung.accuracy_on if rung else None,
         }  # fmt: skip
         measured = [report for report in reports if report["target"] == target]
-        rows += [base | _measurement(report, base) for report in measured] or [
-            base | {"device": None, "status": "not measured", "reasons": [], "latency": None,
-                    "peak_rss_bytes": None, "load_ns": None, "first_ns": None}
+        rows += [_measurement(report, base) for report in measured] or [
+            {**base, "device": None, "status": "not measured", "reasons": [], "latency": None,
+             "peak_rss_bytes": None, "load_ns": None, "first_ns": None}
         ]  # fmt: skip
     return rows
 
 
-def _measurement(report: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+def _measurement(report: Measured, base: File) -> FileRow:
     """One device report. The times of an emulated processor mean nothing and are left out."""
     emulated = bool(report.get("emulated"))
     memory, cold = report.get("memory") or {}, report.get("cold") or {}
     on_device = report.get("accuracy")
     return {
+        **base,
         "device": report["device"], "threads": report.get("threads"),
         "preset": report.get("preset"), "runtime": report.get("runtime"),
         "status": "emulated" if emulated else "valid" if report.get("valid") else "invalid",
@@ -62,9 +69,9 @@ def _middle(values: Sequence[float] | None) -> float | None:
     return median(values) if values else None
 
 
-def devices(by_step: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+def devices(by_step: Mapping[str, Entry]) -> list[Device]:
     """Each device once, with its runtimes and its state at the first measurement."""
-    devices: dict[str, dict[str, Any]] = {}
+    devices: dict[str, Device] = {}
     for report in _rungs.device_reports(by_step):
         device = devices.setdefault(report["device"], {
             "device": report["device"], "emulated": bool(report.get("emulated")),
@@ -78,10 +85,11 @@ def devices(by_step: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     return list(devices.values())
 
 
-def distributions(by_step: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+def distributions(by_step: Mapping[str, Entry]) -> list[Spread]:
     """Latencies of each file and device: percentiles when warm, every start when cold."""
-    samples = by_step.get("benchmark", {}).get("samples") or {}
-    found = []
+    benchmark = by_step.get("benchmark")
+    samples = (benchmark.get("samples") if benchmark else None) or {}
+    found: list[Spread] = []
     for report in _rungs.device_reports(by_step):
         warm = (samples.get(report["device"]) or {}).get(report["target"])
         cold = report.get("cold") or {}

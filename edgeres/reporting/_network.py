@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres.reporting import _svg, _units
 from edgeres.reporting._markup import Markup, tag
 
+if TYPE_CHECKING:
+    from edgeres.records import Layer
+
 _ROW, _TOP, _GUTTER, _BOX = 20, 6, 46, 150
 _HIDDEN = ("boundary",)  # quantize and dequantize beside a fused kernel are part of it
 _TONES = {"transpose": "invalid"}
-
-Layer = Mapping[str, Any]
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 from edgeres.reporting import _units
 from edgeres.reporting._headline import is_noise
 
-Report = Mapping[str, Any]
-Sections = Mapping[str, Mapping[str, Any]]
+if TYPE_CHECKING:
+    from edgeres.records import Facts
+    from edgeres.reporting._document import Summarized
+
+    Sections = Mapping[str, Facts]
+
 _BUDGETS = ("macs", "params", "size", "latency")
 
 
-def rows(report: Report, sections: Sections) -> list[dict[str, str]]:
+def rows(report: Summarized, sections: Sections) -> list[dict[str, str]]:
     """`limit` (of what), `says` and `command`, for accuracy, latency and size; none without a file.
 
     Args:
@@ -27,8 +31,10 @@ def rows(report: Report, sections: Sections) -> list[dict[str, str]]:
     product, run = report["summary"]["product"], report["run"]
     if product is None or product["kind"] != "file" or not run:
         return []
-    found = (("accuracy", _accuracy(report, sections)), ("latency", _latency(report, sections)),
-             ("size", _size(report, sections)))  # fmt: skip
+    name = product["label"]
+    found = (("accuracy", _accuracy(report, sections)),
+             ("latency", _latency(report, name, sections)),
+             ("size", _size(report, name, sections)))  # fmt: skip
     return [{"limit": limit, "says": says, "command": _command(run, *words)}
             for limit, (says, words) in found]  # fmt: skip
 
@@ -39,10 +45,10 @@ def _command(run: str, verb: str, *words: str) -> str:
     return shlex.join(["edgeres", verb, what, *words])
 
 
-def _accuracy(report: Report, sections: Sections) -> tuple[str, Sequence[str]]:
+def _accuracy(report: Summarized, sections: Sections) -> tuple[str, Sequence[str]]:
     """The step that lost most, if a loss is more than noise; else the network it started from."""
-    lost = [r for r in report["ladder"] if (c := r["against_previous"]) and c["p"] is not None
-            and c["points"] < 0 and not is_noise(c)]  # fmt: skip
+    lost = [(r, c, p) for r in report["ladder"] if (c := r["against_previous"])
+            and (p := c["p"]) is not None and c["points"] < 0 and not is_noise(c)]  # fmt: skip
     first = report["ladder"][0]
     if not lost:
         n = first["accuracy"]["n"] if first["accuracy"] else 0
@@ -50,10 +56,9 @@ def _accuracy(report: Report, sections: Sections) -> tuple[str, Sequence[str]]:
         says = (f"No step lost more than {n:,} test images can show; the ceiling is the "
                 f"{first['label'].lower()}, {first['detail']} ({top}).")  # fmt: skip
         return says, _longer(first["step"], sections)
-    worst = min(lost, key=lambda r: r["against_previous"]["points"])
-    change = worst["against_previous"]
+    worst, change, p = min(lost, key=lambda found: found[1]["points"])
     says = (f"{worst['label']} lost most: {_units.points(change['points'])} points against what it "
-            f"was made from ({_units.p_value(change['p'])}).")  # fmt: skip
+            f"was made from ({_units.p_value(p)}).")  # fmt: skip
     if worst["kind"] == "file":
         return says, ("verify",)
     if worst["step"] == "quantize" and sections.get("quantize", {}).get("method") == "ptq":
@@ -69,35 +74,33 @@ def _longer(step: str, sections: Sections) -> Sequence[str]:
     return ("verify",)
 
 
-def _latency(report: Report, sections: Sections) -> tuple[str, Sequence[str]]:
+def _latency(report: Summarized, product: str, sections: Sections) -> tuple[str, Sequence[str]]:
     """No valid measurement, or the layer that computes most."""
-    mine = [r for r in report["files"] if r["target"] == report["summary"]["product"]["label"]
-            and r["device"]]  # fmt: skip
-    valid = [r for r in mine if r["status"] == "valid" and r["latency"]]
+    mine = [(r, on) for r in report["files"] if r["target"] == product and (on := r["device"])]
+    valid = [(on, t) for r, on in mine if r["status"] == "valid" and (t := r["latency"])]
     if not mine:
         return "It was not measured.", ("benchmark", "--device", "host")
     if not valid:
-        row = mine[0]
+        row, device = mine[0]
         reason = (row["reasons"] or [f"its measurement is {row['status']}"])[0]
-        return (f"No valid figure on {row['device']}: {reason}. Measure again while nothing else "
-                "runs there.", ("benchmark", "--device", row["device"]))  # fmt: skip
-    row = valid[0]
-    says = f"{_units.time(row['latency']['median_ns'])} on {row['device']}"
-    layers = _layers(report, "macs")
+        return (f"No valid figure on {device}: {reason}. Measure again while nothing else "
+                "runs there.", ("benchmark", "--device", device))  # fmt: skip
+    device, times = valid[0]
+    says = f"{_units.time(times['median_ns'])} on {device}"
+    layers = _layers(report, product, "macs")
     if layers:
         name, share = layers
         says += f"; {name} does most, {_units.percent(share, 0)} of the multiply-accumulates"
     return f"{says}. Half the time is a budget:", _pruned(sections, "latency", "0.5x")
 
 
-def _size(report: Report, sections: Sections) -> tuple[str, Sequence[str]]:
+def _size(report: Summarized, product: str, sections: Sections) -> tuple[str, Sequence[str]]:
     """How much of the file is weights, and the largest layer."""
-    label = report["summary"]["product"]["label"]
-    rung = next(r for r in report["ladder"] if r["kind"] == "file" and r["label"] == label)
+    rung = next(r for r in report["ladder"] if r["kind"] == "file" and r["label"] == product)
     size = rung["size_bytes"]
     if not size:
         return "It is not known.", ("verify",)
-    says, layers = _units.size(size), _layers(report, "constant_bytes")
+    says, layers = _units.size(size), _layers(report, product, "constant_bytes")
     if layers:
         name, share = layers
         says += f"; {name} holds most, {_units.percent(share, 0)} of the weights"
@@ -105,10 +108,11 @@ def _size(report: Report, sections: Sections) -> tuple[str, Sequence[str]]:
     return f"{says}. Half of it is a budget:", _pruned(sections, "size", f"{half}KB")
 
 
-def _layers(report: Report, key: str) -> tuple[str, float] | None:
+def _layers(
+    report: Summarized, product: str, key: Literal["macs", "constant_bytes"]
+) -> tuple[str, float] | None:
     """The product's layer with most of something, and its share."""
-    label = report["summary"]["product"]["label"]
-    network = next((n for n in report["networks"] if n["target"] == label), None)
+    network = next((n for n in report["networks"] if n["target"] == product), None)
     layers = network["layers"] if network else ()
     total = sum(layer[key] for layer in layers)
     if not total:

@@ -9,14 +9,18 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres.reporting import _units
 from edgeres.reporting._markup import Markup, tag
 from edgeres.reporting._rungs import INTEGER
 
-Row = Mapping[str, Any]
-Figure = dict[str, Any]
+if TYPE_CHECKING:
+    from edgeres.reporting._document import Point, Spread, Toned, Trained
+
+Figure = dict[str, object]
+"""Data and layout as Plotly has them."""
+
 _TONES = {"int8": "@accent", "float": "@float", "invalid": "@warn"}
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdashdot")
 # One shape a file: names are told apart without colours, too.
@@ -38,7 +42,7 @@ def data(figures: Mapping[str, Figure]) -> Markup:
     return tag("script", Markup(text), type="application/json", id="plots")
 
 
-def pareto(rows: Sequence[Row]) -> Figure:
+def pareto(rows: Sequence[Point]) -> Figure:
     """Top-1 in percent against median latency with both intervals, and the front of the best."""
     unit = _units.time_unit([row["latency"]["median_ns"] for row in rows])
     points = sorted((row["latency"]["median_ns"] / unit[1], 100 * row["accuracy"]["top1"])
@@ -47,16 +51,16 @@ def pareto(rows: Sequence[Row]) -> Figure:
     for x, y in points:
         if not front or y > front[-1][1]:
             front.append((x, y))
-    traces: list[dict[str, Any]] = []
+    traces: list[Figure] = []
     if len(front) > 1:
-        x, y = zip(*front, strict=True)
-        traces.append(_line(x, y, "Pareto front", "@soft", dash="dot", width=1, shape="hv"))
+        xs, ys = zip(*front, strict=True)
+        traces.append(_line(xs, ys, "Pareto front", "@soft", dash="dot", width=1, shape="hv"))
     traces += [_point(row, unit, _SHAPES[i % len(_SHAPES)]) for i, row in enumerate(rows)]
     axis = _axis(f"median latency, {unit[0]}", [x for x, _ in points])
     return _figure(traces, axis, {"title": {"text": "top-1, %"}})
 
 
-def warm(rows: Sequence[Row]) -> Figure:
+def warm(rows: Sequence[Spread]) -> Figure:
     """Share of inferences that took at most so long, one line per file."""
     unit = _units.time_unit([row["warm_ns"][50] for row in rows])
     traces = []
@@ -69,16 +73,17 @@ def warm(rows: Sequence[Row]) -> Figure:
     return _figure(traces, axis, {"title": {"text": "share of inferences, %"}, "range": [0, 101]})
 
 
-def cold(rows: Sequence[Row]) -> Figure:
+def cold(rows: Sequence[Spread]) -> Figure:
     """Loading and first inference of every fresh process, a row of dots per file."""
-    traces: list[dict[str, Any]] = []
+    traces: list[Figure] = []
     every = [ns for row in rows for ns in (*row["load_ns"], *row["first_ns"])]
     unit = _units.time_unit([max(every)])
-    for what, key, symbol in (("loading the file", "load_ns", "circle-open"),
-                              ("first inference", "first_ns", "circle")):  # fmt: skip
+    loads, firsts = ([row["load_ns"] for row in rows], [row["first_ns"] for row in rows])
+    for what, times, symbol in (("loading the file", loads, "circle-open"),
+                                ("first inference", firsts, "circle")):  # fmt: skip
         for tone in _TONES.values():
-            mine = [(ns / unit[1], _name(row)) for row in rows if _tone(row) == tone
-                    for ns in row[key]]  # fmt: skip
+            mine = [(ns / unit[1], _name(row)) for row, starts in zip(rows, times, strict=True)
+                    if _tone(row) == tone for ns in starts]  # fmt: skip
             if mine:
                 marker = {"color": tone, "symbol": symbol, "size": 9, "opacity": 0.75}
                 traces.append({
@@ -94,7 +99,7 @@ def cold(rows: Sequence[Row]) -> Figure:
     return _figure(traces, axis, up, height=140 + 34 * len(rows))
 
 
-def curves(trained: Sequence[Row], key: str, words: str, factor: float = 1.0) -> Figure:
+def curves(trained: Sequence[Trained], key: str, words: str, factor: float = 1.0) -> Figure:
     """One line per network over its epochs; a value that wasn't finite leaves a gap."""
     traces = []
     for i, found in enumerate(trained):
@@ -105,7 +110,7 @@ def curves(trained: Sequence[Row], key: str, words: str, factor: float = 1.0) ->
     return _figure(traces, {"title": {"text": "epoch"}}, {"title": {"text": words}}, height=300)
 
 
-def _point(row: Row, unit: tuple[str, float], shape: str) -> dict[str, Any]:
+def _point(row: Point, unit: tuple[str, float], shape: str) -> Figure:
     found, latency, tone = row["accuracy"], row["latency"], _tone(row)
     x, y = latency["median_ns"] / unit[1], 100 * found["top1"]
     low, high = (ns / unit[1] for ns in latency["median_ci_ns"])
@@ -124,24 +129,22 @@ def _point(row: Row, unit: tuple[str, float], shape: str) -> dict[str, Any]:
 
 
 def _line(
-    x: Sequence[Any], y: Sequence[Any], name: str, tone: str, dash: str = "solid",
+    x: Sequence[float], y: Sequence[float | None], name: str, tone: str, dash: str = "solid",
     width: float = 2, shape: str = "linear", hover: str = "%{y} at %{x}", points: bool = False,
-) -> dict[str, Any]:  # fmt: skip
+) -> Figure:  # fmt: skip
     return {"type": "scatter", "mode": "lines+markers" if points and len(x) < 60 else "lines",
             "name": name, "x": list(x), "y": list(y), "hovertemplate": hover,
             "line": {"color": tone, "dash": dash, "width": width, "shape": shape},
             "marker": {"color": tone, "size": 6}}  # fmt: skip
 
 
-def _axis(
-    words: str, values: Sequence[float], shown: tuple[float, float] | None = None
-) -> dict[str, Any]:
+def _axis(words: str, values: Sequence[float], shown: tuple[float, float] | None = None) -> Figure:
     """From zero, or logarithmic where the values are far apart."""
     import math
 
     positive = [v for v in values if v > 0] or [1.0]
     far = max(positive) > _FAR * min(positive)
-    axis: dict[str, Any] = {"title": {"text": words + (", log scale" if far else "")},
+    axis: Figure = {"title": {"text": words + (", log scale" if far else "")},
                             "type": "log" if far else "linear"}  # fmt: skip
     if far and shown:
         axis["range"] = [math.log10(max(shown[0], min(positive)) * 0.9), math.log10(shown[1] * 1.1)]
@@ -150,10 +153,10 @@ def _axis(
     return axis
 
 
-def _figure(traces: Iterable[Any], across: Row, up: Row, height: int = 380) -> Figure:
+def _figure(traces: Iterable[Figure], across: Figure, up: Figure, height: int = 380) -> Figure:
     grid = {"gridcolor": "@grid", "linecolor": "@line", "zeroline": False, "automargin": True,
             "tickfont": {"color": "@soft"}}  # fmt: skip
-    titled = [{**axis, "title": {**axis.get("title", {}), "font": {"size": 12}, "standoff": 12}}
+    titled = [{**axis, "title": {**_title(axis), "font": {"size": 12}, "standoff": 12}}
               for axis in (across, up)]  # fmt: skip
     return {"data": list(traces), "layout": {
         "height": height, "xaxis": {**grid, **titled[0]}, "yaxis": {**grid, **titled[1]},
@@ -166,13 +169,18 @@ def _figure(traces: Iterable[Any], across: Row, up: Row, height: int = 380) -> F
     }}  # fmt: skip
 
 
-def _tone(row: Row) -> str:
+def _title(axis: Figure) -> Figure:
+    title = axis.get("title")
+    return title if isinstance(title, dict) else {}
+
+
+def _tone(row: Toned) -> str:
     if row.get("status", "valid") != "valid":
         return _TONES["invalid"]
     return _TONES["int8" if row["precision"] in INTEGER else "float"]
 
 
-def _name(row: Row) -> str:
+def _name(row: Point | Spread) -> str:
     return _safe(row["target"]) + ("" if row.get("status", "valid") == "valid" else " (invalid)")
 
 

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres.statistics import mcnemar, paired_difference, wilson
+
+if TYPE_CHECKING:
+    from edgeres.records import Certified, Counted, Facts, Measured
+    from edgeres.reporting._document import Accuracy, Change, Entry
 
 NETWORKS = ("teacher", "distill", "prune", "quantize")
 _LABELS = {"distill": "Student", "prune": "Pruned"}
@@ -53,7 +57,7 @@ class Rung:
     claimed: float | None = None
 
 
-def rungs(artifacts: Sequence[Mapping[str, Any]]) -> list[Rung]:
+def rungs(artifacts: Sequence[Entry]) -> list[Rung]:
     """Every network and exported file of a run, in order."""
     by_step = {a["step"]: a for a in artifacts}
     found: dict[str, Rung] = {}
@@ -66,7 +70,7 @@ def rungs(artifacts: Sequence[Mapping[str, Any]]) -> list[Rung]:
     return list(found.values())
 
 
-def accuracy(correct: int | None, n: int | None) -> dict[str, Any] | None:
+def accuracy(correct: int | None, n: int | None) -> Accuracy | None:
     """Top-1 as a share with its 95 % Wilson interval; None if nothing was counted."""
     if correct is None or not n:
         return None
@@ -74,7 +78,7 @@ def accuracy(correct: int | None, n: int | None) -> dict[str, Any] | None:
     return {"correct": correct, "n": n, "top1": correct / n, "low": low, "high": high}
 
 
-def change(first: Rung, second: Rung, labels: Sequence[int] | None) -> dict[str, Any] | None:
+def change(first: Rung, second: Rung, labels: Sequence[int] | None) -> Change | None:
     """What `second` gained (positive) or lost (negative) against `first`, in percentage points.
 
     With the predictions of both, image by image: `n` pairs, 95 % interval, exact McNemar p-value,
@@ -97,7 +101,7 @@ def change(first: Rung, second: Rung, labels: Sequence[int] | None) -> dict[str,
             "high": None, "p": None, "lost": None, "gained": None}  # fmt: skip
 
 
-def recall(rung: Rung, labels: Sequence[int], classes: int) -> list[dict[str, Any] | None]:
+def recall(rung: Rung, labels: Sequence[int], classes: int) -> list[Accuracy | None]:
     """Accuracy per true class; None for a class without images."""
     counts = [[0, 0] for _ in range(classes)]
     for predicted, label in zip(rung.predictions or (), labels, strict=False):
@@ -112,21 +116,25 @@ def precision_of(target: str) -> str | None:
     return ending if ending in _PRECISIONS else None
 
 
-def verified(by_step: Mapping[str, Mapping[str, Any]], target: str) -> Mapping[str, Any] | None:
+def verified(by_step: Mapping[str, Entry], target: str) -> Certified | None:
     """The verification row of a target."""
-    rows = by_step.get("verify", {}).get("facts", {}).get("files", ())
+    rows: Sequence[Certified] = facts(by_step, "verify").get("files", ())
     return next((row for row in rows if row["target"] == target), None)
 
 
-def device_reports(by_step: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def device_reports(by_step: Mapping[str, Entry]) -> list[Measured]:
     """All device reports of the run."""
-    return list(by_step.get("benchmark", {}).get("facts", {}).get("reports", ()))
+    return list(facts(by_step, "benchmark").get("reports", ()))
 
 
-def _network(
-    artifact: Mapping[str, Any], previous: str | None, by_step: Mapping[str, Mapping[str, Any]]
-) -> Rung:
-    step, facts = artifact["step"], artifact["facts"]
+def facts(by_step: Mapping[str, Entry], step: str) -> Facts:
+    """The facts of a step; none where the run doesn't have it."""
+    entry = by_step.get(step)
+    return entry["facts"] if entry else {}
+
+
+def _network(artifact: Entry, previous: str | None, by_step: Mapping[str, Entry]) -> Rung:
+    step, facts, predicted = artifact["step"], artifact["facts"], artifact.get("predictions")
     test, parameters = facts.get("test") or {}, facts.get("parameters")
     quantized = step == "quantize"
     if step == "teacher":
@@ -135,43 +143,42 @@ def _network(
         label = facts.get("method", "quantized").upper() if quantized else _LABELS[step]
     return Rung(
         step, previous, "network", label, facts.get("model", ""), "int8" if quantized else "fp32",
-        test.get("correct"), test.get("n"), BUILD_MACHINE, artifact.get("predictions"),
-        parameters, facts.get("macs"),
+        test.get("correct"), test.get("n"), BUILD_MACHINE,
+        None if isinstance(predicted, Mapping) else predicted, parameters, facts.get("macs"),
         None if quantized or parameters is None else 4 * parameters, facts.get("claimed"),
     )  # fmt: skip
 
 
-def _file(
-    artifact: Mapping[str, Any], origin: Rung | None, by_step: Mapping[str, Mapping[str, Any]]
-) -> Rung:
+def _file(artifact: Entry, origin: Rung | None, by_step: Mapping[str, Entry]) -> Rung:
     exported = artifact["facts"]["exported"]
     target = exported["target"]
     test, where = _file_accuracy(target, by_step)
-    predictions = (by_step.get("verify", {}).get("predictions") or {}).get(target)
+    verify = by_step.get("verify")
+    answers = verify.get("predictions") if verify else None
+    predictions = answers.get(target) if isinstance(answers, Mapping) else None
     return Rung(
         artifact["step"], origin.step if origin else None, "file", target, exported["file"],
-        precision_of(target), test.get("correct"), test.get("n"), where, predictions,
+        precision_of(target), test["correct"] if test else None, test["n"] if test else None,
+        where, predictions,
         origin.parameters if origin else None, origin.macs if origin else None,
         exported["size_bytes"],
     )  # fmt: skip
 
 
-def _file_accuracy(
-    target: str, by_step: Mapping[str, Mapping[str, Any]]
-) -> tuple[Mapping[str, int], str]:
+def _file_accuracy(target: str, by_step: Mapping[str, Entry]) -> tuple[Counted | None, str]:
     """What verification counted, else what the first device counted that ran the whole test set."""
     row = verified(by_step, target)
-    if row and row.get("test"):
-        return row["test"], BUILD_MACHINE
+    if row and (test := row.get("test")):
+        return test, BUILD_MACHINE
     for report in device_reports(by_step):
-        if report["target"] == target and report.get("accuracy"):
-            return report["accuracy"], report["device"]
-    return {}, ""
+        if report["target"] == target and (test := report.get("accuracy")):
+            return test, report["device"]
+    return None, ""
 
 
 def _origin(
-    artifact: Mapping[str, Any],
-    by_step: Mapping[str, Mapping[str, Any]],
+    artifact: Entry,
+    by_step: Mapping[str, Entry],
     found: Mapping[str, Rung],
 ) -> Rung | None:
     """The network a file was written from: by its parent's digest, else by its precision."""

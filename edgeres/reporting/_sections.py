@@ -5,8 +5,8 @@ A section whose material the run doesn't have is a sentence, or None and left ou
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from edgeres.reporting import _charts, _evidence, _figures, _network, _plots, _tables
 from edgeres.reporting._figures import CURVES
@@ -15,7 +15,9 @@ from edgeres.reporting._parts import chart, figure, note, section
 from edgeres.reporting._rungs import INTEGER
 from edgeres.text import every_input
 
-Report = Mapping[str, Any]
+if TYPE_CHECKING:
+    from edgeres.records import Facts, Layer
+    from edgeres.reporting._document import FileRow, Report, Toned
 
 
 def ladder(report: Report) -> Markup | None:
@@ -89,6 +91,7 @@ def verification(report: Report) -> Markup | None:
         return section("verification", "Verification", note("This run did not verify its files."))
     if not found["files"]:
         return section("verification", "Verification", note("There was no file to verify."))
+    known = [(row["target"], row.get("proof")) for row in found["files"]]
     notes = [tag("li", tag("b", row["target"]), ": ", words)
              for row in found["files"] for words in row.get("notes") or ()]  # fmt: skip
     return section(
@@ -96,7 +99,7 @@ def verification(report: Report) -> Markup | None:
         _tables.verification(found["files"]),
         _tables.runtimes(found["files"]),
         tag("ul", *notes, class_="notes") if notes else None,
-        *(note(words) for words in every_input.proofs(found["files"]) if words),
+        *(note(words) for words in every_input.proofs(known) if words),
         note("Every file is compared with the network it was written from, on the test images: "
               "the same scales, the same answers, and integer arithmetic where it says int8. Each "
               "layer of an int8 file is also recomputed from the codes that the file really fed "
@@ -169,7 +172,7 @@ def data(report: Report) -> Markup | None:
     )  # fmt: skip
 
 
-def _resized(rule: Any) -> str | None:
+def _resized(rule: Facts | None) -> str | None:
     """How pictures of any size came to theirs."""
     if not rule:
         return None
@@ -213,7 +216,7 @@ def _sizes(report: Report) -> Markup | None:
     return figure(_charts.bars("size-chart", "Sizes", rows), caption=words)
 
 
-def _layer_sizes(name: str, layers: Any) -> Markup | None:
+def _layer_sizes(name: str, layers: Sequence[Layer]) -> Markup | None:
     """Weights by layer, in the order of execution; the largest of many."""
     rows, held = _figures.layer_sizes(layers)
     if not rows:
@@ -222,7 +225,7 @@ def _layer_sizes(name: str, layers: Any) -> Markup | None:
     return join(tag("h3", f"Size by layer{few}"), _charts.bars(name, "Size by layer", rows))
 
 
-def _no_latency(rows: Any) -> str:
+def _no_latency(rows: Sequence[FileRow]) -> str:
     if any(row["status"] == "emulated" for row in rows):
         return "No latency: the files only ran on an emulated processor, whose times mean nothing."
     return "No latency was measured in this run."
@@ -236,7 +239,7 @@ def _pixels(size: int | None) -> str | None:
     return f"{size} × {size} px" if size else None
 
 
-def legend(rows: Any) -> Markup:
+def legend(rows: Sequence[Toned]) -> Markup:
     kinds = [("int8", "int8", any(r["precision"] in INTEGER for r in rows)),
              ("float", "float", any(r["precision"] not in INTEGER for r in rows)),
              ("invalid", "invalid measurement",

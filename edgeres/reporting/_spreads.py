@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from edgeres.reporting import _units
 from edgeres.reporting._markup import Markup, join, tag
 from edgeres.reporting._svg import Axis, line, short, svg, text, tone
 
-Row = Mapping[str, Any]
+if TYPE_CHECKING:
+    from edgeres.reporting._document import Reliability, Spread
+
 _ROW_PX = 46
 
 
-def boxes(name: str, device: str, rows: Sequence[Row]) -> Markup:
+def boxes(name: str, device: str, rows: Sequence[Spread]) -> Markup:
     """Per file, when warm: the median, the middle half, and 5 % to 95 %; when cold: every start.
 
     The axis is logarithmic, for a first start may take a thousand inferences.
@@ -38,7 +40,7 @@ def boxes(name: str, device: str, rows: Sequence[Row]) -> Markup:
     return svg(name, f"Latency distributions on {device}", described, bottom + 40, *marks)
 
 
-def reliability(name: str, found: Row) -> Markup:
+def reliability(name: str, found: Reliability) -> Markup:
     """Accuracy of the predictions of each confidence, and its gap to the diagonal."""
     up, across = Axis(0, 1, 206, 12), Axis(0, 1, 8, 97)
     marks = []
@@ -66,12 +68,12 @@ def reliability(name: str, found: Row) -> Markup:
                tag("g", *marks, class_="int8" if found.get("integer") else "float"))  # fmt: skip
 
 
-def _shown(row: Row) -> list[float]:
+def _shown(row: Spread) -> list[float]:
     warm = row["warm_ns"]
     return [*([warm[5], warm[95]] if warm else []), *row["load_ns"], *row["first_ns"]]
 
 
-def _box(row: Row, axis: Axis, y: float) -> Markup:
+def _box(row: Spread, axis: Axis, y: float) -> Markup:
     def at(ns: float) -> str:
         return axis.percent(math.log10(max(ns, 1)))
 
@@ -86,10 +88,13 @@ def _box(row: Row, axis: Axis, y: float) -> Markup:
             line(at(warm[25]), y + 19, at(warm[75]), y + 19, "thick"),
             line(at(warm[50]), y + 12, at(warm[50]), y + 26, "whisker"),
         )]  # fmt: skip
-    for key, kind, words in (("load_ns", "open", "loading"), ("first_ns", "marker", "first")):
+    for every, kind, words in (
+        (row["load_ns"], "open", "loading"),
+        (row["first_ns"], "marker", "first"),
+    ):
         marks += [
             tag("circle", tag("title", f"{words}: {_units.time(ns)}"), cx=at(ns), cy=y + 19, r=3.5,
                 class_=kind)
-            for ns in row[key]
+            for ns in every
         ]  # fmt: skip
     return tag("g", join(*marks), class_=tone(row))

@@ -7,12 +7,14 @@ text keeps the page's size: the same drawing is readable on a phone and in print
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres.reporting._markup import Markup, tag
 from edgeres.reporting._rungs import INTEGER
+
+if TYPE_CHECKING:
+    from edgeres.reporting._document import Toned
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [round(i * step, 12) for i in range(first, max(last, first + 1) + 1)]
 
 
-def tone(row: Mapping[str, Any]) -> str:
+def tone(row: Toned) -> str:
     """CSS classes of a row's marks."""
     name = "int8" if row["precision"] in INTEGER else "float"
     return f"{name} invalid" if row.get("status", "valid") != "valid" else name

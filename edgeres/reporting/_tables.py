@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres.reporting import _units
 from edgeres.reporting._headline import is_noise
@@ -11,7 +11,18 @@ from edgeres.reporting._markup import Child, Markup, join, tag
 from edgeres.statistics import mcnemar
 from edgeres.text.runtimes import sentences
 
-Row = Mapping[str, Any]
+if TYPE_CHECKING:
+    from edgeres.records import Gate, OnRuntime
+    from edgeres.reporting._document import (
+        Accuracy,
+        Certificate,
+        Change,
+        FileRow,
+        Made,
+        PerClass,
+        Step,
+    )
+
 _CLASSES_SHOWN = 20
 
 
@@ -28,7 +39,7 @@ def badge(words: str, kind: str) -> Markup:
     return tag("span", words, class_=f"badge {kind}")
 
 
-def ladder(rows: Sequence[Row]) -> Markup:
+def ladder(rows: Sequence[Step]) -> Markup:
     """A row per network and file."""
     first = f"the {rows[0]['label'].lower()}" if rows[0]["kind"] == "network" else "the first"
     columns = [("Rung", ""), ("Top-1", "n"), ("95 % interval", "n"), ("Correct / n", "n"),
@@ -37,7 +48,7 @@ def ladder(rows: Sequence[Row]) -> Markup:
     return table("Accuracy, cost and size of every rung", columns, map(_rung, rows))
 
 
-def files(rows: Sequence[Row]) -> Markup:
+def files(rows: Sequence[FileRow]) -> Markup:
     """A row per file."""
     columns = [("File", ""), ("Size", "n"), ("Verified", ""), ("Same top-1 as its network", "n"),
                ("Worst difference", "n"), ("Top-1 (95 % interval)", "n")]  # fmt: skip
@@ -45,7 +56,7 @@ def files(rows: Sequence[Row]) -> Markup:
     return table("Every exported file", columns, map(_file, reversed(once.values())))
 
 
-def measurements(rows: Sequence[Row]) -> Markup:
+def measurements(rows: Sequence[FileRow]) -> Markup:
     """A row per file and device."""
     unit = _units.time_unit([r["latency"]["median_ns"] for r in rows if r["latency"]])
     columns = [("File", ""), ("Device", ""), ("Measurement", ""),
@@ -66,7 +77,7 @@ def measurements(rows: Sequence[Row]) -> Markup:
     return table("Measured on devices", columns, body)
 
 
-def verification(rows: Sequence[Row]) -> Markup:
+def verification(rows: Sequence[Certificate]) -> Markup:
     """Gates down, files across."""
     names = dict.fromkeys(gate["name"] for row in rows for gate in row["gates"])
     columns = [("Gate", ""), *((row["target"], "") for row in rows)]
@@ -88,19 +99,20 @@ def verification(rows: Sequence[Row]) -> Markup:
     return table("What was checked, and the limit it was held to", columns, body)
 
 
-def _same_as_float(row: Row) -> str | None:
+def _same_as_float(row: Certificate) -> str | None:
     found = row.get("against_float")
     return _units.percent(found["agreement"]) if found else None
 
 
-def _significance(row: Row) -> str | None:
-    if not row.get("discordant"):
+def _significance(row: Certificate) -> str | None:
+    discordant = row.get("discordant")
+    if not discordant:
         return None
-    lost, won = row["discordant"]
+    lost, won = discordant
     return f"−{lost} +{won}, {_units.p_value(mcnemar(lost, won))}"
 
 
-_FOUND: dict[str, Callable[[Row], str | None]] = {
+_FOUND: dict[str, Callable[[Certificate], str | None]] = {
     "Same answer as the float network": _same_as_float,
     "Right answers lost and won by it": _significance,
     "Residual adds in their place": lambda row: str(len(row.get("residual_adds") or ())) or None
@@ -109,7 +121,7 @@ _FOUND: dict[str, Callable[[Row], str | None]] = {
 }  # fmt: skip
 
 
-def _verdict(row: Row) -> Markup:
+def _verdict(row: Certificate) -> Markup:
     """A file's own gates are listed below it; those of other runtimes aren't."""
     if row["passed"]:
         return badge("passed", "good")
@@ -117,7 +129,7 @@ def _verdict(row: Row) -> Markup:
     return badge("failed on another runtime" if elsewhere else "failed", "bad")
 
 
-def runtimes(rows: Sequence[Row]) -> Markup | None:
+def runtimes(rows: Sequence[Certificate]) -> Markup | None:
     """A row per file and runtime; None if none was asked."""
     asked = [(row, found) for row in rows for found in row.get("runtimes") or ()]
     columns = [("File", ""), ("Runtime", ""), ("Verdict", ""), ("Same top-1 as its network", "n"),
@@ -128,7 +140,7 @@ def runtimes(rows: Sequence[Row]) -> Markup | None:
     return table("On other runtimes", columns, body) if body else None
 
 
-def _on_runtime(found: Row) -> list[Markup]:
+def _on_runtime(found: OnRuntime) -> list[Markup]:
     test, equal = found.get("test"), found.get("equal_images")
     unit = "codes" if equal is not None else "logits"
     worst = found.get("worst_codes")
@@ -149,14 +161,14 @@ def _on_runtime(found: Row) -> list[Markup]:
     ]
 
 
-def per_class(found: Row, chosen: Sequence[str]) -> tuple[Markup, bool]:
+def per_class(found: PerClass, chosen: Sequence[str]) -> tuple[Markup, bool]:
     """Accuracy per class of the chosen rungs, and whether only the worst classes are shown."""
     rungs = [rung for rung in found["rungs"] if rung["step"] in chosen]
     order = list(range(len(found["classes"])))
     cut = len(order) > _CLASSES_SHOWN
     if cut:
         worst = rungs[-1]["recall"]
-        order.sort(key=lambda i: worst[i]["top1"] if worst[i] else 2.0)
+        order.sort(key=lambda i: known["top1"] if (known := worst[i]) else 2.0)
     columns = [("Class", ""), ("Test images", "n"), *((rung["label"], "n") for rung in rungs)]
     body = [
         tag("tr", tag("th", found["classes"][i], scope="row"),
@@ -167,7 +179,7 @@ def per_class(found: Row, chosen: Sequence[str]) -> tuple[Markup, bool]:
     return table("Accuracy per class, with 95 % interval", columns, body), cut
 
 
-def lineage(rows: Sequence[Row]) -> Markup:
+def lineage(rows: Sequence[Made]) -> Markup:
     """A row per artifact."""
     columns = [("Step", ""), ("Key", ""), ("Digest of the contents", ""), ("Took", "n")]
     body = [
@@ -180,13 +192,13 @@ def lineage(rows: Sequence[Row]) -> Markup:
     return table("Every artifact this report is made from", columns, body)
 
 
-def facts(values: Row) -> Markup:
+def facts(values: Mapping[str, object]) -> Markup:
     """Nested plain values as a description list: `libraries torch`, `2.13`."""
     flat = [(name, words) for name, words in _flatten("", values) if words]
     return tag("dl", *(tag("div", tag("dt", n), tag("dd", w)) for n, w in flat), class_="facts")
 
 
-def _flatten(prefix: str, value: Any) -> Iterable[tuple[str, str]]:
+def _flatten(prefix: str, value: object) -> Iterable[tuple[str, str]]:
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from _flatten(f"{prefix} {key}".replace("_", " ").strip(), item)
@@ -200,11 +212,11 @@ def _flatten(prefix: str, value: Any) -> Iterable[tuple[str, str]]:
         yield prefix, _plain(value)
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _rung(row: Row) -> Markup:
+def _rung(row: Step) -> Markup:
     found = row["accuracy"]
     numbers = (
         (_units.percent(found["top1"]), _units.percent_range(found["low"], found["high"]),
@@ -223,27 +235,28 @@ def _rung(row: Row) -> Markup:
     )  # fmt: skip
 
 
-def _claimed(row: Row) -> Markup | None:
+def _claimed(row: Step) -> Markup | None:
     """What the publisher states, which may be of other images or another preparation of them."""
     claimed = row.get("claimed")
     return None if claimed is None else tag("small", f"claimed {_units.percent(claimed)}")
 
 
-def _change(change: Row | None) -> Markup:
+def _change(change: Change | None) -> Markup:
     if change is None:
         return tag("td", _units.NONE, class_="n")
-    if change["p"] is None:
+    low, high = change["low"], change["high"]
+    if change["p"] is None or low is None or high is None:
         note = "not compared image by image"
         return tag("td", _units.points(change["points"]), tag("small", note), class_="n")
     kind = "" if is_noise(change) else " loss" if change["points"] < 0 else " gain"
     same = change["lost"] == change["gained"] == 0
     note = "same answers" if same else f"{_units.p_value(change['p'])}"
-    span = _units.points_range(change["low"], change["high"])
+    span = _units.points_range(low, high)
     return tag("td", _units.points(change["points"]), tag("small", note), class_=f"n{kind}",
                title=f"95 % interval {span} points, n={change['n']:,} pairs")  # fmt: skip
 
 
-def _file(row: Row) -> Markup:
+def _file(row: FileRow) -> Markup:
     verdicts = {True: badge("passed", "good"), False: badge("failed", "bad"),
                 None: badge("not verified", "plain")}  # fmt: skip
     agreement, worst = _units.NONE, _units.NONE
@@ -264,7 +277,7 @@ def _file(row: Row) -> Markup:
     )  # fmt: skip
 
 
-def _measured(row: Row, unit: tuple[str, float]) -> Markup:
+def _measured(row: FileRow, unit: tuple[str, float]) -> Markup:
     status, found = row["status"], row["latency"]
     kinds = {"valid": "good", "invalid": "bad", "emulated": "warn"}
     reasons = tag("ul", *(tag("li", r) for r in row["reasons"]), class_="reasons")
@@ -273,7 +286,8 @@ def _measured(row: Row, unit: tuple[str, float]) -> Markup:
                for i in range(3)]  # fmt: skip
     if found is not None:
         span = tag("small", _units.time_range(found["median_ci_ns"], unit))
-        slowest = _units.time(found["p90_ns"], unit) if found.get("p90_ns") else _units.NONE
+        p90 = found.get("p90_ns")
+        slowest = _units.time(p90, unit) if p90 else _units.NONE
         sessions = tag("small", f"{found['sessions']} sessions") if found.get("sessions") else None
         latency = [
             tag("td", _units.time(found["median_ns"], unit), span, class_=f"n{doubtful}"),
@@ -291,7 +305,7 @@ def _measured(row: Row, unit: tuple[str, float]) -> Markup:
     )  # fmt: skip
 
 
-def _runtime(row: Row) -> Markup | None:
+def _runtime(row: FileRow) -> Markup | None:
     runtime = row.get("runtime")
     if not runtime:
         return None
@@ -314,7 +328,7 @@ def _gate_words(name: str) -> Callable[[float], str]:
     return _units.number
 
 
-def _gate(gate: Row | None) -> Markup:
+def _gate(gate: Gate | None) -> Markup:
     if gate is None:
         return tag("td", _units.NONE, class_="muted")
     said = _gate_words(gate["name"])
@@ -326,7 +340,7 @@ def _gate(gate: Row | None) -> Markup:
     return tag("td", join(icon, " ", measured), tag("small", limit), class_="gate")
 
 
-def _share(found: Row | None) -> Markup:
+def _share(found: Accuracy | None) -> Markup:
     if not found:
         return tag("td", _units.NONE, class_="n")
     span = _units.percent_range(found["low"], found["high"])

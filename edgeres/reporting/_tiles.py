@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres.reporting import _units
 from edgeres.reporting._headline import is_noise
 from edgeres.reporting._markup import Markup, tag
 
-Numbers = Mapping[str, Any]
+if TYPE_CHECKING:
+    from edgeres.reporting._document import Passed, Speed, Summary
 
 
-def tiles(numbers: Numbers) -> Markup | None:
+def tiles(numbers: Summary) -> Markup | None:
     """The key numbers; those the run doesn't have are left out."""
     if numbers["product"] is None:
         return None
@@ -22,7 +22,7 @@ def tiles(numbers: Numbers) -> Markup | None:
     return tag("div", *shown, class_="tiles") if shown else None
 
 
-def _size(numbers: Numbers) -> Markup | None:
+def _size(numbers: Summary) -> Markup | None:
     found = numbers["size"]
     if found is None:
         return None
@@ -31,7 +31,7 @@ def _size(numbers: Numbers) -> Markup | None:
                  f"{_units.size(found['before'])} → {_units.size(found['after'])}")  # fmt: skip
 
 
-def _compute(numbers: Numbers) -> Markup | None:
+def _compute(numbers: Summary) -> Markup | None:
     found = numbers["macs"]
     if found is None:
         return None
@@ -40,7 +40,7 @@ def _compute(numbers: Numbers) -> Markup | None:
                  f"{_units.quantity(found['after'])} multiply-adds")  # fmt: skip
 
 
-def _latency(found: Numbers | None) -> Markup | None:
+def _latency(found: Speed | None) -> Markup | None:
     if found is None:
         return None
     unit = _units.time_unit([found["median_ns"]])
@@ -53,7 +53,7 @@ def _latency(found: Numbers | None) -> Markup | None:
     return _tile("Latency", _units.time(found["median_ns"], unit), detail)
 
 
-def _accuracy(numbers: Numbers) -> Markup | None:
+def _accuracy(numbers: Summary) -> Markup | None:
     found = numbers["accuracy"]
     if found is None:
         return None
@@ -67,7 +67,7 @@ def _accuracy(numbers: Numbers) -> Markup | None:
     return _tile("Top-1 accuracy", _units.percent(found["top1"]), detail, kind)
 
 
-def _verified(found: Numbers | None) -> Markup | None:
+def _verified(found: Passed | None) -> Markup | None:
     if found is None or not found["files"]:
         return None
     detail = "files proven to be the trained network"

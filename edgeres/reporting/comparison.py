@@ -6,9 +6,9 @@ The page is built of the report's parts, without its scripts: drawings in SVG an
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 from edgeres.reporting import _charts, _rungs, _tables, _units
 from edgeres.reporting._markup import Markup, tag
@@ -17,10 +17,16 @@ from edgeres.reporting._sections import legend
 from edgeres.reporting.html import document
 from edgeres.text.files import unjudged
 
-Pair = Mapping[str, Any]
+if TYPE_CHECKING:
+    from typing import TypeGuard
+
+    from edgeres.reporting._document import Compared, Point, Ratioed, Times
+    from edgeres.text.files import ComparedRow, Pair, Timed
+
 _BADGES = {"better": "good", "worse": "bad", "not measurable": "warn", "same": "plain"}
 _TOLERANCES = {"load": "cold", "first inference": "cold", "peak RSS": "memory", "size": "size",
                "energy": "energy"}  # fmt: skip
+_SIDES: tuple[Literal["a"], Literal["b"]] = ("a", "b")
 _LABEL = 33  # characters of a chart's label
 _SAYS = {"better": "{b} is better than {a}.", "worse": "{b} is worse than {a}.",
          "same": "{b} and {a} are the same.",
@@ -77,28 +83,32 @@ def _label(name: str, target: str) -> str:
     return f"{name if len(name) <= room else f'…{name[1 - room :]}'} {target}".strip()
 
 
-def _subjects(pairs: Sequence[Pair], names: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _subjects(pairs: Sequence[Pair], names: Sequence[str]) -> Iterator[Compared]:
     """Each file on each device, as the report's charts take it."""
     sides = [pairs[0]["subjects"]["a"], *(pair["subjects"]["b"] for pair in pairs)]
     for number, (name, files) in enumerate(zip(names, sides, strict=True), 1):
         single = len({row["target"] for row in files}) == 1
         for row in files:
-            found, latency = row["accuracy"] or {}, row["latency"] or {}
-            median, interval = latency.get("median_ns"), latency.get("median_ci_ns")
+            found, latency = row["accuracy"], row["latency"]
             target = "" if single else row["target"]
             yield {
                 "label": _label(name, target), "target": f"{number} {row['target']}",
                 "kind": "file", "detail": "", "device": row["device"], "status": row["status"],
                 "precision": _rungs.precision_of(row["target"]),
-                "accuracy": _rungs.accuracy(found.get("correct"), found.get("n")),
-                "latency": median and {"median_ns": median,
-                                       "median_ci_ns": interval or (median, median)},
+                "accuracy": _rungs.accuracy(found["correct"], found["n"]) if found else None,
+                "latency": _with_interval(latency) if latency else None,
             }  # fmt: skip
 
 
-def _accuracy(rows: Sequence[Mapping[str, Any]]) -> Markup | None:
+def _with_interval(found: Timed) -> Times:
+    """The median itself, of a single session."""
+    median = found["median_ns"]
+    return {"median_ns": median, "median_ci_ns": found["median_ci_ns"] or (median, median)}
+
+
+def _accuracy(rows: Sequence[Compared]) -> Markup | None:
     """Top-1 of every file: once, where it answers alike on every device."""
-    shown: dict[tuple[Any, ...], dict[str, Any]] = {}
+    shown: dict[tuple[str, int, int], Compared] = {}
     for row in rows:
         if found := row["accuracy"]:
             counted = (row["label"], found["correct"], found["n"])
@@ -113,11 +123,11 @@ def _accuracy(rows: Sequence[Mapping[str, Any]]) -> Markup | None:
     ))  # fmt: skip
 
 
-def _tradeoffs(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Iterator[Markup]:
+def _tradeoffs(rows: Sequence[Compared], names: Sequence[str]) -> Iterator[Markup]:
     numbered = ", ".join(f"{number} {name}" for number, name in enumerate(names, 1))
     figures = []
     for i, device in enumerate(dict.fromkeys(row["device"] for row in rows)):
-        drawn = [r for r in rows if r["device"] == device and r["latency"] and r["accuracy"]]
+        drawn = [r for r in rows if r["device"] == device and _has_both(r)]
         if drawn:
             figures.append(figure(
                 legend(drawn), _charts.scatter(f"tradeoff-{i}", device, drawn), caption=
@@ -127,6 +137,10 @@ def _tradeoffs(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Itera
     if figures:
         yield section("tradeoff", "Accuracy against latency",
                       tag("div", *figures, class_="figures"))  # fmt: skip
+
+
+def _has_both(row: Compared) -> TypeGuard[Point]:
+    return bool(row["latency"] and row["accuracy"])
 
 
 def _pair(number: int, pair: Pair, a: str, b: str) -> Markup:
@@ -141,11 +155,11 @@ def _pair(number: int, pair: Pair, a: str, b: str) -> Markup:
 def _ratios(number: int, pair: Pair) -> Markup | None:
     """The measures of which less is better, as multiples of A's."""
     several = len({(row["device"], row["b_target"]) for row in pair["rows"]}) > 1
-    rows = [
+    rows: list[Ratioed] = [
         {"label": f"{row['measure']} {row['b_target']}" if several else row["measure"],
-         "change": row["change"], "interval": row["interval"], "tone": row["verdict"],
+         "change": change, "interval": row["interval"], "tone": row["verdict"],
          "tolerance": pair["tolerance"][_TOLERANCES.get(row["measure"], "latency")]}
-        for row in pair["rows"] if row["unit"] != "share" and row["change"] is not None
+        for row in pair["rows"] if row["unit"] != "share" and (change := row["change"]) is not None
     ]  # fmt: skip
     if not rows:
         return None
@@ -154,12 +168,12 @@ def _ratios(number: int, pair: Pair) -> Markup | None:
                   "green: better, red: worse, beyond both.")  # fmt: skip
 
 
-def _row(row: Mapping[str, Any]) -> Markup:
+def _row(row: ComparedRow) -> Markup:
     same = row["a_target"] == row["b_target"]
     file = row["b_target"] if same else f"{row['a_target']} / {row['b_target']}"
     return tag(
         "tr", tag("th", file, scope="row"), tag("td", row["device"]), tag("td", row["measure"]),
-        *(tag("td", _quantity(row[side], row["unit"]), class_="n") for side in "ab"),
+        *(tag("td", _quantity(row[side], row["unit"]), class_="n") for side in _SIDES),
         tag("td", *_change(row), class_="n"),
         tag("td", _tables.badge(row["verdict"], _BADGES[row["verdict"]])),
         tag("td", row["evidence"], class_="long"),
@@ -176,7 +190,7 @@ def _quantity(value: float | None, unit: str) -> str:
     return _units.size(round(value)) if unit == "bytes" else _units.percent(value, 2)
 
 
-def _change(row: Mapping[str, Any]) -> tuple[object, ...]:
+def _change(row: ComparedRow) -> tuple[object, ...]:
     change, span = row["change"], row["interval"]
     if change is None:
         return (_units.NONE,)

@@ -6,20 +6,23 @@ The page's style sheet becomes one that every program reads: light colours in pl
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from edgeres.reporting import _charts, _figures, _network, _spreads
 from edgeres.reporting._markup import Markup, tag
+
+if TYPE_CHECKING:
+    from edgeres.reporting._document import Report
 
 _WIDTH, _EDGE, _HEAD = 720, 20, 48
 _TONES = {"int8": "accent", "float": "float", "invalid": "warn"}
 _FONT = "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
-def every(report: Mapping[str, Any]) -> dict[str, str]:
+def every(report: Report) -> dict[str, str]:
     """File name -> an SVG document, of everything that the page draws."""
     style = _style()
     found: dict[str, str] = {}
@@ -31,22 +34,22 @@ def every(report: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def _drawn(report: Mapping[str, Any]) -> Iterator[tuple[str, Markup]]:
+def _drawn(report: Report) -> Iterator[tuple[str, Markup]]:
     if any(row["accuracy"] for row in report["ladder"]):
         yield "ladder", _charts.ladder(report["ladder"])
     for name, device, rows in _figures.tradeoffs(report):
         yield f"accuracy-latency-{device}", _charts.scatter(name, device, rows)
     if bars := _figures.sizes(report):
         yield "sizes", _charts.bars("sizes", "Sizes", bars)
-    for name, device, rows in _figures.distributions(report):
-        yield f"latency-{device}", _spreads.boxes(f"boxes-{name}", device, rows)
+    for name, device, spread in _figures.distributions(report):
+        yield f"latency-{device}", _spreads.boxes(f"boxes-{name}", device, spread)
     for found in report["training"]:
         yield f"training-{found['step']}", _charts.curves(found["step"], found["label"],
                                                           found["rows"])  # fmt: skip
     for row in _figures.reliability(report):
         yield f"calibration-{row['step']}", _spreads.reliability(row["step"], row)
-    for found in report["networks"]:
-        target, layers = found["target"], found["layers"]
+    for network in report["networks"]:
+        target, layers = network["target"], network["layers"]
         yield f"inside-{target}", _network.draw(target, f"Inside {target}", layers)
         if layer_bars := _figures.layer_sizes(layers)[0]:
             words = f"Size by layer of {target}"

@@ -86,8 +86,8 @@ def maps(forward: Forward, x: Tensor, classes: Tensor) -> Tensor:
 
 def compared(
     first: tuple[Forward, Classifier], second: tuple[Forward, Classifier],
-    answers: Sequence[Any], images: Tensor, labels: Sequence[int],
-) -> dict[str, Any]:  # fmt: skip
+    answers: Sequence[np.ndarray], images: Tensor, labels: Sequence[int],
+) -> dict[str, object]:  # fmt: skip
     """Both networks' maps on the images where they are surest and still differ.
 
     Args:
@@ -106,7 +106,7 @@ def compared(
     differ = np.flatnonzero(one != two)
     sure = np.minimum(shares[0].max(1), shares[1].max(1))[differ]
     chosen = differ[np.argsort(-sure, kind="stable")][:SHOWN]
-    found: list[dict[str, Any]] = [
+    found: list[dict[str, object]] = [
         {"index": int(i), "label": int(labels[i]), "image": _png(_pixels(images[i]))}
         for i in chosen
     ]
@@ -142,7 +142,7 @@ class _StraightThrough(Interpreter):
         super().__init__(graph)
         self.pooled: Tensor | None = None
 
-    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name = str(target)
         if "quantized_decomposed.quantize_per_tensor" in name:
             x, scale, zero, low, high = args[:5]

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres.reporting import _evidence, _figures, _plots, _sections, _tiles
 from edgeres.reporting._markup import Child, Markup, join, tag
+
+if TYPE_CHECKING:
+    from edgeres.reporting._document import Report
 
 _SECTIONS = (
     ("ladder", "Ladder", _sections.ladder),
@@ -39,7 +42,7 @@ _METHOD = (
 )
 
 
-def render(report: Mapping[str, Any]) -> str:
+def render(report: Report) -> str:
     """The whole page.
 
     Args:
@@ -72,7 +75,7 @@ def document(title: Child, body: Markup, scripts: Sequence[Markup] = ()) -> str:
     return f"<!DOCTYPE html>\n{tag('html', _head(title, scripts), body, lang='en')}\n"
 
 
-def _about(report: Mapping[str, Any]) -> Markup | None:
+def _about(report: Report) -> Markup | None:
     """Which run, when, made and measured where, and its recipe."""
     devices = [f"{d['device']} ({d['state']['cpu_model']})" if d["state"].get("cpu_model")
                else d["device"] for d in report["devices"]]  # fmt: skip
@@ -87,7 +90,7 @@ def _about(report: Mapping[str, Any]) -> Markup | None:
     return tag("dl", *shown, class_="about") if shown else None
 
 
-def _next(report: Mapping[str, Any]) -> Markup | None:
+def _next(report: Report) -> Markup | None:
     """What limits accuracy, latency and size, each with the command that changes it."""
     rows = report.get("next")
     if not rows:

@@ -9,26 +9,40 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeres.reporting import _answers, _headline, _measured, _next, _rungs
 from edgeres.reporting._rungs import Rung
+
+if TYPE_CHECKING:
+    from edgeres.records import Certified, Facts, Gate, Judged
+    from edgeres.reporting._document import (
+        Certificate,
+        Entry,
+        Evidence,
+        Network,
+        PerClass,
+        Report,
+        Step,
+        Summarized,
+        Verification,
+    )
 
 SCHEMA = 1
 
 
 def build(
-    artifacts: Sequence[Mapping[str, Any]],
+    artifacts: Sequence[Entry],
     *,
     title: str,
     recipe_yaml: str,
-    environment: Mapping[str, Any],
-    dataset: Mapping[str, Any],
-    explained: Mapping[str, Any] | None = None,
-    budgets: Sequence[Mapping[str, Any]] = (),
+    environment: Mapping[str, object],
+    dataset: Facts,
+    explained: Facts | None = None,
+    budgets: Sequence[Judged] = (),
     run: str = "",
     written_at: str = "",
-) -> dict[str, Any]:
+) -> Report:
     """Assemble `report.json`.
 
     Args:
@@ -73,23 +87,22 @@ def build(
     labels = dataset.get("labels")
     rungs = _rungs.rungs(artifacts)
     classes = dataset.get("classes") or []
-    report: dict[str, Any] = {
+    known: Evidence = {
         "schema": SCHEMA, "title": title, "run": run, "written_at": written_at,
         "ladder": _ladder(rungs, labels),
         "files": _measured.files(rungs, by_step),
         "devices": _measured.devices(by_step),
         "verification": _verification(by_step),
         "training": [
-            {"step": r.step, "label": r.label, "detail": r.detail,
-             "rows": by_step[r.step]["history"]}
-            for r in rungs if by_step[r.step].get("history")
+            {"step": r.step, "label": r.label, "detail": r.detail, "rows": history}
+            for r in rungs if (history := by_step[r.step].get("history"))
         ],
         "data": {name: value for name, value in dataset.items() if name != "labels"},
         "per_class": _per_class(rungs, labels, classes),
         "confusion": _answers.confusion(rungs, labels, classes),
         "reliability": _answers.reliability(rungs, labels, _confidences(artifacts)),
         "distributions": _measured.distributions(by_step),
-        "explained": explained, "budgets": [dict(row) for row in budgets],
+        "explained": explained, "budgets": list(budgets),
         "notes": [
             {"step": a["step"], "note": words}
             for a in artifacts for words in a["facts"].get("notes") or ()
@@ -103,18 +116,22 @@ def build(
         "networks": _networks(artifacts),
         "recipe": recipe_yaml,
     }  # fmt: skip
-    report["summary"] = _headline.summary(report, rungs, labels)
-    report["summary"]["sentences"] = _headline.sentences(report["summary"])
-    report["next"] = _next.rows(report, {a["step"]: a.get("section") or {} for a in artifacts})
-    report["headline"] = " ".join(report["summary"]["sentences"])
-    finite: dict[str, Any] = _finite(report)
+    numbers = _headline.summary(known, rungs, labels)
+    sentences = numbers["sentences"] = _headline.sentences(numbers)
+    told: Summarized = {**known, "summary": numbers}
+    report: Report = {
+        **told,
+        "next": _next.rows(told, {a["step"]: a.get("section") or {} for a in artifacts}),
+        "headline": " ".join(sentences),
+    }
+    finite: Report = _finite(report)
     return finite
 
 
-def _ladder(rungs: Sequence[Rung], labels: Sequence[int] | None) -> list[dict[str, Any]]:
+def _ladder(rungs: Sequence[Rung], labels: Sequence[int] | None) -> list[Step]:
     by_step = {rung.step: rung for rung in rungs}
     first = rungs[0] if rungs and rungs[0].kind == "network" else None
-    rows = []
+    rows: list[Step] = []
     for rung in rungs:
         previous = by_step.get(rung.previous or "")
         rows.append({
@@ -129,27 +146,31 @@ def _ladder(rungs: Sequence[Rung], labels: Sequence[int] | None) -> list[dict[st
     return rows
 
 
-def _verification(by_step: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
-    facts = by_step.get("verify", {}).get("facts")
+def _verification(by_step: Mapping[str, Entry]) -> Verification | None:
+    facts = _rungs.facts(by_step, "verify")
     if not facts:
         return None
-    names = ("target", "passed", "gates", "scales", "float_operators", "notes", "test",
-             "against_float", "discordant", "residual_adds", "layers", "run_by",
-             "runtimes", "proof")  # fmt: skip
+    return {"passed": facts["passed"], "files": [_certified(row) for row in facts["files"]]}
+
+
+def _certified(row: Certified) -> Certificate:
     return {
-        "passed": facts["passed"],
-        "files": [{**{name: row.get(name) for name in names}, "gates": _own_gates(row)}
-                  for row in facts["files"]],
+        "target": row["target"], "passed": row["passed"], "gates": _own_gates(row),
+        "scales": row.get("scales"), "float_operators": row.get("float_operators"),
+        "notes": row.get("notes"), "test": row.get("test"),
+        "against_float": row.get("against_float"), "discordant": row.get("discordant"),
+        "residual_adds": row.get("residual_adds"), "layers": row.get("layers"),
+        "run_by": row.get("run_by"), "runtimes": row.get("runtimes"), "proof": row.get("proof"),
     }  # fmt: skip
 
 
-def _own_gates(row: Mapping[str, Any]) -> list[Any]:
+def _own_gates(row: Certified) -> list[Gate]:
     """A file's gates without those of other runtimes, which have a table of their own."""
     asked = tuple(f"{found['runtime']}: " for found in row.get("runtimes") or ())
     return [gate for gate in row["gates"] if not gate["name"].startswith(asked)]
 
 
-def _confidences(artifacts: Sequence[Mapping[str, Any]]) -> dict[str, Sequence[float]]:
+def _confidences(artifacts: Sequence[Entry]) -> dict[str, Sequence[float]]:
     """Step -> how sure each prediction was."""
     found: dict[str, Sequence[float]] = {}
     for artifact in artifacts:
@@ -161,9 +182,9 @@ def _confidences(artifacts: Sequence[Mapping[str, Any]]) -> dict[str, Sequence[f
     return found
 
 
-def _networks(artifacts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _networks(artifacts: Sequence[Entry]) -> list[Network]:
     """What is inside each int8 file."""
-    found = []
+    found: list[Network] = []
     for artifact in artifacts:
         facts = artifact["facts"]
         target = (facts.get("exported") or {}).get("target", "")
@@ -180,7 +201,7 @@ def _networks(artifacts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _per_class(
     rungs: Sequence[Rung], labels: Sequence[int] | None, classes: Sequence[str]
-) -> dict[str, Any] | None:
+) -> PerClass | None:
     """Accuracy per true class of every rung whose predictions are known."""
     known = [rung for rung in rungs if rung.predictions]
     if not known or not labels or max(labels) >= len(classes):
