@@ -11,17 +11,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from edgeres import documents, errors
 from edgeres.errors import BadInput
 from edgeres.measurement import standing
 
+if TYPE_CHECKING:
+    from edgeres.records import Facts, Report
+
 _KIND = documents.Kind("budgets file", 64 << 10, "it needs a list `budgets`")
 Verdict = Literal["pass", "fail", "not measurable"]
 
 
-Report = Mapping[str, Any]
 # What a report says of a measure, and why that is nothing: one of the two.
 Reading = tuple[float | None, str]
 _NONE = "not measured"
@@ -31,8 +33,9 @@ def _latency(name: str) -> Callable[[Report, bool], Reading]:
     def value(report: Report, allow_invalid: bool) -> Reading:
         if reason := standing.against_latency(report, allow_invalid):
             return None, reason
-        found, images = report["latency"].get(f"{name}_ns"), standing.batch(report)
-        if found is None:
+        latency: Mapping[str, object] = report["latency"] or {}
+        found, images = latency.get(f"{name}_ns"), standing.batch(report)
+        if not isinstance(found, (int, float)):
             return None, "too few queries, or the tool doesn't tell it"
         if images > 1:
             return None, f"{found / 1e6:.4g} ms is the latency per batch of {images}"
@@ -51,11 +54,12 @@ def _cold(report: Report, allow_invalid: bool) -> Reading:
     cold, images = report.get("cold") or {}, standing.batch(report)
     if reason := standing.against_times(report, allow_invalid):
         return None, reason
-    if not (cold.get("load_ns") and cold.get("first_ns")):
+    loads, firsts = cold.get("load_ns"), cold.get("first_ns")
+    if not (loads and firsts):
         return None, "load or first inference isn't told"
     if images > 1:
         return None, f"its first inference is a batch of {images}"
-    return (median(cold["load_ns"]) + median(cold["first_ns"])) / 1e6, ""
+    return (median(loads) + median(firsts)) / 1e6, ""
 
 
 def _energy(report: Report, allow_invalid: bool) -> Reading:
@@ -77,9 +81,10 @@ def _size(report: Report, _: bool) -> Reading:
 
 
 def _drop(report: Report, _: bool) -> Reading:
-    found = report.get("accuracy") or {}
-    lost = found.get("against_float")
-    return ((lost["lost"] - lost["won"]) / found["n"] * 100, "") if lost else (None, _NONE)
+    found = report.get("accuracy")
+    if not found or not (lost := found.get("against_float")):
+        return None, _NONE
+    return (lost["lost"] - lost["won"]) / found["n"] * 100, ""
 
 
 # key -> (what it reads of a device report, whether the value has to be at most the limit)
@@ -175,7 +180,7 @@ def check(
             if r.verdict != "not measurable" or r.measure not in limits.unmeasurable]  # fmt: skip
 
 
-def agreement(certified: Mapping[str, Any] | None) -> dict[str, float]:
+def agreement(certified: Facts | None) -> dict[str, float]:
     """Target -> top-1 agreement with the trained graph, from the facts of verification."""
     rows = certified["files"] if certified else ()
     return {row["target"]: row["agreement"] for row in rows if row.get("agreement") is not None}
@@ -207,7 +212,7 @@ def _results(
         yield Result(budget.measure, target, device, budget.limit, value, verdict, reason)
 
 
-def _budgets(path: Path, row: Any) -> Iterator[Budget]:
+def _budgets(path: Path, row: object) -> Iterator[Budget]:
     if not isinstance(row, dict):
         raise BadInput(f"{path}: each budget is a mapping of {', '.join(_KEYS)}")
     for key, value in row.items():
@@ -226,7 +231,7 @@ def _budgets(path: Path, row: Any) -> Iterator[Budget]:
         yield Budget(measure, limit, row.get("target"), row.get("device"))
 
 
-def _document(path: Path) -> dict[str, Any]:
+def _document(path: Path) -> dict[str, object]:
     document = documents.values(path, _KIND)
     if set(document) - _DOCUMENT:
         raise BadInput(

@@ -10,18 +10,20 @@ again and again: their intervals are 99 % ones, so that noise alone is hardly ev
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from edgeres.errors import BadInput
 from edgeres.measurement import standing
 from edgeres.measurement.statistics import ratio_ci
 from edgeres.statistics import mcnemar, paired_difference, wilson
 
+if TYPE_CHECKING:
+    from edgeres.records import Answered, Report
+
 Verdict = Literal["better", "same", "worse", "not measurable"]
-Report = Mapping[str, Any]
 _ALPHA = 0.05
 _LEVEL = 0.99
 
@@ -146,10 +148,10 @@ def _rows(a: Report, b: Report, tolerance: Tolerance, allow_invalid: bool) -> It
         row = _energy(who, a, b, tolerance.energy, allow_invalid)
         if row is not None:
             yield row
-    if a.get("size_bytes") and b.get("size_bytes"):
-        yield _exact(who, "size", "bytes", a["size_bytes"], b["size_bytes"], tolerance.size)
-    if a.get("accuracy") and b.get("accuracy"):
-        yield _accuracy(who, a["accuracy"], b["accuracy"], tolerance.accuracy)
+    if (old := a.get("size_bytes")) and (new := b.get("size_bytes")):
+        yield _exact(who, "size", "bytes", old, new, tolerance.size)
+    if (before := a.get("accuracy")) and (after := b.get("accuracy")):
+        yield _accuracy(who, before, after, tolerance.accuracy)
 
 
 def _unjudged(
@@ -165,15 +167,15 @@ def _latency(
 ) -> Row:  # fmt: skip
     both = (first, second)
     reasons = [standing.against_latency(r, allow_invalid) for r in both]
-    medians = [(r.get("latency") or {}).get("median_ns") for r in both]
+    a, b = (r.get("latency") for r in both)
+    medians = [found["median_ns"] if found else None for found in (a, b)]
     batches = list(map(standing.batch, both))
     measure = f"latency per batch of {batches[0]}" if batches[0] > 1 else "latency"
     if batches[0] != batches[1]:
         measure = "latency"
         reasons = [f"a query is a batch of {n}" for n in batches]
-    if any(reasons):
+    if any(reasons) or a is None or b is None:
         return _unjudged(who, measure, "ns", medians, reasons)
-    a, b = first["latency"], second["latency"]
     change, interval = b["median_ns"] / a["median_ns"], None
     evidence = "one session has no interval: the difference may be chance"
     if min(a["sessions"], b["sessions"]) > 1:
@@ -187,7 +189,8 @@ def _cold(
     who: Who, name: str, a: Report, b: Report, tolerance: float, allow_invalid: bool
 ) -> Row | None:  # fmt: skip
     """Starting up: each process has one, and they scatter."""
-    first, second = ((r.get("cold") or {}).get(f"{name}_ns") or () for r in (a, b))
+    key: Literal["load_ns", "first_ns"] = "load_ns" if name == "load" else "first_ns"
+    first, second = ((r.get("cold") or {}).get(key) or () for r in (a, b))
     if len(first) < 2 or len(second) < 2:
         return None
     measure, middle = (
@@ -220,7 +223,7 @@ def _exact(who: Who, measure: str, unit: str, a: float, b: float, tolerance: flo
                f"tolerance {tolerance:.0%}")  # fmt: skip
 
 
-def _accuracy(who: Who, a: Mapping[str, Any], b: Mapping[str, Any], tolerance: float) -> Row:
+def _accuracy(who: Who, a: Answered, b: Answered, tolerance: float) -> Row:
     shares = a["correct"] / a["n"], b["correct"] / b["n"]
     if found := _other_test(a, b):
         return Row(*who, "top-1", "share", *shares, None, None, "not measurable", found)
@@ -244,11 +247,12 @@ def _accuracy(who: Who, a: Mapping[str, Any], b: Mapping[str, Any], tolerance: f
     return Row(*who, "top-1", "share", *shares, change, interval, verdict, evidence)
 
 
-def _other_test(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
+def _other_test(a: Answered, b: Answered) -> str:
     """What makes two accuracies those of different tests; "" if nothing known does."""
-    for key, words in (("classes", "classes"), ("n", "test images")):
-        if a.get(key) and b.get(key) and a[key] != b[key]:
-            return f"A has {a[key]} {words}, B has {b[key]}: two different tests"
+    for one, other, words in ((a.get("classes"), b.get("classes"), "classes"),
+                              (a["n"], b["n"], "test images")):  # fmt: skip
+        if one and other and one != other:
+            return f"A has {one} {words}, B has {other}: two different tests"
     if a.get("samples") and b.get("samples") and a["samples"] != b["samples"]:
         return "A and B ran different test images"
     return ""

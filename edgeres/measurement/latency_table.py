@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
@@ -24,9 +24,13 @@ from edgeres.errors import BadInput, DeviceError, MissingComponent
 from edgeres.measurement import farm, runners
 from edgeres.measurement.protocol import Candidate
 from edgeres.measurement.runners import Preset, Work
-from edgeres.models.latency import LatencyTable, family, grid
+from edgeres.models.latency import Family, LatencyTable, family, grid
 from edgeres.models.shapes import LayerShape
 from edgeres.runtimes._asking import ask
+
+if TYPE_CHECKING:
+    from edgeres.records import Estimate, Medians
+    from edgeres.types import TensorSpec
 
 PRESET = Preset(200, 0.1, 3.0, max_warmup_seconds=0.3, sessions=2)
 """How long one layer is measured; the fastest session counts, as other work only slows one down."""
@@ -72,7 +76,7 @@ def build(
                 store.add(key, known)
             times[shape] = known
     overhead = times.pop(_EMPTY)
-    points: dict[Any, dict[tuple[int, int], float]] = {}
+    points: dict[Family, dict[tuple[int, int], float]] = {}
     for shape in wanted:
         column = points.setdefault(family(shape), {})
         column[shape.cin, shape.cout] = max(times[shape] - overhead, 0.0)
@@ -84,7 +88,7 @@ def _stopwatch(
     target: str,
     stack: contextlib.ExitStack,
     on_event: Callable[[str], None],
-) -> tuple[Callable[[Path, Any, Any], float], str]:
+) -> tuple[Callable[[Path, TensorSpec, TensorSpec], float], str]:
     """What takes a layer's time (file, input, output -> ns) until the stack ends, and whose."""
     if profile.kind == devices.ESTIMATE:
         return (
@@ -95,7 +99,7 @@ def _stopwatch(
     stack.enter_context(farm.reserved(device.address, on_event))
     stack.enter_context(device.steady())
 
-    def measure(path: Path, first: Any, last: Any) -> float:
+    def measure(path: Path, first: TensorSpec, last: TensorSpec) -> float:
         own = path.with_suffix("")
         own.mkdir()
         return _measured(device, path, first, last, profile.threads, own)
@@ -103,7 +107,7 @@ def _stopwatch(
     return measure, device.identity()
 
 
-def _estimated(name: str, target: str, path: Path) -> dict[str, Any]:
+def _estimated(name: str, target: str, path: Path) -> Estimate:
     """What a runtime estimates, like the latency of a report; the same each time.
 
     Raises:
@@ -139,7 +143,7 @@ def require_real(profile: DeviceProfile) -> None:
 def whole_files(
     candidates: Sequence[Candidate], profile: DeviceProfile, target: str, preset: str,
     on_event: Callable[[str], None] = lambda note: None,
-) -> dict[str, dict[str, Any]]:  # fmt: skip
+) -> Mapping[str, Medians]:  # fmt: skip
     """The latency of exported files, run in turn: name -> the `latency` part of its report.
 
     Raises:
@@ -151,10 +155,10 @@ def whole_files(
     if found.failures or not found.reports:
         why = found.failures[0]["message"] if found.failures else "nothing there runs such files"
         raise DeviceError(f"device '{profile.name}': {why}")
-    return {report["target"]: report["latency"] for report in found.reports}
+    return {r["target"]: latency for r in found.reports if (latency := r["latency"])}
 
 
-def _writer(target: str) -> tuple[Callable[..., Any], str]:
+def _writer(target: str) -> tuple[Callable[[LayerShape, Path], tuple[TensorSpec, TensorSpec]], str]:
     module, precision = targets.load(target)
     write = getattr(module, "layer_file", None)
     if write is None or precision != "int8":
@@ -163,7 +167,9 @@ def _writer(target: str) -> tuple[Callable[..., Any], str]:
     return write, module.SUFFIX
 
 
-def _measured(device: Device, path: Path, first: Any, last: Any, threads: int, own: Path) -> float:
+def _measured(
+    device: Device, path: Path, first: TensorSpec, last: TensorSpec, threads: int, own: Path
+) -> float:
     import numpy as np
 
     runner = runners.of(device.profile, path)

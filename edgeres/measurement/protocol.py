@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres import scratch, targets
 from edgeres.devices import Device
@@ -24,6 +24,7 @@ from edgeres.measurement.runners import Loaded, Preset, Session, Work
 if TYPE_CHECKING:
     import numpy as np
 
+    from edgeres.records import Answered, Aside, Report
     from edgeres.types import TensorSpec
 
 _COOL_DOWN_S, _COOL_DOWNS = 90.0, 2  # androidx.benchmark's
@@ -56,7 +57,7 @@ class Candidate:
     output: TensorSpec
     inputs: np.ndarray
     accuracy_inputs: np.ndarray | None = None
-    judge: Callable[[np.ndarray], dict[str, Any]] | None = None
+    judge: Callable[[np.ndarray], Answered] | None = None
 
 
 @dataclass
@@ -69,7 +70,7 @@ class Measured:
         failures: what went wrong, one sentence each.
     """
 
-    reports: list[dict[str, Any]] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
     samples: dict[str, list[list[int]]] = field(default_factory=dict)
     failures: list[dict[str, str]] = field(default_factory=list)
 
@@ -81,9 +82,7 @@ class _File:
     candidate: Candidate
     loaded: Loaded
     sessions: list[Session] = field(default_factory=list)
-    more: dict[str, Any] = field(
-        default_factory=lambda: {"memory": None, "energy": None, "accuracy": None}
-    )
+    more: Aside = field(default_factory=lambda: Aside(memory=None, energy=None, accuracy=None))
     failure: str | None = None
 
     def measure_once(self, preset: Preset) -> None:
@@ -120,11 +119,11 @@ def measure(
         if file.failure:
             found.failures.append(_failure(device, file.candidate.target, file.failure))
         if file.sessions:
-            found.reports.append(
-                verdict.report(file.candidate, file.sessions, how, before, after, file.failure)
-                | {"device": device.name, "preset": preset, "threads": threads,
-                   "settings": settings, **file.more}
-            )  # fmt: skip
+            judged = verdict.report(file.candidate, file.sessions, how, before, after, file.failure)
+            found.reports.append({
+                **judged, "device": device.name, "preset": preset, "threads": threads,
+                "settings": settings, **file.more,
+            })  # fmt: skip
             samples = [list(s.samples_ns) for s in file.sessions]
             found.samples[file.candidate.target] = samples
     if not found.reports and found.failures:
@@ -201,7 +200,7 @@ def _aside(file: _File, device: Device, preset: Preset, on_event: Callable[[str]
             _guarded(file, part)
 
 
-def _guarded(file: _File, work: Callable[..., None], *arguments: Any) -> None:
+def _guarded(file: _File, work: Callable[..., None], *arguments: object) -> None:
     """A failure ends this file's measurement, not that of the others."""
     try:
         work(*arguments)
@@ -213,7 +212,7 @@ def _failure(device: Device, target: str, message: str) -> dict[str, str]:
     return {"device": device.name, "target": target, "message": message}
 
 
-def _cool(device: Device, on_event: Callable[[str], None]) -> dict[str, Any]:
+def _cool(device: Device, on_event: Callable[[str], None]) -> Mapping[str, object]:
     """The device's state once it isn't throttled, or after the waiting that is worth it."""
     state = device.probe()
     for _ in range(_COOL_DOWNS):
@@ -225,7 +224,7 @@ def _cool(device: Device, on_event: Callable[[str], None]) -> dict[str, Any]:
     return state
 
 
-def _state(device: Device, before: dict[str, Any]) -> dict[str, Any]:
+def _state(device: Device, before: Mapping[str, object]) -> Mapping[str, object]:
     """The state afterwards; a device that is gone has none."""
     try:
         return device.probe()

@@ -5,11 +5,13 @@ Limits (`budgets`) and comparisons (`compare`) ask here, so that both answer ali
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgeres.records import Report
 
 
-def against_times(report: Mapping[str, Any], allow_invalid: bool) -> str:
+def against_times(report: Report, allow_invalid: bool) -> str:
     """Why a report's times and energy can't be judged; "" if they can.
 
     Args:
@@ -23,7 +25,7 @@ def against_times(report: Mapping[str, Any], allow_invalid: bool) -> str:
     return ""
 
 
-def against_latency(report: Mapping[str, Any], allow_invalid: bool) -> str:
+def against_latency(report: Report, allow_invalid: bool) -> str:
     """Why a report's latency can't be judged; "" if it can."""
     if reason := against_times(report, allow_invalid):
         return reason
@@ -33,18 +35,19 @@ def against_latency(report: Mapping[str, Any], allow_invalid: bool) -> str:
     return ""
 
 
-def batch(report: Mapping[str, Any]) -> int:
+def batch(report: Report) -> int:
     """Images in a query; 1 where nobody knows, as the report's notes say."""
-    return int((report.get("latency") or {}).get("batch") or 1)
+    latency = report.get("latency")
+    return int((latency.get("batch") if latency else None) or 1)
 
 
-def device(report: Mapping[str, Any]) -> str:
+def device(report: Report) -> str:
     """The device's name; of an imported report, what its tool says that it ran on."""
     ran_on = (report.get("runtime") or {}).get("accelerator")
     return str(report.get("device") or ran_on or "unknown device")
 
 
-def peak_rss(report: Mapping[str, Any]) -> float | None:
+def peak_rss(report: Report) -> float | None:
     """Peak resident memory in bytes; None of an emulated device, or if it wasn't measured."""
     peak = (report.get("memory") or {}).get("peak_rss_bytes")
     return None if peak is None or report.get("emulated") else float(peak)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from statistics import mean, median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres.measurement.runners import Preset, Session
 from edgeres.measurement.statistics import PERCENTILE_METHOD, early_stopping, median_ci
 
 if TYPE_CHECKING:
     from edgeres.measurement.protocol import Candidate
+    from edgeres.records import Curve, Energy, Latency, Timed
 
 _DRIFT = 0.05
 _SPREAD = 0.10
@@ -25,10 +26,10 @@ def report(
     candidate: Candidate,
     sessions: Sequence[Session],
     preset: Preset,
-    before: Mapping[str, Any],
-    after: Mapping[str, Any],
+    before: Mapping[str, object],
+    after: Mapping[str, object],
     failure: str | None,
-) -> dict[str, Any]:
+) -> Timed:
     """One file on one device (docs/results.md)."""
     reasons = _doubts(sessions, preset, before, after)
     if failure:
@@ -54,7 +55,7 @@ def report(
     }  # fmt: skip
 
 
-def energy(session: Session, watts: Sequence[Mapping[str, float]]) -> dict[str, Any] | None:
+def energy(session: Session, watts: Sequence[Mapping[str, float]]) -> Energy | None:
     """Energy per inference from the mean power during a session; idle power is in it."""
     if not watts:
         return None
@@ -67,36 +68,36 @@ def energy(session: Session, watts: Sequence[Mapping[str, float]]) -> dict[str, 
     }  # fmt: skip
 
 
-def throttled(state: Mapping[str, Any]) -> bool:
+def throttled(state: Mapping[str, object]) -> bool:
     """Whether a device says that it is slowing down for heat now (Android: any status at all)."""
     return bool(state.get("thermal_status") or state.get("throttled_now"))
 
 
-def latency(sessions: Sequence[Session], batch: int | None = 1) -> dict[str, Any]:
+def latency(sessions: Sequence[Session], batch: int | None = 1) -> Latency:
     """The report's `latency` (docs/results.md).
 
     Args:
         batch: images in a query; None if nobody knows.
     """
     medians = [_median(s) for s in sessions]
-    found: dict[str, Any] = {
+    pooled = [ns for s in sessions for ns in s.samples_ns]
+    p90, p95, p99 = (
+        early_stopping(pooled, p)[0] if pooled else _told(sessions, name)
+        for name, p in _PERCENTILES.items()
+    )
+    curve: Curve = {"curve": _curve(sessions[0].samples_ns)} if len(sessions) == 1 else {}
+    lowest: Sequence[float] = pooled or [s.min_ns for s in sessions if s.min_ns is not None]
+    highest: Sequence[float] = pooled or [s.max_ns for s in sessions if s.max_ns is not None]
+    return {
         "sessions": len(sessions), "median_ns": median(medians),
         # Queries of one process resemble each other, sessions don't: the interval is theirs.
         "median_ci_ns": list(median_ci(medians)) if len(medians) > 1 else None,
-        "session_medians_ns": medians, "batch": batch,
-    }  # fmt: skip
-    if len(sessions) == 1:
-        found["curve"] = _curve(sessions[0].samples_ns)
-    pooled = [ns for s in sessions for ns in s.samples_ns]
-    if pooled:
-        found |= {name: early_stopping(pooled, p)[0] for name, p in _PERCENTILES.items()}
-        return found | {"n": len(pooled), "min_ns": min(pooled), "max_ns": max(pooled),
-                        "percentile_method": PERCENTILE_METHOD}  # fmt: skip
-    return found | {
-        "n": sum(s.n for s in sessions), **{name: _told(sessions, name) for name in _PERCENTILES},
-        "min_ns": min((s.min_ns for s in sessions if s.min_ns is not None), default=None),
-        "max_ns": max((s.max_ns for s in sessions if s.max_ns is not None), default=None),
-        "percentile_method": f"{sessions[0].runtime.get('tool', 'the tool')}'s own, per session",
+        "session_medians_ns": medians, "batch": batch, **curve,
+        "p90_ns": p90, "p95_ns": p95, "p99_ns": p99,
+        "n": len(pooled) or sum(s.n for s in sessions),
+        "min_ns": min(lowest, default=None), "max_ns": max(highest, default=None),
+        "percentile_method": PERCENTILE_METHOD if pooled
+        else f"{sessions[0].runtime.get('tool', 'the tool')}'s own, per session",
     }  # fmt: skip
 
 
@@ -128,8 +129,8 @@ def _median(session: Session) -> float:
 def _doubts(
     sessions: Sequence[Session],
     preset: Preset,
-    before: Mapping[str, Any],
-    after: Mapping[str, Any],
+    before: Mapping[str, object],
+    after: Mapping[str, object],
 ) -> list[str]:
     """Why a measurement shouldn't be trusted, in sentences."""
     reasons = []
@@ -153,16 +154,21 @@ def _doubts(
     return reasons + _state_doubts(before, after)
 
 
-def _state_doubts(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+def _state_doubts(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
     reasons = []
-    busy = before.get("busy_cores")
-    if busy is not None and busy > _BUSY * before["cores"]:
-        reasons.append(f"the device was busy before: {busy:.1f} of {before['cores']} cores")
-    heat = (after.get("throttle_count") or 0) > (before.get("throttle_count") or 0)
-    met = (after.get("throttled_bits") or 0) & ~(before.get("throttled_bits") or 0)
+    busy, cores = before.get("busy_cores"), before.get("cores")
+    if isinstance(busy, (int, float)) and isinstance(cores, int) and busy > _BUSY * cores:
+        reasons.append(f"the device was busy before: {busy:.1f} of {cores} cores")
+    heat = _count(after, "throttle_count") > _count(before, "throttle_count")
+    met = _count(after, "throttled_bits") & ~_count(before, "throttled_bits")
     if heat or met & _SINCE_BOOT or throttled(before) or throttled(after):
         reasons.append("the processor throttled for heat or power")
     return reasons
+
+
+def _count(state: Mapping[str, object], name: str) -> int:
+    value = state.get(name)
+    return value if isinstance(value, int) else 0
 
 
 def _drifts(samples: Sequence[int]) -> bool:

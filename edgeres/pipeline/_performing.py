@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edgeres import devices, procs, runs, scratch, stages
 from edgeres.artifact import Artifact, library_versions
@@ -27,6 +27,9 @@ from edgeres.pipeline._planning import (
 from edgeres.recipe import Recipe
 from edgeres.runs import Run
 from edgeres.store import Store
+
+if TYPE_CHECKING:
+    from edgeres.recipe.sections.fields import Section
 
 _AT_ONCE = 2
 
@@ -88,7 +91,8 @@ def perform(
                     runs.link(run, one.step.id, found)
                 _finish(run, one.step, found, one.artifact is not None, reporter)
                 if one.step.stage == "export" and recipe.verify and recipe.verify.on:
-                    export: Any = stages.load("export")
+                    from edgeres.stages import export
+
                     export.refuse_known_faults(found, recipe.verify.on)
             procs.agree(True)  # the others find the artifacts now
     _held(run)
@@ -158,9 +162,10 @@ def _held(run: Run) -> None:
     """Budgets that aren't met stop nothing, so that the report shows them, but the run fails."""
     artifact = run.artifacts.get("budgets")
     if artifact is not None and not artifact.facts["met"]:
-        module: Any = stages.load("budgets")
+        from edgeres.stages import budgets
+
         runs.event(run, step="budgets", event="gate failed")
-        raise GateFailed("; ".join(module.failures(artifact.facts)))
+        raise GateFailed("; ".join(budgets.failures(artifact.facts)))
 
 
 def _make_all(
@@ -240,7 +245,7 @@ def _make(
             )  # fmt: skip
 
 
-def _recorded(section: Any) -> dict[str, Any]:
+def _recorded(section: Section) -> dict[str, object]:
     """What an artifact says of its settings: of a device its name, not its address or its user."""
     known: dict[str, Any] = section.model_dump(mode="json")
     if "devices" in known:
@@ -251,7 +256,7 @@ def _recorded(section: Any) -> dict[str, Any]:
 def _perform(
     recipe: Recipe, todo: Planned, run: Run, store: Store, out: Path,
     tick: Callable[[int, int, str], None],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, object]:  # fmt: skip
     step = todo.step
     assert todo.key is not None
     inputs = {role: run.artifacts[needed] for role, needed in step.needs.items()}
@@ -259,7 +264,8 @@ def _perform(
                              store.hashes)  # fmt: skip
     facts = stages.load(step.stage).run(step.section, inputs, out, context)
     if said := _skipped.notes(context.work):
-        facts["notes"] = [*(facts.get("notes") or ()), *said]
+        known = facts.get("notes")
+        facts["notes"] = [*(known if isinstance(known, list) else ()), *said]
     return facts
 
 

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgeres import devices, losses, runtimes, stages, targets, teachers
 from edgeres.artifact import Artifact, artifact_key, library_versions
 from edgeres.errors import BadInput, unknown
 from edgeres.recipe import ExportSection, LabelsSection, Recipe
 from edgeres.store import Store
+
+if TYPE_CHECKING:
+    from edgeres.recipe.sections.fields import Section
 
 TRAINING = ("teacher", "distill", "prune", "quantize")
 _OPENED = ("teacher", "export")  # what is in these, their plugin reads for later steps
@@ -30,7 +33,7 @@ class Step:
 
     id: str
     stage: str
-    section: Any
+    section: Section
     needs: Mapping[str, str]
 
 
@@ -72,7 +75,7 @@ def steps(recipe: Recipe) -> tuple[Step, ...]:
     chain, model = _networks(recipe)
     exports = _exports(recipe, model)
     chain += exports
-    files = {step.section.targets[0]: step.id for step in exports}
+    files = {s.section.targets[0]: s.id for s in exports if isinstance(s.section, ExportSection)}
     if recipe.verify is not None:
         needs = {"data": "data", "model": model, **files}
         needs |= {"quantize": "quantize"} if recipe.quantize else {}

@@ -10,11 +10,12 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
     from edgeres.artifact import Artifact
     from edgeres.plugins import Plugins
+    from edgeres.recipe.sections.fields import Section
 
 
 ORDER = ("data", "teacher", "labels", "distill", "prune", "quantize", "export", "verify",
@@ -58,13 +59,13 @@ class Stage(Protocol):
     VERSION: int
     LIBRARIES: tuple[str, ...]
 
-    def keyed(self, section: Any) -> dict[str, Any]:
+    def keyed(self, section: Section) -> dict[str, object]:
         """The section as hashed."""
         ...
 
     def run(
-        self, section: Any, inputs: Mapping[str, Artifact], out: Path, context: Context
-    ) -> dict[str, Any]:
+        self, section: Section, inputs: Mapping[str, Artifact], out: Path, context: Context
+    ) -> dict[str, object]:
         """Do the work."""
         ...
 
@@ -74,7 +75,7 @@ def load(name: str) -> Stage:
     return cast("Stage", importlib.import_module(f"edgeres.stages.{name}"))
 
 
-def device_keyed(name: str) -> dict[str, Any]:
+def device_keyed(name: str) -> dict[str, object]:
     """What of a device decides a measurement: what its profile asks for, and which machine it is;
     one that is away has no identity."""
     from edgeres import devices
@@ -93,19 +94,19 @@ def device_plugin(name: str) -> tuple[Plugins, str]:
     return devices.PLUGINS, profile.kind
 
 
-def asked_devices(stage: Stage, section: Any) -> tuple[str, ...]:
+def asked_devices(stage: Stage, section: Section) -> tuple[str, ...]:
     """The devices that have to be opened before the stage's key is known."""
     asks = getattr(stage, "asks", None)
     return tuple(asks(section)) if asks else ()
 
 
-def provenance(stage: Stage, section: Any) -> list[Mapping[str, str]]:
+def provenance(stage: Stage, section: Section) -> list[Mapping[str, str]]:
     """The packages whose plugins a section asks for; none of edgeres' own."""
     asked = stage.plugins(section) if hasattr(stage, "plugins") else ()
     return [found for kind, name in asked if (found := kind.provenance(name))]
 
 
-def keyed_as_is(section: Any) -> dict[str, Any]:
+def keyed_as_is(section: Section) -> dict[str, object]:
     """The whole section decides the result, but not where it is computed.
 
     Nor does what is said of stored answers: they are a parent, if there are any.

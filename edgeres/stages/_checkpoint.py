@@ -5,29 +5,45 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from edgeres.artifact import Artifact
 from edgeres.errors import BadInput
 from edgeres.facts import CALIBRATION, SCALES
 from edgeres.stages import keyed_as_is
-from edgeres.types import Preprocess, ScaleTable, quant_params, to_json
+from edgeres.types import Accuracy, Preprocess, ScaleTable, quant_params, to_json
 
 if TYPE_CHECKING:
-    from torch import nn
+    import numpy as np
+    from torch import Tensor, nn
 
     from edgeres.datasets._listed import Listed
     from edgeres.datasets._photographs import Photographs
     from edgeres.models.modules import Classifier
     from edgeres.recipe.sections import NetworkSection
+    from edgeres.records import Counted, Facts
     from edgeres.training.answers import Teacher
     from edgeres.training.views import Labelled
 
 LIBRARIES = ("torch", "numpy")
 SCALES_FILE = "scales.json"
 _BATCH = 250
+
+
+class Checkpoint(TypedDict):
+    """The facts of a network (docs/architecture.md); of one that only answers some are None."""
+
+    model: str
+    parameters: int | None
+    macs: int | None
+    size_px: int
+    classes: int
+    validation: Counted
+    test: Counted
+    epochs: int
+    source: str
 
 
 def splits(data: Artifact, labels: Artifact | None = None) -> tuple[Labelled, Labelled, Labelled]:
@@ -55,7 +71,7 @@ def splits(data: Artifact, labels: Artifact | None = None) -> tuple[Labelled, La
     return train, validation, test
 
 
-def _photographs(data: Artifact, listed: Listed, labels: Any) -> Photographs:
+def _photographs(data: Artifact, listed: Listed, labels: Tensor) -> Photographs:
     """A training split that stayed files, below the folder that the recipe names now."""
     from edgeres import datasets
     from edgeres.datasets._photographs import Photographs
@@ -70,13 +86,16 @@ def _photographs(data: Artifact, listed: Listed, labels: Any) -> Photographs:
     return Photographs(folder, listed, labels, rule, skip, data.section.get("workers"))
 
 
-def _require_splits(data: Artifact, stored: Mapping[str, tuple[Any, Any]]) -> None:
+def _require_splits(
+    data: Artifact, stored: Mapping[str, tuple[Tensor | Photographs, Tensor]]
+) -> None:
     """Raise BadInput unless there are three splits of images with labels, as the facts say."""
     size_px, classes = data.facts["size_px"], class_count(data)
     for name in ("train", "validation", "test"):
         images, labels = stored.get(name, (None, None))
         if (
-            images is None or images.shape[1:] != (3, size_px, size_px) or labels.ndim != 1
+            images is None or labels is None
+            or images.shape[1:] != (3, size_px, size_px) or labels.ndim != 1
             or len(images) != len(labels) or str(images.dtype) != "torch.uint8"
             or str(labels.dtype) != "torch.int64"
             or (len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes)
@@ -85,7 +104,7 @@ def _require_splits(data: Artifact, stored: Mapping[str, tuple[Any, Any]]) -> No
                            "labels; remove the folder and run again")  # fmt: skip
 
 
-def calibration_images(data: Artifact, train: Labelled, test: Labelled) -> Any:
+def calibration_images(data: Artifact, train: Labelled, test: Labelled) -> Tensor:
     """The training images of the calibration manifest, uint8 (N, 3, H, W).
 
     Raises:
@@ -107,7 +126,7 @@ def calibration_images(data: Artifact, train: Labelled, test: Labelled) -> Any:
     return images
 
 
-def _hashes(images: Any) -> list[str]:
+def _hashes(images: Tensor) -> list[str]:
     """SHA-256 of each image's pixels, as the manifest has them: (H, W, 3) uint8."""
     return [hashlib.sha256(image.permute(1, 2, 0).contiguous().numpy()).hexdigest()
             for image in images]  # fmt: skip
@@ -118,11 +137,11 @@ def write(
     model: Classifier,
     data: Artifact,
     *,
-    history: list[dict[str, Any]],
+    history: Sequence[Mapping[str, object]],
     source: str = "trained",
     answers: nn.Module | None = None,
     device: str = "cpu",
-) -> dict[str, Any]:
+) -> Checkpoint:
     """Write a checkpoint folder (see docs/architecture.md) and return its facts.
 
     Args:
@@ -159,7 +178,7 @@ def write(
     }  # fmt: skip
 
 
-def write_answers(out: Path, teacher: Teacher, data: Artifact, *, source: str) -> dict[str, Any]:
+def write_answers(out: Path, teacher: Teacher, data: Artifact, *, source: str) -> Checkpoint:
     """What `write` gives of a teacher that only answers; parameters and MACs are unknown."""
     import numpy as np
     import torch
@@ -169,18 +188,18 @@ def write_answers(out: Path, teacher: Teacher, data: Artifact, *, source: str) -
     answers = {name: torch.cat([teacher.answer(part) for part in split.images.split(_BATCH)])
                for name, split in (("validation", validation), ("test", test))}  # fmt: skip
     np.save(out / "test_logits.npy", answers["test"].numpy())
-    counted = {
-        name: {"correct": int((answers[name].argmax(1) == split.labels).sum()),
-               "n": len(split.labels)}
+    on_validation, on_test = (
+        Accuracy(int((answers[name].argmax(1) == split.labels).sum()), len(split.labels))
         for name, split in (("validation", validation), ("test", test))
-    }  # fmt: skip
+    )
     return {
         "model": source, "parameters": None, "macs": None, "size_px": int(data.facts["size_px"]),
-        "classes": class_count(data), **counted, "epochs": 0, "source": source,
+        "classes": class_count(data), "validation": to_json(on_validation),
+        "test": to_json(on_test), "epochs": 0, "source": source,
     }  # fmt: skip
 
 
-def answers(artifact: Artifact, data: Artifact, name: str = "test_logits.npy") -> Any:
+def answers(artifact: Artifact, data: Artifact, name: str = "test_logits.npy") -> np.ndarray:
     """Stored logits (N, C) float of the first test images, of all but where verification took less.
 
     Raises:
@@ -200,7 +219,7 @@ def write_scales(out: Path, scales: ScaleTable) -> None:
     (out / SCALES_FILE).write_text(json.dumps(to_json(scales), indent=1), "utf-8")
 
 
-def keyed(section: NetworkSection) -> dict[str, Any]:
+def keyed(section: NetworkSection) -> dict[str, object]:
     """The section as hashed: mean and std, however they are said; what isn't said isn't there."""
     document = keyed_as_is(section)
     del document["preprocess"]
@@ -258,7 +277,7 @@ def class_count(data: Artifact) -> int:
     return len(data.facts["classes"])
 
 
-def summary(facts: Mapping[str, Any]) -> str:
+def summary(facts: Facts) -> str:
     """`resnet8, 78 k parameters, test 97.3 %`."""
     test = facts["test"]
     sizes = [f"{facts['parameters'] / 1e3:,.0f} k parameters" if facts["parameters"] else "",

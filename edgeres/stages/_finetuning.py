@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres import door
 from edgeres.disk import storage_errors, write_whole
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from edgeres.models.modules import Classifier
     from edgeres.recipe import TrainSection
     from edgeres.recipe.sections import HeadSection
+    from edgeres.records import Facts
     from edgeres.training.loop import Extra, Objective
     from edgeres.training.views import Labelled
 
@@ -43,7 +44,7 @@ def tuned(
     model: Classifier, settings: TrainSection, head: HeadSection, replaced: int | None,
     train: Labelled, validation: Labelled, objective: Objective, context: Context,
     extra: Extra | None = None,
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:  # fmt: skip
+) -> tuple[Sequence[Mapping[str, object]], dict[str, object]]:  # fmt: skip
     """Train in place; interrupted, it goes on where it was.
 
     Args:
@@ -57,7 +58,8 @@ def tuned(
     from edgeres.models.modules import head as last_layer
     from edgeres.training import loop
 
-    trainee, alone = loop.Trainee.of(model, model.spec.preprocess), []
+    trainee = loop.Trainee.of(model, model.spec.preprocess)
+    alone: Sequence[Mapping[str, object]] = ()
     if replaced is not None:
         note = f"{replaced} classes become {model.spec.classes}: a new last layer"
         context.tick(0, 0, note)
@@ -70,12 +72,12 @@ def tuned(
     )  # fmt: skip
     if replaced is None:
         return rows, {}
-    rows = [{**row, "epoch": n, "part": "head" if n <= len(alone) else "all"}
-            for n, row in enumerate([*alone, *rows], 1)]  # fmt: skip
-    return rows, {"new_head": {"classes_before": replaced, "epochs_alone": len(alone)}}
+    parts = [{**row, "epoch": n, "part": "head" if n <= len(alone) else "all"}
+             for n, row in enumerate([*alone, *rows], 1)]  # fmt: skip
+    return parts, {"new_head": {"classes_before": replaced, "epochs_alone": len(alone)}}
 
 
-def summary(facts: Mapping[str, Any]) -> str:
+def summary(facts: Facts) -> str:
     """`, new last layer (had 1000 classes)`, or nothing."""
     new = facts.get("new_head")
     if not new:
@@ -88,7 +90,7 @@ def summary(facts: Mapping[str, Any]) -> str:
 def _alone(
     model: Classifier, settings: TrainSection, head: HeadSection, train: Labelled,
     validation: Labelled, context: Context,
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> Sequence[Mapping[str, object]]:  # fmt: skip
     """Train the last layer on the labels, the rest as it is, its batch statistics too."""
     from edgeres.models import modules, weights
     from edgeres.training import loop, objectives
@@ -97,7 +99,7 @@ def _alone(
     done = folder / "done"
     if (done / "history.json").exists():
         model.load_state_dict(weights.load(done).state_dict())
-        known: list[dict[str, Any]] = door.read_json(done / "history.json")
+        known: list[dict[str, object]] = door.read_json(done / "history.json")
         return known
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres import devices, scratch, targets
 from edgeres.models.latency import LatencyTable
@@ -18,7 +18,9 @@ from edgeres.models.shapes import LayerShape, shapes_of
 from edgeres.types import tensor_spec
 
 if TYPE_CHECKING:
+    from edgeres.measurement.protocol import Candidate
     from edgeres.models.modules import Classifier
+    from edgeres.records import Medians, Paced
 
 _CLOSE = 0.05  # of the limit: no further correction
 _ROUNDS = 3
@@ -41,10 +43,10 @@ class Meter:
     target: str
     tick: Callable[[str], None]
     preset: str = "quick"
-    first: tuple[Classifier, Mapping[str, Any]] | None = None
-    seen: dict[tuple[LayerShape, ...], dict[str, Any]] = field(default_factory=dict)
+    first: tuple[Classifier, Medians] | None = None
+    seen: dict[tuple[LayerShape, ...], Paced] = field(default_factory=dict)
 
-    def measure(self, model: Classifier) -> dict[str, Any]:
+    def measure(self, model: Classifier) -> Paced:
         """Latency of the network's int8 file (docs/results.md), its scales made up.
 
         Beside what was measured it holds `paced_ns`, the median at the first network's first pace.
@@ -55,14 +57,14 @@ class Meter:
             self.first = self.first or (model, found)
         return self.seen[shapes]
 
-    def _measured(self, model: Classifier) -> dict[str, Any]:
+    def _measured(self, model: Classifier) -> Paced:
         networks = {"network": model} | ({"first": self.first[0]} if self.first else {})
         found = in_turn(networks, self.device, self.target, self.preset, self.tick)
         latency = found["network"]
         if self.first is None:
-            return latency | {"paced_ns": latency["median_ns"]}
+            return {**latency, "paced_ns": latency["median_ns"]}
         share = share_of(latency, found["first"])
-        return latency | {"paced_ns": share * self.first[1]["median_ns"]}
+        return {**latency, "paced_ns": share * self.first[1]["median_ns"]}
 
     def table(self, shapes: Sequence[LayerShape], round_to: int) -> LatencyTable:
         """The measured layers of a network and of all its slimmer forms."""
@@ -76,7 +78,7 @@ class Meter:
 def in_turn(
     networks: Mapping[str, Classifier], device: str, target: str, preset: str,
     tick: Callable[[str], None], exclude: Mapping[str, Sequence[str]] | None = None,
-) -> dict[str, dict[str, Any]]:  # fmt: skip
+) -> Mapping[str, Medians]:  # fmt: skip
     """The latency of networks' int8 files, their scales made up, by name; run in turn.
 
     Args:
@@ -94,7 +96,7 @@ def in_turn(
         return latency_table.whole_files(candidates, devices.load(device), target, preset, tick)
 
 
-def share_of(latency: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+def share_of(latency: Medians, other: Medians) -> float:
     """What one file takes of another's time, of two run in turn: the median over sessions."""
     sessions = (each["session_medians_ns"] for each in (latency, other))
     return median(a / b for a, b in zip(*sessions, strict=True))
@@ -137,7 +139,7 @@ def layers_of(model: Classifier) -> list[LayerShape]:
 def exported(
     model: Classifier, target: str, folder: Path, tick: Callable[[str], None],
     name: str | None = None, exclude: Sequence[str] = (),
-) -> Any:  # fmt: skip
+) -> Candidate:  # fmt: skip
     """An int8 file of the network, its scales made up, ready to be measured (as `name`)."""
     import numpy as np
 

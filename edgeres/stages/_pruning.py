@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres import door, quantities
 from edgeres.artifact import Artifact
@@ -16,9 +16,13 @@ from edgeres.stages import Context, _checkpoint, _latency
 from edgeres.types import Preprocess
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from edgeres.compression.budgets import Budget
     from edgeres.compression.criteria import Criterion
     from edgeres.models.modules import Classifier
+    from edgeres.recipe import TrainSection
+    from edgeres.records import Paced
     from edgeres.training.loop import Objective
     from edgeres.training.views import Labelled
 
@@ -37,10 +41,10 @@ class Pruning:
     context: Context
     train: Labelled
     validation: Labelled
-    calibration: Any
+    calibration: Tensor
     preprocess: Preprocess
     objective: Objective
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: list[dict[str, object]] = field(default_factory=list)
 
     @classmethod
     def of(cls, section: PruneSection, inputs: Mapping[str, Artifact], context: Context) -> Pruning:
@@ -82,7 +86,9 @@ class Pruning:
         section = self.section
         epochs = section.train.epochs if section.sparse_epochs is None else section.sparse_epochs
 
-        def train(network: Classifier, settings: Any) -> tuple[Objective, Callable[..., None]]:
+        def train(
+            network: Classifier, settings: TrainSection
+        ) -> tuple[Objective, Callable[..., None]]:
             sparsity = GroupSparsity(network, section.sparsity)
             return sparsity.objective(self.objective), lambda *_: sparsity.refresh()
 
@@ -93,7 +99,8 @@ class Pruning:
         name: str,
         make: Callable[[], Classifier],
         epochs: int,
-        special: Callable[[Classifier, Any], tuple[Objective, Callable[..., None]]] | None = None,
+        special: Callable[[Classifier, TrainSection], tuple[Objective, Callable[..., None]]]
+        | None = None,
     ) -> Classifier:
         """Make a network and train it; what an interrupted run has of both is taken up.
 
@@ -130,7 +137,7 @@ class Pruning:
             write_whole(done / "history.json", json.dumps(rows))
         return self._ended(name, model, rows)
 
-    def _ended(self, name: str, model: Classifier, rows: list[dict[str, Any]]) -> Classifier:
+    def _ended(self, name: str, model: Classifier, rows: list[dict[str, object]]) -> Classifier:
         first = len(self.history)
         self.history += [{**row, "epoch": first + i, "part": name} for i, row in enumerate(rows, 1)]
         return model.eval()
@@ -161,7 +168,7 @@ class LatencyPlan:
 
     table: LatencyTable
     rounds: list[dict[str, float]]
-    before: dict[str, Any]
+    before: Paced
     meter: _latency.Meter
     limit_ns: float
 
@@ -204,7 +211,7 @@ class LatencyPlan:
 
         return budgets.latency(self.table, self.limit_ns)
 
-    def facts(self, section: PruneSection, model: Classifier) -> dict[str, Any]:
+    def facts(self, section: PruneSection, model: Classifier) -> dict[str, object]:
         """Predicted against measured, of the network that came out."""
         return {
             "device": section.device, "target": section.target, "asked_ns": self.limit_ns,
@@ -213,7 +220,7 @@ class LatencyPlan:
         }  # fmt: skip
 
 
-def _limit_ns(section: PruneSection, before: Mapping[str, Any]) -> float:
+def _limit_ns(section: PruneSection, before: Paced) -> float:
     """What a latency budget allows; `before` is the unpruned network's."""
     limit, share = quantities.time_or_share(section.latency or "")
     return limit * before["paced_ns"] if share else limit

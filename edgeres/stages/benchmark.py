@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 from edgeres import devices, door, targets
 from edgeres.artifact import Artifact
@@ -21,6 +21,14 @@ from edgeres.plugins import Plugins
 from edgeres.recipe import BenchmarkSection
 from edgeres.stages import Context, _checkpoint, device_keyed, device_plugin, keyed_as_is
 from edgeres.types import exported_file, to_json
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from edgeres.measurement.protocol import Candidate
+    from edgeres.records import Answered, Facts, Report
+    from edgeres.types import ExportedFile
 
 VERSION = 2
 LIBRARIES = ("ai-edge-litert", "onnxruntime")
@@ -34,7 +42,7 @@ def asks(section: BenchmarkSection) -> tuple[str, ...]:
     return section.devices
 
 
-def keyed(section: BenchmarkSection) -> dict[str, Any]:
+def keyed(section: BenchmarkSection) -> dict[str, object]:
     """The section with what its devices are in place of their names; one away has no identity."""
     return keyed_as_is(section) | {"devices": list(map(device_keyed, section.devices))}
 
@@ -46,7 +54,7 @@ def plugins(section: BenchmarkSection) -> list[tuple[Plugins, str]]:
 
 def run(
     section: BenchmarkSection, inputs: Mapping[str, Artifact], out: Path, context: Context
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Measure every export that can be run on the devices.
 
     Raises:
@@ -72,9 +80,16 @@ def run(
     return {"reports": [report for reports, _ in parts.values() for report in reports]}
 
 
+class Outcome(TypedDict):
+    """What came of all devices."""
+
+    reports: list[Report]
+    failures: list[dict[str, str]]
+
+
 def measured(
     section: BenchmarkSection, inputs: Mapping[str, Artifact], context: Context
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> tuple[Outcome, dict[str, dict[str, list[list[int]]]]]:
     """Reports and failures of every device, and device -> target -> samples of each session.
 
     Raises:
@@ -98,8 +113,8 @@ def measured(
         candidates, profiles, section.preset, threads=section.threads,
         on_event=lambda note: context.tick(0, 0, note),
     )  # fmt: skip
-    facts = {"reports": [r for m in found for r in m.reports],
-             "failures": [f for m in found for f in m.failures]}  # fmt: skip
+    facts: Outcome = {"reports": [r for m in found for r in m.reports],
+                      "failures": [f for m in found for f in m.failures]}  # fmt: skip
     return facts, {p.name: m.samples for p, m in zip(profiles, found, strict=True)}
 
 
@@ -112,36 +127,40 @@ def _file(artifact: Artifact) -> Path:
     return artifact.file(exported_file(artifact.facts["exported"]).file)
 
 
-def test_images(data: Artifact) -> tuple[Any, Any]:
+def test_images(data: Artifact) -> tuple[Tensor, np.ndarray]:
     """uint8 (N, 3, H, W), and their labels (N,)."""
     _, _, test = _checkpoint.splits(data)
     return test.images, test.labels.numpy()
 
 
-def _candidate(artifact: Artifact, images: Any, accuracy: bool, model: Artifact | None) -> Any:
+def _candidate(
+    artifact: Artifact, images: tuple[Tensor, np.ndarray] | None, accuracy: bool,
+    model: Artifact | None,
+) -> Candidate:  # fmt: skip
     import numpy as np
 
     from edgeres.measurement.protocol import Candidate
 
     exported = exported_file(artifact.facts["exported"])
-    accuracy = accuracy and images is not None
+    labels = images[1] if accuracy and images is not None else None
     if images is None:  # a file alone: any codes do for latency
         encoded = np.zeros((_LATENCY_SAMPLES, *exported.input.shape[1:]), exported.input.dtype)
     else:
-        chosen = images[0] if accuracy else images[0][:_LATENCY_SAMPLES]
+        chosen = images[0] if labels is not None else images[0][:_LATENCY_SAMPLES]
         encoded = _encoded(artifact, chosen, exported)
     return Candidate(
         target=exported.target, path=_file(artifact), sha256=exported.sha256,
         size_bytes=exported.size_bytes, input=exported.input, output=exported.output,
-        inputs=encoded[:_LATENCY_SAMPLES], accuracy_inputs=encoded if accuracy else None,
+        inputs=encoded[:_LATENCY_SAMPLES], accuracy_inputs=encoded if labels is not None else None,
         judge=partial(_judged, file=_file(artifact), exported=exported, encoded=encoded,
-                      labels=images[1], model=model) if accuracy else None,
+                      labels=labels, model=model) if labels is not None else None,
     )  # fmt: skip
 
 
 def _judged(
-    outputs: Any, *, file: Path, exported: Any, encoded: Any, labels: Any, model: Artifact | None
-) -> dict[str, Any]:
+    outputs: np.ndarray, *, file: Path, exported: ExportedFile, encoded: np.ndarray,
+    labels: np.ndarray, model: Artifact | None,
+) -> Answered:  # fmt: skip
     """What a device's outputs say: accuracy, and differences from this machine's and float's."""
     import numpy as np
 
@@ -153,7 +172,7 @@ def _judged(
                           f"{outputs.shape} for {len(labels)} samples")  # fmt: skip
     logits = targets.decode(outputs, exported.output)
     right = logits.argmax(1) == labels
-    found: dict[str, Any] = {
+    found: Answered = {
         "correct": int(right.sum()), "n": len(labels),
         # Which samples were right, as bits, so that two measurements can be compared in pairs.
         "right": np.packbits(right).tobytes().hex(),
@@ -174,11 +193,11 @@ def _judged(
     return found
 
 
-def _encoded(artifact: Artifact, images: Any, exported: Any) -> Any:
+def _encoded(artifact: Artifact, images: Tensor, exported: ExportedFile) -> np.ndarray:
     return targets.encode(_prepared(artifact, images), exported.input)
 
 
-def _prepared(artifact: Artifact, images: Any) -> Any:
+def _prepared(artifact: Artifact, images: Tensor) -> np.ndarray:
     from edgeres.training.inference import prepared
     from edgeres.types import Preprocess
 
@@ -187,7 +206,7 @@ def _prepared(artifact: Artifact, images: Any) -> Any:
     return prepared(images, preprocess).contiguous().numpy()
 
 
-def prepared_test_images(artifacts: Mapping[str, Artifact], count: int) -> Any:
+def prepared_test_images(artifacts: Mapping[str, Artifact], count: int) -> np.ndarray:
     """The first test images of a run as its networks take them: (N, 3, H, W) float32.
 
     Raises:
@@ -200,7 +219,7 @@ def prepared_test_images(artifacts: Mapping[str, Artifact], count: int) -> Any:
     return _prepared(exports[0], images[:count])
 
 
-def summary(facts: Mapping[str, Any]) -> str:
+def summary(facts: Facts) -> str:
     """`tflite-int8 0.021 ms, …` (medians), and which of them aren't valid."""
     return ", ".join(
         f"{r['target']} {r['latency']['median_ns'] / 1e6:.3f} ms"

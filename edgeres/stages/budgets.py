@@ -9,11 +9,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres.artifact import Artifact
 from edgeres.recipe import BudgetsSection
 from edgeres.stages import Context, keyed_as_is
+
+if TYPE_CHECKING:
+    from edgeres.measurement.budgets import Limits
+    from edgeres.records import Facts
 
 VERSION = 2
 LIBRARIES: tuple[str, ...] = ()
@@ -22,7 +26,7 @@ keyed = keyed_as_is
 
 def run(
     section: BudgetsSection, inputs: Mapping[str, Artifact], out: Path, context: Context
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Hold the device reports, and the certificates' agreement, against every limit."""
     from edgeres.measurement import budgets
 
@@ -35,7 +39,7 @@ def run(
     return {"met": all(r.verdict == "pass" for r in found), "results": rows}
 
 
-def limits(section: BudgetsSection) -> Any:
+def limits(section: BudgetsSection) -> Limits:
     """The section's limits, one by one, as `measurement.budgets.Limits`."""
     from edgeres.measurement.budgets import Budget, Limits
 
@@ -48,7 +52,7 @@ def limits(section: BudgetsSection) -> Any:
     return Limits(budgets, section.allow_unmeasurable, section.allow_invalid)
 
 
-def failures(facts: Mapping[str, Any]) -> list[str]:
+def failures(facts: Facts) -> list[str]:
     """`tflite-int8 on host: latency_p95_ms is 3.1, budget 2` for each limit that is not met.
 
     Judged from the values, whatever verdict was noted beside them.
@@ -66,7 +70,7 @@ def failures(facts: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def summary(facts: Mapping[str, Any]) -> str:
+def summary(facts: Facts) -> str:
     """`3 of 4 budgets met`."""
     met = sum(r["verdict"] == "pass" for r in facts["results"])
     return f"{met} of {len(facts['results'])} budgets met"

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres.artifact import Artifact
 from edgeres.errors import BadInput
@@ -18,6 +18,8 @@ from edgeres.types import to_json
 
 if TYPE_CHECKING:
     from edgeres.datasets import Dataset, Samples
+    from edgeres.datasets._store import Written
+    from edgeres.records import Facts
 
 VERSION = 4
 LIBRARIES = ("numpy", "pillow", "scikit-learn")
@@ -25,7 +27,7 @@ LIBRARIES = ("numpy", "pillow", "scikit-learn")
 _MUCH_BYTES = 8e9  # decoded, of which the other way is told
 
 
-def keyed(section: DataSection, hashes: Path | None = None) -> dict[str, Any]:
+def keyed(section: DataSection, hashes: Path | None = None) -> dict[str, object]:
     """The section with the source's contents in place of its path.
 
     What is done about a damaged picture is no part of it, so that a training which stopped at one
@@ -51,7 +53,7 @@ def plugins(section: DataSection) -> list[tuple[Plugins, str]]:
 
 def run(
     section: DataSection, inputs: Mapping[str, Artifact], out: Path, context: Context
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Split, decode, fingerprint; draw the calibration images from the training split."""
     from edgeres import datasets
     from edgeres.datasets import _store
@@ -61,7 +63,7 @@ def run(
         resize=section.resize.rule() if section.resize else None, links=section.links,
     )  # fmt: skip
     size_px = int(dataset.train.images.shape[1])
-    note = {"size_px": size_px, "values": "uint8 RGB"}
+    note: dict[str, object] = {"size_px": size_px, "values": "uint8 RGB"}
     said = list(dataset.notes)
     if section.storage == "jpeg":
         parts, written, shared, manifest, found = _listed(section, dataset, note, out, context)
@@ -90,9 +92,9 @@ def run(
 
 
 def _calibrated(
-    section: DataSection, dataset: Dataset, written: Mapping[str, Any], note: dict[str, Any],
+    section: DataSection, dataset: Dataset, written: Mapping[str, Written], note: dict[str, object],
     seed: int,
-) -> tuple[int, dict[str, Any]]:  # fmt: skip
+) -> tuple[int, Facts]:  # fmt: skip
     """How many test images are training images, and the manifest, of splits in one file."""
     from edgeres.datasets import _batches, _pictures
 
@@ -106,8 +108,8 @@ def _calibrated(
 
 
 def _listed(
-    section: DataSection, dataset: Dataset, note: dict[str, Any], out: Path, context: Context
-) -> tuple[dict[str, Samples], dict[str, Any], int, dict[str, Any], list[str]]:
+    section: DataSection, dataset: Dataset, note: dict[str, object], out: Path, context: Context
+) -> tuple[dict[str, Samples], dict[str, Written], int, Facts, list[str]]:
     """The training split as a list of files, the others and what calibrates as pixels.
 
     Test images among the training images are found by their files' bytes.
@@ -164,7 +166,7 @@ def _shared(count: int) -> list[str]:
     return [f"{count:,} of the test images are training images, too"] if count else []
 
 
-def summary(facts: Mapping[str, Any]) -> str:
+def summary(facts: Facts) -> str:
     """`digits: 1,077 train, 120 validation, 600 test, 16 px`."""
     counts = ", ".join(f"{n:,} {name}" for name, n in facts["counts"].items())
     return f"{facts['name']}: {counts}, {len(facts['classes'])} classes, {facts['size_px']} px"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres import datasets, losses, teachers
 from edgeres.artifact import Artifact
@@ -15,12 +15,13 @@ from edgeres.teachers import Wanted, source
 
 if TYPE_CHECKING:
     from edgeres.models.modules import Classifier
+    from edgeres.records import Facts
 
 VERSION = 6
 LIBRARIES = _checkpoint.LIBRARIES
 
 
-def keyed(section: DistillSection) -> dict[str, Any]:
+def keyed(section: DistillSection) -> dict[str, object]:
     """The section, with what the checkpoint holds in place of its path."""
     document = _checkpoint.keyed(section)
     if section.checkpoint is not None:
@@ -35,7 +36,7 @@ def plugins(section: DistillSection) -> list[tuple[Plugins, str]]:
 
 def run(
     section: DistillSection, inputs: Mapping[str, Artifact], out: Path, context: Context
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Train the student on the labels and the teacher's answers."""
     from edgeres.training import objectives
     from edgeres.training.hints import Hints
@@ -64,10 +65,10 @@ def run(
     origin = "trained" if section.checkpoint is None else "checkpoint"
     facts = _checkpoint.write(out, student, data, history=history, source=origin,
                               device=section.train.device)  # fmt: skip
-    return facts | said | ({"notes": notes} if notes else {})
+    return {**facts, **said, **({"notes": notes} if notes else {})}
 
 
-def summary(facts: Mapping[str, Any]) -> str:
+def summary(facts: Facts) -> str:
     """The checkpoint's line, and whether its last layer is a new one."""
     return _checkpoint.summary(facts) + _finetuning.summary(facts)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres import __version__, contract, runtimes, targets
 from edgeres.artifact import Artifact
@@ -26,12 +26,15 @@ from edgeres.types import (
     to_json,
 )
 
+if TYPE_CHECKING:
+    from edgeres.records import Facts
+
 VERSION = 7
 LIBRARIES = ("torch", "torchao", "litert-torch", "ai-edge-litert", "onnx", "onnxscript",
              "onnxruntime", "coremltools")  # fmt: skip
 
 
-def keyed(section: ExportSection) -> dict[str, Any]:
+def keyed(section: ExportSection) -> dict[str, object]:
     """The section; a form that is the usual one isn't named, a compiler is, with its version."""
     document = keyed_as_is(section)
     if not section.gpu or section.targets != ("tflite-int8",):
@@ -54,7 +57,7 @@ def plugins(section: ExportSection) -> list[tuple[Plugins, str]]:
 
 def run(
     section: ExportSection, inputs: Mapping[str, Artifact], out: Path, context: Context
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Write the section's single target from the `model` input, in a process of its own."""
     from edgeres.targets._conversion import convert
 
@@ -127,7 +130,7 @@ def _require_pixels(prepared: Preprocess, name: str) -> None:
         )
 
 
-def summary(facts: Mapping[str, Any]) -> str:
+def summary(facts: Facts) -> str:
     """`resnet8-int8.tflite, 47.1 kB, 0 float operators`."""
     exported = facts["exported"]
     return f"{exported['file']}, {exported['size_bytes'] / 1e3:,.1f} kB"

@@ -5,12 +5,15 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres.artifact import Artifact
 from edgeres.errors import BadInput, StorageError
 from edgeres.recipe import LabelsSection
 from edgeres.stages import Context, _checkpoint, keyed_as_is
+
+if TYPE_CHECKING:
+    from edgeres.records import Facts
 
 VERSION = 2
 LIBRARIES = _checkpoint.LIBRARIES
@@ -19,7 +22,7 @@ _FEW_CLASSES = 20
 _TOP = 10
 
 
-def keyed(section: LabelsSection) -> dict[str, Any]:
+def keyed(section: LabelsSection) -> dict[str, object]:
     """The section without the limit and the device, which decide no answer."""
     document = keyed_as_is(section)
     del document["limit_gb"], document["device"]
@@ -28,7 +31,7 @@ def keyed(section: LabelsSection) -> dict[str, Any]:
 
 def run(
     section: LabelsSection, inputs: Mapping[str, Artifact], out: Path, context: Context
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Say what it will take, then ask the teacher; a killed run goes on where it was."""
     import torch
 
@@ -70,6 +73,6 @@ def _fits(size_bytes: int, sentence: str, limit_gb: float, folder: Path) -> None
         )
 
 
-def summary(facts: Mapping[str, Any]) -> str:
+def summary(facts: Facts) -> str:
     """`45,000 images x 8 views, 10 of 10 answers each: 7.2 MB`."""
     return str(facts["sentence"])

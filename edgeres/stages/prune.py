@@ -6,12 +6,16 @@ import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres.artifact import Artifact
 from edgeres.plugins import Plugins
 from edgeres.recipe import PruneSection
 from edgeres.stages import Context, _checkpoint, _latency, device_keyed, device_plugin, keyed_as_is
+
+if TYPE_CHECKING:
+    from edgeres.models.modules import Classifier
+    from edgeres.records import Counted, Facts
 
 VERSION = 5
 LIBRARIES = _checkpoint.LIBRARIES
@@ -27,7 +31,7 @@ def plugins(section: PruneSection) -> list[tuple[Plugins, str]]:
     return list(map(device_plugin, asks(section)))
 
 
-def keyed(section: PruneSection) -> dict[str, Any]:
+def keyed(section: PruneSection) -> dict[str, object]:
     """The section without what plays no part in it, and with the identity of a device that does."""
     document = keyed_as_is(section)
     del document["max_drop"]  # judged, whatever made the network
@@ -44,7 +48,7 @@ def keyed(section: PruneSection) -> dict[str, Any]:
 
 def run(
     section: PruneSection, inputs: Mapping[str, Artifact], out: Path, context: Context
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Remove blocks and channels, and fine-tune on the labels and the teacher's answers."""
     from edgeres.compression import blocks
     from edgeres.models import weights
@@ -71,24 +75,24 @@ def run(
             share = (budget.limit / start) ** (step / section.steps)
             make = partial(work.slimmed, model, budget.at(start * share))
             model = work.piece(f"step-{step}", make, work.epochs_of(step))
-    facts = _checkpoint.write(out, model, inputs["data"], history=work.history,
+    made = _checkpoint.write(out, model, inputs["data"], history=work.history,
                               source=inputs["model"].facts["source"],
                               device=section.train.device)  # fmt: skip
     if plan is not None:
         (out / "latency_table.json").write_text(json.dumps(plan.table.to_json(), indent=1), "utf-8")
-        facts["latency"] = plan.facts(section, model)
-    return facts | {
-        "macs_before": before["macs"], "macs_after": facts["macs"],
-        "parameters_before": before["parameters"], "parameters_after": facts["parameters"],
-        "lost_points": _points(before["test"]) - _points(facts["test"]),
+    return {
+        **made, **({"latency": plan.facts(section, model)} if plan is not None else {}),
+        "macs_before": before["macs"], "macs_after": made["macs"],
+        "parameters_before": before["parameters"], "parameters_after": made["parameters"],
+        "lost_points": _points(before["test"]) - _points(made["test"]),
     }  # fmt: skip
 
 
-def _points(test: Mapping[str, int]) -> float:
+def _points(test: Counted) -> float:
     return 100 * test["correct"] / test["n"]
 
 
-def misses(section: PruneSection, facts: Mapping[str, Any]) -> list[str]:
+def misses(section: PruneSection, facts: Facts) -> list[str]:
     """What is said of a network that lost more than it may."""
     if section.max_drop is None or facts["lost_points"] <= section.max_drop:
         return []
@@ -99,11 +103,11 @@ def misses(section: PruneSection, facts: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _same(model: Any) -> Any:
+def _same(model: Classifier) -> Classifier:
     return model
 
 
-def summary(facts: Mapping[str, Any]) -> str:
+def summary(facts: Facts) -> str:
     """The checkpoint's line with the share of MACs that is left, and a latency that was asked."""
     share = facts["macs_after"] / facts["macs_before"]
     line = f"{_checkpoint.summary(facts)}, {share:.2f}x MACs, {-facts['lost_points']:+.2f} points"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres.artifact import Artifact
 from edgeres.errors import BadInput
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edgeres.models.modules import Classifier
+    from edgeres.records import Facts
     from edgeres.training.views import Labelled
 
 VERSION = 10
@@ -26,7 +27,7 @@ _OF_FOUR_BITS = ("keep_8bit", "max_drop", "max_kb")
 _JUDGES = 1000  # images that bits are chosen on
 
 
-def keyed(section: QuantizeSection) -> dict[str, Any]:
+def keyed(section: QuantizeSection) -> dict[str, object]:
     """The section; PTQ has no training settings."""
     document = keyed_as_is(section)
     if section.method != "qat":
@@ -41,7 +42,7 @@ def keyed(section: QuantizeSection) -> dict[str, Any]:
 
 def run(
     section: QuantizeSection, inputs: Mapping[str, Artifact], out: Path, context: Context
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Calibrate, train if asked, keep what is better on validation; evaluate the quantized graph.
 
     Training starts from the calibrated network, which is the first candidate.
@@ -76,8 +77,8 @@ def run(
         model, images, scheme=section.scheme, ranges=section.ranges, exclude=section.exclude,
         four=four,
     )  # fmt: skip
-    history: list[dict[str, Any]] = []
-    chosen: dict[str, Any] = {}
+    history: Sequence[Mapping[str, object]] = ()
+    chosen: dict[str, object] = {}
     if section.method == "qat":
         trained, trained_scales, history = _train(section, inputs, model, scales, four, context)
         candidates = {"ptq": (folded, scales), "qat": (trained, trained_scales)}
@@ -93,7 +94,7 @@ def run(
 
 def _kept(
     section: QuantizeSection, model: Classifier, inputs: Mapping[str, Artifact], out: Path
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The network with the scales that its file had."""
     from edgeres.models.modules import fold_batchnorm
 
@@ -112,22 +113,23 @@ def _kept(
 
 def _written(
     section: QuantizeSection, folded: Classifier, scales: ScaleTable,
-    inputs: Mapping[str, Artifact], out: Path, history: list[dict[str, Any]], notes: list[str],
-) -> dict[str, Any]:  # fmt: skip
+    inputs: Mapping[str, Artifact], out: Path, history: Sequence[Mapping[str, object]],
+    notes: list[str],
+) -> dict[str, object]:  # fmt: skip
     from edgeres.compression import bits
     from edgeres.compression.integers import integer_graph
 
     _checkpoint.write_scales(out, scales)
     quantized = integer_graph(folded, scales)
-    facts = _checkpoint.write(out, folded, inputs["data"], history=history, answers=quantized,
+    made = _checkpoint.write(out, folded, inputs["data"], history=history, answers=quantized,
                               source=inputs["model"].facts["source"])  # fmt: skip
     kept = [n.removesuffix(".weight") for n in folded.state_dict()
             if n.endswith(".weight") and n not in scales]  # fmt: skip
-    facts |= {"notes": notes, "method": section.method, "scheme": section.scheme,
-              "float_layers": kept}  # fmt: skip
+    facts = {**made, "notes": notes, "method": section.method, "scheme": section.scheme,
+             "float_layers": kept}  # fmt: skip
     if section.scheme == bits.SCHEME:
-        facts["bits"] = bits.of(scales)
-        notes.append(_said(facts["bits"]))
+        facts["bits"] = found = bits.of(scales)
+        notes.append(_said(found))
     return facts
 
 
@@ -173,11 +175,11 @@ def _folded(before: Classifier, after: Classifier, split: Labelled) -> str:
 def _train(
     section: QuantizeSection,
     inputs: Mapping[str, Artifact],
-    model: Any,
+    model: Classifier,
     scales: ScaleTable,
     four: Collection[str],
     context: Context,
-) -> tuple[Any, ScaleTable, list[dict[str, Any]]]:
+) -> tuple[Classifier, ScaleTable, Sequence[Mapping[str, object]]]:
     from edgeres import teachers
     from edgeres.compression.qat import QatModel
     from edgeres.training import loop, objectives
@@ -231,7 +233,7 @@ def _right(split: Labelled, model: Classifier, scales: ScaleTable) -> int:
     return int((logits.argmax(1) == split.labels).sum())
 
 
-def summary(facts: Mapping[str, Any]) -> str:
+def summary(facts: Facts) -> str:
     """The checkpoint's line with method and scheme, and what was kept."""
     line = f"{facts['method'].upper()} {facts['scheme']} of {_checkpoint.summary(facts)}"
     if "kept" not in facts:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres import __version__, door
 from edgeres.artifact import Artifact
@@ -18,6 +18,10 @@ from edgeres.facts import CALIBRATION, HISTORY, SAMPLES
 from edgeres.plugins import packages
 from edgeres.recipe import ReportSection
 from edgeres.stages import Context, _checkpoint, keyed_as_is
+
+if TYPE_CHECKING:
+    from edgeres.records import Facts
+    from edgeres.reporting._document import Entry
 
 VERSION = 5
 LIBRARIES = ("numpy", "torch", "torchao", "pillow")
@@ -30,7 +34,7 @@ _PERCENTILES = 101
 
 def run(
     section: ReportSection, inputs: Mapping[str, Artifact], out: Path, context: Context
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Write the report of the artifacts among the inputs; any of them may be missing."""
     from edgeres.reporting import html, ladder
 
@@ -53,8 +57,8 @@ def run(
     return {"headline": document["headline"], "sentences": document["summary"]["sentences"]}
 
 
-def _entry(step: str, artifact: Artifact, data: Artifact | None) -> dict[str, Any]:
-    entry: dict[str, Any] = {
+def _entry(step: str, artifact: Artifact, data: Artifact | None) -> Entry:
+    entry: Entry = {
         "step": step, "key": artifact.key, "digest": artifact.digest,
         "facts": dict(artifact.facts), "seconds": artifact.seconds,
         "section": dict(artifact.section),
@@ -65,8 +69,8 @@ def _entry(step: str, artifact: Artifact, data: Artifact | None) -> dict[str, An
         if artifact.has("history.jsonl"):
             entry["history"] = artifact.read_lines("history.jsonl", HISTORY) or None
         if artifact.has("test_logits.npy"):
-            answers = _answers(artifact, "test_logits.npy", data)
-            entry["predictions"], entry["confidences"] = answers
+            classes, sure = _answers(artifact, "test_logits.npy", data)
+            entry["predictions"], entry["confidences"] = classes, sure
     elif artifact.stage == "verify":
         targets = [row["target"] for row in artifact.facts["files"]]
         found = {target: _answers(artifact, name, data) for target in sorted(targets)
@@ -102,7 +106,7 @@ def _percentiles(artifact: Artifact) -> dict[str, dict[str, list[float]]]:
     return found
 
 
-def _dataset(data: Artifact) -> dict[str, Any]:
+def _dataset(data: Artifact) -> Facts:
     """Facts of the data, its test labels, and which training images calibrated."""
     from safetensors import safe_open
 
@@ -117,7 +121,7 @@ def _dataset(data: Artifact) -> dict[str, Any]:
     return {**data.facts, "labels": test, "manifest": listed}
 
 
-def _explained(inputs: Mapping[str, Artifact]) -> dict[str, Any] | None:
+def _explained(inputs: Mapping[str, Artifact]) -> Facts | None:
     """Where the first and the last network look; None if they are one and the same."""
     chain = [inputs[step] for step in _NETWORKS
              if step in inputs and inputs[step].has("spec.json")]  # fmt: skip
@@ -141,7 +145,7 @@ def _explained(inputs: Mapping[str, Artifact]) -> dict[str, Any] | None:
     return {"first": first.stage, "second": last.stage, **found}
 
 
-def _environment(inputs: Mapping[str, Artifact]) -> dict[str, Any]:
+def _environment(inputs: Mapping[str, Artifact]) -> dict[str, object]:
     libraries: dict[str, str] = {}
     for artifact in inputs.values():
         libraries |= artifact.libraries
@@ -154,6 +158,6 @@ def _environment(inputs: Mapping[str, Artifact]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def summary(facts: Mapping[str, Any]) -> str:
+def summary(facts: Facts) -> str:
     """The first sentence of the headline."""
     return str(next(iter(facts["sentences"]), ""))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres import datasets, teachers
 from edgeres.artifact import Artifact
@@ -18,13 +18,14 @@ from edgeres.types import Accuracy
 if TYPE_CHECKING:
     from edgeres.models.modules import Classifier
     from edgeres.network._walk import Integers
+    from edgeres.records import Facts
 
 VERSION = 7
 LIBRARIES = _checkpoint.LIBRARIES
 _UNHELD = "is quantized, and is read as float numbers, as its codes can't be kept"
 
 
-def keyed(section: TeacherSection) -> dict[str, Any]:
+def keyed(section: TeacherSection) -> dict[str, object]:
     """The section; of a loaded teacher, with what it is in place of its path."""
     document = _checkpoint.keyed(section)
     found = teachers.chosen(section)
@@ -54,7 +55,7 @@ def precheck(section: TeacherSection, data: DataSection) -> None:
 
 def run(
     section: TeacherSection, inputs: Mapping[str, Artifact], out: Path, context: Context
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Load or train the teacher."""
     found = teachers.chosen(section)
     if found is None:
@@ -64,7 +65,7 @@ def run(
 
 def _trained(
     section: TeacherSection, data: Artifact, out: Path, context: Context
-) -> dict[str, Any]:
+) -> dict[str, object]:
     from edgeres.training import loop, objectives
 
     settings = section.train.of()
@@ -77,8 +78,8 @@ def _trained(
         objectives.supervised(preprocess, settings.label_smoothing),
         seed=context.seed, work=context.work, tick=context.tick,
     )  # fmt: skip
-    return _checkpoint.write(out, model, data, history=history,
-                             device=section.train.device)  # fmt: skip
+    made = _checkpoint.write(out, model, data, history=history, device=section.train.device)
+    return {**made}
 
 
 def wanted(section: TeacherSection, data: Artifact) -> teachers.Wanted:
@@ -98,20 +99,21 @@ def _wanted(section: TeacherSection, classes: int, data_px: int) -> teachers.Wan
 
 def _loaded(
     section: TeacherSection, source: str, rest: str, data: Artifact, out: Path, context: Context
-) -> dict[str, Any]:
+) -> dict[str, object]:
     when = section.new_head.replace if section.ensemble is None else "never"
     asked = replace(wanted(section, data), new_head=when)
     found = teachers.source(source).fetch(rest, asked, out)
-    notes = list(found.notes)
+    notes, facts = list(found.notes), dict[str, object]()
     if found.network is not None:
         history, said = _tuned(section, found.network, found.replaced, data, context)
         if found.integers is not None and not history:
             notes.append(_scales(found.network, found.integers, out))
-        facts = _checkpoint.write(out, found.network, data, history=history, source=source,
-                                  device=section.train.device) | said  # fmt: skip
+        made = _checkpoint.write(out, found.network, data, history=history, source=source,
+                                 device=section.train.device)  # fmt: skip
+        facts = {**made, **said}
     else:
-        facts = _checkpoint.write_answers(out, teachers.load(out), data, source=source)
-        facts |= {"model": found.name, "parameters": found.parameters}
+        blind = _checkpoint.write_answers(out, teachers.load(out), data, source=source)
+        facts = {**blind, "model": found.name, "parameters": found.parameters}
     advice = [] if found.replaced is not None else _checkpoint.advice(teachers.load(out), data)
     facts["notes"] = [*notes, *advice]
     if section.near_chance == "stop":
@@ -141,7 +143,7 @@ def _tuned(
     replaced: int | None,
     data: Artifact,
     context: Context,
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+) -> tuple[Sequence[Mapping[str, object]], dict[str, object]]:
     """Train a loaded network, if its last layer is a new one or the recipe says how long."""
     from edgeres.training import objectives
 
@@ -156,7 +158,7 @@ def _tuned(
     )
 
 
-def _require_better_than_chance(facts: Mapping[str, Any], data: Artifact, out: Path) -> None:
+def _require_better_than_chance(facts: Facts, data: Artifact, out: Path) -> None:
     from edgeres.teachers import _chance
 
     test = Accuracy(facts["test"]["correct"], facts["test"]["n"])
@@ -189,7 +191,7 @@ def _require_better_than_chance(facts: Mapping[str, Any], data: Artifact, out: P
     )
 
 
-def summary(facts: Mapping[str, Any]) -> str:
+def summary(facts: Facts) -> str:
     """The checkpoint's line, with what the publisher claims."""
     claimed = facts.get("claimed")
     said = "" if claimed is None else f" (claimed {claimed:.2%})"

@@ -6,20 +6,22 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres import runtimes, targets
 from edgeres.artifact import Artifact
 from edgeres.errors import BadInput
 from edgeres.plugins import Plugins
 from edgeres.recipe import VerifySection
-from edgeres.runtimes._asking import described
 from edgeres.stages import Context, _checkpoint, keyed_as_is
 from edgeres.stages._checkpoint import read_scales
 from edgeres.stages.export import metadata
 from edgeres.types import Gate, exported_file, to_json
 
 if TYPE_CHECKING:
+    from edgeres import records
+    from edgeres.records import Certified, Facts, OnRuntime, Verification
+    from edgeres.text.files import Trial
     from edgeres.verification.certificate import Certificate, Reference
     from edgeres.verification.every_input import Proof
     from edgeres.verification.runtimes import Verdict
@@ -29,7 +31,7 @@ LIBRARIES = ("torch", "ai-edge-litert", "onnxruntime", "coremltools")
 _SELF_TEST_SAMPLES = 64
 
 
-def keyed(section: VerifySection) -> dict[str, Any]:
+def keyed(section: VerifySection) -> dict[str, object]:
     """The section, and the packages of the runtimes that are asked."""
     document = keyed_as_is(section)
     if not section.prove:
@@ -49,7 +51,7 @@ def plugins(section: VerifySection) -> list[tuple[Plugins, str]]:
 
 def run(
     section: VerifySection, inputs: Mapping[str, Artifact], out: Path, context: Context
-) -> dict[str, Any]:
+) -> Verification:
     """Certify every export among the inputs (role: target) beside `data`, `model`, `quantize`.
 
     Raises:
@@ -112,17 +114,17 @@ def _proof(
     return found
 
 
-def _require(proof: Proof, certified: dict[str, Any]) -> None:
+def _require(proof: Proof, certified: Certified) -> None:
     """Its gates: a recipe that asks for a proof is held to it."""
     gates = [Gate("layers that kernels round differently", len(proof.witnesses), "==", 0),
              Gate("operations without a proof", len(proof.unproven), "==", 0)]  # fmt: skip
-    certified["gates"] += [{**to_json(gate), "passed": gate.passed} for gate in gates]
+    certified["gates"] += [_gate(gate) for gate in gates]
     certified["passed"] = certified["passed"] and proof.holds
 
 
 def self_test(
     section: VerifySection, inputs: Mapping[str, Artifact], tick: Callable[[int, int, str], None]
-) -> list[dict[str, Any]]:
+) -> list[Trial]:
     """Plant faults in copies of every export among the inputs; what verification said to each."""
     from edgeres.verification.selftest import try_all
 
@@ -172,15 +174,20 @@ def _origin(name: str, inputs: Mapping[str, Artifact]) -> Artifact:
 
 def row(
     certificate: Certificate, asked: Sequence[Verdict] = (), proof: Proof | None = None
-) -> dict[str, Any]:
+) -> Certified:
     """A certificate, what other runtimes say of the file, and what is known of every image, as
     JSON-ready facts."""
     gates = [*certificate.gates, *(gate for verdict in asked for gate in verdict.gates)]
+    beside: records.Beside = {}
+    if asked:
+        beside["runtimes"] = [runtime_row(verdict) for verdict in asked]
+    if proof:
+        beside["proof"] = proof.facts()
     audit, measured, before = certificate.audit, certificate.parity, certificate.float_parity
     return {
         "target": certificate.target,
         "passed": all(gate.passed for gate in gates),
-        "gates": [{**to_json(g), "passed": g.passed} for g in gates],
+        "gates": [_gate(gate) for gate in gates],
         "agreement": measured.agreement if measured else None,
         "bit_equal": measured.equal if measured else None,
         "worst_codes": measured.worst if measured else None,
@@ -195,17 +202,23 @@ def row(
         "operators": certificate.graph.operators(),
         "run_by": certificate.run_by,
         "notes": list(certificate.notes),
-        **({"runtimes": [runtime_row(verdict) for verdict in asked]} if asked else {}),
-        **({"proof": proof.facts()} if proof else {}),
+        **beside,
     }
 
 
-def runtime_row(verdict: Verdict) -> dict[str, Any]:
+def _gate(gate: Gate) -> records.Gate:
+    return {"name": gate.name, "measured": gate.measured, "comparison": gate.comparison,
+            "limit": gate.limit, "unit": gate.unit, "passed": gate.passed}  # fmt: skip
+
+
+def runtime_row(verdict: Verdict) -> OnRuntime:
     """What a runtime says of a file, as JSON-ready facts."""
     answer, parity = verdict.answer, verdict.parity
     return {
         "runtime": verdict.runtime, "how": verdict.how, "passed": verdict.passed,
-        **described(answer),
+        "version": answer.version, "device": answer.device, "taken": answer.taken,
+        "refused": list(answer.refused), "memory_bytes": dict(answer.memory_bytes),
+        "cycles": answer.cycles, "error": answer.error,
         "n": parity.n if parity else None,
         "agreement": parity.agreement if parity else None,
         "equal_images": verdict.equal_images,
@@ -215,7 +228,7 @@ def runtime_row(verdict: Verdict) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def failures(facts: Mapping[str, Any]) -> list[str]:
+def failures(facts: Facts) -> list[str]:
     """`tflite-int8: top-1 agreement 0.93, needs >= 0.99` for each gate that was not met."""
     return [
         f"{row['target']}: "
@@ -226,7 +239,7 @@ def failures(facts: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def summary(facts: Mapping[str, Any]) -> str:
+def summary(facts: Facts) -> str:
     """`6 of 6 files verified`."""
     passed = sum(row["passed"] for row in facts["files"])
     return f"{passed} of {len(facts['files'])} files verified"

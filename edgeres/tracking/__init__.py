@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edgeres import door
 from edgeres.artifact import Artifact
@@ -49,7 +48,7 @@ class Tracked:
 
 
 def described(
-    name: str, recipe: Mapping[str, Any], artifacts: Mapping[str, Artifact], folder: Path
+    name: str, recipe: Mapping[str, object], artifacts: Mapping[str, Artifact], folder: Path
 ) -> Tracked:
     """Everything about a run.
 
@@ -74,7 +73,7 @@ def described(
     )  # fmt: skip
 
 
-def _flat(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
+def _flat(prefix: str, value: object) -> Iterator[tuple[str, str]]:
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from _flat(f"{prefix}.{key}" if prefix else str(key), item)

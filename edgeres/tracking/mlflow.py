@@ -22,10 +22,13 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeres.errors import BadInput, DeviceError, MissingComponent
 from edgeres.tracking import Tracked
+
+if TYPE_CHECKING:
+    from edgeres.text.runs import OnServer
 
 EXPERIMENT = "edgeres"
 _METRICS, _PARAMS = 1000, 100  # at most, in one request
@@ -34,7 +37,7 @@ _MAX_ANSWER = 16 * 1024**2
 _START_S = 240
 
 
-def track(run: Tracked, experiment: str = EXPERIMENT, uri: str | None = None) -> dict[str, Any]:
+def track(run: Tracked, experiment: str = EXPERIMENT, uri: str | None = None) -> OnServer:
     """Write a run: params, metrics by step, files, and each exported model with its lineage.
 
     Returns:
@@ -116,7 +119,7 @@ class Server:
         })  # fmt: skip
         return name, int(found["model_version"]["version"])
 
-    def call(self, method: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    def call(self, method: str, body: Mapping[str, object]) -> dict[str, Any]:
         """POST to the API."""
         return self._send("POST", f"/api/2.0/mlflow/{method}", json.dumps(body).encode())
 
@@ -159,7 +162,7 @@ class _Exists(BadInput):
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     """A redirect would take the password elsewhere."""
 
-    def redirect_request(self, *_: Any, **__: Any) -> None:
+    def redirect_request(self, *_: object, **__: object) -> None:
         return None
 
 
@@ -229,7 +232,7 @@ def _key(name: str) -> str:
     return re.sub(r"[^\w\-./ ]", "_", name)[:250]
 
 
-def _parts(rows: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+def _parts(rows: Sequence[object], size: int) -> Iterator[Sequence[object]]:
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
 

@@ -12,14 +12,17 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeres.disk import storage_errors
 from edgeres.errors import MissingComponent
 from edgeres.tracking import Tracked
 
+if TYPE_CHECKING:
+    from edgeres.text.runs import InFolder
 
-def track(run: Tracked, folder: Path) -> dict[str, Any]:
+
+def track(run: Tracked, folder: Path) -> InFolder:
     """Write the scalars and the settings; what an earlier call wrote there is replaced.
 
     Returns:

@@ -14,7 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from edgeres.compression.quantizer import ACTIVATIONS, Layer, layers
 from edgeres.models.modules import Classifier
 from edgeres.types import ScaleTable
 from edgeres.verification.kernels import ADDS, KERNELS, AddScales, Scales
+
+if TYPE_CHECKING:
+    from edgeres import records
 
 _CHUNK = 1 << 18
 _BEYOND = 260  # codes: no zero point brings what is further from zero back between -128 and 127
@@ -78,7 +81,7 @@ class Proof:
         """Whether every image gets the same codes from every kind of kernel."""
         return not (self.witnesses or self.unproven)
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> records.Proof:
         """As JSON has it."""
         adding = {name for kind in ADDS for name in kind.runtimes}
         every = dict.fromkeys(name for kind in KERNELS for name in kind.runtimes)

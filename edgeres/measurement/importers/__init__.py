@@ -11,10 +11,15 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres.errors import BadInput
 from edgeres.measurement.importers import _report
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from edgeres.records import Report
 
 
 def names() -> list[str]:
@@ -22,14 +27,14 @@ def names() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
 
 
-def of_file(path: Path) -> list[dict[str, Any]]:
+def of_file(path: Path) -> list[Report]:
     """The reports of a file, whose tool is told by its content.
 
     Raises:
         BadInput: it can't be read, is too large, or no known tool wrote it.
     """
     data = _report.content(path)
-    modules: list[Any] = [importlib.import_module(f"{__name__}.{name}") for name in names()]
+    modules: list[ModuleType] = [importlib.import_module(f"{__name__}.{name}") for name in names()]
     for module in modules:
         if found := module.parse(data):
             return _report.reports(path, module.SOURCE, found)

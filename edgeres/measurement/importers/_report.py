@@ -7,11 +7,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeres.disk import read_bounded
 from edgeres.measurement import verdict
 from edgeres.measurement.runners import Session
+
+if TYPE_CHECKING:
+    from edgeres.records import Memory, Report
 
 UNKNOWN_STATE = "imported: the state of the device is not known"
 _LARGEST = 64 << 20
@@ -47,7 +50,7 @@ def content(path: Path) -> bytes:
     return read_bounded(path, _LARGEST, "result")
 
 
-def reports(path: Path, source: str, found: Sequence[Imported]) -> list[dict[str, Any]]:
+def reports(path: Path, source: str, found: Sequence[Imported]) -> list[Report]:
     """A report for each subject; several are numbered in the file's order."""
     subjects: dict[tuple[object, int | None], list[Imported]] = {}
     for number, one in enumerate(found):
@@ -60,9 +63,7 @@ def reports(path: Path, source: str, found: Sequence[Imported]) -> list[dict[str
     ]  # fmt: skip
 
 
-def _report(
-    target: str, source: str, found: Sequence[Imported], notes: Sequence[str]
-) -> dict[str, Any]:
+def _report(target: str, source: str, found: Sequence[Imported], notes: Sequence[str]) -> Report:
     """Every field of a measured report; None or empty where the file doesn't tell."""
     sessions, batch = [one.session for one in found], found[0].batch
     told = [s for s in sessions if s.samples_ns or s.median_ns is not None]
@@ -92,7 +93,7 @@ def _each(found: Sequence[Imported], name: str) -> list[int]:
     return [ns for ns in (*own, *others) if ns is not None]
 
 
-def _memory(source: str, peak_bytes: int) -> dict[str, Any] | None:
+def _memory(source: str, peak_bytes: int) -> Memory | None:
     """A peak that nothing is to be subtracted from."""
     if not peak_bytes:
         return None
@@ -108,7 +109,7 @@ def loads(data: bytes) -> Any:
         return None
 
 
-def scaled(value: Any, factor: float) -> int | None:
+def scaled(value: object, factor: float) -> int | None:
     """A time or a size as a whole number of ns or bytes; None if it is no positive number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
@@ -119,7 +120,7 @@ def scaled(value: Any, factor: float) -> int | None:
     return round(whole) if math.isfinite(whole) and 0 < whole < 1e18 else None
 
 
-def all_scaled(values: Any, factor: float) -> list[int]:
+def all_scaled(values: object, factor: float) -> list[int]:
     """The usable ones of a list of times."""
     found = (scaled(value, factor) for value in values) if isinstance(values, list) else ()
     return [value for value in found if value is not None]

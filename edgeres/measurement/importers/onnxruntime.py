@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from edgeres.measurement.importers import _report
 from edgeres.measurement.importers._report import Imported
@@ -47,7 +46,7 @@ def parse(data: bytes) -> Sequence[Imported]:
     )]  # fmt: skip
 
 
-def _provider(event: Mapping[str, Any]) -> str | None:
+def _provider(event: Mapping[str, object]) -> str | None:
     arguments = event.get("args")
     found = arguments.get("provider") if isinstance(arguments, dict) else None
     return found[:60] if isinstance(found, str) else None

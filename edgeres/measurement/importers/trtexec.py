@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from edgeres.measurement import _trtexec
 from edgeres.measurement.importers._report import Imported
@@ -41,5 +40,5 @@ def _run(text: str) -> Imported | None:
     return Imported(session, batch=_trtexec.batch(text), subject=_trtexec.command(text))
 
 
-def _runtime(version: str | None, gpu: str | None) -> dict[str, Any]:
+def _runtime(version: str | None, gpu: str | None) -> dict[str, object]:
     return {"name": "TensorRT", "version": version, "tool": "trtexec", "accelerator": gpu or "gpu"}

@@ -12,7 +12,7 @@ import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from edgeres import errors
 from edgeres.devices import Device, DeviceProfile
@@ -20,6 +20,7 @@ from edgeres.devices import Device, DeviceProfile
 if TYPE_CHECKING:
     import numpy as np
 
+    from edgeres.records import Memory
     from edgeres.types import TensorSpec
 
 STARTUP_S = 120.0
@@ -74,7 +75,7 @@ class Session:
         unsteady: its own doubts about the result, in sentences.
     """
 
-    runtime: Mapping[str, Any]
+    runtime: Mapping[str, object]
     samples_ns: Sequence[int] = ()
     n: int = 0
     median_ns: float | None = None
@@ -88,7 +89,7 @@ class Session:
     settled: bool | None = None
     notes: Sequence[str] = ()
     unsteady: Sequence[str] = ()
-    build: Mapping[str, Any] = field(default_factory=dict)
+    build: Mapping[str, object] = field(default_factory=dict)
 
 
 class Loaded(Protocol):
@@ -98,7 +99,7 @@ class Loaded(Protocol):
         """Measure latency in a fresh process."""
         ...
 
-    def memory(self) -> dict[str, Any] | None:
+    def memory(self) -> Memory | None:
         """Peak memory of a process of its own, in bytes, with its definition; None if unknown."""
         ...
 
@@ -112,7 +113,7 @@ class Runner(Protocol):
 
     SUFFIXES: tuple[str, ...]
 
-    def missing(self, device: Device, state: Mapping[str, Any]) -> list[str]:
+    def missing(self, device: Device, state: Mapping[str, object]) -> list[str]:
         """What the device lacks to run such files, each with the command that mends it."""
         ...
 
@@ -138,7 +139,7 @@ def load(name: str) -> Runner:
     """
     if name not in names():
         raise errors.unknown("runner", name, names())
-    runner: Any = importlib.import_module(f"{__name__}.{name}")
+    runner: object = importlib.import_module(f"{__name__}.{name}")
     return cast(Runner, runner)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from edgeres.devices import Completed, Device
 from edgeres.errors import DeviceError
@@ -57,7 +56,7 @@ class Engine:
     base: str
     shapes: Sequence[str]
     quantized: bool
-    build: Mapping[str, Any]
+    build: Mapping[str, object]
     convolutions: Mapping[str, int]
 
     @property

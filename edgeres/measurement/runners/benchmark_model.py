@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres.devices import Completed, Device
 from edgeres.disk import file_sha256
@@ -23,6 +23,8 @@ from edgeres.measurement.runners import _benchmark_model_output as output
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from edgeres.records import Memory
 
 SUFFIXES = (".tflite",)
 TOOL = "benchmark_model"
@@ -84,7 +86,7 @@ def load(device: Device, work: Work) -> _Loaded:
     return _Loaded(device, work, tool, digest, device.push(work.path), kind, gives)
 
 
-def missing(device: Device, state: Mapping[str, Any]) -> list[str]:
+def missing(device: Device, state: Mapping[str, object]) -> list[str]:
     """The program itself, if it isn't there."""
     try:
         _tool(device)
@@ -143,7 +145,7 @@ class _Loaded:
             notes=["random inputs, run from a shell"], unsteady=doubts,
         )  # fmt: skip
 
-    def memory(self) -> dict[str, Any] | None:
+    def memory(self) -> Memory | None:
         _, found = self._measured(
             0.0, f"--num_runs={_MEMORY_RUNS}", "--warmup_runs=1", "--warmup_min_secs=0",
             "--min_secs=0", "--report_peak_memory_footprint=true",

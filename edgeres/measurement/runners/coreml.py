@@ -23,7 +23,7 @@ SUFFIXES = (".mlpackage",)
 _UNITS = {"cpu": "CPU_ONLY", "gpu": "CPU_AND_GPU", "ane": "CPU_AND_NE", "all": "ALL"}
 
 
-def missing(device: Device, state: Mapping[str, Any]) -> list[str]:
+def missing(device: Device, state: Mapping[str, object]) -> list[str]:
     """Nothing that isn't said on connecting: Xcode and coremltools come before a device."""
     return []
 

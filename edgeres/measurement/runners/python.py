@@ -12,6 +12,8 @@ from edgeres.measurement.runners import STARTUP_S, Preset, Session, Work
 if TYPE_CHECKING:
     import numpy as np
 
+    from edgeres.records import Memory
+
 SUFFIXES = (".tflite", ".onnx")
 _PROVIDERS = {"cpu": "CPUExecutionProvider"}
 
@@ -20,12 +22,13 @@ _PACKAGES = {".tflite": ("ai-edge-litert", "tflite-runtime", "tensorflow"),
              ".onnx": ("onnxruntime", "onnxruntime-gpu")}  # fmt: skip
 
 
-def missing(device: Device, state: Mapping[str, Any]) -> list[str]:
+def missing(device: Device, state: Mapping[str, object]) -> list[str]:
     """Runtimes that its Python lacks, with the command that installs them."""
-    there = state.get("runtimes") or {}
+    there = state.get("runtimes")
+    names = set(there) if isinstance(there, dict) else set()
     return [
         f"no runtime for {suffix} files: {' '.join(device.python())} -m pip install {packages[0]}"
-        for suffix, packages in _PACKAGES.items() if not set(packages) & set(there)
+        for suffix, packages in _PACKAGES.items() if not set(packages) & names
     ]  # fmt: skip
 
 
@@ -58,7 +61,7 @@ class _Loaded:
             settled=events["warm"]["stable"],
         )  # fmt: skip
 
-    def memory(self) -> dict[str, Any]:
+    def memory(self) -> Memory:
         loaded = self._run("memory", STARTUP_S)["memory"]
         baseline = self._run("memory", STARTUP_S, "--null")["memory"]
         return {

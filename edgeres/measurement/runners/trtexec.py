@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres.devices import Device
 from edgeres.errors import DeviceError
@@ -42,7 +42,7 @@ rm -rf "$data.work"
 """
 
 
-def missing(device: Device, state: Mapping[str, Any]) -> list[str]:
+def missing(device: Device, state: Mapping[str, object]) -> list[str]:
     """trtexec, if it isn't there."""
     try:
         _engine.version(device)
