@@ -8,7 +8,10 @@ from __future__ import annotations
 import dataclasses
 import struct
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from edgeres.records import Exported, Facts, Quantization
 
 Comparison = Literal[">=", "<=", "=="]
 
@@ -166,7 +169,7 @@ class Accuracy:
         return self.correct / self.n if self.n else float("nan")
 
 
-def to_json(value: Any) -> Any:
+def to_json(value: object) -> Any:
     """A JSON-ready copy of nested dataclasses, tuples and dicts."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
@@ -177,7 +180,7 @@ def to_json(value: Any) -> Any:
     return value
 
 
-def quant_params(data: dict[str, Any] | None) -> QuantParams | None:
+def quant_params(data: Quantization | None) -> QuantParams | None:
     """QuantParams from its JSON form (None stays None)."""
     if data is None:
         return None
@@ -186,14 +189,14 @@ def quant_params(data: dict[str, Any] | None) -> QuantParams | None:
     )
 
 
-def resize_rule(data: dict[str, Any] | None) -> Resize | None:
+def resize_rule(data: Facts | None) -> Resize | None:
     """Resize from its JSON form (None stays None)."""
     if data is None:
         return None
     return Resize(data["size_px"], data["short_side_px"], data["crop"], data["interpolation"])
 
 
-def tensor_spec(data: dict[str, Any]) -> TensorSpec:
+def tensor_spec(data: Facts) -> TensorSpec:
     """TensorSpec from its JSON form."""
     return TensorSpec(
         data["name"],
@@ -204,7 +207,7 @@ def tensor_spec(data: dict[str, Any]) -> TensorSpec:
     )
 
 
-def exported_file(data: dict[str, Any]) -> ExportedFile:
+def exported_file(data: Exported) -> ExportedFile:
     """ExportedFile from its JSON form."""
     return ExportedFile(
         data["target"],

@@ -8,7 +8,7 @@ with the same seed; the best becomes a full recipe.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -270,15 +270,16 @@ def _recipe(recipe: Recipe, winner: Candidate, wish: Wish) -> Recipe:
     train = {"train": section.model_dump(mode="json")}
     document["name"] = wish.out.stem if wish.out.stem[:1].isalnum() else "searched"
     document["description"] = f"Found for {wish.latency} on {Path(wish.device).stem}."
-    document["distill"] = {**train, **document.get("distill", {}), "student": winner.student}
+    known = document.get("distill")
+    before = known if isinstance(known, Mapping) else {}
+    document["distill"] = {**train, **before, "student": winner.student}
     document.pop("prune", None)
     if winner.keep < 1:
         document["prune"] = {
             **_tuning(train["train"]), "latency": f"{winner.latency_ns / 1e6:.4g}ms",
             "device": wish.device, "target": wish.target,
+            **({} if wish.max_drop is None else {"max_drop": wish.max_drop}),
         }  # fmt: skip
-        if wish.max_drop is not None:
-            document["prune"]["max_drop"] = wish.max_drop
     document.setdefault("quantize", {"method": "qat", **_tuning(train["train"])})
     document["export"] = {"targets": [wish.target]}
     document |= {"verify": {}, "report": {}}

@@ -48,7 +48,7 @@ class Place:
 class Document:
     """Nested dicts, tuples and scalars, the place of each, and what was wrong with the text."""
 
-    tree: dict[str, Any]
+    tree: dict[str, object]
     places: dict[KeyPath, Place]
     problems: list[str] = field(default_factory=list)
 
@@ -72,8 +72,8 @@ class Document:
 
 
 def _merge(
-    base: dict[str, Any], top: dict[str, Any], path: KeyPath, replaced: set[KeyPath]
-) -> dict[str, Any]:
+    base: dict[str, object], top: dict[str, object], path: KeyPath, replaced: set[KeyPath]
+) -> dict[str, object]:
     tree = dict(base)
     for key, value in top.items():
         below = base.get(key)
@@ -113,6 +113,7 @@ def parse(text: str, name: str, kind: Kind) -> Document:
         raise BadInput(f"{name}: should hold `key: value` lines at the top")
     builder = _Builder(name)
     tree = builder.value(root, (), 1)
+    assert isinstance(tree, dict)
     return Document(tree, builder.places | {(): Place(name, ())}, builder.problems)
 
 
@@ -128,9 +129,9 @@ def values(path: Path, kind: Kind) -> dict[str, Any]:
     return document.tree
 
 
-def of_mapping(values: Mapping[str, Any], where: str) -> Document:
+def of_mapping(values: Mapping[str, object], where: str) -> Document:
     """A document from plain values that a program made; `where` stands for their place."""
-    return Document(_plain(values), {(): Place(where, ())})
+    return Document(_plain_mapping(values), {(): Place(where, ())})
 
 
 def of_override(text: str) -> Document:
@@ -141,30 +142,36 @@ def of_override(text: str) -> Document:
     if not equals or not all(path) or len(path) > _yaml.MAX_DEPTH:
         return Document({}, {}, [f"{where}: write KEY=VALUE, e.g. distill.train.epochs=3"])
     value, problems = _override_value(written.strip(), where)
-    for name in reversed(path):
-        value = {name: value}
+    tree: dict[str, object] = {path[-1]: value}
+    for name in reversed(path[:-1]):
+        tree = {name: tree}
     prefixes = (path[:length] for length in range(1, len(path) + 1))
-    return Document(value, {p: Place(where, p) for p in prefixes}, problems)
+    return Document(tree, {p: Place(where, p) for p in prefixes}, problems)
 
 
-def _override_value(text: str, where: str) -> tuple[Any, list[str]]:
+def _override_value(text: str, where: str) -> tuple[object, list[str]]:
     if not text.startswith(("[", "{", '"', "'")):
         # The whole text is one scalar: a path may hold ` #` or `: `.
         return _yaml.scalar(text, _yaml.implicit_tag(text)), []
     builder = _Builder(where)
     node = _yaml.compose(text, where)
+    assert node is not None
     return builder.value(node, (), 1), builder.problems
 
 
-def _plain(value: Any) -> Any:
+def _plain_mapping(values: Mapping[str, object]) -> dict[str, object]:
+    return {str(key): _plain(item) for key, item in values.items()}
+
+
+def _plain(value: object) -> object:
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return _plain_mapping(value)
     if isinstance(value, Sequence) and not isinstance(value, str):
         return tuple(_plain(item) for item in value)
     return value
 
 
-def dump(values: Mapping[str, Any]) -> str:
+def dump(values: Mapping[str, object]) -> str:
     """YAML text that `parse` reads back to the same values; keys keep their order."""
     text: str = yaml.dump(
         values, Dumper=_yaml.Dumper, sort_keys=False, allow_unicode=True, width=float("inf")
@@ -187,7 +194,7 @@ class _Builder:
         self.problems: list[str] = []
         self._count = 0
 
-    def value(self, node: yaml.Node, path: KeyPath, line: int) -> Any:
+    def value(self, node: yaml.Node, path: KeyPath, line: int) -> object:
         """The value of a node whose key stands at `line`."""
         self._count += 1
         try:
@@ -207,8 +214,8 @@ class _Builder:
         self._check_tag(node, implicit, _yaml.STR)
         return _yaml.scalar(node.value, node.tag if node.tag == _yaml.STR else implicit)
 
-    def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+    def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, object]:
+        found: dict[str, object] = {}
         lines: dict[str, int] = {}
         for key, item in node.value:
             line = _line(key)

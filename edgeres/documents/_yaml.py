@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 
@@ -14,10 +14,11 @@ from edgeres.errors import BadInput
 
 MAX_NODES = 10_000
 MAX_DEPTH = 32
+Scalar: TypeAlias = "str | int | float | bool | None"
 STR = "tag:yaml.org,2002:str"
 
 
-def compose(text: str, name: str) -> Any:
+def compose(text: str, name: str) -> yaml.Node | None:
     """The root node of a text, None if it is empty; `name` stands for the file in messages.
 
     Raises:
@@ -51,7 +52,7 @@ def implicit_tag(text: str) -> str:
     return STR
 
 
-def scalar(text: str, tag: str) -> Any:
+def scalar(text: str, tag: str) -> Scalar:
     """The value of a scalar of a kind."""
     kind = tag.rpartition(":")[2]
     if kind == "null":
@@ -84,7 +85,7 @@ class Loader(yaml.SafeLoader):
     _count = 0
     _depth = 0
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         self._count += 1
         self._depth += 1
         check_size(self._count, self._depth)

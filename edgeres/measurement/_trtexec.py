@@ -10,9 +10,8 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 _HEADER = re.compile(r"^&&&& (?:RUNNING|PASSED|FAILED|WAIVED) \S+ \[TensorRT v(\d{4,6})\]", re.M)
 _VERSION = re.compile(r"\[I\] TensorRT version: (\d{1,3}\.\d{1,3}\.\d{1,3})")
@@ -162,11 +161,13 @@ def _rows_of_7(text: str) -> dict[str, dict[str, str]]:
     return rows
 
 
-def ns(milliseconds: Any) -> float | None:
+def ns(milliseconds: object) -> float | None:
     """Milliseconds as a whole number of ns; None if it is no time."""
+    if not isinstance(milliseconds, (str, int, float)):
+        return None
     try:
         value = float(milliseconds)
-    except (TypeError, ValueError):
+    except ValueError:
         return None
     return float(round(value * 1e6)) if math.isfinite(value) and 0 < value < 1e9 else None
 
@@ -207,12 +208,12 @@ def convolutions(text: str) -> dict[str, int]:
     return found
 
 
-def _convolves(layer: dict[str, Any]) -> bool:
+def _convolves(layer: Mapping[str, object]) -> bool:
     kinds = (layer.get("ParameterType"), layer.get("LayerType"))
     return any(isinstance(kind, str) and "convolution" in kind.lower() for kind in kinds)
 
 
-def _types(layer: dict[str, Any]) -> Iterator[Any]:
+def _types(layer: Mapping[str, object]) -> Iterator[object]:
     weights = layer.get("Weights")
     yield weights.get("Type") if isinstance(weights, dict) else None
     for key in ("Inputs", "Outputs"):
@@ -221,7 +222,7 @@ def _types(layer: dict[str, Any]) -> Iterator[Any]:
             yield tensor.get("Format/Datatype") if isinstance(tensor, dict) else None
 
 
-def _type(text: Any) -> str | None:
+def _type(text: object) -> str | None:
     found = _TYPE.search(text) if isinstance(text, str) else None
     return (
         {"half": "fp16", "float": "fp32"}.get(found[1].lower(), found[1].lower()) if found else None
@@ -257,7 +258,7 @@ def outputs(text: str, name: str) -> list[list[float]]:
     return found
 
 
-def loose_json(text: str) -> Any:
+def loose_json(text: str) -> object:
     """JSON as trtexec writes it; None if it can't be read at all."""
     for mended in (_numbers, lambda text: _STRING.sub(_escaped, _numbers(text))):
         try:

@@ -19,7 +19,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres.disk import open_regular, require_regular
 from edgeres.errors import BadInput
@@ -84,10 +84,13 @@ def read_log(path: Path) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {name: [] for name in FEATURES}
     for number, row in _lines(path):
         for name in FEATURES:
-            value: Any = row.get(name)
+            value = row.get(name)
             kinds = (int,) if name == "top1" else (int, float)
             most = _MOST if name == "top1" else 1.0001
-            if type(value) not in kinds or not (math.isfinite(value) and 0 <= value <= most):
+            if (
+                not isinstance(value, (int, float)) or type(value) not in kinds
+                or not (math.isfinite(value) and 0 <= value <= most)
+            ):  # fmt: skip
                 raise BadInput(f"{path}:{number}: {name} is missing or not what a log has "
                                "(docs/bundles.md)")  # fmt: skip
             found[name].append(float(value))
@@ -97,7 +100,7 @@ def read_log(path: Path) -> dict[str, list[float]]:
     return found
 
 
-def is_feature(values: Any) -> bool:
+def is_feature(values: object) -> bool:
     """Whether something read from a file is a list of finite numbers."""
     return isinstance(values, list) and all(
         type(value) in (int, float) and abs(value) <= _MOST for value in values
@@ -179,7 +182,7 @@ def _shares(known: np.ndarray, sample: np.ndarray) -> float:
 _MEASURES = {name: _shares if name == "top1" else _kolmogorov for name in FEATURES}
 
 
-def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _lines(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
     require_regular(path, _MAX_BYTES)
     try:
         with open_regular(path) as raw, io.TextIOWrapper(raw, "utf-8") as file:

@@ -7,7 +7,6 @@ pushgateway; the dashboard asks a Prometheus for these very names.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from edgeres.measurement.budgets import MEASURES, Result
 
@@ -35,7 +34,7 @@ def prometheus(results: Sequence[Result], run: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def dashboard(results: Sequence[Result], run: str) -> dict[str, Any]:
+def dashboard(results: Sequence[Result], run: str) -> dict[str, object]:
     """A dashboard with what is met on top and a panel per measure, value beside limit."""
     measures = list(dict.fromkeys(result.measure for result in results))
     met = {
@@ -61,7 +60,7 @@ def dashboard(results: Sequence[Result], run: str) -> dict[str, Any]:
 _SOURCE = {"type": "prometheus", "uid": "${source}"}
 
 
-def _panel(index: int, measure: str, run: str) -> dict[str, Any]:
+def _panel(index: int, measure: str, run: str) -> dict[str, object]:
     width, height = _PANEL
     at_most = measure in MEASURES and MEASURES[measure][1]
     chosen = f'{{run="{_escaped(run)}",measure="{measure}"}}'
@@ -79,7 +78,7 @@ def _panel(index: int, measure: str, run: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _query(expression: str, legend: str, name: str = "A") -> dict[str, Any]:
+def _query(expression: str, legend: str, name: str = "A") -> dict[str, object]:
     return {"refId": name, "expr": expression, "legendFormat": legend, "datasource": _SOURCE}
 
 

@@ -247,9 +247,9 @@ def _make(
 
 def _recorded(section: Section) -> dict[str, object]:
     """What an artifact says of its settings: of a device its name, not its address or its user."""
-    known: dict[str, Any] = section.model_dump(mode="json")
-    if "devices" in known:
-        known["devices"] = [devices.load(name).name for name in known["devices"]]
+    known: dict[str, object] = section.model_dump(mode="json")
+    if isinstance(named := known.get("devices"), list):
+        known["devices"] = [devices.load(name).name for name in named]
     return known
 
 

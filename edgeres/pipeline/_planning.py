@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from edgeres import devices, losses, runtimes, stages, targets, teachers
 from edgeres.artifact import Artifact, artifact_key, library_versions
@@ -16,7 +16,16 @@ from edgeres.recipe import ExportSection, LabelsSection, Recipe
 from edgeres.store import Store
 
 if TYPE_CHECKING:
+    from edgeres.recipe import (
+        DistillSection,
+        MixSection,
+        PruneSection,
+        QuantizeSection,
+        TrainSection,
+    )
     from edgeres.recipe.sections.fields import Section
+
+    Taught: TypeAlias = DistillSection | PruneSection | QuantizeSection
 
 TRAINING = ("teacher", "distill", "prune", "quantize")
 _OPENED = ("teacher", "export")  # what is in these, their plugin reads for later steps
@@ -139,13 +148,14 @@ def _exports(recipe: Recipe, model: str) -> list[Step]:
     return found
 
 
-def _wants_labels(section: Any) -> bool:
+def _wants_labels(section: Taught) -> bool:
     """Whether the teacher is to be asked beforehand, and asked at all."""
     idle = getattr(section, "loss", "") == "none" or getattr(section, "method", "qat") != "qat"
     return section.cache is not None and not idle
 
 
-def _labels(section: Any) -> LabelsSection:
+def _labels(section: Taught) -> LabelsSection:
+    assert section.cache
     augment, mix = _views(section.train)
     # The teacher computes as it would if it were asked in every step; on a GPU only it has fp16.
     precision: Literal["bf16", "fp32"] = "bf16" if section.train.precision == "bf16" else "fp32"
@@ -155,7 +165,9 @@ def _labels(section: Any) -> LabelsSection:
     )  # fmt: skip
 
 
-def _views(section: Any) -> tuple[Any, Any]:
+def _views(
+    section: TrainSection | LabelsSection,
+) -> tuple[tuple[str, ...], MixSection | None]:
     """What decides the views of an image, beside the seed."""
     return section.augment, section.mix
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, get_args
+from typing import get_args
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
@@ -63,7 +63,7 @@ def follows(error: ErrorDetails, others: Sequence[ErrorDetails]) -> bool:
     return error["type"] == "too_short" and any(inside)
 
 
-def _complaint(error: ErrorDetails, context: Mapping[str, Any]) -> str:
+def _complaint(error: ErrorDetails, context: Mapping[str, object]) -> str:
     kind, value = error["type"], error["input"]
     if kind in _SHOULD_BE:
         quote = kind == "string_type" and isinstance(value, (int, float))
@@ -73,7 +73,7 @@ def _complaint(error: ErrorDetails, context: Mapping[str, Any]) -> str:
         words, bound = _IS_NOT[kind]
         return f"{shown(value)} is not {words} {context[bound]:g}"
     if kind == "literal_error":
-        known = re.findall(r"'([^']*)'|(\d+)", context["expected"])
+        known = re.findall(r"'([^']*)'|(\d+)", str(context["expected"]))
         names = [text or number for text, number in known]
         hint = nearest(value, names) if isinstance(value, str) else ""
         return f"unknown value {shown(value)}{hint}; known: {', '.join(names)}"
@@ -96,7 +96,7 @@ def _keys_at(kind: type[BaseModel], path: KeyPath) -> list[str]:
     return list(kind.model_fields)
 
 
-def _sections_in(annotation: Any) -> list[type[BaseModel]]:
+def _sections_in(annotation: object) -> list[type[BaseModel]]:
     """The section that an annotation holds, be it optional or in a list."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
@@ -107,7 +107,7 @@ def _dotted(path: KeyPath) -> str:
     return shortened(".".join(str(key) for key in path))
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     if value is None:
         return "empty"
     if isinstance(value, bool):

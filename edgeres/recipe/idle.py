@@ -82,7 +82,7 @@ _IDLE: Mapping[str, Sequence[_Idle]] = {
 }  # fmt: skip
 
 
-def leaves(tree: Mapping[str, Any], above: KeyPath = ()) -> Iterator[KeyPath]:
+def leaves(tree: Mapping[str, object], above: KeyPath = ()) -> Iterator[KeyPath]:
     """The path of each value in nested mappings."""
     for key, value in tree.items():
         if isinstance(value, Mapping):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -59,18 +59,18 @@ def load_text(text: str, where: str) -> Recipe:
 
 
 def load_mapping(
-    values: Mapping[str, Any], overrides: Sequence[str] = (), where: str = "the command line"
+    values: Mapping[str, object], overrides: Sequence[str] = (), where: str = "the command line"
 ) -> Recipe:
     """The recipe that a program put together as plain values; raises BadInput like `load`."""
     return _resolved(_normal(documents.of_mapping(values, where)), overrides)
 
 
-def checked(kind: type[S], values: Mapping[str, Any], where: str = "the command line") -> S:
+def checked(kind: type[S], values: Mapping[str, object], where: str = "the command line") -> S:
     """One section of a recipe from plain values; raises BadInput like `load`."""
     return _validated(kind, documents.of_mapping(values, where))
 
 
-def to_mapping(recipe: Recipe) -> dict[str, Any]:
+def to_mapping(recipe: Recipe) -> dict[str, object]:
     """Every setting as JSON-ready values, without the stages that are left out."""
     values = recipe.model_dump(mode="json")
     return {key: value for key, value in values.items() if value is not None}
@@ -227,7 +227,7 @@ def _spread_train(document: Document) -> dict[str, list[str]]:
             continue
         if stage == "teacher" and TeacherSection.starts_trained(section):
             own = {"epochs": None, **own}
-        tree[stage] = {**tree[stage], "train": {**shared, **own}}
+        tree[stage] = {**section, "train": {**shared, **own}}
         for key in shared.keys() - own.keys():
             taken.setdefault(key, []).append(stage)
             document.places[stage, "train", key] = document.place(("train", key))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from edgeres.recipe.schema import schema
 from edgeres.recipe.sections import TrainSection
+
+if TYPE_CHECKING:
+    from pydantic.json_schema import JsonSchemaValue
 
 _PAGE = """# Every key of a recipe
 
@@ -22,7 +25,7 @@ _NUMBERS = {"integer": "a whole number", "number": "a number"}
 def reference() -> list[str]:
     """The page's lines: a table per section, in the order of the chain, then what sections hold."""
     whole = schema()
-    sections: Mapping[str, Any] = whole["$defs"]
+    sections: JsonSchemaValue = whole["$defs"]
     places = _places(whole, sections)
     inner = {name: paths for name, paths in places.items() if "." in paths[0]}
     own = {path: name for name, paths in places.items() for path in paths if "." not in path}
@@ -37,7 +40,10 @@ def reference() -> list[str]:
 
 
 def _section(
-    heading: str, section: Mapping[str, Any], places: Mapping[str, list[str]], also: Any = ()
+    heading: str,
+    section: JsonSchemaValue,
+    places: Mapping[str, list[str]],
+    also: Sequence[str] = (),
 ) -> Iterator[str]:
     yield from ("", f"## {heading}", "")
     others = [f"`{path}`" for path in also]
@@ -56,14 +62,14 @@ def _section(
     yield from (*_table(own, places), "", "The other keys are those of [train](#train).")
 
 
-def _table(keys: Mapping[str, Any], places: Mapping[str, list[str]]) -> Iterator[str]:
+def _table(keys: JsonSchemaValue, places: Mapping[str, list[str]]) -> Iterator[str]:
     yield from ("| key | what | values | default |", "|---|---|---|---|")
     for key, value in keys.items():
         cells = (f"`{key}`", value.get("description", ""), _values(value, places), _default(value))
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _places(whole: Mapping[str, Any], sections: Mapping[str, Any]) -> dict[str, list[str]]:
+def _places(whole: JsonSchemaValue, sections: JsonSchemaValue) -> dict[str, list[str]]:
     """Each section and the paths where it may stand, the first one first."""
     found: dict[str, list[str]] = {}
     waiting = [("", whole)]
@@ -77,7 +83,7 @@ def _places(whole: Mapping[str, Any], sections: Mapping[str, Any]) -> dict[str, 
     return found
 
 
-def _references(value: Any) -> Iterator[str]:
+def _references(value: object) -> Iterator[str]:
     if isinstance(value, Mapping):
         if "$ref" in value:
             yield value["$ref"].rpartition("/")[2]
@@ -85,7 +91,7 @@ def _references(value: Any) -> Iterator[str]:
             yield from _references(part)
 
 
-def _values(value: Mapping[str, Any], places: Mapping[str, list[str]]) -> str:
+def _values(value: JsonSchemaValue, places: Mapping[str, list[str]]) -> str:
     """What may stand there, in words."""
     if options := value.get("anyOf"):
         return " or ".join(dict.fromkeys(_values(option, places) for option in options))
@@ -104,14 +110,14 @@ def _values(value: Mapping[str, Any], places: Mapping[str, list[str]]) -> str:
     return {"boolean": "`true`, `false`", "null": "`null`", "string": "a text"}.get(str(kind), "")
 
 
-def _range(value: Mapping[str, Any]) -> str:
+def _range(value: JsonSchemaValue) -> str:
     low, high = value.get("minimum"), value.get("maximum")
     over, under = value.get("exclusiveMinimum"), value.get("exclusiveMaximum")
     bounds = (("from", low), ("above", over), ("to", high), ("below", under))
     return "".join(f" {word} {bound:,}" for word, bound in bounds if bound is not None)
 
 
-def _default(value: Mapping[str, Any]) -> str:
+def _default(value: JsonSchemaValue) -> str:
     if "default" not in value:
         return ""
     return f"`{json.dumps(value['default'], ensure_ascii=False)}`"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres.recipe.loading import OPTIONAL
 from edgeres.recipe.sections import RecipeFile
 
+if TYPE_CHECKING:
+    from pydantic.json_schema import JsonSchemaValue
 
-def schema() -> dict[str, Any]:
+
+def schema() -> JsonSchemaValue:
     """The JSON schema of recipe files, for editors."""
     written = RecipeFile.model_json_schema()
     for model in (written, *written["$defs"].values()):
@@ -30,5 +32,5 @@ def schema() -> dict[str, Any]:
     }
 
 
-def _description(value: Mapping[str, Any]) -> dict[str, Any]:
+def _description(value: JsonSchemaValue) -> JsonSchemaValue:
     return {"description": value["description"]} if "description" in value else {}

@@ -12,13 +12,15 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres.disk import storage_errors
 from edgeres.errors import MissingComponent
 from edgeres.tracking import Tracked
 
 if TYPE_CHECKING:
+    from tensorboard.compat.proto.event_pb2 import Event
+
     from edgeres.text.runs import InFolder
 
 
@@ -47,7 +49,7 @@ def track(run: Tracked, folder: Path) -> InFolder:
     return {"tracker": "tensorboard", "folder": str(folder), "scalars": len(run.points)}
 
 
-def _events(run: Tracked, now: float) -> Iterator[Any]:
+def _events(run: Tracked, now: float) -> Iterator[Event]:
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
     from tensorboard.compat.proto.tensor_pb2 import TensorProto

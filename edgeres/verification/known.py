@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch.fx import Node
@@ -70,7 +70,9 @@ def operations(spec: Spec) -> tuple[Known, ...]:
             sources = tuple(names[data] for data in layer.data)
             relu, most = layer.last.target in ACTIVATIONS, math.inf
             if layer.last.target in CLAMPS:
-                most = float(_argument(layer.last, 2, 1))
+                limit = _argument(layer.last, 2, 1)
+                assert isinstance(limit, (int, float))
+                most = float(limit)
             found.append(Known(layer.name, op, sources, layer.name, relu, _shape(node), most=most,
                                **(_convolution(node) if op == "conv" else {})))  # fmt: skip
             names[node] = names[layer.last] = coded[layer.name] = layer.name
@@ -90,27 +92,40 @@ def operations(spec: Spec) -> tuple[Known, ...]:
     return tuple(found)
 
 
-def _convolution(node: Node) -> dict[str, Any]:
+class _Geometry(TypedDict, total=False):
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+    kernel: tuple[int, int]
+
+
+def _convolution(node: Node) -> _Geometry:
+    groups = _argument(node, 6, 1)
+    assert isinstance(groups, int)
     weight = _node(node.args[1]).meta["val"]
     return {
         "stride": _pair(_argument(node, 3, 1)), "padding": _pair(_argument(node, 4, 0)),
-        "dilation": _pair(_argument(node, 5, 1)), "groups": int(_argument(node, 6, 1)),
-        "kernel": tuple(weight.shape[2:]),
+        "dilation": _pair(_argument(node, 5, 1)), "groups": groups,
+        "kernel": _pair(tuple(weight.shape[2:])),
     }  # fmt: skip
 
 
-def _argument(node: Node, position: int, default: Any) -> Any:
+def _argument(node: Node, position: int, default: object) -> object:
     return node.args[position] if len(node.args) > position else default
 
 
-def _pair(value: Any) -> tuple[int, int]:
-    return (int(value), int(value)) if isinstance(value, int) else (int(value[0]), int(value[-1]))
+def _pair(value: object) -> tuple[int, int]:
+    if isinstance(value, int):
+        return value, value
+    assert isinstance(value, (list, tuple))
+    return int(value[0]), int(value[-1])
 
 
 def _shape(node: Node) -> tuple[int, ...]:
     return tuple(int(size) for size in node.meta["val"].shape[1:])
 
 
-def _node(argument: Any) -> Node:
+def _node(argument: object) -> Node:
     assert isinstance(argument, Node)
     return argument

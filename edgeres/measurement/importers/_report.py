@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres.disk import read_bounded
 from edgeres.measurement import verdict
@@ -101,7 +101,7 @@ def _memory(source: str, peak_bytes: int) -> Memory | None:
             "definition": f"{source}'s peak of resident memory"}  # fmt: skip
 
 
-def loads(data: bytes) -> Any:
+def loads(data: bytes) -> object:
     """JSON, None if it is none."""
     try:
         return json.loads(data)

@@ -6,8 +6,7 @@ Its times are in µs, its memory in bytes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from edgeres.measurement.importers import _report
 from edgeres.measurement.importers._report import Imported
@@ -44,7 +43,7 @@ def parse(data: bytes) -> Sequence[Imported]:
     )]  # fmt: skip
 
 
-def _told(summary: dict[str, Any], alone: bool) -> list[str]:
+def _told(summary: Mapping[str, object], alone: bool) -> list[str]:
     """Figures that our reports have no field for."""
     wanted = {"compile_time": "it compiled the file in", "warm_load_time": "a warm load takes"}
     if alone:  # no samples, so that this isn't a median

@@ -91,7 +91,7 @@ class _Loaded:
 
 
 async def measured(
-    bench: Any, sample: Mapping[str, Any], preset: Preset
+    bench: Any, sample: Mapping[str, np.ndarray], preset: Preset
 ) -> tuple[float, list[float]]:
     """Milliseconds of a load, and of the first and all following predictions.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -29,7 +29,7 @@ class ResizeSection(Section):
         Field(description="Pillow's; the first is torchvision's for most weights."),
     ] = "bilinear"
 
-    def rule(self) -> dict[str, Any]:
+    def rule(self) -> dict[str, object]:
         """What is other than `types.Resize.of` says."""
         found = {"short_side_px": self.short_side, "crop": self.crop,
                  "interpolation": self.interpolation}  # fmt: skip

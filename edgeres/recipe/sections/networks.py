@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -93,7 +93,7 @@ class NetworkSection(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _gently(cls, written: Any) -> Any:
+    def _gently(cls, written: object) -> object:
         """Trained weights get a lower learning rate, unless one is written."""
         if not isinstance(written, Mapping) or not cls.starts_trained(written):
             return written
@@ -103,7 +103,7 @@ class NetworkSection(Section):
         return {**written, "train": {"learning_rate": FINE_TUNING, **train}}
 
     @staticmethod
-    def starts_trained(written: Mapping[str, Any]) -> bool:
+    def starts_trained(written: Mapping[str, object]) -> bool:
         """Whether a section, as it is written, names weights."""
         return written.get("checkpoint") is not None
 
@@ -180,7 +180,7 @@ class TeacherSection(NetworkSection):
     train: TeacherTrainSection = TeacherTrainSection()
 
     @staticmethod
-    def starts_trained(written: Mapping[str, Any]) -> bool:
+    def starts_trained(written: Mapping[str, object]) -> bool:
         """Whether a section, as it is written, names weights."""
         return written.get("checkpoint") is not None or ":" in str(written.get("model", ""))
 
