@@ -32,7 +32,7 @@ from edgeres.errors import BadInput, EdgeresError, MissingComponent, unknown
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _KINDS: Mapping[str, type] = {"str": str, "int": int, "bool": bool, "tuple": tuple,
-                             "Mapping": Mapping, "None": type(None)}  # fmt: skip
+                              "Mapping": Mapping, "None": type(None)}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def cleaned(runs: Path, dry_run: bool, tell: Callable[[Cleaned], None] = lambda 
             {"artifact": name, "size_bytes": size} for name, size in sizes.items()
         ]
         found: Cleaned = {"removed": False, "artifacts": rows, "work_bytes": work,
-                 "freed_bytes": work + sum(sizes.values())}  # fmt: skip
+                          "freed_bytes": work + sum(sizes.values())}  # fmt: skip
         if dry_run:
             return found
         tell(found)

@@ -24,9 +24,11 @@ _LIKE_A_HASH = re.compile(r"-[0-9a-f]{6}(?:[0-9a-f]{6})?$")
 def shown(name: str, runs: Path) -> dict[str, object]:
     """What a run is, its steps and files."""
     run = find_run(name, runs)
-    steps: list[RunStep] = [{"step": step, "seconds": round(a.seconds, 1), "digest": a.digest,
-              "path": str(run.path / "artifacts" / step.replace(":", "-", 1))}
-             for step, a in run.artifacts.items()]  # fmt: skip
+    steps: list[RunStep] = [
+        {"step": step, "seconds": round(a.seconds, 1), "digest": a.digest,
+         "path": str(run.path / "artifacts" / step.replace(":", "-", 1))}
+        for step, a in run.artifacts.items()
+    ]  # fmt: skip
     page = run.path / "report.html"
     return {**row(run), "path": str(run.path), "promoted": _channels(run),
             "plugins": packages(p for a in run.artifacts.values() for p in a.plugins),

@@ -75,6 +75,10 @@ class Measured:
     failures: list[dict[str, str]] = field(default_factory=list)
 
 
+def _nothing() -> Aside:
+    return {"memory": None, "energy": None, "accuracy": None}
+
+
 @dataclass
 class _File:
     """A candidate on the device, and what it has yielded so far."""
@@ -82,7 +86,7 @@ class _File:
     candidate: Candidate
     loaded: Loaded
     sessions: list[Session] = field(default_factory=list)
-    more: Aside = field(default_factory=lambda: Aside(memory=None, energy=None, accuracy=None))
+    more: Aside = field(default_factory=_nothing)
     failure: str | None = None
 
     def measure_once(self, preset: Preset) -> None:

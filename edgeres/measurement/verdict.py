@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from edgeres.measurement.runners import Preset, Session
 from edgeres.measurement.statistics import PERCENTILE_METHOD, early_stopping, median_ci
+from edgeres.records import Curve
 
 if TYPE_CHECKING:
     from edgeres.measurement.protocol import Candidate
-    from edgeres.records import Curve, Energy, Latency, Timed
+    from edgeres.records import Energy, Latency, Timed
 
 _DRIFT = 0.05
 _SPREAD = 0.10
@@ -73,6 +74,14 @@ def throttled(state: Mapping[str, object]) -> bool:
     return bool(state.get("thermal_status") or state.get("throttled_now"))
 
 
+class _Begun(Curve):
+    sessions: int
+    median_ns: float
+    median_ci_ns: list[float] | None
+    session_medians_ns: list[float]
+    batch: int | None
+
+
 def latency(sessions: Sequence[Session], batch: int | None = 1) -> Latency:
     """The report's `latency` (docs/results.md).
 
@@ -81,23 +90,25 @@ def latency(sessions: Sequence[Session], batch: int | None = 1) -> Latency:
     """
     medians = [_median(s) for s in sessions]
     pooled = [ns for s in sessions for ns in s.samples_ns]
-    p90, p95, p99 = (
-        early_stopping(pooled, p)[0] if pooled else _told(sessions, name)
-        for name, p in _PERCENTILES.items()
-    )
-    curve: Curve = {"curve": _curve(sessions[0].samples_ns)} if len(sessions) == 1 else {}
-    lowest: Sequence[float] = pooled or [s.min_ns for s in sessions if s.min_ns is not None]
-    highest: Sequence[float] = pooled or [s.max_ns for s in sessions if s.max_ns is not None]
-    return {
+    begun: _Begun = {
         "sessions": len(sessions), "median_ns": median(medians),
         # Queries of one process resemble each other, sessions don't: the interval is theirs.
         "median_ci_ns": list(median_ci(medians)) if len(medians) > 1 else None,
-        "session_medians_ns": medians, "batch": batch, **curve,
-        "p90_ns": p90, "p95_ns": p95, "p99_ns": p99,
-        "n": len(pooled) or sum(s.n for s in sessions),
-        "min_ns": min(lowest, default=None), "max_ns": max(highest, default=None),
-        "percentile_method": PERCENTILE_METHOD if pooled
-        else f"{sessions[0].runtime.get('tool', 'the tool')}'s own, per session",
+        "session_medians_ns": medians, "batch": batch,
+    }  # fmt: skip
+    if len(sessions) == 1:
+        begun["curve"] = _curve(sessions[0].samples_ns)
+    if pooled:
+        p90, p95, p99 = (early_stopping(pooled, p)[0] for p in _PERCENTILES.values())
+        return {**begun, "p90_ns": p90, "p95_ns": p95, "p99_ns": p99, "n": len(pooled),
+                "min_ns": min(pooled), "max_ns": max(pooled),
+                "percentile_method": PERCENTILE_METHOD}  # fmt: skip
+    p90, p95, p99 = (_told(sessions, name) for name in _PERCENTILES)
+    return {
+        **begun, "n": sum(s.n for s in sessions), "p90_ns": p90, "p95_ns": p95, "p99_ns": p99,
+        "min_ns": min((s.min_ns for s in sessions if s.min_ns is not None), default=None),
+        "max_ns": max((s.max_ns for s in sessions if s.max_ns is not None), default=None),
+        "percentile_method": f"{sessions[0].runtime.get('tool', 'the tool')}'s own, per session",
     }  # fmt: skip
 
 

@@ -118,9 +118,11 @@ def _latency(product: Rung | None, files: Sequence[FileRow]) -> Speed | None:
     mine = [(row, found) for row, found in valid if product and row["target"] == product.label]
     for row, latency in mine:
         family = row["target"].rsplit("-", 1)[0]
-        other, known = next(((r, t) for r, t in valid if r["device"] == row["device"]
-                      and r["threads"] == row["threads"] and r["precision"] in ("fp32", "fp16")
-                      and r["target"].rsplit("-", 1)[0] == family), (row, latency))  # fmt: skip
+        other, known = next((
+            (r, times) for r, times in valid if r["device"] == row["device"]
+            and r["threads"] == row["threads"] and r["precision"] in ("fp32", "fp16")
+            and r["target"].rsplit("-", 1)[0] == family
+        ), (row, latency))  # fmt: skip
         if other is row:
             continue
         (low, high), (other_low, other_high) = _bounds(latency), _bounds(known)

@@ -145,7 +145,7 @@ def _axis(words: str, values: Sequence[float], shown: tuple[float, float] | None
     positive = [v for v in values if v > 0] or [1.0]
     far = max(positive) > _FAR * min(positive)
     axis: Figure = {"title": {"text": words + (", log scale" if far else "")},
-                            "type": "log" if far else "linear"}  # fmt: skip
+                    "type": "log" if far else "linear"}  # fmt: skip
     if far and shown:
         axis["range"] = [math.log10(max(shown[0], min(positive)) * 0.9), math.log10(shown[1] * 1.1)]
     elif not far:

@@ -76,8 +76,8 @@ def run(
             make = partial(work.slimmed, model, budget.at(start * share))
             model = work.piece(f"step-{step}", make, work.epochs_of(step))
     made = _checkpoint.write(out, model, inputs["data"], history=work.history,
-                              source=inputs["model"].facts["source"],
-                              device=section.train.device)  # fmt: skip
+                             source=inputs["model"].facts["source"],
+                             device=section.train.device)  # fmt: skip
     if plan is not None:
         (out / "latency_table.json").write_text(json.dumps(plan.table.to_json(), indent=1), "utf-8")
     return {

@@ -122,7 +122,7 @@ def _written(
     _checkpoint.write_scales(out, scales)
     quantized = integer_graph(folded, scales)
     made = _checkpoint.write(out, folded, inputs["data"], history=history, answers=quantized,
-                              source=inputs["model"].facts["source"])  # fmt: skip
+                             source=inputs["model"].facts["source"])  # fmt: skip
     kept = [n.removesuffix(".weight") for n in folded.state_dict()
             if n.endswith(".weight") and n not in scales]  # fmt: skip
     facts = {**made, "notes": notes, "method": section.method, "scheme": section.scheme,

@@ -78,8 +78,8 @@ def _trained(
         objectives.supervised(preprocess, settings.label_smoothing),
         seed=context.seed, work=context.work, tick=context.tick,
     )  # fmt: skip
-    made = _checkpoint.write(out, model, data, history=history, device=section.train.device)
-    return {**made}
+    return {**_checkpoint.write(out, model, data, history=history,
+                                device=section.train.device)}  # fmt: skip
 
 
 def wanted(section: TeacherSection, data: Artifact) -> teachers.Wanted:
@@ -103,7 +103,8 @@ def _loaded(
     when = section.new_head.replace if section.ensemble is None else "never"
     asked = replace(wanted(section, data), new_head=when)
     found = teachers.source(source).fetch(rest, asked, out)
-    notes, facts = list(found.notes), dict[str, object]()
+    notes = list(found.notes)
+    facts: dict[str, object]
     if found.network is not None:
         history, said = _tuned(section, found.network, found.replaced, data, context)
         if found.integers is not None and not history:

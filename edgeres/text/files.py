@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, final
+from typing import TYPE_CHECKING, Literal, TypedDict, final
 
 from edgeres.records import Tensor
 from edgeres.text import (
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeIs
 
-    from edgeres.records import Certified, Counted, Judged, Layer, Memory, OnRuntime, Report
+    from edgeres.records import Certified, Counted, Facts, Judged, Layer, Memory, OnRuntime, Report
 
 _SHOWN = 8  # names of a long list
 
@@ -455,7 +455,7 @@ def check(result: Checked) -> str:
                       f"{met} of {len(rows)} budgets met"])  # fmt: skip
 
 
-def checked_bundle(result: Mapping[str, Any]) -> str:
+def checked_bundle(result: Facts) -> str:
     """What is wrong with a bundle, if anything."""
     golden = result["golden"]
     lines = [
@@ -475,7 +475,7 @@ def checked_bundle(result: Mapping[str, Any]) -> str:
     return "\n".join([*lines, f"{result['bundle']}: {verdict}"])
 
 
-def _signature(result: Mapping[str, Any]) -> str:
+def _signature(result: Facts) -> str:
     """Whose key signed it."""
     state, signer = result["signature"], result["signer"]
     if state == "none":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ _PACKAGES = {".tflite": ("ai-edge-litert", "tflite-runtime", "tensorflow"),
 def missing(device: Device, state: Mapping[str, object]) -> list[str]:
     """Runtimes that its Python lacks, with the command that installs them."""
     there = state.get("runtimes")
-    names = set(there) if isinstance(there, dict) else set()
+    names = set(there) if isinstance(there, Iterable) else set()
     return [
         f"no runtime for {suffix} files: {' '.join(device.python())} -m pip install {packages[0]}"
         for suffix, packages in _PACKAGES.items() if not set(packages) & names
