@@ -47,10 +47,11 @@ _FLAGS = (
 )
 
 
-def is_plain(name: str) -> bool:
-    """Whether a text is the name of a file in a folder: no path, nothing hidden, printable."""
+def is_plain(name: object) -> bool:
+    """Whether it is the name of a file in a folder: a text, no path, nothing hidden, printable."""
     return (
-        0 < len(name.encode("utf-8", "replace")) <= _LONGEST_NAME
+        isinstance(name, str)
+        and 0 < len(name.encode("utf-8", "replace")) <= _LONGEST_NAME
         and name[0] != "."
         and name.isprintable()
         and not set(name) & set('/\\:*?"<>|')

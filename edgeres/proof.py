@@ -13,7 +13,7 @@ from edgeres import facts
 from edgeres.artifact import Artifact
 from edgeres.errors import StorageError
 from edgeres.runs import Run, require_name
-from edgeres.types import Gate
+from edgeres.types import gate_of
 
 if TYPE_CHECKING:
     from edgeres import records
@@ -78,10 +78,8 @@ def _gates(run: Run, export: Artifact) -> Iterator[str]:
     if not row["gates"]:
         yield f"{name}: no gate was asked of it"
     for g in row["gates"]:
-        measured = float("nan") if g["measured"] is None else g["measured"]
-        gate = Gate(g["name"], measured, g["comparison"], g["limit"], g.get("unit") or "")
-        if not gate.passed:
-            yield f"{name}: {gate.sentence()}"
+        if not (judged := gate_of(g)).passed:
+            yield f"{name}: {judged.sentence()}"
     known = {g["name"] for g in row["gates"]}
     for asked in required(name):
         if not known & {asked, f"{asked} not excluded"}:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from edgeres import records
     from edgeres.records import Exported, Facts, Quantization
 
 Comparison = Literal[">=", "<=", "=="]
@@ -205,6 +206,12 @@ def tensor_spec(data: Facts) -> TensorSpec:
         data["layout"],
         quant_params(data.get("quantization")),
     )
+
+
+def gate_of(data: records.Gate) -> Gate:
+    """Gate from its JSON form, in which what isn't a number is null."""
+    measured = float("nan") if data["measured"] is None else data["measured"]
+    return Gate(data["name"], measured, data["comparison"], data["limit"], data.get("unit") or "")
 
 
 def exported_file(data: Exported) -> ExportedFile:

@@ -24,6 +24,7 @@ class _Part(BaseModel):
 class _Latency(_Part):
     median_ns: Positive
     sessions: Some
+    median_ci_ns: Annotated[list[Positive], Field(min_length=2, max_length=2)] | None = None
     session_medians_ns: Annotated[list[Positive], Field(min_length=1, max_length=10_000)]
     p90_ns: Positive | None = None
     p95_ns: Positive | None = None

@@ -16,7 +16,7 @@ from edgeres.recipe import VerifySection
 from edgeres.stages import Context, _checkpoint, keyed_as_is
 from edgeres.stages._checkpoint import read_scales
 from edgeres.stages.export import metadata
-from edgeres.types import Gate, exported_file, to_json
+from edgeres.types import Gate, exported_file, gate_of, to_json
 
 if TYPE_CHECKING:
     from edgeres import records
@@ -231,8 +231,7 @@ def runtime_row(verdict: Verdict) -> OnRuntime:
 def failures(facts: Facts) -> list[str]:
     """`tflite-int8: top-1 agreement 0.93, needs >= 0.99` for each gate that was not met."""
     return [
-        f"{row['target']}: "
-        + Gate(g["name"], g["measured"], g["comparison"], g["limit"], g["unit"]).sentence()
+        f"{row['target']}: {gate_of(g).sentence()}"
         for row in facts["files"]
         for g in row["gates"]
         if not g["passed"]

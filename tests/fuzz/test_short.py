@@ -83,6 +83,7 @@ def test_a_description_with_a_list_for_a_mapping(key: str, tmp_path: Path) -> No
      ("accuracy", {"correct": 5, "n": 4}),
      ("accuracy", {"correct": 5, "n": 9, "right": "ffff"}),
      ("accuracy", {"correct": 5, "n": 8, "right": "ffff"}), ("latency", {"median_ns": 1, "sessions": 1}),
+     ("latency", {"median_ns": 1.0, "median_ci_ns": "0.9", "sessions": 1, "session_medians_ns": [1.0]}),
      ("memory", []), ("cold", {"load_ns": ["x"]}), ("device", 3), ("valid", "no"), ("latency", 3)],
 )  # fmt: skip
 def test_a_result_whose_parts_are_of_another_kind(part: str, value: object) -> None:
