@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres.artifact import Artifact
 from edgeres.statistics import wilson
+from edgeres.types import gate_of
+
+if TYPE_CHECKING:
+    from edgeres.records import Certified, Counted, Measured, Tensor
 
 _RUNGS = ("teacher", "distill", "prune", "quantize")
 _LONGEST = 200
@@ -74,19 +78,19 @@ def licence(artifacts: Mapping[str, Artifact], target: str) -> str:
     return str(artifacts[f"export:{target}"].section.get("licence") or "not stated by its author")
 
 
-def verified(artifacts: Mapping[str, Artifact], target: str) -> Mapping[str, Any] | None:
+def verified(artifacts: Mapping[str, Artifact], target: str) -> Certified | None:
     """What verification said of a file."""
     rows = artifacts["verify"].facts["files"] if "verify" in artifacts else ()
     return next((r for r in rows if r["target"] == target), None)
 
 
-def reports(artifacts: Mapping[str, Artifact], target: str) -> list[Mapping[str, Any]]:
+def reports(artifacts: Mapping[str, Artifact], target: str) -> list[Measured]:
     """What devices measured of a file; times of an emulated one mean nothing and are left out."""
     found = artifacts["benchmark"].facts["reports"] if "benchmark" in artifacts else ()
     return [r for r in found if r["target"] == target and not r["emulated"]]
 
 
-def share(found: Mapping[str, Any]) -> tuple[str, str]:
+def share(found: Counted) -> tuple[str, str]:
     """`98.50%`, and its interval `97.2% to 99.2%`."""
     low, high = wilson(found["correct"], found["n"])
     return f"{found['correct'] / found['n']:.2%}", f"{low:.1%} to {high:.1%}"
@@ -97,8 +101,8 @@ def _certified(artifacts: Mapping[str, Artifact], target: str) -> Iterator[str]:
     if row is None:
         yield from ("", "The file was not verified.")
         return
-    if row.get("test"):
-        yield _accuracy(target, row["test"])
+    if test := row.get("test"):
+        yield _accuracy(target, test)
     yield from (
         "", "## Verification", "",
         f"The file {'passed' if row['passed'] else 'FAILED'} every gate below against the network "
@@ -107,7 +111,7 @@ def _certified(artifacts: Mapping[str, Artifact], target: str) -> Iterator[str]:
     )  # fmt: skip
     for gate in row["gates"]:
         limit = escaped(f"{gate['comparison']} {gate['limit']:g}")
-        yield f"| {escaped(gate['name'])} | {gate['measured']:.6g} | {limit} |"
+        yield f"| {escaped(gate['name'])} | {gate_of(gate).measured:.6g} | {limit} |"
 
 
 def _measured(artifacts: Mapping[str, Artifact], target: str) -> Iterator[str]:
@@ -126,10 +130,10 @@ def _measured(artifacts: Mapping[str, Artifact], target: str) -> Iterator[str]:
                f"| {'yes' if r['valid'] else 'no'} |")  # fmt: skip
 
 
-def _accuracy(name: str, found: Mapping[str, object]) -> str:
+def _accuracy(name: str, found: Counted) -> str:
     right, interval = share(found)
     return f"| {escaped(name)} | {right} | {interval} | {found['n']} |"
 
 
-def _tensor(spec: Mapping[str, Any]) -> str:
+def _tensor(spec: Tensor) -> str:
     return escaped(f"{spec['dtype']} {'x'.join(map(str, spec['shape']))} {spec['layout']}")

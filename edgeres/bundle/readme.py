@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeres.artifact import Artifact
 from edgeres.bundle import card, signing
 from edgeres.bundle.card import escaped
 from edgeres.errors import BadInput
+
+if TYPE_CHECKING:
+    from edgeres.records import Facts
 
 FILE, USE = "README.md", "USE.md"
 _SHOWN = 10  # labels
@@ -64,7 +67,7 @@ def _what(about: Mapping[str, object], artifacts: Mapping[str, Artifact]) -> Ite
     )  # fmt: skip
 
 
-def _whose(about: Mapping[str, Any]) -> Iterator[str]:
+def _whose(about: Facts) -> Iterator[str]:
     yield from ("", "## Whose it is", "")
     if about["signer"] is None:
         yield from (
@@ -86,7 +89,7 @@ def _whose(about: Mapping[str, Any]) -> Iterator[str]:
     )  # fmt: skip
 
 
-def _input(contract: Mapping[str, Any]) -> Iterator[str]:
+def _input(contract: Facts) -> Iterator[str]:
     """The numbers of preprocess.json; it holds the same as lines of Python, too."""
     labels: Sequence[str] = contract.get("labels") or ()
     rows = [("picture", contract.get("picture") or "8-bit RGB")]
@@ -114,13 +117,12 @@ def _input(contract: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"| {name} | {escaped(value)} |" for name, value in rows)
 
 
-def _figures(artifacts: Mapping[str, Artifact], about: Mapping[str, Any]) -> Iterator[str]:
+def _figures(artifacts: Mapping[str, Artifact], about: Facts) -> Iterator[str]:
     target = about["target"]
-    verified = card.verified(artifacts, target) or {}
-    test, data = verified.get("test"), artifacts["data"]
+    verified, data = card.verified(artifacts, target), artifacts["data"]
     name = escaped(data.facts.get("name") or data.section.get("name", "data"))
     yield from ("", "## Figures", "")
-    if test:
+    if verified is not None and (test := verified.get("test")):
         right, interval = card.share(test)
         run_by = escaped(verified.get("run_by") or "its runtime")
         yield (f"- top-1 accuracy: {right} ({interval}, 95 % Wilson interval, n = {test['n']}, "
@@ -134,7 +136,7 @@ def _figures(artifacts: Mapping[str, Artifact], about: Mapping[str, Any]) -> Ite
         yield from (f"- latency: {_NONE}", f"- memory: {_NONE}")
 
 
-def _measured(report: Mapping[str, Any]) -> Iterator[str]:
+def _measured(report: Facts) -> Iterator[str]:
     latency, state = report["latency"], report.get("state_before") or {}
     runtime, memory = report.get("runtime") or {}, report.get("memory") or {}
     device = escaped(
@@ -160,7 +162,7 @@ def _measured(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _limits(
-    about: Mapping[str, Any], artifacts: Mapping[str, Artifact], golden: Mapping[str, Any],
+    about: Facts, artifacts: Mapping[str, Artifact], golden: Facts,
     limits: Sequence[str],
 ) -> Iterator[str]:  # fmt: skip
     unit = "codes" if "int" in golden["output"]["dtype"] else "in the model's own outputs"

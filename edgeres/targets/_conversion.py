@@ -119,8 +119,11 @@ def _in_a_child(
         )
 
 
-def _wait(child: Any, job: bytes, waiting: Callable[[], None], limit_s: float) -> bool:
+def _wait(
+    child: subprocess.Popen[bytes], job: bytes, waiting: Callable[[], None], limit_s: float
+) -> bool:
     """Whether the child ended in time."""
+    assert child.stdin is not None
     try:
         child.stdin.write(job + b"\n")
         child.stdin.flush()
