@@ -123,6 +123,7 @@ class Onnx:
             if "replace the existing tensor" not in str(error):
                 raise
             options.add_session_config_entry("session.x64quantprecision", "0")
+            self.info["cuts_sums"] = True
             session = self.ort.InferenceSession(path, options, providers=[self.provider])
         if session.get_providers()[0] != self.provider:
             raise RuntimeError(f"onnxruntime could not use the provider {self.provider}")

@@ -15,8 +15,9 @@ import onnxruntime
 import pytest
 from conftest import images, network
 
-from edgeres import targets
+from edgeres import devices, targets
 from edgeres.compression import ptq
+from edgeres.measurement.runners import Preset, Work, python
 from edgeres.network import onnx_session
 from edgeres.targets import onnx as onnx_target
 from edgeres.targets import qoperator, tensorrt
@@ -108,6 +109,20 @@ def test_one_weight_of_two_layers_computes_here(folder: Path) -> None:
     image = plain.get_inputs()[0].name
     expected = np.concatenate([plain.run(None, {image: one[None]})[0] for one in codes])
     assert np.abs(session.together(codes).astype(int) - expected.astype(int)).max() <= 1
+
+
+def test_a_measurement_says_that_sums_were_cut(folder: Path, tmp_path: Path) -> None:
+    """Where onnxruntime refuses its option for a file, here or nowhere: only such CPUs need it."""
+    preset, said = Preset(2, 0.01, 1.0, 0.1, sessions=1), {}
+    with devices.open_device(devices.load("host")) as device:
+        for name in ("a.onnx", "shared.onnx"):
+            read = onnx_target.read(folder / name)
+            codes = np.load(folder / "codes.npy")
+            work = Work(folder / name, codes, read.input, read.output, 1, tmp_path)
+            said[name] = python.load(device, work).session(preset).notes
+    assert said["a.onnx"] == []
+    assert bool(said["shared.onnx"]) == onnx_session.saturates()
+    assert all("large sums are cut" in note for note in said["shared.onnx"])
 
 
 def test_codes_there_are_those_of_here(folder: Path) -> None:
