@@ -3,6 +3,8 @@
 #   make quickstart PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PYTHON ?= python3
 PIP_FLAGS ?=
+# Processes that test, with a thread and 2 GB each: as many as there are cores, e.g. make test WORKERS=8.
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv pip install --quiet
@@ -18,15 +20,14 @@ quickstart: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev $(VENV)-tflite-runtime/.installed $(VENV)-mlflow/.installed $(VENV)-zoo/.installed \
     $(VENV)-runtimes/.installed $(VENV)-ort-web/.installed $(VENV)-kotlin/.installed debian-packages
-	@# Two workers with a thread each: with more, they wait for one another.
 	EDGERES_RUNTIMES=$(abspath $(VENV)-runtimes) EDGERES_ORT_WEB=$(abspath $(VENV)-ort-web)/package.tgz \
 	  EDGERES_KOTLIN=$(abspath $(VENV)-kotlin)/package \
-	  OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
+	  OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # All of what `make test` has by turns (tests/turns.py), as 26 networks of torchvision's and timm's own code to every
 # int8 file: two hours on two cores.
 test-matrix: $(VENV)/.installed-dev $(VENV)-zoo/.installed
-	EDGERES_MATRIX=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m turns -n 2 --dist load -rA
+	EDGERES_MATRIX=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m turns -n $(WORKERS) --dist load -rA
 
 # Qualcomm's and Rockchip's runtimes have licences of their own, and Rockchip's takes 5 GB: who types this accepts both
 # (edgeres list runtimes; docs/runtimes.md says where they are). They go where `make test`'s are, which then uses them, too.
