@@ -24,8 +24,8 @@ test: $(VENV)/.installed-dev $(VENV)-tflite-runtime/.installed $(VENV)-mlflow/.i
 	  EDGERES_KOTLIN=$(abspath $(VENV)-kotlin)/package \
 	  OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-# All of what `make test` has by turns (tests/turns.py), as 26 networks of torchvision's and timm's own code to every
-# int8 file: two hours on two cores.
+# All of what `make test` has by turns (tests/turns.py), and 26 networks of torchvision's and timm's own code to every
+# int8 file: hours on two cores.
 test-matrix: $(VENV)/.installed-dev $(VENV)-zoo/.installed
 	EDGERES_MATRIX=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m turns -n $(WORKERS) --dist load -rA
 

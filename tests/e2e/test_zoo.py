@@ -1,4 +1,4 @@
-"""Networks of torchvision's and timm's own code, untrained, to every int8 file: by turns.
+"""Networks of torchvision's and timm's own code, untrained, to every int8 file: `make test-matrix`.
 
 Their batch statistics are those of the images. So few and such answers make agreement a coarse
 measure: the certificate's other gates are asked for as they are.
@@ -6,13 +6,13 @@ measure: the certificate's other gates are asked for as they are.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import needs
 from torch import nn
-from turns import by_turns
 
 from edgeres import targets
 from edgeres.compression import budgets, criteria, integers, ptq
@@ -32,7 +32,11 @@ from edgeres.training.views import Labelled
 from edgeres.types import ExportedFile
 from edgeres.verification.certificate import Reference, certify
 
-pytestmark = pytest.mark.usefixtures("zoo")
+pytestmark = [
+    pytest.mark.skipif("EDGERES_MATRIX" not in os.environ, reason="`make test-matrix` runs it"),
+    pytest.mark.usefixtures("zoo"),
+    pytest.mark.turns,
+]
 NETWORKS = (
     "torchvision:resnet18", "torchvision:resnext50_32x4d", "torchvision:mobilenet_v2",
     "torchvision:mobilenet_v3_small", "torchvision:mnasnet0_5", "torchvision:efficientnet_b0",
@@ -56,7 +60,7 @@ def images() -> Labelled:
     return Labelled((fine * 255).to(torch.uint8), torch.arange(96) % 10)
 
 
-@pytest.fixture(scope="module", params=by_turns(NETWORKS, len(NETWORKS)))
+@pytest.fixture(scope="module", params=NETWORKS)
 def network(request: pytest.FixtureRequest) -> NetworkModule:
     """One of them."""
     return built(request.param)
