@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from edgeres.compression import portable
+from edgeres.compression import portable, ties
 from edgeres.compression.graph import storable
 
 _DIGITS = 11  # of a float16 number
@@ -31,12 +31,19 @@ def activation_grid(bounds: Tensor, scheme: str) -> tuple[Tensor, Tensor]:
     return (size.clamp_min(2.0**-20) / 32767).float(), torch.zeros_like(bounds[0])
 
 
-def untied(scale: Tensor, step: float, most: float) -> Tensor:
-    """`ties.untied` of a scale ()."""
+def untied(scale: Tensor, step: float, most: float, primes: Tensor) -> Tensor:
+    """`ties.untied` of a scale (); `primes`: those of `ties` for a product, else empty."""
     multiple = (scale / step).ceil().long() | 1
-    found = multiple * step
-    fits = (multiple < 2**_DIGITS) & (found <= scale * (1 + most))
-    return torch.where(fits, found, scale)
+    found = torch.where(_fits(multiple, scale, step, most), multiple * step, scale)
+    if primes.numel():
+        place = multiple.clamp_max(2**_DIGITS).reshape(1)
+        prime = primes.index_select(0, place).reshape(multiple.shape)
+        found = torch.where(_fits(prime, scale, step, ties.GROWTH), prime * step, found)
+    return found
+
+
+def _fits(multiple: Tensor, scale: Tensor, step: float, most: float) -> Tensor:
+    return (multiple < 2**_DIGITS) & (multiple * step <= scale * (1 + most))
 
 
 def rounded(x: Tensor, grid: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from edgeres.compression import device_quant, portable
+from edgeres.compression import device_quant, portable, ties
 from edgeres.compression.graph import WEIGHT_RANGES, storable, weight_scale
 from edgeres.compression.ties import growth, untied
 from edgeres.types import QuantParams
@@ -52,7 +52,8 @@ class Range(nn.Module):
         bounds: float32 (2,), lowest and highest value, a moving average while `observing`.
         apart: the tensor that it gets stays as it is.
         step: with `learned`, the step size as a parameter (Esser et al. 2020); else None.
-        grid: of a tensor around a residual add, see `ties`.
+        grid: of a tensor around a residual add, or of a product, see `ties`.
+        primes: of a product those of `ties`, int64 (2049,); else empty.
         updating: whether the bounds follow the tensor in this step.
         joined: it and those that concatenations join with its tensor: they have one scale.
         live: the present parameters, on another device than a CPU; see `device_quant`.
@@ -60,6 +61,7 @@ class Range(nn.Module):
 
     bounds: Tensor
     live: Tensor
+    primes: Tensor
 
     def __init__(self, tensor: str, scheme: str, *, relu: bool = False, learned: bool = False):
         super().__init__()
@@ -74,6 +76,7 @@ class Range(nn.Module):
         self.fixed: QuantParams | None = None
         self.apart = tensor == "input"  # which is the caller's
         self.grid: float | None = None
+        self.register_buffer("primes", torch.empty(0, dtype=torch.int64), persistent=False)
 
     def params(self) -> QuantParams:
         """The present scale and zero point, as files will store them."""
@@ -89,7 +92,19 @@ class Range(nn.Module):
             found = activation_params(low, high, self.scheme)
         if self.grid is None:
             return found
-        return replace(found, scale=(untied(found.scale[0], self.grid, growth(self.scheme)),))
+        scale = untied(found.scale[0], self.grid, growth(self.scheme), product=self.product)
+        return replace(found, scale=(scale,))
+
+    @property
+    def product(self) -> bool:
+        """Whether its scale is one of a product."""
+        return bool(self.primes.numel())
+
+    def untie(self, grid: float | None, product: bool) -> None:
+        """Keep to a grid from now on, as a product if it is one; None: to none."""
+        known = ties.primes() if product else ()
+        self.grid = grid
+        self.primes = torch.tensor(known, dtype=torch.int64, device=self.bounds.device)
 
     def join(self, others: Sequence[Range]) -> None:
         """Have one scale with these, one of which this is: of all their values, or of one step."""
@@ -181,7 +196,7 @@ class Range(nn.Module):
         else:
             scale, zero = device_quant.activation_grid(self._ends(), self.scheme)
         if self.grid is not None and self.fixed is None:
-            scale = device_quant.untied(scale, self.grid, growth(self.scheme))
+            scale = device_quant.untied(scale, self.grid, growth(self.scheme), self.primes)
         low, high = (end - zero for end in _LIMITS[kind])
         return torch.stack([scale, low.clamp_min(0) if self.relu else low, high])
 

@@ -94,15 +94,15 @@ class QatModel:
         self._untie()
 
     def _untie(self) -> None:
-        """Ranges around residual adds keep to a grid from now on (`ties`)."""
-        for names in ties.around_adds(self.model.spec):
-            found = [one for one in self.network.ranges if one.tensor in names]
+        """Ranges around adds and products keep to a grid from now on (`ties`)."""
+        for chain in ties.chains(self.model.spec):
+            found = [one for one in self.network.ranges if one.tensor in chain.names]
             for one in found:
-                one.grid = None
+                one.untie(None, product=False)
             if found and found[0].params().dtype == "int8":
                 step = ties.grid(one.params().scale[0] for one in found)
                 for one in found:
-                    one.grid = step
+                    one.untie(step, chain.product)
 
     def trainee(self, best: Path | None = None) -> Trainee:
         """What the training loop trains.

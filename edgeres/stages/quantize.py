@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgeres.records import Facts
     from edgeres.training.views import Labelled
 
-VERSION = 10
+VERSION = 11
 LIBRARIES = (*_checkpoint.LIBRARIES, "torchao", "nncf")
 _UNSEEN = ("crop", "randaugment")
 _VIEWS = 4  # of each image
